@@ -1,0 +1,34 @@
+"""NEPA, Next-Embedding Predictive Autoregression (arXiv 2512.16922), for Keras 3.
+
+    NepaBackbone         the Vision Transformer
+    NepaPretrainer       the objective; compile, fit, evaluate
+    NepaImageClassifier  fine-tuning
+    clone_backbone       the same weights in another configuration
+    training             optimizer, schedule, averaged weights
+    layers, data, evaluation, visualization, interop
+"""
+
+from nepa_keras import interop, layers, training
+from nepa_keras.backbone import NepaBackbone, clone_backbone
+from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.guarded import NonFiniteError
+from nepa_keras.nepa import NepaPretrainer, nepa_loss
+from nepa_keras.presets import PRESETS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "NepaBackbone",
+    "NepaImageClassifier",
+    "NepaPretrainer",
+    "NonFiniteError",
+    "clone_backbone",
+    "data",
+    "evaluation",
+    "interop",
+    "layers",
+    "nepa_loss",
+    "training",
+    "visualization",
+]

@@ -1,0 +1,251 @@
+"""NepaBackbone: patch embedding -> blocks -> norm.
+
+B batch, T patches, D width, L layers, H heads, K head width.
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras.layers import LayerNorm, PatchEmbedding, RotaryEmbedding, TransformerBlock
+from nepa_keras.presets import preset_config
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class NepaBackbone(keras.Model):
+    """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
+
+    Args:
+        image_shape: (height, width, channels) the model is built with; other sizes that the patch
+            divides work too, as positions are relative.
+        patch_size: side of a patch in pixels.
+        hidden_dim: width D.
+        num_layers: L.
+        num_heads: H.
+        mlp_dim: inner width of the MLP.
+        gated_mlp: act(gate(x)) * up(x) in place of act(up(x)).
+        activation: default erf "gelu", gated "silu".
+        qkv_bias: bias of the q, k, v projections.
+        qk_norm: LayerNorm of q and k over the head width, before RoPE.
+        qk_norm_scale, qk_norm_bias: whether that norm has a scale and a bias.
+        layer_scale: initial value of LayerScale, or None for no LayerScale.
+        drop_path_rate: rate of the last block; grows linearly from 0 at the first.
+        dropout_rate: on the output of both branches of every block.
+        attention_dropout_rate: on the attention probabilities.
+        use_causal_mask: whether token t sees only tokens 0..t (pretraining).
+        use_mask_token: whether there is a mask token, for `NepaPretrainer(masking_ratio=...)`.
+        rope_theta, rope_rescale, rope_shift, rope_jitter: see `RotaryEmbedding`.
+        layer_norm_epsilon: of every norm.
+        remat: recompute each block in the backward pass, trading time for memory.
+
+    Call arguments:
+        images: (B, height, width, channels), normalised floats.
+        causal: overrides `use_causal_mask`.
+        embeddings: token embeddings (B, 1 + T, D) to use in place of those of the images.
+
+    Returns:
+        {"embeddings": (B, 1 + T, D), "sequence_output": (B, 1 + T, D)}: CLS and patch embeddings
+        before any block, and the final-normed output.
+
+    Example:
+        >>> backbone = NepaBackbone.from_preset("nepa_base_patch14_224", load_weights=False)
+        >>> backbone(keras.ops.zeros((2, 224, 224, 3)))["sequence_output"].shape
+        (2, 257, 768)
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (224, 224, 3),
+        patch_size: int = 14,
+        hidden_dim: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        gated_mlp: bool = False,
+        activation: str | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = True,
+        qk_norm_scale: bool = False,
+        qk_norm_bias: bool = False,
+        layer_scale: float | None = 1e-5,
+        drop_path_rate: float = 0.0,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        use_causal_mask: bool = True,
+        use_mask_token: bool = False,
+        rope_theta: float = 100.0,
+        rope_rescale: float | None = 2.0,
+        rope_shift: float | None = None,
+        rope_jitter: float | None = None,
+        layer_norm_epsilon: float = 1e-12,
+        remat: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._config = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "kwargs", "__class__")
+        }
+        if hidden_dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
+        self.image_shape = tuple(image_shape)
+        self.patch_size = patch_size
+        self.hidden_dim = hidden_dim
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.gated_mlp = gated_mlp
+        self.use_causal_mask = use_causal_mask
+        self.remat = remat
+
+        policy, stream = self.dtype_policy, self.variable_dtype
+        self.patch_embedding = PatchEmbedding(
+            hidden_dim, patch_size, use_mask_token, name="patch_embedding", dtype=policy
+        )
+        self.rotary = RotaryEmbedding(
+            hidden_dim // num_heads,
+            theta=rope_theta,
+            rescale=rope_rescale,
+            shift=rope_shift,
+            jitter=rope_jitter,
+            name="rotary",
+            dtype="float32",
+        )
+        self.blocks = [
+            TransformerBlock(
+                num_heads,
+                mlp_dim,
+                gated_mlp=gated_mlp,
+                activation=activation,
+                qkv_bias=qkv_bias,
+                qk_norm=qk_norm,
+                qk_norm_scale=qk_norm_scale,
+                qk_norm_bias=qk_norm_bias,
+                layer_scale=layer_scale,
+                drop_path=drop_path_rate * i / max(num_layers - 1, 1),
+                dropout=dropout_rate,
+                attention_dropout=attention_dropout_rate,
+                epsilon=layer_norm_epsilon,
+                name=f"block_{i}",
+                dtype=policy,
+            )
+            for i in range(num_layers)
+        ]
+        self.norm = LayerNorm(layer_norm_epsilon, name="norm", dtype=stream)
+        self.build((None, *self.image_shape))
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.patch_embedding.build(input_shape)
+        tokens = self.patch_embedding.compute_output_shape(input_shape)
+        for block in self.blocks:
+            block.build(tokens)
+        self.norm.build(tokens)
+        self.built = True
+
+    def embed(self, images):
+        """Images (B, height, width, channels) -> embeddings (B, 1 + T, D)."""
+        return self.patch_embedding(images)
+
+    def call(self, images, training=False, causal=None, embeddings=None):
+        clean = self.embed(images)
+        x = clean if embeddings is None else embeddings
+        rope = self._rope(images, training)
+        causal = self.use_causal_mask if causal is None else causal
+        for block in self.blocks:
+            x = self._run(block, x, rope, causal, training)
+        return {"embeddings": clean, "sequence_output": self.norm(x)}
+
+    def _rope(self, images, training):
+        grid_h, grid_w = self.patch_embedding.grid(images.shape)
+        return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
+
+    def _run(self, block, x, rope, causal, training):
+        def run(x):
+            return block(x, rope=rope, causal=causal, training=training)
+
+        return keras.remat(run)(x) if self.remat and training else run(x)
+
+    def taps(self, images, causal=None):
+        """Everything inside an inference pass, eagerly.
+
+        Returns:
+            The outputs of `call`, "hidden_states": what enters block 0 and what leaves each block,
+            L + 1 of (B, 1 + T, D), and "attentions": softmax probabilities, L of
+            (B, H, 1 + T, 1 + T).
+        """
+        images = ops.convert_to_tensor(images)
+        x = embeddings = self.embed(images)
+        rope = self._rope(images, training=False)
+        causal = self.use_causal_mask if causal is None else causal
+        hidden_states, attentions = [x], []
+        for block in self.blocks:
+            x, probabilities = block(x, rope=rope, causal=causal, return_probabilities=True)
+            hidden_states.append(x)
+            attentions.append(probabilities)
+        return {
+            "embeddings": embeddings,
+            "hidden_states": hidden_states,
+            "attentions": attentions,
+            "sequence_output": self.norm(x),
+        }
+
+    @classmethod
+    def from_preset(cls, preset: str, load_weights: bool = True, **overrides):
+        """A backbone of a named architecture (see `nepa_keras.presets.PRESETS`).
+
+        Args:
+            preset: its name.
+            load_weights: presets are architectures and carry no weights, so this must be False.
+            **overrides: constructor arguments that replace the preset's.
+
+        Raises:
+            ValueError: unknown name, or weights asked for.
+        """
+        config = preset_config(preset)
+        if load_weights:
+            raise ValueError(
+                f"The preset {preset!r} names an architecture and carries no weights; pass "
+                "load_weights=False, and load_official_tensors of nepa_keras.interop for released ones."
+            )
+        return cls(**{**config, **overrides})
+
+    def get_config(self):
+        return {**super().get_config(), **self._config}
+
+
+def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
+    """A new backbone with the same configuration, but for `overrides`, and the same weights.
+
+    Weights are matched by path. A QK-norm scale that the source lacks starts at one, as in the
+    official conversion; anything else that has no counterpart is an error.
+
+    Raises:
+        ValueError: a weight of either side has no counterpart, or another shape.
+    """
+    clone = NepaBackbone.from_config({**backbone.get_config(), **overrides})
+    source = {_relative_path(v): v for v in backbone.trainable_variables}
+    for variable in clone.trainable_variables:
+        path = _relative_path(variable)
+        value = source.pop(path, None)
+        if value is not None:
+            if tuple(value.shape) != tuple(variable.shape):
+                raise ValueError(
+                    f"{path} has shape {tuple(value.shape)} in the source and "
+                    f"{tuple(variable.shape)} in the clone; drop the override that changes it."
+                )
+            variable.assign(value)
+        elif not path.endswith(("q_norm/gamma", "k_norm/gamma")):
+            raise ValueError(f"The clone has {path}, which the source backbone lacks.")
+    source.pop("patch_embedding/mask_token", None)  # only masked pretraining uses it
+    if source:
+        raise ValueError(f"The clone has no place for {', '.join(source)} of the source backbone.")
+    return clone
+
+
+def _relative_path(variable) -> str:
+    """The variable's path below the backbone, whatever the backbone is called."""
+    parts = variable.path.split("/")
+    first = next(i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm")))
+    return "/".join(parts[first:])

@@ -1,0 +1,45 @@
+"""The only place that names a backend: one module each, the same names in all three.
+
+What `keras.ops` cannot express, or expresses slowly, is one function here; the active Keras backend
+decides at import which module provides it. Everything else in the library is written once.
+
+    linear(x, kernel, bias)             (N, D) @ (D, E) + (E,)
+    layer_norm(x, gamma, beta, epsilon) over the last axis
+    attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
+    barrier(x)                          identity that keeps a compiler from fusing across it
+    adamw_update(...)                   one AdamW + EMA step over lists of variables
+    train_step(model, *args)            forward, loss, gradients, guarded update, metrics
+    DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from nepa_keras.backends import tensorflow as _backend
+elif keras.backend.backend() == "jax":
+    from nepa_keras.backends import jax as _backend
+elif keras.backend.backend() == "torch":
+    from nepa_keras.backends import torch as _backend
+else:
+    raise ImportError(
+        f"nepa_keras runs on the Keras backends tensorflow, jax and torch, not on "
+        f"{keras.backend.backend()!r}; set KERAS_BACKEND to one of the three."
+    )
+
+linear = _backend.linear
+layer_norm = _backend.layer_norm
+attention = _backend.attention
+barrier = _backend.barrier
+adamw_update = _backend.adamw_update
+train_step = _backend.train_step
+DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
+
+__all__ = [
+    "DEFAULT_JIT_COMPILE",
+    "adamw_update",
+    "attention",
+    "barrier",
+    "layer_norm",
+    "linear",
+    "train_step",
+]

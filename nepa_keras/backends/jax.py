@@ -1,0 +1,78 @@
+"""JAX: everything in one jitted function of the state, XLA fused but for the residual stream."""
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from nepa_keras.backends.portable import adamw_update, attention, layer_norm, linear
+
+__all__ = [
+    "DEFAULT_JIT_COMPILE",
+    "adamw_update",
+    "attention",
+    "barrier",
+    "layer_norm",
+    "linear",
+    "train_step",
+]
+
+DEFAULT_JIT_COMPILE = True
+
+
+def barrier(x):
+    """Stops XLA:CPU from recomputing the chain of residual gradients inside every layer."""
+    if jax.default_backend() != "cpu":
+        return x
+    return jax.lax.optimization_barrier(x)
+
+
+def train_step(model, state, data):
+    """One guarded step; returns (logs, state). Interface: `GuardedModel.record_step`."""
+    trainable, non_trainable, optimizer_values, metric_values = state
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    gradient_function = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)
+    (_, (loss, y_pred, non_trainable, metric_values)), gradients = gradient_function(
+        trainable,
+        non_trainable,
+        metric_values,
+        x,
+        y,
+        sample_weight,
+        training=True,
+        optimizer_variables=optimizer_values,
+    )
+    optimizer = model.optimizer
+    with keras.StatelessScope(
+        state_mapping=list(zip(optimizer.variables, optimizer_values, strict=True))
+    ):
+        learning_rate = jnp.asarray(optimizer.learning_rate)
+    norm, ok, trainable, optimizer_values = _apply(
+        optimizer, gradients, trainable, optimizer_values, loss
+    )
+    with keras.StatelessScope(
+        state_mapping=list(zip(model.metrics_variables, metric_values, strict=True))
+    ) as scope:
+        logs = model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+    metric_values = [scope.get_current_value(v) for v in model.metrics_variables]
+    return logs, (trainable, non_trainable, optimizer_values, metric_values)
+
+
+def _apply(optimizer, gradients, trainable, optimizer_values, loss):
+    if hasattr(optimizer, "apply_guarded"):
+        variables = optimizer.trainable_variables
+        mapping = list(zip(variables, trainable, strict=True))
+        mapping += list(zip(optimizer.variables, optimizer_values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            norm, ok = optimizer.apply_guarded(gradients, variables, loss)
+        new_trainable = [scope.get_current_value(v) for v in variables]
+        new_values = [scope.get_current_value(v) for v in optimizer.variables]
+        return norm, ok, new_trainable, new_values
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
+    ok = jnp.isfinite(norm) & jnp.isfinite(loss)
+    new_state = optimizer.stateless_apply(optimizer_values, gradients, trainable)
+    new_trainable, new_values = jax.tree.map(
+        lambda new, old: jnp.where(ok, new, old),
+        new_state,
+        (list(trainable), list(optimizer_values)),
+    )
+    return norm, ok, new_trainable, new_values

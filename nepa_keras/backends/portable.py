@@ -1,0 +1,92 @@
+"""Formulations in `keras.ops` that more than one backend uses as they are."""
+
+from keras import ops
+
+
+def linear(x, kernel, bias=None):
+    """`x @ kernel + bias` for x (N, D): 2-D, because batched matmuls are slower on CPU."""
+    y = ops.matmul(x, kernel)
+    return y if bias is None else y + bias
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    """Two-pass LayerNorm over the last axis; the mean is removed before squaring.
+
+    `keras.ops.layer_normalization` computes x*inv - mean*inv, which cancels when the mean is large
+    beside the deviation.
+    """
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    y = centred * ops.rsqrt(variance + epsilon)
+    if gamma is not None:
+        y = y * gamma
+    return y if beta is None else y + beta
+
+
+def attention_probabilities(q, k, scale, causal):
+    """softmax(q k^T * scale) in float32; q, k (B, H, T, K) -> (B, H, T, T)."""
+    scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
+    scores = ops.cast(scores, "float32") * scale
+    if causal:
+        positions = ops.arange(q.shape[2])
+        visible = positions[:, None] >= positions[None, :]
+        scores = ops.where(visible, scores, -1e30)
+    return ops.softmax(scores, axis=-1)
+
+
+def attention(q, k, v, scale, causal):
+    """Attention by explicit scores; q, k, v (B, H, T, K) -> (B, H, T, K)."""
+    probabilities = attention_probabilities(q, k, scale, causal)
+    return ops.matmul(ops.cast(probabilities, v.dtype), v)
+
+
+def adamw_update(
+    variables,
+    gradients,
+    moments,
+    velocities,
+    averages,
+    *,
+    learning_rate,
+    weight_decay,
+    beta_1,
+    beta_2,
+    epsilon,
+    step,
+    gradient_scale,
+    ok,
+    average_keep,
+):
+    """One AdamW step and EMA update that a false `ok` turns into the identity, without a branch.
+
+    With ok = 0 the gradient reads 0, both betas read 1, the rate reads 0 and the average keeps
+    everything, so a bad step leaves weights, slots and averages bit for bit as they were.
+
+    Args:
+        variables, gradients, moments, velocities: lists of equal length.
+        averages: list of EMA variables, or None.
+        learning_rate, weight_decay: of this group of variables.
+        step: float scalar, number of updates including this one.
+        gradient_scale: float scalar every gradient is multiplied by (clipping, loss scale).
+        ok: boolean scalar.
+        average_keep: EMA decay of this step.
+    """
+    passed = ops.cast(ok, "float32")
+    learning_rate = learning_rate * passed
+    new_1, new_2 = passed * (1.0 - beta_1), passed * (1.0 - beta_2)
+    correction_1 = 1.0 - ops.power(beta_1, step)
+    correction_2 = 1.0 - ops.power(beta_2, step)
+    new_average = passed * (1.0 - average_keep)
+    for i, (w, g, m, v) in enumerate(zip(variables, gradients, moments, velocities, strict=True)):
+        g = ops.where(ok, ops.cast(g, w.dtype) * gradient_scale, 0.0)
+        m_next = m * (1.0 - new_1) + new_1 * g
+        v_next = v * (1.0 - new_2) + new_2 * ops.square(g)
+        denominator = ops.sqrt(v_next / correction_2) + epsilon
+        w_next = w * (1.0 - learning_rate * weight_decay) - learning_rate * (
+            (m_next / correction_1) / denominator
+        )
+        m.assign(m_next)
+        v.assign(v_next)
+        w.assign(w_next)
+        if averages is not None:
+            averages[i].assign(averages[i] * (1.0 - new_average) + new_average * w_next)

@@ -1,0 +1,117 @@
+"""PyTorch: eager, with its fused kernels for dense, norm, attention and AdamW."""
+
+import keras
+import torch
+import torch.nn.functional as F
+from keras import ops
+
+__all__ = [
+    "DEFAULT_JIT_COMPILE",
+    "adamw_update",
+    "attention",
+    "barrier",
+    "layer_norm",
+    "linear",
+    "train_step",
+]
+
+DEFAULT_JIT_COMPILE = False
+
+
+def linear(x, kernel, bias=None):
+    return F.linear(x, kernel.T, bias)
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    return F.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
+
+
+def attention(q, k, v, scale, causal):
+    """Fused attention; q, k, v (B, H, T, K) -> (B, H, T, K)."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def barrier(x):
+    return x
+
+
+@torch.no_grad()
+def adamw_update(
+    variables,
+    gradients,
+    moments,
+    velocities,
+    averages,
+    *,
+    learning_rate,
+    weight_decay,
+    beta_1,
+    beta_2,
+    epsilon,
+    step,
+    gradient_scale,
+    ok,
+    average_keep,
+):
+    """As `portable.adamw_update`, by torch's fused kernel, which skips itself where not `ok`."""
+    weights = [v.value for v in variables]
+    gradients = list(gradients)
+    step, gradient_scale = ops.convert_to_tensor(step), ops.convert_to_tensor(gradient_scale)
+    torch._foreach_mul_(gradients, gradient_scale)
+    torch._fused_adamw_(
+        weights,
+        gradients,
+        [m.value for m in moments],
+        [v.value for v in velocities],
+        [],
+        [step.to(torch.float32)] * len(weights),
+        amsgrad=False,
+        lr=float(learning_rate) if step.device.type == "cpu" else learning_rate,
+        beta1=beta_1,
+        beta2=beta_2,
+        weight_decay=weight_decay,
+        eps=epsilon,
+        maximize=False,
+        found_inf=1.0 - ok.to(torch.float32),
+    )
+    if averages is not None:
+        share = ok.to(torch.float32) * (1.0 - average_keep)
+        averages = [a.value for a in averages]
+        if share.device.type == "cpu":
+            torch._foreach_lerp_(averages, weights, float(share))
+        else:  # a tensor share, so that the host does not wait for the device
+            torch._foreach_mul_(averages, 1.0 - share)
+            torch._foreach_add_(averages, torch._foreach_mul(weights, share))
+
+
+def train_step(model, data):
+    """One guarded step; returns the logs. Interface: `GuardedModel.record_step`."""
+    x, y, sample_weight = keras.tree.map_structure(
+        lambda a: None if a is None else ops.convert_to_tensor(a),
+        keras.utils.unpack_x_y_sample_weight(data),
+        none_is_leaf=True,
+    )
+    variables = list(model.trainable_variables)
+    model.zero_grad()
+    y_pred = model(x, training=True)
+    loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+    model.optimizer.scale_loss(loss).backward()
+    gradients = [v.value.grad for v in variables]
+    with torch.no_grad():
+        learning_rate = torch.as_tensor(model.optimizer.learning_rate)
+        norm, ok = _apply(model.optimizer, gradients, variables, loss.detach())
+        y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
+        return model.record_step(
+            x, y, y_pred, sample_weight, loss.detach(), norm, ok, learning_rate.clone()
+        )
+
+
+def _apply(optimizer, gradients, variables, loss):
+    if hasattr(optimizer, "apply_guarded"):
+        return optimizer.apply_guarded(gradients, variables, loss)
+    present = [g for g in gradients if g is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))
+    ok = torch.isfinite(norm) & torch.isfinite(loss)
+    if ok:
+        optimizer.apply(gradients, variables)
+    return norm, ok

@@ -1,0 +1,161 @@
+"""GuardedModel: a Keras model whose train step never lets a non-finite update through.
+
+The step is one story on every backend (`backends.train_step`): forward -> loss -> gradients ->
+finite check -> clip -> update -> metrics. The check is on device and before the update, and needs
+no host synchronisation.
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class FiniteMean(keras.metrics.Mean):
+    """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
+
+    def update_state(self, value, sample_weight=1.0):
+        finite = ops.isfinite(value)
+        weight = ops.cast(finite, "float32") * ops.cast(sample_weight, "float32")
+        super().update_state(ops.where(finite, value, 0.0), sample_weight=weight)
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class LastValue(keras.metrics.Metric):
+    """The latest value."""
+
+    def __init__(self, name="last_value", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.value = self.add_variable((), initializer="zeros", name="value")
+
+    def update_state(self, value, sample_weight=None):
+        self.value.assign(value)
+
+    def result(self):
+        return ops.convert_to_tensor(self.value)
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class SkippedSteps(keras.metrics.Metric):
+    """Counts skipped steps since the last reset, and the longest run of them ever."""
+
+    def __init__(self, name="skipped_steps", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.count = self.add_variable((), initializer="zeros", name="count")
+        self.streak = self.add_variable((), initializer="zeros", name="streak")
+        self.longest = self.add_variable((), initializer="zeros", name="longest")
+
+    def update_state(self, ok, sample_weight=None):
+        skipped = 1.0 - ops.cast(ok, "float32")
+        self.count.assign_add(skipped)
+        self.streak.assign((self.streak + 1.0) * skipped)
+        self.longest.assign(ops.maximum(self.longest, self.streak))
+
+    def result(self):
+        return ops.convert_to_tensor(self.count)
+
+    def reset_state(self):
+        """A run of skipped steps goes on across epochs, so only the count starts anew."""
+        self.count.assign(0.0)
+
+
+class NonFiniteError(RuntimeError):
+    """Training met too many non-finite steps in a row."""
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops `fit` once `patience` steps in a row were skipped; looks every `every` batches."""
+
+    def __init__(self, patience: int, every: int = 20):
+        super().__init__()
+        self.patience = patience
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        skipped = self.model.step_metrics["skipped_steps"]
+        skipped.streak.assign(0.0)
+        skipped.longest.assign(0.0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (batch + 1) % self.every == 0:
+            self._check(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(None)
+
+    def _check(self, batch):
+        # On JAX the metric lives in the train state until it is synchronised.
+        getattr(self.model, "jax_state_sync", lambda: None)()
+        longest = int(self.model.step_metrics["skipped_steps"].longest)
+        if longest < self.patience:
+            return
+        where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
+        raise NonFiniteError(
+            f"{longest} steps in a row had a non-finite loss or gradient{where} and were skipped; "
+            "the weights are those of the last good step. Look for non-finite values in the "
+            "images, then lower the learning rate or use float32 or bfloat16."
+        )
+
+
+class GuardedModel(keras.Model):
+    """Base of the trainable models.
+
+    Besides the loss and its own metrics, `fit` logs gradient_norm (before clipping),
+    learning_rate and skipped_steps (non-finite ones, which change nothing).
+
+    Attributes:
+        max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
+    """
+
+    max_skipped_in_a_row = 20
+
+    def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
+        """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
+        if jit_compile == "auto" and not kwargs.get("run_eagerly"):
+            jit_compile = backends.DEFAULT_JIT_COMPILE
+        if hasattr(optimizer, "apply_guarded"):
+            # Our optimizer scales the loss itself, as the guard and the clip need the true norm.
+            kwargs["auto_scale_loss"] = False
+            if self.dtype_policy.compute_dtype == "float16":
+                optimizer.enable_loss_scaling()
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.step_metrics = {
+            "gradient_norm": FiniteMean(name="gradient_norm"),
+            "learning_rate": LastValue(name="learning_rate"),
+            "skipped_steps": SkippedSteps(name="skipped_steps"),
+        }
+
+    def train_step(self, *args):
+        return backends.train_step(self, *args)
+
+    def record_step(self, x, y, y_pred, sample_weight, loss, gradient_norm, ok, learning_rate):
+        """Updates the metrics after a step and returns the logs; part of the backend's story."""
+        batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
+        finite = ops.isfinite(loss)
+        self._loss_tracker.update_state(
+            ops.where(finite, loss, 0.0), sample_weight=ops.cast(finite, "float32") * batch_size
+        )
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        self.step_metrics["gradient_norm"].update_state(gradient_norm)
+        self.step_metrics["learning_rate"].update_state(learning_rate)
+        self.step_metrics["skipped_steps"].update_state(ok)
+        return {**logs, **{name: m.result() for name, m in self.step_metrics.items()}}
+
+    def get_metrics_result(self):
+        """The step metrics belong to training only; evaluation reports the rest."""
+        result = super().get_metrics_result()
+        return {k: v for k, v in result.items() if k not in self.step_metrics}
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`; stops after `max_skipped_in_a_row` non-finite steps.
+
+        Raises:
+            NonFiniteError: so many steps in a row had a non-finite loss or gradient.
+        """
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(StopOnNonFinite(self.max_skipped_in_a_row))
+        else:
+            callbacks = keras.tree.flatten(callbacks) if callbacks else []
+            callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
+        return super().fit(*args, callbacks=callbacks, **kwargs)

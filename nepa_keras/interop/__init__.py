@@ -1,0 +1,9 @@
+"""Exchange with the official checkpoints."""
+
+from nepa_keras.interop.official import (
+    load_official_tensors,
+    official_gradients,
+    official_tensors,
+)
+
+__all__ = ["load_official_tensors", "official_gradients", "official_tensors"]

@@ -1,0 +1,23 @@
+"""The layers of NEPA, each usable on its own."""
+
+from nepa_keras.layers.attention import SelfAttention
+from nepa_keras.layers.block import TransformerBlock
+from nepa_keras.layers.linear import Linear, NormalInitializer
+from nepa_keras.layers.mlp import MLP
+from nepa_keras.layers.norm import LayerNorm
+from nepa_keras.layers.patch_embedding import PatchEmbedding
+from nepa_keras.layers.residual import DropPath, LayerScale
+from nepa_keras.layers.rotary import RotaryEmbedding
+
+__all__ = [
+    "MLP",
+    "DropPath",
+    "LayerNorm",
+    "LayerScale",
+    "Linear",
+    "NormalInitializer",
+    "PatchEmbedding",
+    "RotaryEmbedding",
+    "SelfAttention",
+    "TransformerBlock",
+]

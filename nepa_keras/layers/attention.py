@@ -1,0 +1,123 @@
+"""Multi-head self-attention with QK-norm and rotary positions.
+
+B batch, T tokens (CLS first), D width, H heads, K = D / H head width.
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.backends.portable import attention_probabilities
+from nepa_keras.layers.linear import Linear
+from nepa_keras.layers.norm import LayerNorm
+from nepa_keras.layers.rotary import rotate
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class SelfAttention(keras.layers.Layer):
+    """q, k, v = x W; LayerNorm(q), LayerNorm(k); RoPE; softmax(q k^T / sqrt(K)) v; W_o.
+
+    One matrix holds the three projections, as [q | k | v] columns.
+
+    Args:
+        num_heads: H; divides the width.
+        qkv_bias: whether q, k, v have a bias.
+        qk_norm: LayerNorm of q and of k over the head width, before the rotation.
+        qk_norm_scale, qk_norm_bias: whether these norms have a scale and a bias.
+        dropout: rate on the attention probabilities; uses the explicit formulation.
+        epsilon: of the norms.
+
+    Call arguments:
+        x: (B, T, D).
+        rope: tables (cos, sin), each (T, K), or None.
+        causal: whether token t sees only tokens 0..t.
+        return_probabilities: also return the softmax, (B, H, T, T) float32.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        qkv_bias: bool = True,
+        qk_norm: bool = True,
+        qk_norm_scale: bool = False,
+        qk_norm_bias: bool = False,
+        dropout: float = 0.0,
+        epsilon: float = 1e-12,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
+        self.qk_norm_scale = qk_norm_scale
+        self.qk_norm_bias = qk_norm_bias
+        self.dropout = dropout
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} does not divide the width {width}.")
+        self.head_dim = width // self.num_heads
+        policy = self.dtype_policy
+        self.qkv = Linear(3 * width, use_bias=self.qkv_bias, name="qkv", dtype=policy)
+        self.qkv.build(input_shape)
+        self.q_norm = self.k_norm = None
+        if self.qk_norm:
+            options = {
+                "epsilon": self.epsilon,
+                "scale": self.qk_norm_scale,
+                "center": self.qk_norm_bias,
+                "dtype": self.variable_dtype,
+            }
+            self.q_norm = LayerNorm(name="q_norm", **options)
+            self.k_norm = LayerNorm(name="k_norm", **options)
+            self.q_norm.build((self.head_dim,))
+            self.k_norm.build((self.head_dim,))
+        self.drop = keras.layers.Dropout(self.dropout, dtype=policy) if self.dropout else None
+        self.output_dense = Linear(width, name="output_dense", dtype=policy)
+        self.output_dense.build(input_shape)
+
+    def _positioned(self, x, norm, rope):
+        """Norm, then rotation, in float32, then the compute dtype; x (B, H, T, K)."""
+        if norm is not None:
+            x = norm(x)
+        if rope is not None:
+            x = rotate(ops.cast(x, "float32"), *rope)
+        return ops.cast(x, self.compute_dtype)
+
+    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
+        length, width = x.shape[1], x.shape[2]
+        qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.num_heads, self.head_dim))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, H, T, K)
+        q = self._positioned(qkv[0], self.q_norm, rope)
+        k = self._positioned(qkv[1], self.k_norm, rope)
+        v = qkv[2]
+        scale = self.head_dim**-0.5
+        probabilities = None
+        if return_probabilities or (self.drop is not None and training):
+            probabilities = attention_probabilities(q, k, scale, causal)
+            weights = ops.cast(probabilities, v.dtype)
+            if self.drop is not None:
+                weights = self.drop(weights, training=training)
+            heads = ops.matmul(weights, v)
+        else:
+            heads = backends.attention(q, k, v, scale=scale, causal=causal)
+        heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, length, width))
+        y = self.output_dense(heads)
+        return (y, probabilities) if return_probabilities else y
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "qkv_bias": self.qkv_bias,
+            "qk_norm": self.qk_norm,
+            "qk_norm_scale": self.qk_norm_scale,
+            "qk_norm_bias": self.qk_norm_bias,
+            "dropout": self.dropout,
+            "epsilon": self.epsilon,
+        }

@@ -1,0 +1,125 @@
+"""One pre-norm Transformer block."""
+
+import keras
+
+from nepa_keras import backends
+from nepa_keras.layers.attention import SelfAttention
+from nepa_keras.layers.mlp import MLP
+from nepa_keras.layers.norm import LayerNorm
+from nepa_keras.layers.residual import DropPath, LayerScale
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class TransformerBlock(keras.layers.Layer):
+    """x += drop_path(ls1 * attn(LN(x)));  x += drop_path(ls2 * mlp(LN(x))).
+
+    The residual stream stays in the variable dtype (float32 in mixed precision): a branch scaled
+    by 1e-5 would be rounded away in bfloat16.
+
+    Args:
+        num_heads, qkv_bias, qk_norm, qk_norm_scale, qk_norm_bias, attention_dropout: see
+            `SelfAttention`.
+        mlp_dim, gated_mlp, activation: see `MLP`.
+        layer_scale: initial value of both LayerScales, or None for none.
+        drop_path: rate of this block.
+        dropout: rate on the output of both branches.
+        epsilon: of the norms.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        gated_mlp: bool = False,
+        activation: str | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = True,
+        qk_norm_scale: bool = False,
+        qk_norm_bias: bool = False,
+        layer_scale: float | None = 1e-5,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        epsilon: float = 1e-12,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self._config = {
+            "num_heads": num_heads,
+            "mlp_dim": mlp_dim,
+            "gated_mlp": gated_mlp,
+            "activation": activation,
+            "qkv_bias": qkv_bias,
+            "qk_norm": qk_norm,
+            "qk_norm_scale": qk_norm_scale,
+            "qk_norm_bias": qk_norm_bias,
+            "layer_scale": layer_scale,
+            "drop_path": drop_path,
+            "dropout": dropout,
+            "attention_dropout": attention_dropout,
+            "epsilon": epsilon,
+        }
+        policy, stream = self.dtype_policy, self.variable_dtype
+        self.attention_norm = LayerNorm(epsilon, name="attention_norm", dtype=stream)
+        self.attention = SelfAttention(
+            num_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            qk_norm_scale=qk_norm_scale,
+            qk_norm_bias=qk_norm_bias,
+            dropout=attention_dropout,
+            epsilon=epsilon,
+            name="attention",
+            dtype=policy,
+        )
+        self.mlp_norm = LayerNorm(epsilon, name="mlp_norm", dtype=stream)
+        self.mlp = MLP(mlp_dim, gated=gated_mlp, activation=activation, name="mlp", dtype=policy)
+        self.attention_scale = self.mlp_scale = None
+        if layer_scale is not None:
+            self.attention_scale = LayerScale(layer_scale, name="attention_scale", dtype=stream)
+            self.mlp_scale = LayerScale(layer_scale, name="mlp_scale", dtype=stream)
+        self.attention_drop = self.mlp_drop = self.dropout = None
+        if drop_path:
+            self.attention_drop = DropPath(drop_path, name="attention_drop", dtype=stream)
+            self.mlp_drop = DropPath(drop_path, name="mlp_drop", dtype=stream)
+        if dropout:
+            self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=stream)
+
+    def build(self, input_shape):
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            layer.build(input_shape)
+        if self.attention_scale is not None:
+            self.attention_scale.build(input_shape)
+            self.mlp_scale.build(input_shape)
+
+    def _join(self, x, branch, scale, drop, training):
+        if self.dropout is not None:
+            branch = self.dropout(branch, training=training)
+        if scale is not None:
+            branch = scale(branch)
+        if drop is not None:
+            branch = drop(branch, training=training)
+        return backends.barrier(x + keras.ops.cast(branch, x.dtype))
+
+    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
+        """x (B, T, D) -> (B, T, D), and the attention probabilities if asked for."""
+        probabilities = None
+        branch = self.attention(
+            self.attention_norm(x),
+            rope=rope,
+            causal=causal,
+            return_probabilities=return_probabilities,
+            training=training,
+        )
+        if return_probabilities:
+            branch, probabilities = branch
+        x = self._join(x, branch, self.attention_scale, self.attention_drop, training)
+        branch = self.mlp(self.mlp_norm(x))
+        x = self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
+        return (x, probabilities) if return_probabilities else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), **self._config}

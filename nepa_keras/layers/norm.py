@@ -1,0 +1,55 @@
+"""LayerNorm as the model needs it: last axis, epsilon 1e-12, always computed in float32."""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class LayerNorm(keras.layers.Layer):
+    """(x - mean) / sqrt(var + epsilon) * gamma + beta over the last axis.
+
+    Args:
+        epsilon: added to the biased variance (SPEC: 1e-12 everywhere).
+        scale: whether there is a gamma.
+        center: whether there is a beta.
+    """
+
+    def __init__(self, epsilon: float = 1e-12, scale: bool = True, center: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.scale = scale
+        self.center = center
+
+    def build(self, input_shape):
+        width = (input_shape[-1],)
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape=width, initializer="ones", name="gamma", autocast=False
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape=width, initializer="zeros", name="beta", autocast=False
+            )
+
+    def call(self, x):
+        y = backends.layer_norm(
+            ops.cast(x, "float32"),
+            None if self.gamma is None else ops.convert_to_tensor(self.gamma),
+            None if self.beta is None else ops.convert_to_tensor(self.beta),
+            self.epsilon,
+        )
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "scale": self.scale,
+            "center": self.center,
+        }

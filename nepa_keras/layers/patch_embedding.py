@@ -1,0 +1,104 @@
+"""f: image -> z_0 (CLS), z_1 ... z_T (patches in row-major order)."""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.layers.linear import NormalInitializer
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class PatchEmbedding(keras.layers.Layer):
+    """Linear embedding of non-overlapping patches after a learned CLS vector.
+
+    A convolution whose stride is its kernel is one matrix product over patches, and is computed so.
+    The result is kept in the variable dtype (float32 in mixed precision): it enters the residual
+    stream and is the target of the objective.
+
+    Args:
+        hidden_dim: width D.
+        patch_size: side of a square patch in pixels.
+        use_mask_token: whether a learned vector can stand in for masked patches.
+
+    Call arguments:
+        images: (B, height, width, C), normalised floats; `patch_size` divides height and width.
+
+    Returns:
+        (B, 1 + T, D).
+    """
+
+    def __init__(self, hidden_dim: int, patch_size: int, use_mask_token: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.patch_size = patch_size
+        self.use_mask_token = use_mask_token
+
+    def build(self, input_shape):
+        p = self.patch_size
+        self.cls_token = self._vector("cls_token")
+        self.kernel = self.add_weight(
+            shape=(p, p, input_shape[-1], self.hidden_dim),
+            initializer=NormalInitializer(),
+            name="kernel",
+        )
+        self.bias = self.add_weight(shape=(self.hidden_dim,), initializer="zeros", name="bias")
+        self.mask_token = self._vector("mask_token") if self.use_mask_token else None
+
+    def _vector(self, name):
+        return self.add_weight(
+            shape=(1, 1, self.hidden_dim), initializer=NormalInitializer(), name=name,
+            autocast=False,
+        )
+
+    def grid(self, image_shape) -> tuple[int, int]:
+        """Patches per column and row of images (B, height, width, C).
+
+        Raises:
+            ValueError: the shape is not four-dimensional, has other channels than the layer was
+                built with, or a side is not a multiple of the patch.
+        """
+        if len(image_shape) != 4:
+            raise ValueError(
+                f"Images must have the shape (batch, height, width, channels), got "
+                f"{tuple(image_shape)}; add the missing axis or remove the extra one."
+            )
+        _, height, width, channels = image_shape
+        if self.built and channels != self.kernel.shape[2]:
+            raise ValueError(
+                f"The model was built for {self.kernel.shape[2]} channels, channels last, but the "
+                f"images have shape {tuple(image_shape)}."
+            )
+        if not height or not width or height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"Images of {height}x{width} pixels cannot be cut into patches of "
+                f"{self.patch_size}x{self.patch_size}; resize or crop them to a multiple."
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def call(self, images):
+        p, width = self.patch_size, self.hidden_dim
+        grid_h, grid_w = self.grid(images.shape)
+        channels = images.shape[-1]
+        x = ops.reshape(images, (-1, grid_h, p, grid_w, p, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, H', W', p, p, C)
+        x = ops.reshape(x, (-1, p * p * channels))
+        kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, width))
+        patches = backends.linear(x, kernel, ops.convert_to_tensor(self.bias))
+        patches = ops.cast(ops.reshape(patches, (-1, grid_h * grid_w, width)), self.variable_dtype)
+        cls = ops.broadcast_to(self.cls_token, (ops.shape(patches)[0], 1, width))
+        return ops.concatenate([cls, patches], axis=1)  # (B, 1 + T, D)
+
+    def compute_output_shape(self, input_shape):
+        grid_h, grid_w = self.grid(input_shape)
+        return (input_shape[0], 1 + grid_h * grid_w, self.hidden_dim)
+
+    def compute_output_spec(self, images, **kwargs):
+        return keras.KerasTensor(self.compute_output_shape(images.shape), self.variable_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "patch_size": self.patch_size,
+            "use_mask_token": self.use_mask_token,
+        }

@@ -1,0 +1,69 @@
+"""What happens to a branch before it joins the residual stream: LayerScale, then DropPath."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class LayerScale(keras.layers.Layer):
+    """x * lambda, one learned factor per channel (Touvron et al., 2021).
+
+    Args:
+        initial_value: of every factor (SPEC: 1e-5).
+    """
+
+    def __init__(self, initial_value: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="scale",
+        )
+
+    def call(self, x):
+        return x * self.scale
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class DropPath(keras.layers.Layer):
+    """In training, zeroes whole samples of a branch and divides the survivors by 1 - rate.
+
+    Args:
+        rate: probability that a sample loses the branch, in [0, 1).
+        seed: of the draws.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"The drop path rate must be in [0, 1), got {rate}.")
+        self.rate = rate
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def keep_mask(self, batch_size):
+        """1 for a kept sample, 0 for a dropped one: (B,) float32."""
+        draw = keras.random.uniform((batch_size,), dtype="float32", seed=self.seed_generator)
+        return ops.cast(draw >= self.rate, "float32")
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0.0:
+            return x
+        kept = self.keep_mask(ops.shape(x)[0]) / (1.0 - self.rate)
+        return x * ops.cast(ops.reshape(kept, (-1,) + (1,) * (len(x.shape) - 1)), x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,131 @@
+"""Next-Embedding Predictive Autoregression (arXiv 2512.16922), the paper in one file.
+
+An image becomes z_1 ... z_T, one linear embedding per patch, after a CLS token z_0. A causal
+Transformer h reads z_0 ... z_t, and its output at t must point where the next embedding points:
+
+    z^_{t+1} = h(z_0, ..., z_t)
+    L = - 1/(B T) sum_b sum_t cos(z^_{t+1}, stop_gradient(z_{t+1})),   t = 0 ... T - 1
+
+The target is the input embedding itself: no decoder, no tokenizer, no teacher, no pairs.
+B batch, T patches, D width.
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.guarded import FiniteMean, GuardedModel
+
+
+def normalize(x):
+    """x / max(|x|_2, 1e-12) over the last axis, in float32."""
+    x = ops.cast(x, "float32")
+    # sqrt has no gradient at 0, so the floor goes under the root.
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squares, 1e-24))
+
+
+def nepa_loss(predictions, targets, stop_gradient: bool = True):
+    """- mean cosine of predictions and targets, both (B, T, D); in [-1, 1], -1 is perfect."""
+    if stop_gradient:
+        targets = ops.stop_gradient(targets)
+    return -ops.mean(ops.sum(normalize(predictions) * normalize(targets), axis=-1))
+
+
+def spread(x):
+    """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
+    mean = ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1))
+    return 1.0 - ops.sum(ops.square(mean))
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class NepaPretrainer(GuardedModel):
+    """A backbone trained to predict its next input embedding.
+
+    The last three arguments are the ablations of the paper; causality is the backbone's
+    `use_causal_mask`.
+
+    Args:
+        backbone: a `NepaBackbone`.
+        shift: predict the next position; False predicts the same one (training then fails).
+        stop_gradient: no gradient through the targets; False collapses to a loss of -1.
+        masking_ratio: share of the input patches replaced by the mask token in training (targets
+            stay clean); needs `NepaBackbone(use_mask_token=True)`.
+        seed: of the masks.
+
+    Call arguments:
+        images: (B, height, width, channels), normalised floats.
+
+    Returns:
+        {"predictions": (B, T, D), "targets": (B, T, D)}.
+
+    Example:
+        >>> model = NepaPretrainer(NepaBackbone.from_preset("nepa_micro_patch4_28", load_weights=False))
+        >>> model.compile(optimizer=nepa_keras.training.adamw(1e-3))
+        >>> model.fit(images, batch_size=128)  # arrays, tf.data or PyTorch loaders; labels are ignored
+        >>> model.evaluate(images)["loss"]
+    """
+
+    def __init__(
+        self,
+        backbone: NepaBackbone,
+        shift: bool = True,
+        stop_gradient: bool = True,
+        masking_ratio: float = 0.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        if not 0.0 <= masking_ratio < 1.0:
+            raise ValueError(f"masking_ratio must be in [0, 1), got {masking_ratio}.")
+        if masking_ratio and backbone.patch_embedding.mask_token is None:
+            raise ValueError("masking_ratio needs a backbone made with use_mask_token=True.")
+        self.backbone = backbone
+        self.shift = shift
+        self.stop_gradient = stop_gradient
+        self.masking_ratio = masking_ratio
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.prediction_spread = FiniteMean(name="prediction_spread")
+        self.target_spread = FiniteMean(name="target_spread")
+        self.built = True
+
+    def call(self, images, training=False):
+        masked = self._mask(self.backbone.embed(images)) if training and self.masking_ratio else None
+        out = self.backbone(images, training=training, embeddings=masked)
+        z, h = out["embeddings"], out["sequence_output"]  # (B, 1 + T, D) both
+        if self.shift:
+            return {"predictions": h[:, :-1], "targets": z[:, 1:]}
+        return {"predictions": h[:, 1:], "targets": z[:, 1:]}
+
+    def _mask(self, embeddings):
+        """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
+        batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
+        draw = keras.random.uniform((batch, tokens, 1), seed=self.seed_generator, dtype="float32")
+        masked = (draw < self.masking_ratio) & (ops.arange(tokens) > 0)[None, :, None]
+        token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
+        return ops.where(masked, token, embeddings)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.prediction_spread.update_state(spread(y_pred["predictions"]))
+        self.target_spread.update_state(spread(y_pred["targets"]))
+        return self.get_metrics_result()
+
+    def evaluate(self, *args, return_dict: bool = True, **kwargs):
+        """As `keras.Model.evaluate`, but returns a dictionary unless told otherwise."""
+        return super().evaluate(*args, return_dict=return_dict, **kwargs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "shift": self.shift,
+            "stop_gradient": self.stop_gradient,
+            "masking_ratio": self.masking_ratio,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])})

@@ -1,0 +1,35 @@
+"""Named architectures: arguments of `NepaBackbone` that differ from its defaults."""
+
+_TINY = {"hidden_dim": 192, "num_layers": 12, "num_heads": 3, "mlp_dim": 768}
+_SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
+_LARGE = {"hidden_dim": 1024, "num_layers": 24, "num_heads": 16, "mlp_dim": 4096}
+
+PRESETS: dict[str, dict] = {
+    # For 28x28 grey images (Fashion-MNIST); LayerScale 0.1, as short runs never grow it from 1e-5.
+    "nepa_micro_patch4_28": {
+        "image_shape": (28, 28, 1),
+        "patch_size": 4,
+        "hidden_dim": 128,
+        "num_layers": 4,
+        "num_heads": 4,
+        "mlp_dim": 512,
+        "layer_scale": 0.1,
+    },
+    "nepa_tiny_patch16_224": {**_TINY, "patch_size": 16},
+    "nepa_tiny_patch14_224": {**_TINY, "patch_size": 14},
+    "nepa_small_patch14_224": {**_SMALL, "patch_size": 14},
+    # The two published models: 85,527,552 and 302,967,808 parameters.
+    "nepa_base_patch14_224": {},
+    "nepa_large_patch14_224": {**_LARGE, "qk_norm_scale": True},
+}
+
+
+def preset_config(name: str) -> dict:
+    """Arguments of the named architecture.
+
+    Raises:
+        ValueError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    return dict(PRESETS[name])

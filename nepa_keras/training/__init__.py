@@ -1,0 +1,7 @@
+"""Optimizer, schedule and weight averaging of the recipes."""
+
+from nepa_keras.training.ema import ema_weights
+from nepa_keras.training.optimizer import AdamW, adamw
+from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
+
+__all__ = ["AdamW", "WarmupCosine", "adamw", "ema_weights", "scaled_learning_rate"]

@@ -1,0 +1,32 @@
+"""Using the averaged weights in place of the trained ones."""
+
+from contextlib import contextmanager
+
+from keras import ops
+
+
+@contextmanager
+def ema_weights(model):
+    """Inside the block the model holds its EMA weights; on exit the trained ones are back.
+
+    Args:
+        model: compiled with `adamw(..., ema_decay=...)` and trained for at least one step.
+
+    Raises:
+        ValueError: the optimizer keeps no average, or has made no step.
+    """
+    averages = getattr(model.optimizer, "averages", None)
+    if not averages or int(model.optimizer.iterations) == 0:
+        raise ValueError(
+            "The model has no averaged weights: compile it with adamw(..., ema_decay=...) and "
+            "train at least one step."
+        )
+    variables = model.optimizer.trainable_variables
+    trained = [ops.convert_to_numpy(v) for v in variables]
+    try:
+        for variable, average in zip(variables, averages, strict=True):
+            variable.assign(ops.convert_to_numpy(average))
+        yield model
+    finally:
+        for variable, value in zip(variables, trained, strict=True):
+            variable.assign(value)

@@ -1,0 +1,201 @@
+"""AdamW of the recipe: exact epsilon, decay groups, clipping, guard, EMA, in one step.
+
+Keras' AdamW adds epsilon before the bias correction and its `use_ema` overwrites the weights, so
+the recipe's numbers need their own optimizer. The guard costs neither branch nor copy: a step whose
+gradient norm is not finite runs with rate 0 and betas 1 (see `backends.adamw_update`).
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.training.groups import group_table, parameter_groups
+
+_LOSS_SCALE_GROWTH_STEPS = 2000
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class AdamW(keras.optimizers.Optimizer):
+    """Decoupled weight decay, then Adam, then the average.
+
+        g <- g * min(1, clip_norm / (|g| + 1e-6))
+        w <- w (1 - lr * decay) - lr * m^ / (sqrt(v^) + epsilon)
+        e <- w after the first step, then ema_decay * e + (1 - ema_decay) * w
+
+    Args:
+        learning_rate: a float or a schedule.
+        weight_decay: on variables of rank >= 2 (matrices, patch kernel, CLS).
+        beta_1, beta_2, epsilon: of Adam; epsilon is added after the bias correction.
+        clip_norm: bound of the global gradient norm, or None.
+        ema_decay: of the weight average, or None for none.
+        accumulation_steps: batches whose mean gradient makes one update.
+        embedding_learning_rate_factor: the embedding's rate relative to the others.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        weight_decay: float = 0.05,
+        beta_1: float = 0.9,
+        beta_2: float = 0.95,
+        epsilon: float = 1e-8,
+        clip_norm: float | None = 1.0,
+        ema_decay: float | None = None,
+        accumulation_steps: int = 1,
+        embedding_learning_rate_factor: float = 1.0,
+        name: str = "adamw",
+        **kwargs,
+    ):
+        if accumulation_steps < 1:
+            raise ValueError(f"accumulation_steps must be at least 1, got {accumulation_steps}.")
+        if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decay = weight_decay
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.clip_norm = clip_norm
+        self.ema_decay = ema_decay
+        self.accumulation_steps = accumulation_steps
+        self.embedding_learning_rate_factor = embedding_learning_rate_factor
+        self.loss_scale = None
+
+    def enable_loss_scaling(self, initial: float = 2.0**15):
+        """Dynamic loss scaling for float16: halved by a skipped step, doubled after 2000 good ones."""
+        if self.loss_scale is None:
+            scale = keras.initializers.Constant(initial)
+            self.loss_scale = self.add_variable((), scale, "float32", name="loss_scale")
+            self.good_steps = self.add_variable((), "zeros", "int32", name="good_steps")
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.groups = parameter_groups(variables, self.decay, self.embedding_learning_rate_factor)
+        self.moments = self.add_optimizer_variables(variables, "moment")
+        self.velocities = self.add_optimizer_variables(variables, "velocity")
+        self.averages = self.sums = None
+        if self.ema_decay is not None:
+            self.averages = self.add_optimizer_variables(variables, "average")
+        if self.accumulation_steps > 1:
+            self.sums = self.add_optimizer_variables(variables, "gradient_sum")
+            self.micro_step = self.add_variable((), "zeros", "int32", name="micro_step")
+
+    @property
+    def trainable_variables(self) -> list:
+        """The variables the optimizer was built for, in order."""
+        return self._trainable_variables
+
+    def table(self, model) -> str:
+        """The parameter groups of a model as a table."""
+        variables = model.trainable_variables
+        groups = parameter_groups(variables, self.decay, self.embedding_learning_rate_factor)
+        return group_table(groups, variables)
+
+    def ema_values(self) -> list:
+        """The averaged weights as NumPy arrays, in the order of the trainable variables."""
+        return [ops.convert_to_numpy(a) for a in self.averages]
+
+    def scale_loss(self, loss):
+        return loss if self.loss_scale is None else loss * self.loss_scale
+
+    def apply(self, grads, trainable_variables=None):
+        """As `keras.optimizers.Optimizer.apply`; a non-finite step changes nothing."""
+        self.apply_guarded(grads, trainable_variables)
+
+    def apply_guarded(self, gradients, variables=None, loss=0.0):
+        """One step.
+
+        Returns:
+            (norm, ok): the global gradient norm before clipping (of the mean over the batches so
+            far when accumulating), and whether norm and loss were finite.
+        """
+        variables = self._trainable_variables if variables is None else list(variables)
+        if not self.built:
+            self.build(variables)
+        self._check_variables_are_known(variables)
+        # A variable the loss does not reach (an unused mask token) stays as it is.
+        present = [i for i, g in enumerate(gradients) if g is not None]
+        gradients = {self._get_variable_index(variables[i]): gradients[i] for i in present}
+        update = None
+        if self.sums is not None:
+            gradients, update = self._accumulate(gradients)
+        scale = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale
+        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients.values()]
+        norm = ops.sqrt(ops.sum(ops.stack(squares))) * scale
+        ok = ops.isfinite(norm) & ops.isfinite(loss)
+        if self.clip_norm is not None:
+            scale = scale * ops.minimum(1.0, self.clip_norm / (norm + 1e-6))
+        self._update(gradients, scale, ok if update is None else ok & update)
+        if self.sums is not None:
+            self._clear_sums(gradients, update)
+        self._adapt_loss_scale(ok)
+        return norm, ok
+
+    def _update(self, gradients, scale, ok):
+        learning_rate = ops.cast(self.learning_rate, "float32")
+        step = ops.cast(self._iterations, "float32") + 1.0
+        keep = None
+        if self.averages is not None:
+            keep = ops.where(self._iterations == 0, 0.0, self.ema_decay)
+        for group in self.groups:
+            members = [i for i in group.indices if i in gradients]
+            if not members:
+                continue
+            backends.adamw_update(
+                [self._trainable_variables[i] for i in members],
+                [gradients[i] for i in members],
+                [self.moments[i] for i in members],
+                [self.velocities[i] for i in members],
+                None if self.averages is None else [self.averages[i] for i in members],
+                learning_rate=learning_rate * group.learning_rate_factor,
+                weight_decay=group.weight_decay,
+                beta_1=self.beta_1,
+                beta_2=self.beta_2,
+                epsilon=self.epsilon,
+                step=step,
+                gradient_scale=ops.cast(scale, "float32"),
+                ok=ok,
+                average_keep=keep,
+            )
+        self._iterations.assign_add(ops.cast(ok, self._iterations.dtype))
+
+    def _accumulate(self, gradients):
+        """Adds to the sums; returns the mean gradients and whether this batch completes them."""
+        share = 1.0 / self.accumulation_steps
+        for i, gradient in gradients.items():
+            self.sums[i].assign(self.sums[i] + ops.cast(gradient, "float32") * share)
+        update = ops.equal(self.micro_step, self.accumulation_steps - 1)
+        self.micro_step.assign(ops.where(update, 0, self.micro_step + 1))
+        # A copy: torch's fused step scales its gradients in place.
+        return {i: ops.copy(self.sums[i]) for i in gradients}, update
+
+    def _clear_sums(self, gradients, update):
+        for i in gradients:
+            self.sums[i].assign(ops.where(update, ops.zeros_like(self.sums[i]), self.sums[i]))
+
+    def _adapt_loss_scale(self, ok):
+        if self.loss_scale is None:
+            return
+        good = ops.where(ok, self.good_steps + 1, 0)
+        grow = good >= _LOSS_SCALE_GROWTH_STEPS
+        factor = ops.where(ok, ops.where(grow, 2.0, 1.0), 0.5)
+        self.loss_scale.assign(ops.maximum(self.loss_scale * factor, 1.0))
+        self.good_steps.assign(ops.where(grow, 0, good))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "clip_norm": self.clip_norm,
+            "ema_decay": self.ema_decay,
+            "accumulation_steps": self.accumulation_steps,
+            "embedding_learning_rate_factor": self.embedding_learning_rate_factor,
+        }
+
+
+adamw = AdamW
