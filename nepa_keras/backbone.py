@@ -6,6 +6,7 @@ B batch, T patches, D width, L layers, H heads, K head width.
 import keras
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.layers import LayerNorm, PatchEmbedding, RotaryEmbedding, TransformerBlock
 from nepa_keras.presets import preset_config
 
@@ -153,19 +154,17 @@ class NepaBackbone(keras.Model):
         x = clean if embeddings is None else embeddings
         rope = self._rope(images, training)
         causal = self.use_causal_mask if causal is None else causal
+        options = {"rope": rope, "causal": causal, "training": training}
         for block in self.blocks:
-            x = self._run(block, x, rope, causal, training)
+            if self.remat and training:
+                x = backends.remat(block, x, **options)
+            else:
+                x = block(x, **options)
         return {"embeddings": clean, "sequence_output": self.norm(x)}
 
     def _rope(self, images, training):
         grid_h, grid_w = self.patch_embedding.grid(images.shape)
         return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
-
-    def _run(self, block, x, rope, causal, training):
-        def run(x):
-            return block(x, rope=rope, causal=causal, training=training)
-
-        return keras.remat(run)(x) if self.remat and training else run(x)
 
     def taps(self, images, causal=None):
         """Everything inside an inference pass, eagerly.

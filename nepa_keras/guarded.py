@@ -112,8 +112,8 @@ class GuardedModel(keras.Model):
 
     def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
-        if jit_compile == "auto" and not kwargs.get("run_eagerly"):
-            jit_compile = backends.DEFAULT_JIT_COMPILE
+        if jit_compile == "auto":
+            jit_compile = backends.DEFAULT_JIT_COMPILE and not kwargs.get("run_eagerly")
         if hasattr(optimizer, "apply_guarded"):
             # Our optimizer scales the loss itself, as the guard and the clip need the true norm.
             kwargs["auto_scale_loss"] = False
@@ -126,6 +126,11 @@ class GuardedModel(keras.Model):
             "skipped_steps": SkippedSteps(name="skipped_steps"),
         }
 
+    def compile_from_config(self, config):
+        """Restores `compile` when a saved model is loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def train_step(self, *args):
         return backends.train_step(self, *args)
 
@@ -134,7 +139,8 @@ class GuardedModel(keras.Model):
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
         finite = ops.isfinite(loss)
         self._loss_tracker.update_state(
-            ops.where(finite, loss, 0.0), sample_weight=ops.cast(finite, "float32") * batch_size
+            ops.where(finite, loss, 0.0),
+            sample_weight=ops.cast(finite, "float32") * ops.cast(batch_size, "float32"),
         )
         logs = self.compute_metrics(x, y, y_pred, sample_weight)
         self.step_metrics["gradient_norm"].update_state(gradient_norm)

@@ -7,6 +7,7 @@ decides at import which module provides it. Everything else in the library is wr
     layer_norm(x, gamma, beta, epsilon) over the last axis
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
     barrier(x)                          identity that keeps a compiler from fusing across it
+    remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     adamw_update(...)                   one AdamW + EMA step over lists of variables
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
     DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
@@ -30,6 +31,7 @@ linear = _backend.linear
 layer_norm = _backend.layer_norm
 attention = _backend.attention
 barrier = _backend.barrier
+remat = _backend.remat
 adamw_update = _backend.adamw_update
 train_step = _backend.train_step
 DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
@@ -41,5 +43,6 @@ __all__ = [
     "barrier",
     "layer_norm",
     "linear",
+    "remat",
     "train_step",
 ]

@@ -13,6 +13,7 @@ __all__ = [
     "barrier",
     "layer_norm",
     "linear",
+    "remat",
     "train_step",
 ]
 
@@ -24,6 +25,24 @@ def barrier(x):
     if jax.default_backend() != "cpu":
         return x
     return jax.lax.optimization_barrier(x)
+
+
+def remat(layer, x, **kwargs):
+    """`layer(x, **kwargs)`, recomputed in the backward pass.
+
+    The layer runs statelessly inside, or the states of its seed generators would leak out of the
+    checkpointed trace.
+    """
+    seeds = layer.non_trainable_variables
+
+    def run(trainable, non_trainable, x):
+        return layer.stateless_call(trainable, non_trainable, x, **kwargs)
+
+    trainable = [v.value for v in layer.trainable_variables]
+    y, values = jax.checkpoint(run)(trainable, [v.value for v in seeds], x)
+    for seed, value in zip(seeds, values, strict=True):
+        seed.assign(value)
+    return y
 
 
 def train_step(model, state, data):

@@ -12,6 +12,7 @@ __all__ = [
     "barrier",
     "layer_norm",
     "linear",
+    "remat",
     "train_step",
 ]
 
@@ -20,6 +21,10 @@ DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
 
 def barrier(x):
     return x
+
+
+def remat(layer, x, **kwargs):
+    return keras.remat(lambda x: layer(x, **kwargs))(x)
 
 
 def train_step(model, data):

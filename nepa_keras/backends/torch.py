@@ -12,6 +12,7 @@ __all__ = [
     "barrier",
     "layer_norm",
     "linear",
+    "remat",
     "train_step",
 ]
 
@@ -33,6 +34,10 @@ def attention(q, k, v, scale, causal):
 
 def barrier(x):
     return x
+
+
+def remat(layer, x, **kwargs):
+    return keras.remat(lambda x: layer(x, **kwargs))(x)
 
 
 @torch.no_grad()
@@ -98,7 +103,7 @@ def train_step(model, data):
     model.optimizer.scale_loss(loss).backward()
     gradients = [v.value.grad for v in variables]
     with torch.no_grad():
-        learning_rate = torch.as_tensor(model.optimizer.learning_rate)
+        learning_rate = ops.convert_to_tensor(model.optimizer.learning_rate).clone()
         norm, ok = _apply(model.optimizer, gradients, variables, loss.detach())
         y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
         return model.record_step(

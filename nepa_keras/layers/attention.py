@@ -45,7 +45,8 @@ class SelfAttention(keras.layers.Layer):
         epsilon: float = 1e-12,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Autocast would round the rotary tables to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         self.num_heads = num_heads
         self.qkv_bias = qkv_bias
         self.qk_norm = qk_norm

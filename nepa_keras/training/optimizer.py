@@ -136,9 +136,7 @@ class AdamW(keras.optimizers.Optimizer):
     def _update(self, gradients, scale, ok):
         learning_rate = ops.cast(self.learning_rate, "float32")
         step = ops.cast(self._iterations, "float32") + 1.0
-        keep = None
-        if self.averages is not None:
-            keep = ops.where(self._iterations == 0, 0.0, self.ema_decay)
+        keep = ops.where(self._iterations == 0, 0.0, self.ema_decay or 0.0)
         for group in self.groups:
             members = [i for i in group.indices if i in gradients]
             if not members:
@@ -167,13 +165,14 @@ class AdamW(keras.optimizers.Optimizer):
         for i, gradient in gradients.items():
             self.sums[i].assign(self.sums[i] + ops.cast(gradient, "float32") * share)
         update = ops.equal(self.micro_step, self.accumulation_steps - 1)
-        self.micro_step.assign(ops.where(update, 0, self.micro_step + 1))
+        self.micro_step.assign((self.micro_step + 1) % self.accumulation_steps)
         # A copy: torch's fused step scales its gradients in place.
         return {i: ops.copy(self.sums[i]) for i in gradients}, update
 
     def _clear_sums(self, gradients, update):
         for i in gradients:
-            self.sums[i].assign(ops.where(update, ops.zeros_like(self.sums[i]), self.sums[i]))
+            total = ops.convert_to_tensor(self.sums[i])
+            self.sums[i].assign(ops.where(update, ops.zeros_like(total), total))
 
     def _adapt_loss_scale(self, ok):
         if self.loss_scale is None:

@@ -1,0 +1,28 @@
+"""What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
+
+from nepa_keras.evaluation.features import FeatureExtractor, extract_features
+from nepa_keras.evaluation.few_label import (
+    FewLabelTrial,
+    class_balanced_subset,
+    few_label_accuracy,
+    few_label_comparison,
+)
+from nepa_keras.evaluation.flops import forward_flops, training_flops
+from nepa_keras.evaluation.knn import knn_accuracy
+from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
+from nepa_keras.evaluation.report import frozen_accuracies, worth_table
+
+__all__ = [
+    "FeatureExtractor",
+    "FewLabelTrial",
+    "class_balanced_subset",
+    "extract_features",
+    "few_label_accuracy",
+    "few_label_comparison",
+    "forward_flops",
+    "frozen_accuracies",
+    "knn_accuracy",
+    "linear_probe_accuracy",
+    "training_flops",
+    "worth_table",
+]

@@ -1,0 +1,119 @@
+"""Features of a frozen backbone: one vector per image.
+
+N images, B batch, T patches, D width, K classes.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.data import normalize
+
+_POOLS = ("mean", "cls", "last")
+
+
+class FeatureExtractor(keras.Model):
+    """Images -> pooled `sequence_output` of a backbone.
+
+    It holds the backbone, not a copy, so that features before and after training come from one
+    compiled program.
+
+    Args:
+        backbone: a `NepaBackbone`.
+        pool: "mean" of the patch tokens, "cls" token, or "last" patch token.
+        causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
+
+    Call arguments:
+        images: (B, height, width, channels), normalised floats.
+
+    Returns:
+        Features (B, D).
+
+    Raises:
+        ValueError: unknown pool; "cls" of a causal backbone, as its CLS token sees no patch.
+
+    Example:
+        >>> extractor = FeatureExtractor(model.backbone)
+        >>> before = extractor.extract(images)
+        >>> model.fit(images)
+        >>> after = extractor.extract(images)
+    """
+
+    def __init__(
+        self, backbone: NepaBackbone, pool: str = "mean", causal: bool | None = None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        causal = backbone.use_causal_mask if causal is None else causal
+        if pool not in _POOLS:
+            raise ValueError(f"pool must be one of {', '.join(_POOLS)}; got {pool!r}.")
+        if pool == "cls" and causal:
+            raise ValueError(
+                'pool="cls" is the same for every image under a causal mask, as CLS comes first; '
+                'pass causal=False, or pool="mean" or "last".'
+            )
+        self.backbone = backbone
+        self.pool = pool
+        self.causal = causal
+        self.built = True
+        self.compile(jit_compile=backends.DEFAULT_JIT_COMPILE)
+
+    def call(self, images):
+        tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]
+        if self.pool == "cls":
+            return tokens[:, 0]
+        if self.pool == "last":
+            return tokens[:, -1]
+        return ops.mean(tokens[:, 1:], axis=1)
+
+    def extract(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Features (N, D) float32 of images (N, H, W, C): uint8, or floats already normalised."""
+        return predict_padded(self, images, self.backbone.image_shape[:2], batch_size)
+
+
+def extract_features(
+    backbone: NepaBackbone,
+    images: np.ndarray,
+    batch_size: int = 256,
+    pool: str = "mean",
+    causal: bool | None = None,
+) -> np.ndarray:
+    """Features (N, D) float32 of images (N, H, W, C); see `FeatureExtractor` for the arguments.
+
+    Compiles anew on every call; `FeatureExtractor` does so once.
+
+    Args:
+        images: uint8 of any size (then normalised and resized), or floats already normalised.
+        batch_size: images per forward pass.
+    """
+    return FeatureExtractor(backbone, pool, causal).extract(images, batch_size)
+
+
+def predict_padded(
+    model: keras.Model, images: np.ndarray, image_size: tuple[int, int], batch_size: int
+) -> np.ndarray:
+    """Outputs (N, ...) float32 of a model with one array as output.
+
+    The last batch is filled up, as another shape would compile the model again.
+
+    Args:
+        images: (N, H, W, C): uint8 of any size (then normalised and resized batch by batch, so that
+            only one batch exists as floats), or floats already normalised.
+        image_size: (height, width) that uint8 images are brought to.
+
+    Raises:
+        ValueError: no images.
+    """
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image.")
+    batch_size = min(batch_size, len(images))
+    outputs = []
+    for start in range(0, len(images), batch_size):
+        chunk = images[start : start + batch_size]
+        if chunk.dtype == np.uint8:
+            chunk = normalize(chunk, image_size)
+        missing = batch_size - len(chunk)
+        padded = np.pad(chunk, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else chunk
+        outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(chunk)])
+    return np.concatenate(outputs)

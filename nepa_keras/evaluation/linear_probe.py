@@ -1,0 +1,84 @@
+"""Logistic regression on frozen features."""
+
+import warnings
+
+import numpy as np
+
+from nepa_keras.evaluation.knn import check_features
+
+_INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+def linear_probe_accuracy(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> float:
+    """Test accuracy of a logistic regression on standardised features.
+
+    The strength of its L2 penalty is the best on a stratified validation part of the training
+    rows; the regression is then fitted anew on all of them. The test rows choose nothing.
+
+    Args:
+        train_x, train_y: features (N, D) and labels (N,), integers from 0.
+        test_x, test_y: features (M, D) and labels (M,).
+        validation_fraction: share of the training rows that chooses the penalty.
+        seed: of that split.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+        ValueError: shapes that do not fit, non-finite features, or too few rows of a class.
+    """
+    try:
+        from sklearn.model_selection import train_test_split
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise ImportError(
+            "The linear probe needs scikit-learn: pip install scikit-learn."
+        ) from error
+
+    check_features("train", train_x, train_y)
+    check_features("test", test_x, test_y)
+    present, counts = np.unique(train_y, return_counts=True)
+    held_out = round(validation_fraction * len(train_y))
+    if len(present) < 2 or counts.min() < 2 or not len(present) <= held_out < len(train_y):
+        raise ValueError(
+            f"{len(train_y)} training rows of {len(present)} classes (the rarest with "
+            f"{counts.min()}) cannot be split at validation_fraction={validation_fraction}; give "
+            "at least 2 classes, 2 rows of each, and a validation row for each."
+        )
+    fit_x, validation_x, fit_y, validation_y = train_test_split(
+        train_x, train_y, test_size=held_out, stratify=train_y, random_state=seed
+    )
+    scaler = StandardScaler().fit(fit_x)
+    fit_x, validation_x = scaler.transform(fit_x), scaler.transform(validation_x)
+    # From the strongest penalty on, each fit starts at the last solution.
+    sweep = _regression(warm_start=True)
+    scores = []
+    for inverse_penalty in _INVERSE_PENALTIES:
+        _fit(sweep.set_params(C=inverse_penalty), fit_x, fit_y)
+        scores.append(sweep.score(validation_x, validation_y))
+    best = _INVERSE_PENALTIES[int(np.argmax(scores))]  # of equals the strongest penalty
+
+    scaler = StandardScaler().fit(train_x)
+    probe = _fit(_regression(C=best), scaler.transform(train_x), train_y)
+    return float(probe.score(scaler.transform(test_x), test_y))
+
+
+def _regression(**options):
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=300, tol=1e-3, **options)
+
+
+def _fit(regression, x, y):
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Weak penalties end at max_iter, which is as good as early stopping: the accuracy no
+        # longer moves.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return regression.fit(x, y)

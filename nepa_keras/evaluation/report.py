@@ -1,0 +1,99 @@
+"""The table at the end of a run: what was it worth."""
+
+import numpy as np
+
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.evaluation.features import FeatureExtractor
+from nepa_keras.evaluation.knn import knn_accuracy
+from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
+
+
+def frozen_accuracies(
+    model: NepaBackbone | FeatureExtractor, data, k: int = 20, temperature: float = 0.07
+) -> dict[str, float]:
+    """Test accuracies of k-NN and the linear probe on frozen features.
+
+    Args:
+        model: a `NepaBackbone`, or a `FeatureExtractor` when it is to be compiled once for
+            several calls.
+        data: `ImageArrays` with training and test images and labels.
+        k, temperature: of `knn_accuracy`.
+
+    Returns:
+        {"knn": ..., "linear_probe": ...}, in [0, 1].
+    """
+    extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
+    rows = (
+        extractor.extract(data.train_images),
+        data.train_labels,
+        extractor.extract(data.test_images),
+        data.test_labels,
+    )
+    return {
+        "knn": knn_accuracy(*rows, k=min(k, len(rows[0])), temperature=temperature),
+        "linear_probe": linear_probe_accuracy(*rows),
+    }
+
+
+def worth_table(
+    few_label: dict[str, list[float]],
+    before: dict[str, float],
+    after: dict[str, float],
+    *,
+    num_labels: int,
+    steps: int,
+    num_test_images: int,
+) -> str:
+    """The accuracies as text, in per cent; gains in points, also where they are losses.
+
+    Args:
+        few_label: of `few_label_comparison`.
+        before, after: of `frozen_accuracies`, with the initial and the pretrained weights.
+        num_labels, steps: the budget of the fine-tuning.
+        num_test_images: on which all was measured.
+
+    Raises:
+        ValueError: fine-tuning lists that are empty or of different length.
+    """
+    pretrained, scratch = (100 * np.array(few_label[key]) for key in ("pretrained", "scratch"))
+    if len(pretrained) == 0 or len(pretrained) != len(scratch):
+        raise ValueError(
+            f"few_label has {len(pretrained)} pretrained and {len(scratch)} scratch runs; "
+            "give one of each per seed."
+        )
+    seeds = f"{len(scratch)} seed{'s' if len(scratch) > 1 else ''}"
+    rows = [
+        (
+            f"fine-tuning on {num_labels} labels, {steps} steps, {seeds}",
+            _mean_and_std(scratch),
+            _mean_and_std(pretrained),
+            _mean_and_std(pretrained - scratch, sign="+"),
+        )
+    ]
+    for key, name in (("knn", "k-NN"), ("linear_probe", "linear probe")):
+        if key in before and key in after:
+            values = 100 * before[key], 100 * after[key]
+            gain = _mean_and_std([values[1] - values[0]], sign="+")
+            rows.append((f"{name}, frozen backbone", *map(_mean_and_std, values), gain))
+    head = (
+        f"accuracy in % on {num_test_images:,} test images",
+        "initial weights",
+        "pretrained (EMA)",
+        "gain",
+    )
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
+    lines = [_line(head, widths), "-" * (sum(widths) + 6), *(_line(row, widths) for row in rows)]
+    return "\n".join(["what was it worth", *lines])
+
+
+def _mean_and_std(values, sign: str = "") -> str:
+    """'71.2 ± 0.5'; the sample standard deviation, none of a single value."""
+    values = np.atleast_1d(values)
+    mean = f"{values.mean():{sign}.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"
+
+
+def _line(cells, widths) -> str:
+    first, *others = cells
+    padded = [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
+    return "  ".join([first.ljust(widths[0]), *padded])

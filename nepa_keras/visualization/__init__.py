@@ -1,0 +1,10 @@
+"""Pictures of a run (they need matplotlib)."""
+
+from nepa_keras.visualization.curves import plot_curves
+from nepa_keras.visualization.similarity import (
+    plot_similarity,
+    predicted_similarity,
+    top_p_filter,
+)
+
+__all__ = ["plot_curves", "plot_similarity", "predicted_similarity", "top_p_filter"]

@@ -1,0 +1,92 @@
+"""Training curves from the log of `keras.callbacks.CSVLogger`."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
+
+# Panel: title, unit on the y axis, and the columns with their names.
+_PANELS = (
+    ("Loss", "negative cosine", {"loss": "training", "val_loss": "validation"}),
+    ("Learning rate", "per step", {"learning_rate": "learning rate"}),
+    ("Gradient norm", "L2, before clipping", {"gradient_norm": "gradient norm"}),
+    (
+        "Spread of directions",
+        "1 = all directions, 0 = collapsed",
+        {"target_spread": "targets", "prediction_spread": "predictions"},
+    ),
+)
+
+
+def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
+    """Draws loss, learning rate, gradient norm and spreads, one small panel each.
+
+    Columns that the log lacks are left out; the x axis is its "step" column, or else "epoch"
+    (counted from 1).
+
+    Args:
+        csv_path: log of `keras.callbacks.CSVLogger`, one row or more.
+        png_path: picture to write.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: a log without rows, or without any of the columns.
+    """
+    columns = _read(csv_path)
+    panels = [panel for panel in _PANELS if any(name in columns for name in panel[2])]
+    if not panels:
+        wanted = ", ".join(name for panel in _PANELS for name in panel[2])
+        raise ValueError(
+            f"{csv_path} has the columns {', '.join(columns)} and none of {wanted}; give the log "
+            "that CSVLogger wrote in fit."
+        )
+    unit = "step" if "step" in columns else "epoch"
+    rows = len(next(iter(columns.values())))
+    x = columns.get(unit, np.arange(rows)) + (unit == "epoch")
+
+    figure = new_figure(8, 2.6 * ((len(panels) + 1) // 2))
+    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, label, names) in zip(grid, panels, strict=False):
+        present = {key: name for key, name in names.items() if key in columns}
+        for (key, name), color in zip(present.items(), (BLUE, ORANGE), strict=False):
+            style = {"marker": "o", "markersize": 4} if rows < 10 else {}
+            axes.plot(x, columns[key], color=color, linewidth=1.4, label=name, **style)
+        _clean(axes)
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
+        axes.set_ylabel(label, fontsize=8)
+        axes.set_xlabel(unit, fontsize=8)
+        if len(present) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    save(figure, png_path)
+
+
+def _clean(axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
+
+
+def _read(csv_path: str | Path) -> dict[str, np.ndarray]:
+    """The numeric columns as float64; cells that are no number ("NA" of CSVLogger) become NaN."""
+    with open(csv_path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{csv_path} has no rows; train at least one epoch first.")
+    return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return float("nan")
