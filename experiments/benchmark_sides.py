@@ -1,0 +1,132 @@
+"""What `benchmark.py` measures, and the process that each of the two lives in."""
+
+import os
+import resource
+import sys
+import time
+
+TOTAL_STEPS, WARMUP_STEPS = 100_000, 2_500
+PEAK_SIDE = 2048  # of the square matrices, large enough to reach the machine's best
+
+
+def random_batches(shape, batch_size, count=4):
+    """`count` different batches (B, height, width, C) of noise."""
+    import numpy as np
+
+    draw = np.random.default_rng(0).standard_normal
+    return [draw((batch_size, *shape), dtype="float32") for _ in range(count)]
+
+
+class KerasSide:
+    """The library on the active Keras backend."""
+
+    def __init__(self, options):
+        import keras
+
+        import nepa_keras
+        from nepa_keras.evaluation.flops import training_flops
+        from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
+
+        self.keras = keras
+        started = time.perf_counter()
+        if options["dtype"] == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        keras.utils.set_random_seed(1337)
+        backbone = nepa_keras.NepaBackbone.from_preset(options["preset"], load_weights=False)
+        self.model = nepa_keras.NepaPretrainer(backbone)
+        rate = scaled_learning_rate(3e-4, options["batch_size"])
+        schedule = WarmupCosine(rate, TOTAL_STEPS, warmup_steps=WARMUP_STEPS)
+        jit = {"auto": "auto", "true": True, "false": False}[options["jit_compile"]]
+        self.model.compile(optimizer=adamw(schedule, ema_decay=0.9999), jit_compile=jit)
+        images = random_batches(backbone.image_shape, options["batch_size"])
+
+        class Batches(keras.utils.PyDataset):
+            def __init__(self, steps):
+                super().__init__()
+                self.steps = steps
+
+            def __len__(self):
+                return self.steps
+
+            def __getitem__(self, index):
+                return images[index % len(images)]
+
+        self.batches = Batches
+        backend = keras.backend.backend()
+        self.facts = {
+            "name": f"nepa_keras, {backend}",
+            "versions": {"keras": keras.__version__, backend: sys.modules[backend].__version__},
+            "build_seconds": time.perf_counter() - started,
+            "parameters": self.model.count_params(),
+            "step_flops": training_flops(backbone) * options["batch_size"],
+            "config": backbone.get_config(),
+        }
+
+    def run(self, steps):
+        self.model.fit(self.batches(steps), verbose=0)
+
+    def matmul_flops_per_second(self, dtype):
+        """Best of several square products; one product is one compiled kernel on each backend."""
+        ops, best = self.keras.ops, 0.0
+        x = self.keras.random.normal((PEAK_SIDE, PEAK_SIDE), dtype=dtype, seed=0)
+        for _ in range(4):  # the first also compiles
+            started = time.perf_counter()
+            ops.convert_to_numpy(ops.matmul(x, x)[0, 0])  # waits for the product
+            best = max(best, 2 * PEAK_SIDE**3 / (time.perf_counter() - started))
+        return best
+
+
+class ReferenceSide:
+    """`torch_reference.py` on the same architecture."""
+
+    def __init__(self, options):
+        import torch
+        from torch_reference import Architecture, Nepa, Trainer
+
+        started = time.perf_counter()
+        torch.set_num_threads(options["threads"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        config = options["config"]
+        height, width, channels = config["image_shape"]
+        if config["gated_mlp"] or height != width:
+            raise ValueError("The PyTorch reference has no gated MLP and square images only.")
+        shared = "patch_size hidden_dim num_layers num_heads mlp_dim qk_norm_scale layer_scale"
+        architecture = Architecture(height, channels, **{n: config[n] for n in shared.split()})
+        torch.manual_seed(1337)
+        bfloat16 = options["dtype"] == "bfloat16"
+        self.trainer = Trainer(
+            Nepa(architecture).to(device),
+            3e-4 * options["batch_size"] / 256,
+            TOTAL_STEPS,
+            WARMUP_STEPS,
+            bfloat16=bfloat16,
+        )
+        images = random_batches(config["image_shape"], options["batch_size"])
+        self.images = [torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in images]
+        self.device = device
+        self.facts = {
+            "name": "plain PyTorch",
+            "versions": {"torch": torch.__version__},
+            "build_seconds": time.perf_counter() - started,
+            "parameters": sum(p.numel() for p in self.trainer.parameters),
+        }
+
+    def run(self, steps):
+        for index in range(steps):
+            loss, _ = self.trainer.step(self.images[index % len(self.images)].to(self.device))
+        loss.item()  # waits for the device
+
+
+def serve(side_class, options, pipe):
+    """A side's process: builds it, then answers requests until it is told None."""
+    if hasattr(os, "sched_setaffinity"):  # every framework, whatever its own flag is called
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options["threads"]])
+    side = side_class(options)
+    pipe.send(side.facts)
+    while request := pipe.recv():
+        name, argument = request
+        started = time.perf_counter()
+        result = getattr(side, name)(argument)
+        seconds = time.perf_counter() - started
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pipe.send((result, seconds, memory))

@@ -1,0 +1,90 @@
+"""Run by test_backends_agree.py, once per backend: the same weights and inputs in, numbers out.
+
+    KERAS_BACKEND=jax python tests/parity/backend_trace.py jax.npz
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import conftest  # noqa: F401, E402  threads, import order and path as in the tests
+
+import golden_files  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tiny  # noqa: E402
+from gradients import loss_and_gradients  # noqa: E402
+from keras import ops  # noqa: E402
+
+import nepa_keras  # noqa: E402
+from nepa_keras.training import WarmupCosine, adamw  # noqa: E402
+
+CURVE_STEPS = 50
+
+
+def pass_and_step(folder: str) -> dict[str, np.ndarray]:
+    """States, gradients, and weights and averages after a step, from the reference weights."""
+    model = golden_files.pretrainer(folder, rope_rescale=None)
+    images = ops.convert_to_tensor(golden_files.images(folder))
+    numbers = {}
+    taps = model.backbone.taps(images)
+    for i, state in enumerate(taps["hidden_states"]):
+        numbers[f"states/hidden.{i}"] = state
+    for i, probabilities in enumerate(taps["attentions"]):
+        numbers[f"states/attn.{i}"] = probabilities
+    for name, value in model(images).items():
+        numbers[f"states/{name}"] = value
+    _, gradients = loss_and_gradients(
+        model, lambda: model.compute_loss(x=images, y_pred=model(images))
+    )
+    for name, value in nepa_keras.interop.official_gradients(model, gradients).items():
+        numbers[f"gradient/{name}"] = value
+    # Rate 0 first, as in the recipe: Adam's very first step is the sign of the gradient, which is
+    # arbitrary where the gradient is within its noise of 0.
+    model.compile(optimizer=adamw(WarmupCosine(1e-3, 10, warmup_steps=1), ema_decay=0.9))
+    model.train_on_batch(images)
+    model.train_on_batch(images)
+    for name, value in nepa_keras.interop.official_tensors(model).items():
+        numbers[f"step/{name}"] = value
+    averages = nepa_keras.interop.official_gradients(model, model.optimizer.ema_values())
+    for name, value in averages.items():
+        numbers[f"step/ema.{name}"] = value
+    return {f"{folder}/{k}": np.asarray(ops.convert_to_numpy(v)) for k, v in numbers.items()}
+
+
+def curve() -> dict[str, np.ndarray]:
+    """Losses of 50 steps on the embedded images, with the augmentation of the recipe."""
+    model = tiny.pretrainer(
+        image_shape=(28, 28, 1), patch_size=7, hidden_dim=48, num_heads=3, mlp_dim=96, seed=5
+    )
+    for variable in model.trainable_variables:  # nearer to a real start than the other tests need
+        if len(variable.shape) > 1:
+            variable.assign(variable * 0.3)
+    data = nepa_keras.data.load("embedded")
+    batches = nepa_keras.data.AugmentedBatches(
+        data.train_images, batch_size=16, image_size=28, seed=1337
+    )
+    model.compile(
+        optimizer=adamw(WarmupCosine(1e-3, CURVE_STEPS, warmup_ratio=0.1), ema_decay=0.99)
+    )
+    inputs = [np.asarray(ops.convert_to_numpy(batches[i])) for i in range(CURVE_STEPS)]
+    losses, norms = [], []
+    for images in inputs:
+        logs = model.train_on_batch(images, return_dict=True)
+        losses.append(float(logs["loss"]))
+        norms.append(float(logs["gradient_norm"]))
+    return {
+        "inputs/first": inputs[0],
+        "inputs/last": inputs[-1],
+        "curve/loss": np.array(losses),
+        "norms/gradient_norm": np.array(norms),
+    }
+
+
+def main() -> None:
+    numbers = pass_and_step("pretrain_gelu") | pass_and_step("pretrain_gated") | curve()
+    np.savez(sys.argv[1], backend=keras.backend.backend(), **numbers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""JAX, TensorFlow and PyTorch compute the same numbers from the same weights and inputs.
+
+One process per backend, as Keras fixes its backend at import. A backend that is missing or fails
+fails these tests; it is never skipped.
+"""
+
+import os
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+BACKENDS = ("jax", "tensorflow", "torch")
+PAIRS = list(combinations(BACKENDS, 2))
+
+pytestmark = pytest.mark.all_backends
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """backend -> name -> array."""
+    folder = tmp_path_factory.mktemp("traces")
+    script = Path(__file__).with_name("backend_trace.py")
+    processes = {
+        backend: subprocess.Popen(
+            [sys.executable, str(script), str(folder / f"{backend}.npz")],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for backend in BACKENDS
+    }
+    output = {backend: process.communicate()[0] for backend, process in processes.items()}
+    for backend, process in processes.items():
+        assert process.returncode == 0, f"the {backend} process failed:\n{output[backend]}"
+    traces = {backend: dict(np.load(folder / f"{backend}.npz")) for backend in BACKENDS}
+    for backend, trace in traces.items():
+        assert str(trace.pop("backend")) == backend
+    return traces
+
+
+def compare(traces, pair, part: str, kind: str | None) -> int:
+    """Compares all arrays of a part; returns how many there were."""
+    first, second = (traces[backend] for backend in pair)
+    assert sorted(first) == sorted(second)
+    names = [name for name in first if part in name.split("/")]
+    for name in names:
+        if kind is None:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        else:
+            assert_close(first[name], second[name], kind, f"{name} ({pair[0]} and {pair[1]})")
+    return len(names)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_states_and_attention(traces, pair):
+    assert compare(traces, pair, "states", "backends_states") == 2 * (4 + 3 + 2)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_gradients(traces, pair):
+    assert compare(traces, pair, "gradient", "backends_gradient") > 100
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_weights_and_averages_after_a_step(traces, pair):
+    assert compare(traces, pair, "step", "backends_step") > 200
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_augmented_images_are_bit_identical(traces, pair):
+    assert compare(traces, pair, "inputs", None) == 2
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_loss_curve_of_fifty_steps(traces, pair):
+    assert compare(traces, pair, "curve", "backends_curve") == 1
+    losses = traces[pair[0]]["curve/loss"]
+    assert len(losses) == 50
+    assert losses[-10:].mean() < losses[:10].mean() - 0.1, "the curve is of a model that learns"

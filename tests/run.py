@@ -1,0 +1,102 @@
+"""Run the whole test suite: once per backend, then the tests that compare the backends.
+
+    python tests/run.py                                      # what CI runs
+    python tests/run.py --backends=jax tests/test_backbone.py  # pytest's own arguments follow
+
+Keras fixes its backend at import, so every backend gets a pytest process of its own. Tests marked
+`all_backends` start such processes themselves and run once, at the end of a complete run. The exit
+status is 0 only when every test ran and passed: a skipped test, or a process that ran no test, is
+a failure, because a parity test that does not run proves nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+BACKENDS = ("jax", "tensorflow", "torch")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Outcome(NamedTuple):
+    """What one pytest process did."""
+
+    name: str
+    status: int
+    ran: int
+    failed: int
+    skipped: int
+
+    @property
+    def good(self) -> bool:
+        """True when tests ran, all passed and none was skipped."""
+        return self.status == 0 and self.ran > 0 and self.failed == 0 and self.skipped == 0
+
+
+def run_pytest(name: str, backend: str, arguments: list[str]) -> Outcome:
+    """Run pytest under one backend and count from its own JUnit report."""
+    print(f"\n=== {name} ===", flush=True)
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        if not report.exists():  # pytest stopped before it could count: a crash or a wrong argument
+            return Outcome(name, status or 1, 0, 0, 0)
+        suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+
+    def total(key: str) -> int:
+        return sum(int(suite.get(key, 0)) for suite in suites)
+
+    skipped = total("skipped")
+    failed = total("failures") + total("errors")
+    return Outcome(name, status, total("tests") - skipped, failed, skipped)
+
+
+def main() -> int:
+    """Parse the command line, run the processes, print the sums; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--backends",
+        default=",".join(BACKENDS),
+        help="comma-separated backends; the comparison of backends runs only with all three",
+    )
+    options, pytest_arguments = parser.parse_known_args()
+    backends = options.backends.split(",")
+    for backend in backends:
+        if backend not in BACKENDS:
+            parser.error(f"--backends names {backend!r}; known are {', '.join(BACKENDS)}.")
+        if find_spec(backend) is None:
+            parser.error(
+                f"the backend {backend} is not installed here and its tests may not be left out; "
+                "install '.[all,test]' or name fewer backends with --backends."
+            )
+
+    outcomes = [
+        run_pytest(backend, backend, ["-m", "not all_backends", *pytest_arguments])
+        for backend in backends
+    ]
+    if set(backends) == set(BACKENDS) and not pytest_arguments:
+        outcomes.append(run_pytest("between backends", "jax", ["-m", "all_backends"]))
+
+    print("\n=== summary ===")
+    for outcome in outcomes:
+        print(
+            f"{outcome.name:>16}: {outcome.ran - outcome.failed} passed, {outcome.failed} failed, "
+            f"{outcome.skipped} skipped, {'good' if outcome.good else 'NOT GOOD'}"
+        )
+    passed = sum(outcome.ran - outcome.failed for outcome in outcomes)
+    failed = sum(outcome.failed for outcome in outcomes)
+    skipped = sum(outcome.skipped for outcome in outcomes)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The rules of the code base, checked over its source: who may know whom, and who names a backend."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "nepa_keras"
+FILES = sorted(PACKAGE.rglob("*.py"))
+BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
+
+# Part -> parts it may import. `backends` knows nothing of ours, layers know only it, and so on up:
+# backbone -> models -> everything that uses models.
+MODELS = {"nepa", "classifier"}
+USERS = {"training", "data", "evaluation", "visualization", "interop"}
+ALLOWED = {
+    "backends": set(),
+    "presets": set(),
+    "layers": {"backends"},
+    "backbone": {"layers", "backends", "presets"},
+    "guarded": {"backends"},
+    "nepa": {"backbone", "layers", "backends", "presets", "guarded"},
+    "classifier": {"backbone", "layers", "backends", "presets", "guarded"},
+    "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
+    "data": set(),
+    "evaluation": {"backbone", "data", "training"} | MODELS,
+    "visualization": {"backbone", "data"} | MODELS,
+    "interop": {"backbone", "presets", "layers"} | MODELS,
+}
+
+
+def part(path: Path) -> str:
+    """The top-level module or folder of a file, "" for the package's own __init__."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py") if first != "__init__.py" else ""
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules a file imports, at any depth of nesting."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_parts(path: Path) -> set[str]:
+    """Parts of nepa_keras that a file imports."""
+    known = set(ALLOWED)
+    return {
+        pieces[1]
+        for pieces in (name.split(".") for name in imports(path))
+        if pieces[0] == "nepa_keras" and len(pieces) > 1 and pieces[1] in known
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_dependencies_point_one_way(path):
+    """Layers know nothing of training, models nothing of files, data nothing of models."""
+    here = part(path)
+    if not here:
+        return
+    assert here in ALLOWED, f"say in {Path(__file__).name} what the new part {here!r} may import"
+    forbidden = own_parts(path) - ALLOWED[here] - {here}
+    assert not forbidden, f"{path.relative_to(ROOT)} may not import {sorted(forbidden)}"
+
+
+def test_backends_are_named_in_their_folder_only():
+    """And TensorFlow in the one reader of image folders, which says so when it is missing."""
+    for path in FILES:
+        named = {name.split(".")[0] for name in imports(path)} & BACKEND_PACKAGES
+        relative = str(path.relative_to(PACKAGE))
+        if relative.startswith("backends/"):
+            continue
+        allowed = {"tensorflow"} if relative == "data/folder.py" else set()
+        assert named <= allowed, f"{relative} imports {sorted(named - allowed)}"
+
+
+def test_backend_modules_have_the_same_names():
+    """One module each, the same functions with the same arguments in all three."""
+    exported = {}
+    for backend in ("jax", "tensorflow", "torch"):
+        tree = ast.parse((PACKAGE / "backends" / f"{backend}.py").read_text())
+        (names,) = [
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        ]
+        exported[backend] = sorted(names)
+    assert exported["jax"] == exported["tensorflow"] == exported["torch"]
+
+
+def test_the_paper_is_one_short_file():
+    assert len((PACKAGE / "nepa.py").read_text().splitlines()) < 150
+
+
+def test_files_are_short_and_named_for_what_they_hold():
+    lengths = sorted(len(path.read_text().splitlines()) for path in FILES)
+    assert lengths[len(lengths) // 2] < 150, "median length"
+    assert lengths[-1] <= 300, "longest file"
+    assert not {p.stem for p in FILES} & {"utils", "common", "misc", "helpers"}
+
+
+def test_no_catch_all_and_no_leftovers():
+    for path in FILES:
+        text = path.read_text()
+        assert not re.search(r"except\s*:|except (Base)?Exception\b", text), path
+        assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), path
+
+
+def run_python(code: str, backend: str) -> str:
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_is_light():
+    """With this run's backend no other backend is imported, and nothing for pictures or probes."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    listing = "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    out = run_python(f"import sys, keras; {listing}; import nepa_keras; {listing}", backend)
+    keras_alone, loaded = (set(line.split()) for line in out.splitlines())
+    assert {backend, "nepa_keras"} <= loaded
+    heavy = {"matplotlib", "sklearn", "PIL", "safetensors", "scipy", "pandas", "tensorboard"}
+    added = sorted((loaded - keras_alone) & (heavy | BACKEND_PACKAGES))
+    assert not added, f"import nepa_keras imports {added}"
+    if backend != "tensorflow":
+        assert "tensorflow" not in loaded
+
+
+def test_public_surface():
+    """Everything listed exists, and each exported class and function explains itself."""
+    import nepa_keras
+
+    for name in nepa_keras.__all__:
+        value = getattr(nepa_keras, name)
+        assert isinstance(value, dict) or value.__doc__, f"{name} has no docstring"
+    for name in nepa_keras.layers.__all__:
+        assert getattr(nepa_keras.layers, name).__doc__, f"layers.{name} has no docstring"
+    for path in FILES:
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} does not say what it holds"

@@ -1,0 +1,57 @@
+"""Small models and images for tests that need no reference numbers."""
+
+import keras
+import numpy as np
+
+import nepa_keras
+
+TINY = dict(
+    image_shape=(8, 8, 1),
+    patch_size=4,
+    hidden_dim=16,
+    num_layers=2,
+    num_heads=2,
+    mlp_dim=24,
+    layer_scale=0.5,
+    rope_rescale=None,  # no random draw: runs can be compared
+)
+
+
+def backbone(**overrides) -> nepa_keras.NepaBackbone:
+    """2 layers, 16 wide, 8x8 grey images in 4 patches."""
+    return nepa_keras.NepaBackbone(**(TINY | overrides))
+
+
+def pretrainer(seed: int = 0, **overrides) -> nepa_keras.NepaPretrainer:
+    """A pretrainer of a tiny backbone, the same weights for the same seed; see `spread_weights`."""
+    objective = ("shift", "stop_gradient", "masking_ratio")
+    chosen = {name: overrides.pop(name) for name in objective if name in overrides}
+    model = nepa_keras.NepaPretrainer(backbone(**overrides), **chosen)
+    spread_weights(model, seed)
+    return model
+
+
+def spread_weights(model: keras.Model, seed: int = 0) -> None:
+    """Weights far from their initial values, as at 0.02 every part is nearly the identity."""
+    generator = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        centre = 1.0 if variable.path.endswith(("gamma", "scale")) else 0.0
+        variable.assign(centre + 0.3 * generator.standard_normal(variable.shape).astype("float32"))
+
+
+def images(count: int = 8, shape=(8, 8, 1), seed: int = 0) -> np.ndarray:
+    """Normalised random images (count, *shape) float32."""
+    return np.random.default_rng(seed).standard_normal((count, *shape)).astype("float32")
+
+
+def weights(model: keras.Model) -> list[np.ndarray]:
+    """Copies of the trainable weights."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
+
+
+def optimizer_state(model: keras.Model) -> dict[str, np.ndarray]:
+    """Copies of everything the optimizer holds: step, rate, slots, averages."""
+    return {
+        f"{i}:{v.path}": np.array(keras.ops.convert_to_numpy(v))
+        for i, v in enumerate(model.optimizer.variables)
+    }
