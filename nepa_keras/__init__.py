@@ -8,7 +8,7 @@
     layers, data, evaluation, visualization, interop
 """
 
-from nepa_keras import interop, layers, training
+from nepa_keras import data, evaluation, interop, layers, training, visualization
 from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.guarded import NonFiniteError

@@ -6,6 +6,7 @@ The suite runs once per backend: `KERAS_BACKEND=jax|tensorflow|torch pytest test
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -15,6 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances are those of float32 on CPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Many tests train the same small model: JAX compiles each distinct step once a run, not once a test.
+_COMPILED = tempfile.TemporaryDirectory(prefix="nepa_keras_tests_")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 TESTS = Path(__file__).resolve().parent
 for folder in (TESTS, TESTS.parent):

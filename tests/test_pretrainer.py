@@ -1,6 +1,7 @@
 """NepaPretrainer and NepaImageClassifier in user code: fit, evaluate, save, precision, options."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 
 import keras
@@ -30,6 +31,11 @@ def assert_same_weights(first, second, kind: str = "same_numbers"):
     pairs = zip(tiny.weights(first), tiny.weights(second), first.trainable_variables, strict=True)
     for a, b, variable in pairs:
         assert_close(a, b, kind, variable.path)
+
+
+def plain(config: dict) -> dict:
+    """A configuration as it is after a file: tuples are lists."""
+    return json.loads(json.dumps(config))
 
 
 # Sources of data: all that this environment can make, so that none is skipped.
@@ -108,16 +114,17 @@ def test_fit_gives_the_same_weights_from_every_source():
 
 
 def test_fit_learns_and_reports():
-    model = compiled(optimizer=adamw(WarmupCosine(1e-2, 60, warmup_steps=6), ema_decay=0.9))
+    model = compiled(optimizer=adamw(WarmupCosine(2e-2, 30, warmup_steps=3), ema_decay=0.9))
     images = np.repeat(np.repeat(tiny.images(16, (2, 2, 1)), 4, axis=1), 4, axis=2)
     history = model.fit(
-        images, batch_size=8, epochs=30, verbose=0, validation_data=(images[:8],)
+        images, batch_size=8, epochs=15, verbose=0, validation_data=(images[:8],)
     ).history
     assert set(history) == LOGS | {"val_loss", "val_prediction_spread", "val_target_spread"}
     assert history["loss"][-1] < history["loss"][0] - 0.3
-    assert history["learning_rate"][-1] < 1e-4 < max(history["learning_rate"])
+    rates = [model.optimizer._learning_rate.at(step) for step in range(1, 30, 2)]
+    np.testing.assert_allclose(history["learning_rate"], rates, rtol=1e-4)
     assert all(0.0 <= value <= 1.0 + 1e-6 for value in history["target_spread"])
-    assert history["skipped_steps"] == [0.0] * 30
+    assert history["skipped_steps"] == [0.0] * 15
 
 
 def test_evaluate_predict_and_batches():
@@ -195,8 +202,8 @@ def test_without_stop_gradient_training_collapses():
     """The loss falls to -1 and the targets lose their spread; with it they keep it."""
     spreads, losses = {}, {}
     for stop in (True, False):
-        model = compiled(optimizer=adamw(1e-2), stop_gradient=stop)
-        history = model.fit(tiny.images(32), batch_size=16, epochs=60, verbose=0).history
+        model = compiled(optimizer=adamw(3e-2), stop_gradient=stop)
+        history = model.fit(tiny.images(16), batch_size=16, epochs=80, verbose=0).history
         spreads[stop], losses[stop] = history["target_spread"][-1], history["loss"][-1]
     assert losses[False] < -0.95 < losses[True]
     assert spreads[False] < 0.1 < spreads[True]
@@ -271,8 +278,9 @@ def test_accumulated_batches_do_not_move_the_weights_before_the_last():
 def test_compiled_and_eager_agree():
     models = []
     for jit_compile in (False, True):
-        models.append(compiled(compile_arguments={"jit_compile": jit_compile}, gated_mlp=True))
-        models[-1].fit(tiny.images(12), batch_size=4, shuffle=False, verbose=0)
+        arguments = {"jit_compile": jit_compile}
+        models.append(compiled(compile_arguments=arguments, gated_mlp=True, num_layers=1))
+        models[-1].fit(tiny.images(8), batch_size=4, shuffle=False, verbose=0)
     assert_same_weights(*models)
 
 
@@ -392,8 +400,8 @@ def test_save_and_load_continue_the_same_run(tmp_path, extra):
     model.save(path)
     again = keras.saving.load_model(path)
     assert type(again) is nepa_keras.NepaPretrainer
-    assert again.get_config() == model.get_config()
-    assert again.optimizer.get_config() == model.optimizer.get_config()
+    assert plain(again.get_config()) == plain(model.get_config())
+    assert plain(again.optimizer.get_config()) == plain(model.optimizer.get_config())
     assert_same_weights(again, model)
     for a, b in zip(model.optimizer.variables, again.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(b), ops.convert_to_numpy(a), a.path)
@@ -429,7 +437,7 @@ def test_save_and_load_every_argument(tmp_path):
         tiny.spread_weights(model)
         model.save(tmp_path / f"{name}.keras")
         again = keras.saving.load_model(tmp_path / f"{name}.keras")
-        assert again.get_config() == model.get_config(), name
+        assert plain(again.get_config()) == plain(model.get_config()), name
         expected, found = model.predict(images, verbose=0), again.predict(images, verbose=0)
         keras.tree.map_structure(lambda a, b: assert_close(b, a, "same_numbers"), expected, found)
 

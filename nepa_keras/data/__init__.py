@@ -1,0 +1,15 @@
+"""Images in: sources, deterministic augmentation, batches for `fit`."""
+
+from nepa_keras.data.arrays import ImageArrays, load
+from nepa_keras.data.augment import normalize, random_resized_crops
+from nepa_keras.data.batches import AugmentedBatches
+from nepa_keras.data.folder import image_folder
+
+__all__ = [
+    "AugmentedBatches",
+    "ImageArrays",
+    "image_folder",
+    "load",
+    "normalize",
+    "random_resized_crops",
+]

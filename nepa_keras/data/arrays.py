@@ -1,0 +1,115 @@
+"""Image sets that fit into memory."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.idx import FILES, read_fashion_mnist
+
+EMBEDDED_FILE = Path(__file__).parent / "files" / "fashion_mnist_12k.npz"
+EMBEDDED_SHA256 = "cef5c2fec94a10128005e5be3e8fc6bdea2f3db6a252eaa752aeb4a3cf76fc7e"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """Images uint8 (N, height, width, channels) and labels int32 (N,), for training and test."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArrays:
+    """An image set by name.
+
+    Args:
+        name: "embedded" (10,000 + 2,000 images of Fashion-MNIST, part of the package), "digits"
+            (scikit-learn's 8x8 scans, 1,437 + 360) or "fashion_mnist" (all 60,000 + 10,000).
+        data_dir: folder of the four official .gz files of "fashion_mnist"; without it Debian's
+            place is tried, then Keras' download.
+
+    Raises:
+        ValueError: unknown name, or the files are missing or damaged.
+    """
+    loaders = {"embedded": _embedded, "digits": _digits}
+    if name == "fashion_mnist":
+        return _fashion_mnist(data_dir)
+    if name not in loaders:
+        raise ValueError(
+            f"There is no in-memory data set {name!r}; choose embedded, digits or fashion_mnist."
+        )
+    if data_dir:
+        raise ValueError(f"The data set {name!r} is built in and reads no data_dir ({data_dir}).")
+    return loaders[name]()
+
+
+def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
+    return ImageArrays(
+        arrays["train_images"][..., None],
+        arrays["train_labels"].astype("int32"),
+        arrays["test_images"][..., None],
+        arrays["test_labels"].astype("int32"),
+        tuple(class_names),
+    )
+
+
+def _embedded() -> ImageArrays:
+    content = EMBEDDED_FILE.read_bytes()
+    if hashlib.sha256(content).hexdigest() != EMBEDDED_SHA256:
+        raise ValueError(f"{EMBEDDED_FILE} is damaged (wrong checksum); reinstall nepa_keras.")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return _with_channels(dict(file), FASHION_CLASSES)
+
+
+def _digits() -> ImageArrays:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    # The scans of one writer are neighbours, so the test split is the tail: other writers.
+    split = len(images) * 4 // 5
+    arrays = {
+        "train_images": images[:split],
+        "train_labels": digits.target[:split],
+        "test_images": images[split:],
+        "test_labels": digits.target[split:],
+    }
+    return _with_channels(arrays, [str(i) for i in range(10)])
+
+
+def _fashion_mnist(data_dir) -> ImageArrays:
+    if data_dir is not None:
+        return _with_channels(read_fashion_mnist(data_dir), FASHION_CLASSES)
+    if all((DEBIAN_FOLDER / file).exists() for file in FILES.values()):
+        return _with_channels(read_fashion_mnist(DEBIAN_FOLDER), FASHION_CLASSES)
+    from keras.datasets import fashion_mnist
+
+    try:
+        train, test = fashion_mnist.load_data()
+    except Exception as error:  # whatever the download raises, the remedy is the same
+        raise ValueError(
+            "Fashion-MNIST is not here and could not be downloaded "
+            f"({type(error).__name__}): either install Debian's package dataset-fashion-mnist, or "
+            f"put the four official files ({', '.join(FILES.values())}) in a folder and pass it as "
+            "data_dir (--data_dir)."
+        ) from error
+    arrays = dict(zip(FILES, (*train, *test), strict=True))
+    return _with_channels(arrays, FASHION_CLASSES)

@@ -1,0 +1,44 @@
+"""Reading the IDX files in which Fashion-MNIST is published."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+FILES = {
+    "train_images": "train-images-idx3-ubyte.gz",
+    "train_labels": "train-labels-idx1-ubyte.gz",
+    "test_images": "t10k-images-idx3-ubyte.gz",
+    "test_labels": "t10k-labels-idx1-ubyte.gz",
+}
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """The uint8 array in a gzipped IDX file.
+
+    Raises:
+        ValueError: the file is missing, not gzip, not IDX of bytes, or its size does not match its
+            header.
+    """
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {path}.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a complete gzip file ({error}); fetch it anew.") from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path} is not an IDX file of bytes; fetch it anew.")
+    rank = content[3]
+    header = 4 + 4 * rank
+    shape = struct.unpack(f">{rank}I", content[4:header]) if len(content) >= header else ()
+    if len(shape) != rank or len(content) - header != int(np.prod(shape)):
+        raise ValueError(f"{path} does not hold as many bytes as its header says; fetch it anew.")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def read_fashion_mnist(folder: str | Path) -> dict[str, np.ndarray]:
+    """The four arrays of a folder with the official files: images (N, 28, 28), labels (N,)."""
+    return {name: read_idx(Path(folder) / file) for name, file in FILES.items()}
