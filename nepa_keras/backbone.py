@@ -87,6 +87,9 @@ class NepaBackbone(keras.Model):
             for name, value in locals().items()
             if name not in ("self", "kwargs", "__class__")
         }
+        for name in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
+            if self._config[name] < 1:
+                raise ValueError(f"{name} must be at least 1, got {self._config[name]}.")
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
         self.image_shape = tuple(image_shape)

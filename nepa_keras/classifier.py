@@ -46,6 +46,8 @@ class NepaImageClassifier(GuardedModel):
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
         if pooling not in ("mean", "last"):
             raise ValueError(f'pooling must be "mean" or "last", got {pooling!r}.')
         self.backbone = backbone

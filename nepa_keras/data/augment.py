@@ -80,30 +80,37 @@ def _resize(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nda
     return x.reshape(n, columns.shape[1], -1, channels).transpose(0, 2, 1, 3)
 
 
+def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image size given as one side or as both."""
+    height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+    return int(height), int(width)
+
+
 def random_resized_crops(
-    images: np.ndarray, image_size: int, *, seed: int, epoch: int, indices: np.ndarray
+    images: np.ndarray, image_size: int | tuple[int, int], *, seed: int, epoch: int, indices: np.ndarray
 ) -> np.ndarray:
     """A random crop of every image, resized, flipped half of the time; floats in [-1, 1].
 
     Args:
         images: uint8 (N, height, width, channels).
-        image_size: side of the result in pixels.
+        image_size: of the result in pixels, one side or (height, width).
         seed, epoch, indices: of the run, and of each image in the data set; the same three give
             the same crop.
 
     Returns:
-        (N, image_size, image_size, channels) float32.
+        (N, *image_size, channels) float32.
     """
     _, height, width, _ = images.shape
     boxes, flips = crop_boxes(seed, epoch, indices, height, width)
-    rows = resize_matrices(boxes[:, 0], boxes[:, 2], height, image_size)
-    columns = resize_matrices(boxes[:, 1], boxes[:, 3], width, image_size)
+    new_height, new_width = sides(image_size)
+    rows = resize_matrices(boxes[:, 0], boxes[:, 2], height, new_height)
+    columns = resize_matrices(boxes[:, 1], boxes[:, 3], width, new_width)
     columns = np.where(flips[:, None, None], columns[:, ::-1], columns)
     return _scale(_resize(images, rows, columns))
 
 
-def normalize(images: np.ndarray, image_size: int | None = None) -> np.ndarray:
-    """uint8 (N, height, width, channels) -> float32 in [-1, 1], resized to a square if asked.
+def normalize(images: np.ndarray, image_size: int | tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 (N, height, width, channels) -> float32 in [-1, 1], resized if a size is given.
 
     Raises:
         ValueError: the images are not uint8 or not four-dimensional.
@@ -115,10 +122,11 @@ def normalize(images: np.ndarray, image_size: int | None = None) -> np.ndarray:
             f"{images.dtype} {images.shape}."
         )
     n, height, width, _ = images.shape
-    if image_size is None or (height, width) == (image_size, image_size):
+    if image_size is None or (height, width) == sides(image_size):
         return _scale(images.astype(np.float32))
-    rows = resize_matrices(np.zeros(1), np.full(1, height), height, image_size)
-    columns = resize_matrices(np.zeros(1), np.full(1, width), width, image_size)
+    new_height, new_width = sides(image_size)
+    rows = resize_matrices(np.zeros(1), np.full(1, height), height, new_height)
+    columns = resize_matrices(np.zeros(1), np.full(1, width), width, new_width)
     return _scale(_resize(images, np.repeat(rows, n, axis=0), np.repeat(columns, n, axis=0)))
 
 

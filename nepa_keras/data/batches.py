@@ -15,14 +15,14 @@ class AugmentedBatches(keras.utils.PyDataset):
     Args:
         images: uint8 (N, height, width, channels).
         batch_size: images per batch.
-        image_size: side of the images that come out.
+        image_size: of the images that come out, one side or (height, width).
         seed: of order and augmentation.
         labels: (N,), to be yielded beside the images.
         augment: random resized crop and flip; otherwise images are only resized.
         start_step: number of batches that were already used.
 
     Yields:
-        float32 images (batch_size, image_size, image_size, channels) in [-1, 1], or
+        float32 images (batch_size, *image_size, channels) in [-1, 1], or
         (images, labels).
 
     Raises:
@@ -33,7 +33,7 @@ class AugmentedBatches(keras.utils.PyDataset):
         self,
         images: np.ndarray,
         batch_size: int,
-        image_size: int,
+        image_size: int | tuple[int, int],
         seed: int = 1337,
         labels: np.ndarray | None = None,
         augment: bool = True,
@@ -81,3 +81,10 @@ class AugmentedBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch, self.offset = self.epoch + 1, 0
         self._order()
+
+    def endless(self):
+        """One epoch after the other, for `fit(..., steps_per_epoch=...)`."""
+        while True:
+            for position in range(len(self)):
+                yield self[position]
+            self.on_epoch_end()

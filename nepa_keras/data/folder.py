@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nepa_keras.data.augment import AREA, ASPECT
+from nepa_keras.data.augment import AREA, ASPECT, sides
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -24,7 +24,7 @@ def image_files(path: str | Path) -> list[str]:
 
 def image_folder(
     path: str | Path,
-    image_size: int,
+    image_size: int | tuple[int, int],
     batch_size: int,
     seed: int = 1337,
     augment: bool = True,
@@ -34,8 +34,8 @@ def image_folder(
 
     Args:
         path: folder with JPEG or PNG files at any depth.
-        image_size: side of the images that come out; augmented by random resized crop and flip, or
-            resized.
+        image_size: one side or (height, width); reached by random resized crop and flip, or by plain
+            resizing.
         batch_size: images per batch.
         seed: of order and augmentation.
         augment: whether to crop and flip at random.
@@ -56,7 +56,7 @@ def image_folder(
     files = image_files(path)
     if len(files) < batch_size:
         raise ValueError(f"{path} holds {len(files)} images, fewer than a batch of {batch_size}.")
-    size = (image_size, image_size)
+    size = sides(image_size)
 
     def decode(file):
         try:

@@ -114,7 +114,7 @@ class FewLabelTrial:
             labels=self.labels[chosen],
             augment=self.augment,
         )
-        self.classifier.fit(_endless(batches), steps_per_epoch=self.steps, epochs=1, verbose=0)
+        self.classifier.fit(batches.endless(), steps_per_epoch=self.steps, epochs=1, verbose=0)
         logits = predict_padded(
             self.classifier, self.test_images, self.classifier.backbone.image_shape[:2], 256
         )  # (N, K)
@@ -206,14 +206,6 @@ def class_balanced_subset(
             )
         chosen.append(generator.choice(rows, wanted, replace=False))
     return generator.permutation(np.concatenate(chosen))
-
-
-def _endless(batches):
-    """The batches of one epoch after the other."""
-    while True:
-        for index in range(len(batches)):
-            yield batches[index]
-        batches.on_epoch_end()
 
 
 def _values(variables) -> list[np.ndarray]:

@@ -121,5 +121,8 @@ class TransformerBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
+    def compute_output_spec(self, x, **kwargs):
+        return keras.KerasTensor(x.shape, x.dtype)
+
     def get_config(self):
         return {**super().get_config(), **self._config}

@@ -28,7 +28,8 @@ class AdamW(keras.optimizers.Optimizer):
         beta_1, beta_2, epsilon: of Adam; epsilon is added after the bias correction.
         clip_norm: bound of the global gradient norm, or None.
         ema_decay: of the weight average, or None for none.
-        accumulation_steps: batches whose mean gradient makes one update.
+        accumulation_steps: batches whose mean gradient makes one update. A non-finite batch ends
+            the accumulation, and the next batch starts another.
         embedding_learning_rate_factor: the embedding's rate relative to the others.
     """
 
@@ -48,6 +49,8 @@ class AdamW(keras.optimizers.Optimizer):
     ):
         if accumulation_steps < 1:
             raise ValueError(f"accumulation_steps must be at least 1, got {accumulation_steps}.")
+        if clip_norm is not None and clip_norm <= 0.0:
+            raise ValueError(f"clip_norm must be above 0, or None for no clipping; got {clip_norm}.")
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
@@ -118,19 +121,19 @@ class AdamW(keras.optimizers.Optimizer):
         # A variable the loss does not reach (an unused mask token) stays as it is.
         present = [i for i, g in enumerate(gradients) if g is not None]
         gradients = {self._get_variable_index(variables[i]): gradients[i] for i in present}
-        update = None
+        complete = True
         if self.sums is not None:
-            gradients, update = self._accumulate(gradients)
+            gradients, complete = self._accumulate(gradients)
         scale = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale
         squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients.values()]
         norm = ops.sqrt(ops.sum(ops.stack(squares))) * scale
         ok = ops.isfinite(norm) & ops.isfinite(loss)
         if self.clip_norm is not None:
             scale = scale * ops.minimum(1.0, self.clip_norm / (norm + 1e-6))
-        self._update(gradients, scale, ok if update is None else ok & update)
+        self._update(gradients, scale, ok & complete)
         if self.sums is not None:
-            self._clear_sums(gradients, update)
-        self._adapt_loss_scale(ok)
+            self._end_accumulation(gradients, complete | ~ok)
+        self._adapt_loss_scale(ok, complete)
         return norm, ok
 
     def _update(self, gradients, scale, ok):
@@ -164,21 +167,23 @@ class AdamW(keras.optimizers.Optimizer):
         share = 1.0 / self.accumulation_steps
         for i, gradient in gradients.items():
             self.sums[i].assign(self.sums[i] + ops.cast(gradient, "float32") * share)
-        update = ops.equal(self.micro_step, self.accumulation_steps - 1)
-        self.micro_step.assign((self.micro_step + 1) % self.accumulation_steps)
+        self.micro_step.assign_add(1)
         # A copy: torch's fused step scales its gradients in place.
-        return {i: ops.copy(self.sums[i]) for i in gradients}, update
+        complete = ops.equal(self.micro_step, self.accumulation_steps)
+        return {i: ops.copy(self.sums[i]) for i in gradients}, complete
 
-    def _clear_sums(self, gradients, update):
+    def _end_accumulation(self, gradients, ended):
         for i in gradients:
             total = ops.convert_to_tensor(self.sums[i])
-            self.sums[i].assign(ops.where(update, ops.zeros_like(total), total))
+            self.sums[i].assign(ops.where(ended, ops.zeros_like(total), total))
+        self.micro_step.assign(ops.where(ended, 0, self.micro_step))
 
-    def _adapt_loss_scale(self, ok):
+    def _adapt_loss_scale(self, ok, complete):
         if self.loss_scale is None:
             return
         good = ops.where(ok, self.good_steps + 1, 0)
-        grow = good >= _LOSS_SCALE_GROWTH_STEPS
+        # The sums of an accumulation share one scale.
+        grow = (good >= _LOSS_SCALE_GROWTH_STEPS) & complete
         factor = ops.where(ok, ops.where(grow, 2.0, 1.0), 0.5)
         self.loss_scale.assign(ops.maximum(self.loss_scale * factor, 1.0))
         self.good_steps.assign(ops.where(grow, 0, good))

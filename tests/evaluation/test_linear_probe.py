@@ -15,7 +15,7 @@ def _rows(count, seed, scale=1.0):
 
 def test_separable_rows_are_learned_at_any_scale():
     accuracy = linear_probe_accuracy(*_rows(300, 0), *_rows(200, 1))
-    assert accuracy > 0.95
+    assert accuracy >= 0.95
     scaled = linear_probe_accuracy(*_rows(300, 0, scale=1e3), *_rows(200, 1, scale=1e3))
     assert scaled == pytest.approx(accuracy, abs=0.01)
 

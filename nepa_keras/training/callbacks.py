@@ -1,0 +1,156 @@
+"""What a run shows and keeps while `fit` works: throughput, progress, events, checkpoints."""
+
+import os
+import time
+from pathlib import Path
+
+import keras
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `step` (batches so far) and `images_per_second` to the logs of each epoch.
+
+    Put it before the callbacks that read them. The first batch, which compiles, is left out.
+
+    Args:
+        batch_size: images per batch.
+    """
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        self.batch_size = batch_size
+        self.step = 0
+        self.first_step = 0  # of this epoch
+        self.started_at = 0  # step at which the clock was started
+        self.started = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.first_step = self.started_at = self.step
+        self.started = time.perf_counter() if self.step else None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = self.first_step + batch + 1
+        if self.started is None:
+            self.started, self.started_at = time.perf_counter(), self.step
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this epoch so far; NaN until a batch was timed."""
+        images = (self.step - self.started_at) * self.batch_size
+        return images / (time.perf_counter() - self.started) if images else float("nan")
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["step"] = self.step
+        logs["images_per_second"] = self.images_per_second
+
+
+class Progress(keras.callbacks.Callback):
+    """One bar over all steps of a run, with loss, img/s and the time that remains.
+
+    Use it with `fit(verbose=0)`, whose own bars count epochs.
+
+    Args:
+        steps: of the run.
+        throughput: the `Throughput` of the same `fit`.
+    """
+
+    def __init__(self, steps: int, throughput: Throughput):
+        super().__init__()
+        self.throughput = throughput
+        self.bar = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=["loss", "img/s"])
+        # A terminal redraws its line; a file gets a new one, so it gets fewer.
+        self.interval = 0.5 if self.bar._dynamic_display else 10.0
+        self.drawn = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        step, now = self.throughput.step, time.perf_counter()
+        if now - self.drawn < self.interval and step < self.bar.target:
+            return
+        self.drawn = now
+        values = [("loss", float(logs["loss"])), ("img/s", self.throughput.images_per_second)]
+        self.bar.update(step, values, finalize=step >= self.bar.target)
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Ends `fit` after so many batches, also in the middle of an epoch.
+
+    Args:
+        steps: batches.
+        throughput: the `Throughput` of the same `fit`, which counts them.
+    """
+
+    def __init__(self, steps: int, throughput: Throughput):
+        super().__init__()
+        self.steps = steps
+        self.throughput = throughput
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.throughput.step >= self.steps:
+            self.model.stop_training = True
+
+
+class EventLog(keras.callbacks.Callback):
+    """Writes the logs of each epoch as TensorBoard events, without TensorFlow.
+
+    Args:
+        folder: of the event file.
+
+    Raises:
+        ImportError: tensorboardX is missing.
+    """
+
+    def __init__(self, folder: str | Path):
+        super().__init__()
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "TensorBoard events need tensorboardX: pip install tensorboardX."
+            ) from None
+        self.writer = SummaryWriter(str(folder))
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = int(logs.get("step", epoch + 1))
+        for name, value in logs.items():
+            if name != "step":
+                self.writer.add_scalar(name, float(value), step)
+        self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+
+class SaveModel(keras.callbacks.Callback):
+    """Saves the whole model (weights, optimizer, averages) now and then, and at the end.
+
+    The file is written beside the last one and takes its name when complete, so that a run that is
+    killed while saving keeps the one before.
+
+    Args:
+        path: a .keras file.
+        every_steps: batches between two saves.
+        throughput: the `Throughput` of the same `fit`, which counts them.
+    """
+
+    def __init__(self, path: str | Path, every_steps: int, throughput: Throughput):
+        super().__init__()
+        self.path = Path(path)
+        self.every_steps = every_steps
+        self.throughput = throughput
+        self.saved_at = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.throughput.step - self.saved_at >= self.every_steps:
+            self._save()
+
+    def on_train_end(self, logs=None):
+        if self.throughput.step != self.saved_at:
+            self._save()
+
+    def _save(self):
+        unfinished = self.path.with_name(f"unfinished-{self.path.name}")
+        # On JAX the newest weights are in the train state until they are synchronised.
+        getattr(self.model, "jax_state_sync", lambda: None)()
+        self.model.save(unfinished)
+        os.replace(unfinished, self.path)
+        self.saved_at = self.throughput.step
