@@ -33,7 +33,7 @@ class LastValue(keras.metrics.Metric):
         self.value.assign(value)
 
     def result(self):
-        return ops.convert_to_tensor(self.value)
+        return ops.copy(self.value)  # on PyTorch a plain read would change with the next reset
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -53,7 +53,7 @@ class SkippedSteps(keras.metrics.Metric):
         self.longest.assign(ops.maximum(self.longest, self.streak))
 
     def result(self):
-        return ops.convert_to_tensor(self.count)
+        return ops.copy(self.count)
 
     def reset_state(self):
         """A run of skipped steps goes on across epochs, so only the count starts anew."""

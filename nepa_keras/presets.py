@@ -5,6 +5,16 @@ _SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
 _LARGE = {"hidden_dim": 1024, "num_layers": 24, "num_heads": 16, "mlp_dim": 4096}
 
 PRESETS: dict[str, dict] = {
+    # For 8x8 grey images (digits).
+    "nepa_micro_patch2_8": {
+        "image_shape": (8, 8, 1),
+        "patch_size": 2,
+        "hidden_dim": 64,
+        "num_layers": 3,
+        "num_heads": 4,
+        "mlp_dim": 256,
+        "layer_scale": 0.1,
+    },
     # For 28x28 grey images (Fashion-MNIST); LayerScale 0.1, as short runs never grow it from 1e-5.
     "nepa_micro_patch4_28": {
         "image_shape": (28, 28, 1),

@@ -5,6 +5,7 @@ three tensors where we keep one.
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 from keras import ops
@@ -88,6 +89,13 @@ def official_gradients(model, values) -> dict[str, np.ndarray]:
     for variable, value in zip(model.trainable_variables, values, strict=True):
         tensors.update(_to_official(variable.path, np.asarray(ops.convert_to_numpy(value))))
     return tensors
+
+
+def save_official_tensors(model, path: str | Path) -> None:
+    """Writes the weights the model holds as safetensors, under their official names."""
+    from safetensors.numpy import save_file
+
+    save_file(official_tensors(model), str(path))
 
 
 def load_official_tensors(model, tensors: dict[str, np.ndarray]) -> None:

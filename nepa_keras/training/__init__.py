@@ -2,6 +2,7 @@
 
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.optimizer import AdamW, adamw
+from nepa_keras.training.run import fit_steps
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 
-__all__ = ["AdamW", "WarmupCosine", "adamw", "ema_weights", "scaled_learning_rate"]
+__all__ = ["AdamW", "WarmupCosine", "adamw", "ema_weights", "fit_steps", "scaled_learning_rate"]

@@ -1,0 +1,205 @@
+"""Pretrain NEPA on images, and say what it was worth.
+
+    KERAS_BACKEND=jax python experiments/pretrain.py
+    KERAS_BACKEND=jax python experiments/pretrain.py --flagfile=experiments/recipes/pretrain_base.flags \\
+        --data=folder:/path/to/images --run_dir=runs/base
+
+Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library.
+"""
+
+import time
+from pathlib import Path
+
+import keras
+from absl import app, flags
+from command_line import new_run_dir, one_sentence, write_flags
+
+import nepa_keras
+from nepa_keras import data, evaluation, interop, training, visualization
+
+FLAGS = flags.FLAGS
+PRESETS = {"embedded": "nepa_micro_patch4_28", "fashion_mnist": "nepa_micro_patch4_28"}
+PRESETS["digits"] = "nepa_micro_patch2_8"
+
+flags.DEFINE_string("data", "embedded", "embedded, digits, fashion_mnist, or folder:PATH.")
+flags.DEFINE_string("data_dir", None, "Folder of the four .gz files of --data=fashion_mnist.")
+flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have a default.")
+flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
+flags.DEFINE_float("layer_scale", None, "Initial LayerScale; default the preset's.")
+flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
+
+flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
+flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Updates; default 800.", lower_bound=1)
+flags.DEFINE_float("epochs", None, "Passes over the data, in place of --steps.", lower_bound=0)
+flags.DEFINE_float("base_learning_rate", 2e-3, "For 256 images; scaled by the effective batch.")
+flags.DEFINE_float("warmup_ratio", 0.1, "Share of the updates.", lower_bound=0, upper_bound=1)
+flags.DEFINE_float("weight_decay", 0.05, "On matrices, patch kernel and CLS.", lower_bound=0)
+flags.DEFINE_float("beta_2", 0.95, "Of AdamW.", lower_bound=0)
+flags.DEFINE_float("clip_norm", 1.0, "Bound of the gradient norm.", lower_bound=0)
+flags.DEFINE_float("ema_decay", 0.99, "Of the weight average.", lower_bound=0)
+flags.DEFINE_integer("seed", 1337, "Of weights, order and augmentation.")
+
+flags.DEFINE_boolean("shift", True, "Predict the next patch; --noshift: the same one.")
+flags.DEFINE_boolean("causal", True, "--nocausal: every patch sees all.")
+flags.DEFINE_boolean("stop_gradient", True, "--nostop_gradient: targets are trained too; collapses.")
+flags.DEFINE_float("masking_ratio", 0.0, "Share of input patches hidden in training.")
+
+flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
+flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
+flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
+flags.DEFINE_integer("num_labels", 500, "Labels to fine-tune on.", lower_bound=1)
+flags.DEFINE_integer("finetune_steps", 200, "Steps of each fine-tuning.", lower_bound=1)
+flags.DEFINE_float("finetune_learning_rate", 1e-3, "Peak, not scaled.")
+
+
+def load_data():
+    """The images of --data: arrays, or a path. Refuses an --evaluate that has no labels."""
+    kind, _, folder = FLAGS.data.partition(":")
+    if kind != "folder":
+        return data.load(FLAGS.data, FLAGS.data_dir)
+    if FLAGS.evaluate:
+        raise ValueError("--data=folder:… has no labels to evaluate with; add --noevaluate.")
+    return Path(folder)
+
+
+def build_model(source) -> nepa_keras.NepaPretrainer:
+    """The model the flags describe, for the channels of the data."""
+    preset = FLAGS.preset or PRESETS.get(FLAGS.data)
+    if preset is None:
+        raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
+    height, width, channels = nepa_keras.presets.preset_config(preset).get(
+        "image_shape", (224, 224, 3)
+    )
+    if FLAGS.image_size:
+        height = width = FLAGS.image_size
+    if not isinstance(source, Path):
+        channels = source.train_images.shape[-1]
+    overrides = {} if FLAGS.layer_scale is None else {"layer_scale": FLAGS.layer_scale}
+    backbone = nepa_keras.NepaBackbone.from_preset(
+        preset,
+        load_weights=False,
+        image_shape=(height, width, channels),
+        use_causal_mask=FLAGS.causal,
+        use_mask_token=FLAGS.masking_ratio > 0,
+        dtype=FLAGS.dtype,
+        **overrides,
+    )
+    return nepa_keras.NepaPretrainer(
+        backbone,
+        shift=FLAGS.shift,
+        stop_gradient=FLAGS.stop_gradient,
+        masking_ratio=FLAGS.masking_ratio,
+        seed=FLAGS.seed,
+    )
+
+
+def build_batches(source, image_shape):
+    """Endless batches of floats, and how many make one pass over the data."""
+    if isinstance(source, Path):
+        size, channels = image_shape[:2], image_shape[2]
+        count = len(data.image_files(source)) // FLAGS.batch_size
+        return data.image_folder(
+            source, size, FLAGS.batch_size, FLAGS.seed, channels=channels
+        ), count
+    batches = data.AugmentedBatches(
+        source.train_images, FLAGS.batch_size, image_shape[:2], seed=FLAGS.seed
+    )
+    return batches.endless(), len(batches)
+
+
+def number_of_updates(batches_per_epoch: int) -> int:
+    """From --steps or --epochs."""
+    if FLAGS.epochs is None:
+        return FLAGS.steps or 800
+    if FLAGS.steps is not None:
+        raise ValueError("--steps and --epochs both say how long to train; give one of them.")
+    updates = int(FLAGS.epochs * batches_per_epoch) // FLAGS.accumulation_steps
+    if updates < 1:
+        raise ValueError(f"--epochs={FLAGS.epochs} of this data is less than one update; raise it.")
+    return updates
+
+
+def compile_model(model, updates: int) -> None:
+    """AdamW of the recipe at the scaled rate."""
+    effective_batch = FLAGS.batch_size * FLAGS.accumulation_steps
+    rate = training.scaled_learning_rate(FLAGS.base_learning_rate, effective_batch)
+    model.compile(
+        optimizer=training.adamw(
+            training.WarmupCosine(rate, updates, FLAGS.warmup_ratio),
+            weight_decay=FLAGS.weight_decay,
+            beta_2=FLAGS.beta_2,
+            clip_norm=FLAGS.clip_norm or None,
+            ema_decay=FLAGS.ema_decay,
+            accumulation_steps=FLAGS.accumulation_steps,
+        ),
+        jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
+    )
+    print(
+        f"effective batch {effective_batch}, {updates} updates, "
+        f"peak learning rate {rate:.3g}\n\n{model.optimizer.table(model)}\n"
+    )
+
+
+def what_was_it_worth(model, source, before: dict[str, float]) -> str:
+    """The table; the model holds the EMA weights."""
+    few_label = evaluation.few_label_comparison(
+        model.backbone,
+        source,
+        num_labels=FLAGS.num_labels,
+        steps=FLAGS.finetune_steps,
+        batch_size=min(100, FLAGS.num_labels),
+        learning_rate=FLAGS.finetune_learning_rate,
+    )
+    return evaluation.worth_table(
+        few_label,
+        before,
+        evaluation.frozen_accuracies(model.backbone, source),
+        num_labels=FLAGS.num_labels,
+        steps=FLAGS.finetune_steps,
+        num_test_images=len(source.test_images),
+    )
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+    with one_sentence():
+        source = load_data()
+        keras.utils.set_random_seed(FLAGS.seed)
+        model = build_model(source)
+        shape = model.backbone.image_shape
+        batches, batches_per_epoch = build_batches(source, shape)
+        updates = number_of_updates(batches_per_epoch)
+        name = f"runs/pretrain_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
+        run_dir = new_run_dir(FLAGS.run_dir or name)
+    print(
+        f"{keras.backend.backend()}: {FLAGS.data}, {batches_per_epoch * FLAGS.batch_size:,} images "
+        f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
+        f"{model.backbone.name}: {model.count_params():,} parameters, "
+        f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
+        f"patch {model.backbone.patch_size}, {FLAGS.dtype}"
+    )
+    with one_sentence():
+        compile_model(model, updates)
+    write_flags(run_dir / "flags.txt")
+
+    evaluates = not isinstance(source, Path) and FLAGS.evaluate is not False
+    before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
+    steps = updates * FLAGS.accumulation_steps
+    training.fit_steps(model, batches, steps, FLAGS.batch_size, run_dir)
+
+    visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
+    with training.ema_weights(model):
+        interop.save_official_tensors(model, run_dir / "ema.safetensors")
+        examples = next(iter(batches))[:4]
+        if not isinstance(source, Path):
+            examples = data.normalize(source.test_images[:4], shape[:2])
+        visualization.plot_similarity(model, examples, run_dir / "similarity.png")
+        if evaluates:
+            print(what_was_it_worth(model, source, before), flush=True)
+    print(f"\nkept in {run_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
