@@ -1,5 +1,6 @@
 """Formulations in `keras.ops` that more than one backend uses as they are."""
 
+import keras
 from keras import ops
 
 
@@ -38,6 +39,32 @@ def attention(q, k, v, scale, causal):
     """Attention by explicit scores; q, k, v (B, H, T, K) -> (B, H, T, K)."""
     probabilities = attention_probabilities(q, k, scale, causal)
     return ops.matmul(ops.cast(probabilities, v.dtype), v)
+
+
+def remat(layer, x, **kwargs):
+    """`layer(x, **kwargs)`, recomputed in the backward pass with the same random numbers."""
+    seeds = layer.non_trainable_variables
+    at_start = [ops.copy(seed) for seed in seeds]
+    recomputing = False
+
+    def run(x):
+        nonlocal recomputing
+        if not recomputing:
+            recomputing = True
+            return layer(x, **kwargs)
+        at_end = [ops.copy(seed) for seed in seeds]
+        _assign(seeds, at_start)
+        try:
+            return layer(x, **kwargs)
+        finally:  # PyTorch ends a recomputation by an exception once it has what it needs
+            _assign(seeds, at_end)
+
+    return keras.remat(run)(x)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def adamw_update(

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from nepa_keras.backends.portable import adamw_update, attention, layer_norm, linear
+from nepa_keras.backends.portable import adamw_update, attention, layer_norm, linear, remat
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
@@ -21,10 +21,6 @@ DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
 
 def barrier(x):
     return x
-
-
-def remat(layer, x, **kwargs):
-    return keras.remat(lambda x: layer(x, **kwargs))(x)
 
 
 def train_step(model, data):

@@ -3,8 +3,9 @@
 import keras
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from keras import ops
+
+from nepa_keras.backends.portable import remat
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
@@ -35,32 +36,6 @@ def attention(q, k, v, scale, causal):
 
 def barrier(x):
     return x
-
-
-def remat(layer, x, **kwargs):
-    """`layer(x, **kwargs)`, recomputed in the backward pass with the same random numbers."""
-    seeds = layer.non_trainable_variables
-    at_start = [seed.value.clone() for seed in seeds]
-    recomputing = False
-
-    def run(x):
-        nonlocal recomputing
-        at_end = [seed.value.clone() for seed in seeds] if recomputing else None
-        if recomputing:
-            _assign(seeds, at_start)
-        try:
-            return layer(x, **kwargs)
-        finally:  # a recomputation is ended by an exception once it has what it needs
-            if recomputing:
-                _assign(seeds, at_end)
-            recomputing = True
-
-    return torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False)
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 @torch.compiler.disable  # fused kernels that change their arguments, which a compiler cannot follow

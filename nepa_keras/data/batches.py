@@ -83,8 +83,8 @@ class AugmentedBatches(keras.utils.PyDataset):
         self._order()
 
     def endless(self):
-        """One epoch after the other, for `fit(..., steps_per_epoch=...)`."""
+        """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""
         while True:
             for position in range(len(self)):
-                yield self[position]
+                yield (self[position],) if self.labels is None else self[position]
             self.on_epoch_end()

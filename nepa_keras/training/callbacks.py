@@ -1,6 +1,7 @@
 """What a run shows and keeps while `fit` works: throughput, progress, events, checkpoints."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Progress(keras.callbacks.Callback):
         self.throughput = throughput
         self.bar = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=["loss", "img/s"])
         # A terminal redraws its line; a file gets a new one, so it gets fewer.
-        self.interval = 0.5 if self.bar._dynamic_display else 10.0
+        self.interval = 0.5 if sys.stdout.isatty() else 10.0
         self.drawn = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
