@@ -41,7 +41,7 @@ def test_a_non_finite_batch_changes_nothing(name):
     """No weight, slot, average or step count, bit for bit; counted; and training goes on."""
     model, untouched = tiny.pretrainer(), tiny.pretrainer()
     for each in (model, untouched):
-        each.compile(optimizer=OPTIMIZERS[name]())
+        tiny.compile_model(each, optimizer=OPTIMIZERS[name]())
         each.train_on_batch(tiny.images(4, seed=1))
     before = state(model)
     for value in (np.nan, np.inf, -np.inf):
@@ -60,7 +60,7 @@ def test_a_non_finite_batch_changes_nothing(name):
 def test_a_non_finite_first_batch_changes_nothing():
     """The optimizer has no slots yet; the average still begins at the first good step."""
     model = tiny.pretrainer()
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, ema_decay=0.9))
     before = tiny.weights(model)
     model.train_on_batch(poisoned(np.nan))
     assert int(model.optimizer.iterations) == 0
@@ -75,7 +75,7 @@ def test_a_non_finite_first_batch_changes_nothing():
 def test_a_non_finite_batch_within_an_accumulation_does_not_spread():
     """It is one skipped step, and leaves no non-finite sum behind for the batches after it."""
     model = tiny.pretrainer()
-    model.compile(optimizer=adamw(1e-2, accumulation_steps=4, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, accumulation_steps=4, ema_decay=0.9))
     before = tiny.weights(model)
     model.train_on_batch(tiny.images(4, seed=1))
     logs = model.train_on_batch(poisoned(np.nan), return_dict=True)
@@ -95,7 +95,7 @@ def test_a_non_finite_batch_within_an_accumulation_does_not_spread():
 def test_many_in_a_row_stop_fit_with_a_clear_message():
     model = tiny.pretrainer()
     model.max_skipped_in_a_row = 3
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, ema_decay=0.9))
     model.fit(tiny.images(8), batch_size=4, verbose=0)
     before = state(model)
     with pytest.raises(nepa_keras.NonFiniteError, match=r"steps in a row .*non-finite.*images"):
@@ -109,7 +109,7 @@ def test_a_long_epoch_is_stopped_before_its_end():
     """Fit looks every 20 batches, not only at the end of the epoch."""
     model = tiny.pretrainer()
     model.max_skipped_in_a_row = 5
-    model.compile(optimizer=adamw(1e-2))
+    tiny.compile_model(model, optimizer=adamw(1e-2))
     seen = []
     counter = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     with pytest.raises(nepa_keras.NonFiniteError):
@@ -121,7 +121,7 @@ def test_a_long_epoch_is_stopped_before_its_end():
 def test_scattered_non_finite_batches_do_not_stop_fit():
     model = tiny.pretrainer()
     model.max_skipped_in_a_row = 2
-    model.compile(optimizer=adamw(1e-2))
+    tiny.compile_model(model, optimizer=adamw(1e-2))
     images = tiny.images(12)
     images[::3] = np.nan  # batches of 1: one bad, two good
     history = model.fit(images, batch_size=1, shuffle=False, epochs=2, verbose=0).history
@@ -132,7 +132,7 @@ def test_scattered_non_finite_batches_do_not_stop_fit():
 def test_the_classifier_is_guarded_too():
     model = nepa_keras.NepaImageClassifier(tiny.pretrainer().backbone, 3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=adamw(1e-2), loss=loss, metrics=["accuracy"])
+    tiny.compile_model(model, optimizer=adamw(1e-2), loss=loss, metrics=["accuracy"])
     labels = np.arange(4) % 3
     model.train_on_batch(tiny.images(4), labels)
     before = state(model)
@@ -167,7 +167,7 @@ def test_wrong_images(shape, words):
 
 def test_wrong_images_in_fit():
     model = tiny.pretrainer()
-    model.compile(optimizer=adamw(1e-2))
+    tiny.compile_model(model, optimizer=adamw(1e-2))
     with pytest.raises(ValueError, match="9x8.*4x4.*multiple"):
         model.fit(np.zeros((4, 9, 8, 1), "float32"), batch_size=2, verbose=0)
 
@@ -232,17 +232,17 @@ def test_bad_arguments(name):
 
 def test_ema_weights_needs_an_average_and_a_step():
     model = tiny.pretrainer()
-    model.compile(optimizer=adamw(1e-2))
+    tiny.compile_model(model, optimizer=adamw(1e-2))
     with pytest.raises(ValueError, match="ema_decay"), ema_weights(model):
         pass
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, ema_decay=0.9))
     with pytest.raises(ValueError, match="at least one step"), ema_weights(model):
         pass
 
 
 def test_ema_weights_are_put_back_after_an_error():
     model = tiny.pretrainer()
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, ema_decay=0.9))
     for seed in range(3):
         model.train_on_batch(tiny.images(4, seed=seed))
     trained = tiny.weights(model)

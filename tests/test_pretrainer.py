@@ -23,7 +23,8 @@ LOGS = {
 def compiled(seed: int = 0, optimizer=None, compile_arguments: dict | None = None, **overrides):
     """A tiny pretrainer with the recipe's optimizer."""
     model = tiny.pretrainer(seed, **overrides)
-    model.compile(optimizer=optimizer or adamw(1e-2, ema_decay=0.9), **(compile_arguments or {}))
+    optimizer = optimizer or adamw(1e-2, ema_decay=0.9)
+    tiny.compile_model(model, optimizer, **(compile_arguments or {}))
     return model
 
 
@@ -231,7 +232,7 @@ def test_masking_replaces_inputs_in_training_only_and_leaves_targets_clean(monke
     np.testing.assert_array_equal(
         ops.convert_to_numpy(same["predictions"]), ops.convert_to_numpy(plain["predictions"])
     )
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9))
+    tiny.compile_model(model, optimizer=adamw(1e-2, ema_decay=0.9))
     before = ops.convert_to_numpy(model.backbone.patch_embedding.mask_token).copy()
     model.fit(images, batch_size=32, verbose=0)
     after = ops.convert_to_numpy(model.backbone.patch_embedding.mask_token)
@@ -516,7 +517,7 @@ def test_classifier_fine_tunes_with_plain_compile_and_fit():
     model = nepa_keras.NepaImageClassifier(tiny.pretrainer().backbone, num_classes=3)
     np.testing.assert_array_equal(ops.convert_to_numpy(model(images[:2])), 0.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=adamw(1e-2, beta_2=0.999), loss=loss, metrics=["accuracy"])
+    tiny.compile_model(model, optimizer=adamw(1e-2, beta_2=0.999), loss=loss, metrics=["accuracy"])
     backbone_before = tiny.weights(model.backbone)
     history = model.fit(images, labels, batch_size=8, epochs=15, verbose=0).history
     assert {"loss", "accuracy", "gradient_norm", "learning_rate", "skipped_steps"} == set(history)
@@ -538,7 +539,7 @@ def test_classifier_with_sample_weights_and_a_frozen_backbone():
     ):
         model = nepa_keras.NepaImageClassifier(tiny.pretrainer().backbone, num_classes=3)
         model.backbone.trainable = False
-        model.compile(optimizer=adamw(1e-2), loss=loss)
+        tiny.compile_model(model, optimizer=adamw(1e-2), loss=loss)
         frozen = [np.array(ops.convert_to_numpy(v)) for v in model.backbone.weights]
         model.fit(x, y, sample_weight=w, batch_size=8, verbose=0)
         for before, variable in zip(frozen, model.backbone.weights, strict=True):

@@ -180,7 +180,7 @@ def test_targets_get_no_gradient():
 def test_ema_of_constant_weights_is_those_weights(decay):
     """With rate 0 the average stays at the weights, bit for bit but for one rounding."""
     model = tiny.pretrainer()
-    model.compile(optimizer=nepa_keras.training.adamw(0.0, ema_decay=decay))
+    tiny.compile_model(model, optimizer=nepa_keras.training.adamw(0.0, ema_decay=decay))
     start = tiny.weights(model)
     for step in range(5):
         model.train_on_batch(tiny.images(4, seed=step))
@@ -193,7 +193,7 @@ def test_ema_of_constant_weights_is_those_weights(decay):
 
 def test_ema_begins_at_the_weights_after_the_first_step_and_follows_the_recursion():
     model = tiny.pretrainer()
-    model.compile(optimizer=nepa_keras.training.adamw(1e-2, ema_decay=0.75))
+    tiny.compile_model(model, optimizer=nepa_keras.training.adamw(1e-2, ema_decay=0.75))
     expected = None
     for step in range(4):
         model.train_on_batch(tiny.images(4, seed=step))

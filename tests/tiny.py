@@ -39,6 +39,17 @@ def spread_weights(model: keras.Model, seed: int = 0) -> None:
         variable.assign(centre + 0.3 * generator.standard_normal(variable.shape).astype("float32"))
 
 
+def compile_model(model: keras.Model, optimizer="sgd", **arguments) -> None:
+    """As `model.compile`, but TensorFlow without XLA unless asked for.
+
+    XLA compiles each tiny step for seconds. The golden and the parity tests use the default, and
+    `test_compiled_and_eager_agree` compares the two.
+    """
+    if keras.backend.backend() == "tensorflow":
+        arguments = {"jit_compile": False, **arguments}
+    model.compile(optimizer=optimizer, **arguments)
+
+
 def images(count: int = 8, shape=(8, 8, 1), seed: int = 0) -> np.ndarray:
     """Normalised random images (count, *shape) float32."""
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype("float32")
