@@ -28,7 +28,9 @@ flags.DEFINE_integer("batch_size", None, "images in a step; default that of --si
 flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
 flags.DEFINE_integer("repeats", 5, "turns that count, after one that does not", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "CPU cores and threads of each side", lower_bound=1)
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the computation, not the weights")
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "of the computation, not the weights"
+)
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
 flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
 flags.DEFINE_string("json", None, "file to write all figures to")

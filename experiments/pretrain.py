@@ -42,7 +42,9 @@ flags.DEFINE_integer("seed", 1337, "Of weights, order and augmentation.")
 
 flags.DEFINE_boolean("shift", True, "Predict the next patch; --noshift: the same one.")
 flags.DEFINE_boolean("causal", True, "--nocausal: every patch sees all.")
-flags.DEFINE_boolean("stop_gradient", True, "--nostop_gradient: targets are trained too; collapses.")
+flags.DEFINE_boolean(
+    "stop_gradient", True, "--nostop_gradient: targets are trained too; collapses."
+)
 flags.DEFINE_float("masking_ratio", 0.0, "Share of input patches hidden in training.")
 
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")

@@ -1,11 +1,11 @@
 """NEPA, Next-Embedding Predictive Autoregression (arXiv 2512.16922), for Keras 3.
 
-    NepaBackbone         the Vision Transformer
-    NepaPretrainer       the objective; compile, fit, evaluate
-    NepaImageClassifier  fine-tuning
-    clone_backbone       the same weights in another configuration
-    training             optimizer, schedule, averaged weights
-    layers, data, evaluation, visualization, interop
+NepaBackbone         the Vision Transformer
+NepaPretrainer       the objective; compile, fit, evaluate
+NepaImageClassifier  fine-tuning
+clone_backbone       the same weights in another configuration
+training             optimizer, schedule, averaged weights
+layers, data, evaluation, visualization, interop
 """
 
 from nepa_keras import data, evaluation, interop, layers, training, visualization

@@ -249,5 +249,7 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
 def _relative_path(variable) -> str:
     """The variable's path below the backbone, whatever the backbone is called."""
     parts = variable.path.split("/")
-    first = next(i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm")))
+    first = next(
+        i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))
+    )
     return "/".join(parts[first:])

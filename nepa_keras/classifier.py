@@ -81,4 +81,6 @@ class NepaImageClassifier(GuardedModel):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])})
+        return cls(
+            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
+        )

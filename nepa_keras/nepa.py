@@ -90,7 +90,9 @@ class NepaPretrainer(GuardedModel):
         self.built = True
 
     def call(self, images, training=False):
-        masked = self._mask(self.backbone.embed(images)) if training and self.masking_ratio else None
+        masked = (
+            self._mask(self.backbone.embed(images)) if training and self.masking_ratio else None
+        )
         out = self.backbone(images, training=training, embeddings=masked)
         z, h = out["embeddings"], out["sequence_output"]  # (B, 1 + T, D) both
         if self.shift:
@@ -128,4 +130,6 @@ class NepaPretrainer(GuardedModel):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])})
+        return cls(
+            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
+        )

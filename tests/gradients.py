@@ -14,7 +14,7 @@ def loss_and_gradients(model: keras.Model, loss: Callable) -> tuple[float, list[
         import jax
 
         def stateless(values):
-            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
                 return loss()
 
         value, gradients = jax.jit(jax.value_and_grad(stateless))([v.value for v in variables])
@@ -23,15 +23,16 @@ def loss_and_gradients(model: keras.Model, loss: Callable) -> tuple[float, list[
 
         with tf.GradientTape() as tape:
             value = loss()
-        gradients = tape.gradient(
-            value, [v.value for v in variables], unconnected_gradients="zero"
-        )
+        gradients = tape.gradient(value, [v.value for v in variables], unconnected_gradients="zero")
     else:
         import torch
 
         value = loss()
         gradients = torch.autograd.grad(value, [v.value for v in variables], allow_unused=True)
         gradients = [
-            torch.zeros_like(v.value) if g is None else g for v, g in zip(variables, gradients)
+            torch.zeros_like(v.value) if g is None else g
+            for v, g in zip(variables, gradients, strict=True)
         ]
-    return float(keras.ops.convert_to_numpy(value)), [keras.ops.convert_to_numpy(g) for g in gradients]
+    return float(keras.ops.convert_to_numpy(value)), [
+        keras.ops.convert_to_numpy(g) for g in gradients
+    ]

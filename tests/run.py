@@ -1,12 +1,12 @@
 """Run the whole test suite: once per backend, then the tests that compare the backends.
 
     python tests/run.py                                      # what CI runs
-    python tests/run.py --backends=jax tests/test_backbone.py  # pytest's own arguments follow
+    python tests/run.py --backends=jax tests/layers       # pytest's own arguments follow
 
 Keras fixes its backend at import, so every backend gets a pytest process of its own. Tests marked
-`all_backends` start such processes themselves and run once, at the end of a complete run. The exit
-status is 0 only when every test ran and passed: a skipped test, or a process that ran no test, is
-a failure, because a parity test that does not run proves nothing.
+`once` compare the backends in processes of their own, or do not depend on the backend; they run at
+the end of a complete run. The exit status is 0 only when every test ran and passed: a skipped test,
+or a process that ran no test, is a failure, because a parity test that does not run proves nothing.
 """
 
 import argparse
@@ -79,11 +79,10 @@ def main() -> int:
             )
 
     outcomes = [
-        run_pytest(backend, backend, ["-m", "not all_backends", *pytest_arguments])
-        for backend in backends
+        run_pytest(backend, backend, ["-m", "not once", *pytest_arguments]) for backend in backends
     ]
     if set(backends) == set(BACKENDS) and not pytest_arguments:
-        outcomes.append(run_pytest("between backends", "jax", ["-m", "all_backends"]))
+        outcomes.append(run_pytest("once", "jax", ["-m", "once"]))
 
     print("\n=== summary ===")
     for outcome in outcomes:

@@ -52,7 +52,9 @@ def test_a_non_finite_batch_changes_nothing(name):
         assert_same_state(before, state(model))
     for each in (model, untouched):
         each.train_on_batch(tiny.images(4, seed=2))
-    changed = [np.any(a != b) for a, b in zip(tiny.weights(model), tiny.weights(untouched))]
+    changed = [
+        np.any(a != b) for a, b in zip(tiny.weights(model), tiny.weights(untouched), strict=True)
+    ]
     assert not any(changed), "as if the bad batches had never come"
     assert any(np.any(before[f"weight {i}"] != w) for i, w in enumerate(tiny.weights(model)))
 
@@ -111,7 +113,9 @@ def test_a_long_epoch_is_stopped_before_its_end():
     model.max_skipped_in_a_row = 5
     tiny.compile_model(model, optimizer=adamw(1e-2))
     seen = []
-    counter = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    counter = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
     with pytest.raises(nepa_keras.NonFiniteError):
         images = np.full((200, 8, 8, 1), np.nan, "float32")
         model.fit(images, batch_size=1, verbose=0, callbacks=[counter])
@@ -188,14 +192,16 @@ BAD_ARGUMENTS = {
     "layers": (make_backbone(num_layers=0), "num_layers"),
     "patch": (make_backbone(patch_size=0), "patch_size"),
     "mask token": (
-        lambda: nepa_keras.NepaPretrainer(tiny.backbone(), masking_ratio=0.4), "use_mask_token"
+        lambda: nepa_keras.NepaPretrainer(tiny.backbone(), masking_ratio=0.4),
+        "use_mask_token",
     ),
     "masking ratio": (
         lambda: nepa_keras.NepaPretrainer(tiny.backbone(use_mask_token=True), masking_ratio=1.0),
         r"masking_ratio.*\[0, 1\)",
     ),
     "pooling": (
-        lambda: nepa_keras.NepaImageClassifier(tiny.backbone(), 3, pooling="max"), "pooling.*max"
+        lambda: nepa_keras.NepaImageClassifier(tiny.backbone(), 3, pooling="max"),
+        "pooling.*max",
     ),
     "classes": (lambda: nepa_keras.NepaImageClassifier(tiny.backbone(), 0), "num_classes"),
     "preset": (
@@ -203,7 +209,8 @@ BAD_ARGUMENTS = {
         "nepa_huge.*nepa_base_patch14_224",
     ),
     "preset weights": (
-        lambda: nepa_keras.NepaBackbone.from_preset("nepa_micro_patch4_28"), "load_weights=False"
+        lambda: nepa_keras.NepaBackbone.from_preset("nepa_micro_patch4_28"),
+        "load_weights=False",
     ),
     "accumulation": (lambda: adamw(1e-3, accumulation_steps=0), "accumulation_steps"),
     "ema": (lambda: adamw(1e-3, ema_decay=1.0), "ema_decay"),
@@ -211,13 +218,16 @@ BAD_ARGUMENTS = {
     "steps": (lambda: WarmupCosine(1e-3, 0), "total_steps"),
     "warm-up": (lambda: WarmupCosine(1e-3, 10, warmup_steps=11), "warm-up.*11"),
     "clone": (
-        lambda: nepa_keras.clone_backbone(tiny.backbone(), hidden_dim=32), "shape.*source.*clone"
+        lambda: nepa_keras.clone_backbone(tiny.backbone(), hidden_dim=32),
+        "shape.*source.*clone",
     ),
     "clone with fewer layers": (
-        lambda: nepa_keras.clone_backbone(tiny.backbone(), num_layers=1), "block_1"
+        lambda: nepa_keras.clone_backbone(tiny.backbone(), num_layers=1),
+        "block_1",
     ),
     "clone without its scale": (
-        lambda: nepa_keras.clone_backbone(tiny.backbone(), layer_scale=None), "scale"
+        lambda: nepa_keras.clone_backbone(tiny.backbone(), layer_scale=None),
+        "scale",
     ),
 }
 

@@ -16,7 +16,12 @@ import nepa_keras
 from nepa_keras.training import WarmupCosine, adamw, ema_weights
 
 LOGS = {
-    "loss", "gradient_norm", "learning_rate", "prediction_spread", "target_spread", "skipped_steps",
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "prediction_spread",
+    "target_spread",
+    "skipped_steps",
 }
 
 
@@ -166,7 +171,9 @@ def test_spread_tells_collapse():
     random = generator.standard_normal((16, 16, 32)).astype("float32")
     assert float(spread(ops.convert_to_tensor(random))) == pytest.approx(1.0, abs=0.02)
     same = np.abs(generator.standard_normal((16, 16, 1))) * random[:1, :1]
-    assert float(spread(ops.convert_to_tensor(same.astype("float32")))) == pytest.approx(0, abs=1e-5)
+    assert float(spread(ops.convert_to_tensor(same.astype("float32")))) == pytest.approx(
+        0, abs=1e-5
+    )
 
 
 # The paper's ablations.
@@ -195,8 +202,8 @@ def test_without_stop_gradient_the_loss_is_the_same_and_the_gradients_are_not():
     assert values[0] == values[1]
     changed = np.abs(np.subtract(*norms)) > 1e-4
     paths = [v.path for v in model.trainable_variables]
-    assert [p for p, c in zip(paths, changed) if c], "the embedding gets more gradient"
-    assert all("patch_embedding" in p for p, c in zip(paths, changed) if c)
+    assert [p for p, c in zip(paths, changed, strict=True) if c], "the embedding gets more gradient"
+    assert all("patch_embedding" in p for p, c in zip(paths, changed, strict=True) if c)
 
 
 def test_without_stop_gradient_training_collapses():
@@ -393,7 +400,10 @@ def test_save_and_load_continue_the_same_run(tmp_path, extra):
     """Model, optimizer, schedule position and average: three more steps are the same."""
     optimizer = adamw(WarmupCosine(1e-2, 20, warmup_steps=2), ema_decay=0.9, **extra)
     model = compiled(
-        optimizer=optimizer, gated_mlp=True, qk_norm_scale=True, use_mask_token=True,
+        optimizer=optimizer,
+        gated_mlp=True,
+        qk_norm_scale=True,
+        use_mask_token=True,
     )
     images = tiny.images(12)
     model.fit(images, batch_size=4, shuffle=False, verbose=0)
@@ -412,17 +422,38 @@ def test_save_and_load_continue_the_same_run(tmp_path, extra):
     for a, b in zip(model.optimizer.ema_values(), again.optimizer.ema_values(), strict=True):
         assert_close(b, a, "same_numbers")
     with ema_weights(again):
-        assert again.evaluate(images, verbose=0)["loss"] != model.evaluate(images, verbose=0)["loss"]
+        assert (
+            again.evaluate(images, verbose=0)["loss"] != model.evaluate(images, verbose=0)["loss"]
+        )
 
 
 def test_save_and_load_every_argument(tmp_path):
     """Every argument of the three models survives, also those off their default."""
     backbone = nepa_keras.NepaBackbone(
-        image_shape=(8, 12, 2), patch_size=4, hidden_dim=16, num_layers=2, num_heads=2, mlp_dim=24,
-        gated_mlp=True, activation="gelu", qkv_bias=False, qk_norm=True, qk_norm_scale=True,
-        qk_norm_bias=True, layer_scale=None, drop_path_rate=0.1, dropout_rate=0.1,
-        attention_dropout_rate=0.1, use_causal_mask=False, use_mask_token=True, rope_theta=50.0,
-        rope_rescale=None, rope_shift=0.1, rope_jitter=1.5, layer_norm_epsilon=1e-6, remat=True,
+        image_shape=(8, 12, 2),
+        patch_size=4,
+        hidden_dim=16,
+        num_layers=2,
+        num_heads=2,
+        mlp_dim=24,
+        gated_mlp=True,
+        activation="gelu",
+        qkv_bias=False,
+        qk_norm=True,
+        qk_norm_scale=True,
+        qk_norm_bias=True,
+        layer_scale=None,
+        drop_path_rate=0.1,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.1,
+        use_causal_mask=False,
+        use_mask_token=True,
+        rope_theta=50.0,
+        rope_rescale=None,
+        rope_shift=0.1,
+        rope_jitter=1.5,
+        layer_norm_epsilon=1e-6,
+        remat=True,
     )
     images = tiny.images(2, (8, 12, 2))
     models = {
@@ -495,7 +526,11 @@ def test_every_preset_runs_at_reduced_depth(preset):
 def test_clone_keeps_weights_and_is_independent():
     backbone = tiny.pretrainer(use_mask_token=True).backbone
     clone = nepa_keras.clone_backbone(
-        backbone, use_causal_mask=False, drop_path_rate=0.2, qk_norm_scale=True, use_mask_token=False
+        backbone,
+        use_causal_mask=False,
+        drop_path_rate=0.2,
+        qk_norm_scale=True,
+        use_mask_token=False,
     )
     images = tiny.images(2)
     expected = ops.convert_to_numpy(backbone(images, causal=False)["sequence_output"])
@@ -535,7 +570,11 @@ def test_classifier_with_sample_weights_and_a_frozen_backbone():
     trained = []
     for x, y, w in (
         (images, labels, np.array([1.0] * 4 + [0.0] * 4, "float32")),
-        (np.concatenate([images[:4], -images[4:]]), labels, np.array([1.0] * 4 + [0.0] * 4, "float32")),
+        (
+            np.concatenate([images[:4], -images[4:]]),
+            labels,
+            np.array([1.0] * 4 + [0.0] * 4, "float32"),
+        ),
     ):
         model = nepa_keras.NepaImageClassifier(tiny.pretrainer().backbone, num_classes=3)
         model.backbone.trainable = False

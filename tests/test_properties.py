@@ -61,7 +61,9 @@ def test_bidirectional_outputs_see_the_future():
     assert np.all(np.abs(by_call[0] - by_call[1]).max(axis=(0, 2)) > 1e-3)
     other = nepa_keras.clone_backbone(model.backbone, use_causal_mask=False)
     assert_close(outputs(other, images), by_call[0], "same_numbers")
-    assert_close(outputs(other, images, causal=True), outputs(model.backbone, images), "same_numbers")
+    assert_close(
+        outputs(other, images, causal=True), outputs(model.backbone, images), "same_numbers"
+    )
     for causal in (False, True):
         classifier = nepa_keras.NepaImageClassifier(model.backbone, 3, use_causal_mask=causal)
         pooled = outputs(model.backbone, images, causal=causal)[:, 1:].mean(axis=1)
@@ -165,6 +167,7 @@ def test_targets_get_no_gradient():
     paths = [v.path for v in model.trainable_variables]
     kernel = paths.index(model.backbone.patch_embedding.kernel.path)
     for stop in (True, False):
+
         def loss(stop=stop):
             targets = model.backbone.embed(images)[:, 1:]
             return nepa_keras.nepa_loss(predictions, targets, stop_gradient=stop)

@@ -45,7 +45,9 @@ TOLERANCES = {
         1e-4, False, "fifty steps: five times the limit of the ten-step trajectory loss"
     ),
     # within one backend: the same mathematics in another order of summation
-    "same_numbers": Tolerance(1e-5, False, "remat, compilation and accumulation reorder float32 sums"),
+    "same_numbers": Tolerance(
+        1e-5, False, "remat, compilation and accumulation reorder float32 sums"
+    ),
     "same_gradient": Tolerance(5e-5, True, "as gradient"),
 }
 

@@ -87,7 +87,12 @@ def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def random_resized_crops(
-    images: np.ndarray, image_size: int | tuple[int, int], *, seed: int, epoch: int, indices: np.ndarray
+    images: np.ndarray,
+    image_size: int | tuple[int, int],
+    *,
+    seed: int,
+    epoch: int,
+    indices: np.ndarray,
 ) -> np.ndarray:
     """A random crop of every image, resized, flipped half of the time; floats in [-1, 1].
 

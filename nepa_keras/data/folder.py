@@ -16,7 +16,9 @@ def image_files(path: str | Path) -> list[str]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}; pass an existing one as folder:PATH.")
-    files = sorted(str(f) for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    files = sorted(
+        str(f) for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()
+    )
     if not files:
         raise ValueError(f"The folder {folder} holds no file ending in {', '.join(SUFFIXES)}.")
     return files
@@ -60,7 +62,9 @@ def image_folder(
 
     def decode(file):
         try:
-            return tf.io.decode_image(tf.io.read_file(file), channels, expand_animations=False).numpy()
+            return tf.io.decode_image(
+                tf.io.read_file(file), channels, expand_animations=False
+            ).numpy()
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
             raise ValueError(
                 f"{file.numpy().decode()} is not a readable image; remove or replace it."

@@ -114,9 +114,7 @@ class FewLabelTrial:
             labels=self.labels[chosen],
             augment=self.augment,
         )
-        self.classifier.fit(
-            batches.endless(), steps_per_epoch=self.steps, shuffle=False, verbose=0
-        )
+        self.classifier.fit(batches.endless(), steps_per_epoch=self.steps, shuffle=False, verbose=0)
         logits = predict_padded(
             self.classifier, self.test_images, self.classifier.backbone.image_shape[:2], 256
         )  # (N, K)

@@ -46,7 +46,9 @@ class PatchEmbedding(keras.layers.Layer):
 
     def _vector(self, name):
         return self.add_weight(
-            shape=(1, 1, self.hidden_dim), initializer=NormalInitializer(), name=name,
+            shape=(1, 1, self.hidden_dim),
+            initializer=NormalInitializer(),
+            name=name,
             autocast=False,
         )
 

@@ -77,7 +77,9 @@ class RotaryEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         for name, factor in (("rescale", rescale), ("jitter", jitter)):
             if factor is not None and factor < 1.0:
-                raise ValueError(f"RoPE {name} is the largest factor and must be >= 1, got {factor}.")
+                raise ValueError(
+                    f"RoPE {name} is the largest factor and must be >= 1, got {factor}."
+                )
         frequencies(head_dim, theta)
         self.head_dim = head_dim
         self.theta = theta

@@ -50,7 +50,9 @@ class AdamW(keras.optimizers.Optimizer):
         if accumulation_steps < 1:
             raise ValueError(f"accumulation_steps must be at least 1, got {accumulation_steps}.")
         if clip_norm is not None and clip_norm <= 0.0:
-            raise ValueError(f"clip_norm must be above 0, or None for no clipping; got {clip_norm}.")
+            raise ValueError(
+                f"clip_norm must be above 0, or None for no clipping; got {clip_norm}."
+            )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)

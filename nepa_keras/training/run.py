@@ -1,8 +1,8 @@
 """A training run of so many steps that leaves its record in a folder.
 
-    RUN_DIR/log.csv            one row per part of the run
-    RUN_DIR/events.out.*       the same for TensorBoard
-    RUN_DIR/checkpoint.keras   model, optimizer and averages
+RUN_DIR/log.csv            one row per part of the run
+RUN_DIR/events.out.*       the same for TensorBoard
+RUN_DIR/checkpoint.keras   model, optimizer and averages
 """
 
 import math

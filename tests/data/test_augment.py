@@ -77,9 +77,7 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone():
         assert all(np.any(a != b) for a, b in zip(whole, other, strict=True))
 
 
-@pytest.mark.parametrize(
-    "wrong", [np.zeros((2, 8, 8, 1), "float32"), np.zeros((8, 8, 1), "uint8")]
-)
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8, 1), "float32"), np.zeros((8, 8, 1), "uint8")])
 def test_normalize_names_what_it_takes(wrong):
     with pytest.raises(ValueError, match="takes uint8 images"):
         data.normalize(wrong)

@@ -23,7 +23,9 @@ class RotarySum(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.rotary = layers.RotaryEmbedding(8, shift=0.1, jitter=1.2, seed=1, dtype=self.dtype_policy)
+        self.rotary = layers.RotaryEmbedding(
+            8, shift=0.1, jitter=1.2, seed=1, dtype=self.dtype_policy
+        )
         self.built = True
 
     def call(self, x, training=False):
@@ -61,26 +63,45 @@ CASES = {
     "LayerScale": Case(layers.LayerScale, {"initial_value": 0.1}, TOKENS, TOKENS),
     "DropPath": Case(layers.DropPath, {"rate": 0.3, "seed": 1}, TOKENS, TOKENS),
     "PatchEmbedding": Case(
-        layers.PatchEmbedding, {"hidden_dim": 8, "patch_size": 4}, (8, 12, 2), (7, 8),
+        layers.PatchEmbedding,
+        {"hidden_dim": 8, "patch_size": 4},
+        (8, 12, 2),
+        (7, 8),
         mixed_dtype="float32",
     ),
     "RotaryEmbedding": Case(RotarySum, {}, TOKENS, TOKENS),
     "SelfAttention": Case(layers.SelfAttention, {"num_heads": 2}, TOKENS, TOKENS),
     "SelfAttention causal": Case(
-        layers.SelfAttention, {**HEADS, "qkv_bias": False, "dropout": 0.1}, TOKENS, TOKENS,
+        layers.SelfAttention,
+        {**HEADS, "qkv_bias": False, "dropout": 0.1},
+        TOKENS,
+        TOKENS,
         call={"causal": True},
     ),
     "TransformerBlock": Case(
-        layers.TransformerBlock, {"num_heads": 2, "mlp_dim": 12}, TOKENS, TOKENS,
+        layers.TransformerBlock,
+        {"num_heads": 2, "mlp_dim": 12},
+        TOKENS,
+        TOKENS,
         mixed_dtype="float32",
     ),
     "TransformerBlock full": Case(
         layers.TransformerBlock,
         {
-            **HEADS, "mlp_dim": 12, "gated_mlp": True, "activation": "gelu", "layer_scale": None,
-            "drop_path": 0.2, "dropout": 0.1, "attention_dropout": 0.1, "epsilon": 1e-6,
+            **HEADS,
+            "mlp_dim": 12,
+            "gated_mlp": True,
+            "activation": "gelu",
+            "layer_scale": None,
+            "drop_path": 0.2,
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "epsilon": 1e-6,
         },
-        TOKENS, TOKENS, call={"causal": True}, mixed_dtype="float32",
+        TOKENS,
+        TOKENS,
+        call={"causal": True},
+        mixed_dtype="float32",
     ),
 }
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -121,7 +142,14 @@ def test_config_round_trip(case):
 
 
 def test_rotary_config_round_trip():
-    arguments = {"head_dim": 8, "theta": 50.0, "rescale": 3.0, "shift": 0.1, "jitter": 1.5, "seed": 4}
+    arguments = {
+        "head_dim": 8,
+        "theta": 50.0,
+        "rescale": 3.0,
+        "shift": 0.1,
+        "jitter": 1.5,
+        "seed": 4,
+    }
     layer = layers.RotaryEmbedding(**arguments)
     config = json.loads(json.dumps(layer.get_config()))
     assert {name: config[name] for name in arguments} == arguments

@@ -1,6 +1,6 @@
 """Run by test_backends_agree.py, once per backend: the same weights and inputs in, numbers out.
 
-    KERAS_BACKEND=jax python tests/parity/backend_trace.py jax.npz
+KERAS_BACKEND=jax python tests/parity/backend_trace.py jax.npz
 """
 
 import sys
@@ -8,7 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import conftest  # noqa: F401, E402  threads, import order and path as in the tests
-
 import golden_files  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -17,7 +17,7 @@ from tolerances import assert_close
 BACKENDS = ("jax", "tensorflow", "torch")
 PAIRS = list(combinations(BACKENDS, 2))
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")

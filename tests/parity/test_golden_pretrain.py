@@ -49,7 +49,10 @@ def test_call_takes_the_fast_path_to_the_same_states(folder):
     io = golden_files.tensors(f"{folder}/io.safetensors")
     images = golden_files.images(folder)
     for training_free in (model.backbone(images), model.backbone.predict(images, verbose=0)):
-        for key, name in (("embeddings", "input_embedding"), ("sequence_output", "last_hidden_state")):
+        for key, name in (
+            ("embeddings", "input_embedding"),
+            ("sequence_output", "last_hidden_state"),
+        ):
             value = keras.ops.convert_to_numpy(training_free[key])
             assert_close(value, io[name], "states", name)
 

@@ -60,7 +60,9 @@ def test_distribution_of_the_rescale_factor():
     plain = keras.ops.convert_to_numpy(layer.coordinates(2, 3))
     factors = []
     for _ in range(400):
-        ratio = keras.ops.convert_to_numpy(layer.coordinates(2, 3, training=True))[:, 0] / plain[:, 0]
+        ratio = (
+            keras.ops.convert_to_numpy(layer.coordinates(2, 3, training=True))[:, 0] / plain[:, 0]
+        )
         assert np.ptp(ratio) < 1e-6
         factors.append(ratio[0])
     moved = keras.ops.convert_to_numpy(layer.coordinates(2, 3, training=True))

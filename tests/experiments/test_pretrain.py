@@ -1,0 +1,113 @@
+"""experiments/pretrain.py as a person starts it: a process, real images, wrong flags."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import nepa_keras
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["--data=digits", "--batch_size=32", "--num_labels=20", "--finetune_steps=2"]
+
+
+def start(*flags: str, cwd: Path = ROOT) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "pretrain.py"), *map(str, flags)],
+        env=environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def pretrain(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    process = start(*flags, cwd=cwd)
+    out, err = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_a_short_run_on_digits_and_its_repetition(tmp_path):
+    """All that a run leaves can be opened, and its flags give the same weights again."""
+    folder = tmp_path / "run"
+    result = pretrain(*SHORT, "--steps=6", f"--run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    for words in ("1,408 images a pass", "150,848 parameters", "matrices", "effective batch 32"):
+        assert words in result.stdout
+    table = result.stdout[result.stdout.index("what was it worth") :]
+    assert all(words in table for words in ("20 labels, 2 steps, 3 seeds", "k-NN", "linear probe"))
+
+    for picture in ("curves.png", "similarity.png"):
+        assert min(Image.open(folder / picture).size) > 200
+    model = keras.saving.load_model(folder / "checkpoint.keras")
+    assert int(model.optimizer.iterations) == 6
+    from safetensors.numpy import load_file
+
+    averages = load_file(folder / "ema.safetensors")
+    nepa_keras.interop.load_official_tensors(model, averages)
+    assert np.isfinite(model.evaluate(np.zeros((2, 8, 8, 1), "float32"), verbose=0)["loss"])
+
+    again = pretrain(
+        f"--flagfile={folder / 'flags.txt'}", "--noevaluate", f"--run_dir={tmp_path / 'again'}"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "what was it worth" not in again.stdout
+    repeated = load_file(tmp_path / "again" / "ema.safetensors")
+    for name, value in averages.items():
+        np.testing.assert_allclose(repeated[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.once
+def test_a_run_that_was_killed_keeps_its_log_and_is_not_overwritten(tmp_path):
+    process = start(*SHORT, "--steps=100000", "--noevaluate", f"--run_dir={tmp_path}")
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "log.csv").exists() or not (tmp_path / "log.csv").read_text():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,gradient_norm")
+    refused = pretrain(*SHORT, "--steps=6", f"--run_dir={tmp_path}")
+    assert refused.returncode == 1 and "holds a run already" in refused.stderr
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--data=cifar"], "no in-memory data set 'cifar'"),
+        (["--data=folder:/missing", "--preset=nepa_micro_patch4_28"], "no folder /missing"),
+        (["--data=folder:/missing"], "needs --preset"),
+        (["--data=folder:/missing", "--evaluate"], "add --noevaluate"),
+        (["--data=digits", "--preset=nepa_huge"], "no preset 'nepa_huge'"),
+        (["--data=digits", "--image_size=9"], "9x9.*2x2.*multiple"),
+        (["--data=digits", "--batch_size=5000"], "batch of 5000.*1437 images"),
+        (["--data=digits", "--steps=5", "--epochs=1"], "give one of them"),
+        (["--data=digits", "--ema_decay=1"], "ema_decay"),
+        (["--data=digits", "--dtype=float7"], "float7"),
+        (["--data=digits", "--num_labels=5"], "num_labels=5"),
+        (["--data=fashion_mnist", "--data_dir=/missing"], "no file /missing"),
+        (["digits"], "this does not: digits"),
+        (["--steps=0"], "steps"),
+        (["--stpes=5"], "stpes"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_wrong_flag_gives_one_sentence(flags, words, tmp_path):
+    result = pretrain(*flags, cwd=tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr, result.stderr
+    assert re.search(words, result.stderr + result.stdout), result.stderr
+    assert not list(tmp_path.rglob("flags.txt")), "a run that cannot start leaves nothing"

@@ -1,0 +1,102 @@
+"""A run of fixed length and what it leaves in its folder."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+import nepa_keras
+from nepa_keras.training import adamw, callbacks, fit_steps
+
+
+def batches(size: int = 4):
+    while True:
+        yield (tiny.images(size),)
+
+
+def rows_of(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def model():
+    made = tiny.pretrainer()
+    tiny.compile_model(made, adamw(1e-2, ema_decay=0.9))
+    return made
+
+
+@pytest.mark.parametrize("steps", [3, 45])
+def test_exactly_so_many_steps_are_trained_and_recorded(model, tmp_path, steps, capsys):
+    fit_steps(model, batches(), steps, 4, tmp_path)
+    assert int(model.optimizer.iterations) == steps
+    rows = rows_of(tmp_path / "log.csv")
+    assert [float(row["step"]) for row in rows] == [
+        *range(-(-steps // 20), steps, -(-steps // 20)),
+        steps,
+    ]
+    assert all(float(row["images_per_second"]) > 0 for row in rows[1:])
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert f"{steps}/{steps}" in capsys.readouterr().out
+
+    saved = keras.saving.load_model(tmp_path / "checkpoint.keras")
+    assert int(saved.optimizer.iterations) == steps
+    for a, b in zip(tiny.weights(saved), tiny.weights(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not list(tmp_path.glob("unfinished*"))
+
+
+def test_events_can_be_read_back(model, tmp_path):
+    """By TensorBoard's own reader where it is installed; the length of the file otherwise."""
+    fit_steps(model, batches(), 3, 4, tmp_path)
+    (path,) = tmp_path.glob("events.out.*")
+    content = path.read_bytes()
+    for name in (b"loss", b"gradient_norm", b"images_per_second", b"target_spread"):
+        assert content.count(name) >= 3, name
+
+
+def test_a_model_is_saved_now_and_then(model, tmp_path):
+    throughput = callbacks.Throughput(4)
+    path = tmp_path / "model.keras"
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(path.exists())
+
+    saving = callbacks.SaveModel(path, 3, throughput)
+    model.fit(
+        batches(),
+        steps_per_epoch=7,
+        verbose=0,
+        callbacks=[throughput, saving, Watch()],
+        shuffle=False,
+    )
+    assert seen == [False, False, True, True, True, True, True]
+    assert saving.saved_at == 7
+
+
+def test_throughput_counts_images_and_not_the_first_batch(model):
+    throughput = callbacks.Throughput(4)
+    assert np.isnan(throughput.images_per_second)
+    history = model.fit(
+        batches(), steps_per_epoch=5, epochs=2, verbose=0, callbacks=[throughput], shuffle=False
+    )
+    assert throughput.step == 10
+    assert history.history["step"] == [5, 10]
+    # The first batch traces or compiles; were it counted, the first epoch would be slowest by far.
+    first, second = history.history["images_per_second"]
+    assert first > 0 and second > 0
+
+
+def test_a_run_that_only_meets_non_finite_batches_stops(model, tmp_path):
+    model.max_skipped_in_a_row = 2
+
+    def bad():
+        while True:
+            yield (np.full((4, 8, 8, 1), np.nan, "float32"),)
+
+    with pytest.raises(nepa_keras.NonFiniteError, match="in a row"):
+        fit_steps(model, bad(), 100, 4, tmp_path)
