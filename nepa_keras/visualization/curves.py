@@ -77,12 +77,16 @@ def _clean(axes) -> None:
 
 
 def _read(csv_path: str | Path) -> dict[str, np.ndarray]:
-    """The numeric columns as float64; cells that are no number ("NA" of CSVLogger) become NaN."""
+    """The columns as float64; a cell that is no number becomes NaN.
+
+    A column of "NA" alone is one that CSVLogger keeps for a validation that never came.
+    """
     with open(csv_path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{csv_path} has no rows; train at least one epoch first.")
-    return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
+    held = [name for name in rows[0] if any(row[name] != "NA" for row in rows)]
+    return {name: np.array([_number(row[name]) for row in rows]) for name in held}
 
 
 def _number(cell: str | None) -> float:
