@@ -171,14 +171,14 @@ class AdamW(keras.optimizers.Optimizer):
             self.sums[i].assign(self.sums[i] + ops.cast(gradient, "float32") * share)
         self.micro_step.assign_add(1)
         # A copy: torch's fused step scales its gradients in place.
-        complete = ops.equal(self.micro_step, self.accumulation_steps)
+        complete = ops.equal(ops.convert_to_tensor(self.micro_step), self.accumulation_steps)
         return {i: ops.copy(self.sums[i]) for i in gradients}, complete
 
     def _end_accumulation(self, gradients, ended):
         for i in gradients:
             total = ops.convert_to_tensor(self.sums[i])
             self.sums[i].assign(ops.where(ended, ops.zeros_like(total), total))
-        self.micro_step.assign(ops.where(ended, 0, self.micro_step))
+        self.micro_step.assign(ops.where(ended, 0, ops.convert_to_tensor(self.micro_step)))
 
     def _adapt_loss_scale(self, ok, complete):
         if self.loss_scale is None:
