@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from absl import flags
@@ -19,6 +20,17 @@ def one_sentence():
         yield
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+
+def require_experiments_extra() -> None:
+    """Fails at the start, not after hours, where a package of the scripts is missing.
+
+    Raises:
+        ImportError: it names the package and the extra.
+    """
+    for package in ("matplotlib", "sklearn", "tensorboardX"):
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")
 
 
 def write_flags(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
-from command_line import new_run_dir, one_sentence, write_flags
+from command_line import new_run_dir, one_sentence, require_experiments_extra, write_flags
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
@@ -167,7 +167,11 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
     with one_sentence():
+        require_experiments_extra()
         source = load_data()
+        evaluates = not isinstance(source, Path) and FLAGS.evaluate is not False
+        if evaluates:  # a wrong number is noticed now, not after the training
+            evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
         shape = model.backbone.image_shape
@@ -184,9 +188,8 @@ def main(argv):
     )
     with one_sentence():
         compile_model(model, updates)
-    write_flags(run_dir / "flags.txt")
+        write_flags(run_dir / "flags.txt")
 
-    evaluates = not isinstance(source, Path) and FLAGS.evaluate is not False
     before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
     steps = updates * FLAGS.accumulation_steps
     training.fit_steps(model, batches, steps, FLAGS.batch_size, run_dir)
