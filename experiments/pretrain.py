@@ -197,8 +197,9 @@ def main(argv):
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     with training.ema_weights(model):
         interop.save_official_tensors(model, run_dir / "ema.safetensors")
-        examples = next(iter(batches))[:4]
-        if not isinstance(source, Path):
+        if isinstance(source, Path):
+            examples = next(iter(batches))[:4]
+        else:
             examples = data.normalize(source.test_images[:4], shape[:2])
         visualization.plot_similarity(model, examples, run_dir / "similarity.png")
         if evaluates:
