@@ -18,7 +18,7 @@ import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
 
 FLAGS = flags.FLAGS
-PRESETS = {"embedded": "nepa_micro_patch4_28", "fashion_mnist": "nepa_micro_patch4_28"}
+PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
 
 flags.DEFINE_string("data", "embedded", "embedded, digits, fashion_mnist, or folder:PATH.")
@@ -32,7 +32,7 @@ flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
 flags.DEFINE_integer("steps", None, "Updates; default 800.", lower_bound=1)
 flags.DEFINE_float("epochs", None, "Passes over the data, in place of --steps.", lower_bound=0)
-flags.DEFINE_float("base_learning_rate", 2e-3, "For 256 images; scaled by the effective batch.")
+flags.DEFINE_float("base_learning_rate", 8e-3, "For 256 images; scaled by the effective batch.")
 flags.DEFINE_float("warmup_ratio", 0.1, "Share of the updates.", lower_bound=0, upper_bound=1)
 flags.DEFINE_float("weight_decay", 0.05, "On matrices, patch kernel and CLS.", lower_bound=0)
 flags.DEFINE_float("beta_2", 0.95, "Of AdamW.", lower_bound=0)
@@ -50,9 +50,9 @@ flags.DEFINE_float("masking_ratio", 0.0, "Share of input patches hidden in train
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
-flags.DEFINE_integer("num_labels", 500, "Labels to fine-tune on.", lower_bound=1)
-flags.DEFINE_integer("finetune_steps", 200, "Steps of each fine-tuning.", lower_bound=1)
-flags.DEFINE_float("finetune_learning_rate", 1e-3, "Peak, not scaled.")
+flags.DEFINE_integer("num_labels", 100, "Labels to fine-tune on.", lower_bound=1)
+flags.DEFINE_integer("finetune_steps", 100, "Steps of each fine-tuning.", lower_bound=1)
+flags.DEFINE_float("finetune_learning_rate", 2e-3, "Peak, not scaled.")
 
 
 def load_data():
@@ -150,8 +150,9 @@ def what_was_it_worth(model, source, before: dict[str, float]) -> str:
         source,
         num_labels=FLAGS.num_labels,
         steps=FLAGS.finetune_steps,
-        batch_size=min(100, FLAGS.num_labels),
+        batch_size=min(50, FLAGS.num_labels),
         learning_rate=FLAGS.finetune_learning_rate,
+        augment=False,
     )
     return evaluation.worth_table(
         few_label,
