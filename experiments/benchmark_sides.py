@@ -21,6 +21,8 @@ class KerasSide:
     """The library on the active Keras backend."""
 
     def __init__(self, options):
+        import random
+
         import keras
 
         import nepa_keras
@@ -31,7 +33,7 @@ class KerasSide:
         started = time.perf_counter()
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
-        keras.utils.set_random_seed(1337)
+        random.seed(1337)  # of the weights; Keras' own function would load TensorFlow if it is there
         backbone = nepa_keras.NepaBackbone.from_preset(options["preset"], load_weights=False)
         self.model = nepa_keras.NepaPretrainer(backbone)
         rate = scaled_learning_rate(3e-4, options["batch_size"])

@@ -131,6 +131,9 @@ class GuardedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def make_train_function(self, force=False):
+        return backends.make_train_function(self, super().make_train_function, force)
+
     def train_step(self, *args):
         return backends.train_step(self, *args)
 

@@ -10,7 +10,8 @@ from keras import ops
 from tolerances import assert_close
 
 import nepa_keras
-from nepa_keras.layers.rotary import patch_coordinates, rope_tables, rotate
+from nepa_keras.backends import rotate
+from nepa_keras.layers.rotary import patch_coordinates, rope_tables
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 

@@ -3,12 +3,15 @@
 What `keras.ops` cannot express, or expresses slowly, is one function here; the active Keras backend
 decides at import which module provides it. Everything else in the library is written once.
 
-    linear(x, kernel, bias)             (N, D) @ (D, E) + (E,)
+    linear(x, kernel, bias)             (..., D) @ (D, E) + (E,)
     layer_norm(x, gamma, beta, epsilon) over the last axis
+    rotate(x, cos, sin)                 rotary positions
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
     barrier(x)                          identity that keeps a compiler from fusing across it
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
+    global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables
+    make_train_function(model, ...)     what `fit` calls for each batch; compiles the step
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
     DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
 """
@@ -29,10 +32,13 @@ else:
 
 linear = _backend.linear
 layer_norm = _backend.layer_norm
+rotate = _backend.rotate
 attention = _backend.attention
 barrier = _backend.barrier
 remat = _backend.remat
+global_norm = _backend.global_norm
 adamw_update = _backend.adamw_update
+make_train_function = _backend.make_train_function
 train_step = _backend.train_step
 DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
 
@@ -41,8 +47,11 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "global_norm",
     "layer_norm",
     "linear",
+    "make_train_function",
     "remat",
+    "rotate",
     "train_step",
 ]

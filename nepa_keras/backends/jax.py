@@ -1,30 +1,91 @@
 """JAX: everything in one jitted function of the state, XLA fused but for the residual stream."""
 
+import ctypes
+import os
+
 import jax
 import jax.numpy as jnp
 import keras
 
-from nepa_keras.backends.portable import adamw_update, attention, layer_norm, linear
+from nepa_keras.backends.portable import (
+    adamw_update,
+    attention,
+    global_norm,
+    layer_norm,
+    linear,
+    rotate,
+)
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
     "adamw_update",
     "attention",
     "barrier",
+    "global_norm",
     "layer_norm",
     "linear",
+    "make_train_function",
     "remat",
+    "rotate",
     "train_step",
 ]
 
 DEFAULT_JIT_COMPILE = True
 
 
+# The switch of everything that only XLA on CPU needs.
+_TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
+
+
+def _keep_freed_memory():
+    """Tells glibc not to give memory back to the system; only before JAX starts its threads.
+
+    XLA allocates the temporary memory of a step anew each time. Giving it back costs a page fault
+    for each 4 KiB of it in the next step, together a sixth of the time of a tiny one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
+    mallopt(arena_max, 1)  # the others cannot hold blocks of this size
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**26)
+
+
+if _TUNE_CPU:
+    _keep_freed_memory()
+
+
+def _tuned_for_cpu() -> bool:
+    return _TUNE_CPU and jax.default_backend() == "cpu"
+
+
 def barrier(x):
     """Stops XLA:CPU from recomputing the chain of residual gradients inside every layer."""
-    if jax.default_backend() != "cpu":
-        return x
-    return jax.lax.optimization_barrier(x)
+    return jax.lax.optimization_barrier(x) if _tuned_for_cpu() else x
+
+
+def make_train_function(model, keras_make_train_function, force=False):
+    """Keras' own; on CPU with a compiler that keeps `barrier`.
+
+    Otherwise a pass removes the barriers before fusion, and the cost of a step grows with the square
+    of the depth.
+    """
+    if model.run_eagerly or not model.jit_compile or not _tuned_for_cpu():
+        return keras_make_train_function(force)
+    if model.train_function is not None and not force:
+        return
+    shardings = None
+    if keras.distribution.distribution() is not None:
+        shardings = (None, model._get_state_sharding_spec())
+    step = jax.jit(
+        model.train_step,
+        donate_argnums=0,
+        out_shardings=shardings,
+        compiler_options={"xla_disable_hlo_passes": "cse_barrier_expander"},
+    )
+    model.train_function = model._make_function(step)
 
 
 def remat(layer, x, **kwargs):
@@ -86,7 +147,7 @@ def _apply(optimizer, gradients, trainable, optimizer_values, loss):
         new_trainable = [scope.get_current_value(v) for v in variables]
         new_values = [scope.get_current_value(v) for v in optimizer.variables]
         return norm, ok, new_trainable, new_values
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
+    norm = global_norm(gradients)
     ok = jnp.isfinite(norm) & jnp.isfinite(loss)
     new_state = optimizer.stateless_apply(optimizer_values, gradients, trainable)
     new_trainable, new_values = jax.tree.map(

@@ -5,9 +5,10 @@ from keras import ops
 
 
 def linear(x, kernel, bias=None):
-    """`x @ kernel + bias` for x (N, D): 2-D, because batched matmuls are slower on CPU."""
-    y = ops.matmul(x, kernel)
-    return y if bias is None else y + bias
+    """`x @ kernel + bias` over the last axis of x, as one 2-D product: batched ones are slower on CPU."""
+    y = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
+    y = y if bias is None else y + bias
+    return ops.reshape(y, (*ops.shape(x)[:-1], kernel.shape[-1]))
 
 
 def layer_norm(x, gamma, beta, epsilon):
@@ -22,6 +23,22 @@ def layer_norm(x, gamma, beta, epsilon):
     if gamma is not None:
         y = y * gamma
     return y if beta is None else y + beta
+
+
+def rotate(x, cos, sin):
+    """x * cos + rotate_half(x) * sin, rotate_half([a, b]) = [-b, a]; x (..., T, K).
+
+    Both halves of the tables are equal, as those of `layers.rotary.rope_tables` are.
+    """
+    half = x.shape[-1] // 2
+    rotated = ops.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    return x * cos + rotated * sin
+
+
+def global_norm(gradients):
+    """L2 norm over all tensors of a list, float32."""
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
+    return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
 def attention_probabilities(q, k, scale, causal):

@@ -3,16 +3,27 @@
 import keras
 import tensorflow as tf
 
-from nepa_keras.backends.portable import adamw_update, attention, layer_norm, linear, remat
+from nepa_keras.backends.portable import (
+    adamw_update,
+    attention,
+    global_norm,
+    layer_norm,
+    linear,
+    remat,
+    rotate,
+)
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
     "adamw_update",
     "attention",
     "barrier",
+    "global_norm",
     "layer_norm",
     "linear",
+    "make_train_function",
     "remat",
+    "rotate",
     "train_step",
 ]
 
@@ -21,6 +32,10 @@ DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
 
 def barrier(x):
     return x
+
+
+def make_train_function(model, keras_make_train_function, force=False):
+    return keras_make_train_function(force)
 
 
 def train_step(model, data):
@@ -42,7 +57,7 @@ def train_step(model, data):
 def _apply(optimizer, gradients, variables, loss):
     if hasattr(optimizer, "apply_guarded"):
         return optimizer.apply_guarded(gradients, variables, loss)
-    norm = tf.linalg.global_norm([g for g in gradients if g is not None])
+    norm = global_norm([g for g in gradients if g is not None])
     ok = tf.math.is_finite(norm) & tf.math.is_finite(loss)
     if not optimizer.built:
         optimizer.build(variables)

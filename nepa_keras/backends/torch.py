@@ -12,9 +12,12 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "global_norm",
     "layer_norm",
     "linear",
+    "make_train_function",
     "remat",
+    "rotate",
     "train_step",
 ]
 
@@ -38,6 +41,42 @@ def barrier(x):
     return x
 
 
+def make_train_function(model, keras_make_train_function, force=False):
+    return keras_make_train_function(force)
+
+
+def rotate(x, cos, sin):
+    """As `portable.rotate`; x (B, H, T, K)."""
+    return _Rotate.apply(x, cos, sin)
+
+
+class _Rotate(torch.autograd.Function):
+    """Two passes over x each way, where slices and a concatenation take five."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        cos, sin = ctx.saved_tensors
+        return _turned(gradient, cos, -sin), None, None  # the inverse of a rotation
+
+
+def _turned(x, cos, sin):
+    half = x.shape[-1] // 2
+    y = x * cos
+    y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1.0)
+    y[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return y
+
+
+def global_norm(gradients):
+    """L2 norm over all tensors of a list; one pass, without a tensor of squares."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
 @torch.compiler.disable  # fused kernels that change their arguments, which a compiler cannot follow
 @torch.no_grad()
 def adamw_update(
@@ -59,12 +98,10 @@ def adamw_update(
 ):
     """As `portable.adamw_update`, by torch's fused kernel, which skips itself where not `ok`."""
     weights = [v.value for v in variables]
-    gradients = list(gradients)
     step, gradient_scale = ops.convert_to_tensor(step), ops.convert_to_tensor(gradient_scale)
-    torch._foreach_mul_(gradients, gradient_scale)
     torch._fused_adamw_(
         weights,
-        gradients,
+        list(gradients),
         [m.value for m in moments],
         [v.value for v in velocities],
         [],
@@ -76,6 +113,7 @@ def adamw_update(
         weight_decay=weight_decay,
         eps=epsilon,
         maximize=False,
+        grad_scale=1.0 / gradient_scale,  # the kernel divides by it
         found_inf=1.0 - ok.to(torch.float32),
     )
     if averages is not None:
@@ -113,8 +151,7 @@ def train_step(model, data):
 def _apply(optimizer, gradients, variables, loss):
     if hasattr(optimizer, "apply_guarded"):
         return optimizer.apply_guarded(gradients, variables, loss)
-    present = [g for g in gradients if g is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))
+    norm = global_norm([g for g in gradients if g is not None])
     ok = torch.isfinite(norm) & torch.isfinite(loss)
     if ok:
         optimizer.apply(gradients, variables)

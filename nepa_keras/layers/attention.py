@@ -10,14 +10,14 @@ from nepa_keras import backends
 from nepa_keras.backends.portable import attention_probabilities
 from nepa_keras.layers.linear import Linear
 from nepa_keras.layers.norm import LayerNorm
-from nepa_keras.layers.rotary import rotate
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class SelfAttention(keras.layers.Layer):
     """q, k, v = x W; LayerNorm(q), LayerNorm(k); RoPE; softmax(q k^T / sqrt(K)) v; W_o.
 
-    One matrix holds the three projections, as [q | k | v] columns.
+    One matrix holds the three projections, as [q | k | v] columns. The parts are run by their `call`:
+    see `TransformerBlock`.
 
     Args:
         num_heads: H; divides the width.
@@ -82,18 +82,17 @@ class SelfAttention(keras.layers.Layer):
     def _positioned(self, x, norm, rope):
         """Norm, then rotation, in float32, then the compute dtype; x (B, H, T, K)."""
         if norm is not None:
-            x = norm(x)
+            x = norm.call(x)
         if rope is not None:
-            x = rotate(ops.cast(x, "float32"), *rope)
+            x = backends.rotate(ops.cast(x, "float32"), *rope)
         return ops.cast(x, self.compute_dtype)
 
     def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
         length, width = x.shape[1], x.shape[2]
-        qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.num_heads, self.head_dim))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, H, T, K)
-        q = self._positioned(qkv[0], self.q_norm, rope)
-        k = self._positioned(qkv[1], self.k_norm, rope)
-        v = qkv[2]
+        qkv = ops.reshape(self.qkv.call(x), (-1, length, 3, self.num_heads, self.head_dim))
+        q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in ops.unstack(qkv, axis=2))
+        q = self._positioned(q, self.q_norm, rope)  # (B, H, T, K)
+        k = self._positioned(k, self.k_norm, rope)
         scale = self.head_dim**-0.5
         probabilities = None
         if return_probabilities or (self.drop is not None and training):
@@ -105,7 +104,7 @@ class SelfAttention(keras.layers.Layer):
         else:
             heads = backends.attention(q, k, v, scale=scale, causal=causal)
         heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, length, width))
-        y = self.output_dense(heads)
+        y = self.output_dense.call(heads)
         return (y, probabilities) if return_probabilities else y
 
     def compute_output_shape(self, input_shape):

@@ -16,6 +16,9 @@ class TransformerBlock(keras.layers.Layer):
     The residual stream stays in the variable dtype (float32 in mixed precision): a branch scaled
     by 1e-5 would be rounded away in bfloat16.
 
+    The parts, all built and each casting for itself, are run by their `call`: `Layer.__call__` costs
+    about 0.15 ms, which on an eager backend adds up to a twentieth of a step of the tiny model.
+
     Args:
         num_heads, qkv_bias, qk_norm, qk_norm_scale, qk_norm_bias, attention_dropout: see
             `SelfAttention`.
@@ -96,16 +99,16 @@ class TransformerBlock(keras.layers.Layer):
         if self.dropout is not None:
             branch = self.dropout(branch, training=training)
         if scale is not None:
-            branch = scale(branch)
+            branch = scale.call(branch)
         if drop is not None:
-            branch = drop(branch, training=training)
+            branch = drop.call(branch, training=training)
         return backends.barrier(x + keras.ops.cast(branch, x.dtype))
 
     def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
         """x (B, T, D) -> (B, T, D), and the attention probabilities if asked for."""
         probabilities = None
-        branch = self.attention(
-            self.attention_norm(x),
+        branch = self.attention.call(
+            self.attention_norm.call(x),
             rope=rope,
             causal=causal,
             return_probabilities=return_probabilities,
@@ -114,7 +117,7 @@ class TransformerBlock(keras.layers.Layer):
         if return_probabilities:
             branch, probabilities = branch
         x = self._join(x, branch, self.attention_scale, self.attention_drop, training)
-        branch = self.mlp(self.mlp_norm(x))
+        branch = self.mlp.call(self.mlp_norm.call(x))
         x = self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
         return (x, probabilities) if return_probabilities else x
 

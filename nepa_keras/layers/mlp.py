@@ -16,6 +16,8 @@ def _activation(name: str):
 class MLP(keras.layers.Layer):
     """act(x W_up) W_down, or gated: (act(x W_gate) * x W_up) W_down; (..., D) -> (..., D).
 
+    The parts are run by their `call`: see `TransformerBlock`.
+
     Args:
         mlp_dim: inner width.
         gated: whether there is a gate (with "silu": SwiGLU).
@@ -42,8 +44,8 @@ class MLP(keras.layers.Layer):
 
     def call(self, x):
         if self.gate is None:
-            return self.down(self._activate(self.up(x)))
-        return self.down(self._activate(self.gate(x)) * self.up(x))
+            return self.down.call(self._activate(self.up.call(x)))
+        return self.down.call(self._activate(self.gate.call(x)) * self.up.call(x))
 
     def compute_output_shape(self, input_shape):
         return input_shape

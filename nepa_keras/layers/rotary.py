@@ -41,13 +41,6 @@ def rope_tables(coordinates, head_dim: int, theta: float = 100.0):
     return ops.cos(angles), ops.sin(angles)
 
 
-def rotate(x, cos, sin):
-    """x * cos + rotate_half(x) * sin, rotate_half([a, b]) = [-b, a]; x (B, H, T, K)."""
-    half = x.shape[-1] // 2
-    rotated = ops.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    return x * cos + rotated * sin
-
-
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class RotaryEmbedding(keras.layers.Layer):
     """The cos/sin tables of a grid, with an unrotated first row for CLS: two (1 + T, K) float32.

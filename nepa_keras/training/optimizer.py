@@ -127,8 +127,7 @@ class AdamW(keras.optimizers.Optimizer):
         if self.sums is not None:
             gradients, complete = self._accumulate(gradients)
         scale = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale
-        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients.values()]
-        norm = ops.sqrt(ops.sum(ops.stack(squares))) * scale
+        norm = backends.global_norm(list(gradients.values())) * scale
         ok = ops.isfinite(norm) & ops.isfinite(loss)
         if self.clip_norm is not None:
             scale = scale * ops.minimum(1.0, self.clip_norm / (norm + 1e-6))
