@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+_CAUSAL_BLOCKS, _SMALLEST_BLOCK = 4, 16  # of queries
+
 
 def linear(x, kernel, bias=None):
     """`x @ kernel + bias` over the last axis of x, as one 2-D product: batched ones are slower on CPU."""
@@ -30,9 +32,8 @@ def rotate(x, cos, sin):
 
     Both halves of the tables are equal, as those of `layers.rotary.rope_tables` are.
     """
-    half = x.shape[-1] // 2
-    rotated = ops.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    return x * cos + rotated * sin
+    first, second = ops.split(x, 2, axis=-1)
+    return x * cos + ops.concatenate([-second, first], axis=-1) * sin
 
 
 def global_norm(gradients):
@@ -41,21 +42,36 @@ def global_norm(gradients):
     return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
-def attention_probabilities(q, k, scale, causal):
-    """softmax(q k^T * scale) in float32; q, k (B, H, T, K) -> (B, H, T, T)."""
+def attention_probabilities(q, k, scale, causal, first=0):
+    """softmax(q k^T * scale) in float32; q (B, H, Q, K), k (B, H, T, K) -> (B, H, Q, T).
+
+    `first` is the position of the first query.
+    """
     scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
     scores = ops.cast(scores, "float32") * scale
     if causal:
-        positions = ops.arange(q.shape[2])
-        visible = positions[:, None] >= positions[None, :]
+        queries, keys = first + ops.arange(q.shape[2]), ops.arange(k.shape[2])
+        visible = queries[:, None] >= keys[None, :]
         scores = ops.where(visible, scores, -1e30)
     return ops.softmax(scores, axis=-1)
 
 
 def attention(q, k, v, scale, causal):
-    """Attention by explicit scores; q, k, v (B, H, T, K) -> (B, H, T, K)."""
-    probabilities = attention_probabilities(q, k, scale, causal)
-    return ops.matmul(ops.cast(probabilities, v.dtype), v)
+    """Attention by explicit scores; q, k, v (B, H, T, K) -> (B, H, T, K).
+
+    If causal, block by block of queries, each against the keys it sees: with n blocks the scores are
+    (n + 1) / 2n of the full square.
+    """
+    length = q.shape[2]
+    blocks = min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK)) if causal else 1
+    ends = [length * (i + 1) // blocks for i in range(blocks)]
+    outputs = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        probabilities = attention_probabilities(
+            q[:, :, start:end], k[:, :, :end], scale, causal, first=start
+        )
+        outputs.append(ops.matmul(ops.cast(probabilities, v.dtype), v[:, :, :end]))
+    return ops.concatenate(outputs, axis=2) if blocks > 1 else outputs[0]
 
 
 def remat(layer, x, **kwargs):

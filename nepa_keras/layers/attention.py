@@ -90,7 +90,7 @@ class SelfAttention(keras.layers.Layer):
     def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
         length, width = x.shape[1], x.shape[2]
         qkv = ops.reshape(self.qkv.call(x), (-1, length, 3, self.num_heads, self.head_dim))
-        q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in ops.unstack(qkv, axis=2))
+        q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in ops.unstack(qkv, axis=2))
         q = self._positioned(q, self.q_norm, rope)  # (B, H, T, K)
         k = self._positioned(k, self.k_norm, rope)
         scale = self.head_dim**-0.5
