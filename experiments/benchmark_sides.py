@@ -33,9 +33,7 @@ class KerasSide:
         started = time.perf_counter()
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
-        random.seed(
-            1337
-        )  # of the weights; Keras' own function would load TensorFlow if it is there
+        random.seed(1337)  # of the weights; Keras' own function would load TensorFlow too
         backbone = nepa_keras.NepaBackbone.from_preset(options["preset"], load_weights=False)
         self.model = nepa_keras.NepaPretrainer(backbone)
         rate = scaled_learning_rate(3e-4, options["batch_size"])

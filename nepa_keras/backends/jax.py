@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,6 @@ __all__ = [
 
 DEFAULT_JIT_COMPILE = True
 
-
 # The switch of everything that only XLA on CPU needs.
 _TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
 
@@ -43,7 +43,7 @@ def _keep_freed_memory():
     XLA allocates the temporary memory of a step anew each time. Giving it back costs a page fault
     for each 4 KiB of it in the next step, together a sixth of the time of a tiny one.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:  # another C library
         return
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
