@@ -1,10 +1,12 @@
-"""Speed and memory of a pretraining step, alone or against plain PyTorch.
+"""Speed and memory of a pretraining step, or of features, alone or against plain PyTorch.
 
     KERAS_BACKEND=jax python experiments/benchmark.py --size=tiny --reference
     KERAS_BACKEND=torch python experiments/benchmark.py --size=base --dtype=bfloat16
+    KERAS_BACKEND=jax python experiments/benchmark.py --inference --reference
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
-then `fit`, here over batches held in memory. Every side lives in a process of its own and works only
+then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
+`evaluation.FeatureExtractor`. Every side lives in a process of its own and works only
 in its turn, as two frameworks at once would fight for the cores; turns alternate, so that slow and
 fast minutes of the machine meet both. One time is one turn divided by its steps.
 """
@@ -32,6 +34,7 @@ flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "of the computation, not the weights"
 )
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
+flags.DEFINE_bool("inference", False, "measure features of frozen images, not training steps")
 flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
 flags.DEFINE_string("json", None, "file to write all figures to")
 FLAGS = flags.FLAGS
@@ -101,6 +104,7 @@ def main(argv):
         "threads": FLAGS.threads,
         "dtype": FLAGS.dtype,
         "jit_compile": FLAGS.jit_compile,
+        "inference": FLAGS.inference,
     }
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(FLAGS.threads)
@@ -136,6 +140,7 @@ def main(argv):
     }
     peak_text = ", ".join(f"{p / 1e9:.0f} GFLOP/s {dtype}" for dtype, p in peaks.items())
     print(f"{options['preset']}, batch {options['batch_size']}, {FLAGS.dtype}, ", end="")
+    print("features, " if FLAGS.inference else "training steps, ", end="")
     print(f"{FLAGS.threads} threads, {FLAGS.repeats} turns of {FLAGS.steps} steps")
     print(f"{step_flops / 1e9:.1f} GFLOP per step; matmul peak {peak_text}")
     for figures in report["sides"]:

@@ -26,7 +26,7 @@ class KerasSide:
         import keras
 
         import nepa_keras
-        from nepa_keras.evaluation.flops import training_flops
+        from nepa_keras.evaluation import FeatureExtractor, forward_flops, training_flops
         from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
 
         self.keras = keras
@@ -40,6 +40,7 @@ class KerasSide:
         schedule = WarmupCosine(rate, TOTAL_STEPS, warmup_steps=WARMUP_STEPS)
         jit = {"auto": "auto", "true": True, "false": False}[options["jit_compile"]]
         self.model.compile(optimizer=adamw(schedule, ema_decay=0.9999), jit_compile=jit)
+        self.extractor = FeatureExtractor(backbone) if options["inference"] else None
         images = random_batches(backbone.image_shape, options["batch_size"])
 
         class Batches(keras.utils.PyDataset):
@@ -55,17 +56,21 @@ class KerasSide:
 
         self.batches = Batches
         backend = keras.backend.backend()
+        flops = forward_flops if options["inference"] else training_flops
         self.facts = {
             "name": f"nepa_keras, {backend}",
             "versions": {"keras": keras.__version__, backend: sys.modules[backend].__version__},
             "build_seconds": time.perf_counter() - started,
             "parameters": self.model.count_params(),
-            "step_flops": training_flops(backbone) * options["batch_size"],
+            "step_flops": flops(backbone) * options["batch_size"],
             "config": backbone.get_config(),
         }
 
     def run(self, steps):
-        self.model.fit(self.batches(steps), verbose=0)
+        if self.extractor is not None:
+            self.extractor.predict(self.batches(steps), verbose=0)
+        else:
+            self.model.fit(self.batches(steps), verbose=0)
 
     def matmul_flops_per_second(self, dtype):
         """Best of several square products; one product is one compiled kernel on each backend."""
@@ -106,6 +111,7 @@ class ReferenceSide:
         images = random_batches(config["image_shape"], options["batch_size"])
         self.images = [torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in images]
         self.device = device
+        self.inference = options["inference"]
         self.facts = {
             "name": "plain PyTorch",
             "versions": {"torch": torch.__version__},
@@ -115,8 +121,12 @@ class ReferenceSide:
 
     def run(self, steps):
         for index in range(steps):
-            loss, _ = self.trainer.step(self.images[index % len(self.images)].to(self.device))
-        loss.item()  # waits for the device
+            images = self.images[index % len(self.images)].to(self.device)
+            if self.inference:
+                result = self.trainer.features(images)
+            else:
+                result, _ = self.trainer.step(images)
+        result.sum().item()  # waits for the device
 
 
 def serve(side_class, options, pipe):

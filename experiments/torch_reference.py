@@ -178,3 +178,11 @@ class Trainer:
             else:
                 torch._foreach_lerp_(self.averages, self.parameters, 1.0 - self.ema_decay)
         return loss.detach(), norm
+
+    @torch.inference_mode()
+    def features(self, images):
+        """Mean of the patch tokens of the output, (B, D)."""
+        self.model.eval()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            _, h = self.model(images)
+        return h[:, 1:].mean(dim=1)

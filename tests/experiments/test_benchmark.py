@@ -1,0 +1,40 @@
+"""experiments/benchmark.py as a person starts it, on a model small enough for a test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nepa_keras
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = "nepa_micro_patch2_8"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
+def test_both_sides_do_the_same_work(inference, tmp_path):
+    report = tmp_path / "report.json"
+    flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2", f"--json={report}"]
+    flags += ["--reference", *(["--inference"] if inference else [])]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "benchmark.py"), *flags],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "speed of nepa_keras against plain PyTorch" in result.stdout
+    figures = json.loads(report.read_text())
+    backbone = nepa_keras.NepaBackbone.from_preset(PRESET, load_weights=False)
+    flops = nepa_keras.evaluation.forward_flops(backbone) * (1 if inference else 3)
+    assert figures["step_flops"] == 4 * flops
+    ours, theirs = figures["sides"]
+    assert ours["parameters"] == theirs["parameters"] == backbone.count_params()
+    for side in figures["sides"]:
+        assert len(side["turns_seconds"]) == 2 and side["step_seconds"]["min"] > 0
+        assert side["images_per_second"] == pytest.approx(4 / side["step_seconds"]["median"])
