@@ -3,6 +3,7 @@
     KERAS_BACKEND=jax python experiments/benchmark.py --size=tiny --reference
     KERAS_BACKEND=torch python experiments/benchmark.py --size=base --dtype=bfloat16
     KERAS_BACKEND=jax python experiments/benchmark.py --inference --reference
+    KERAS_BACKEND=jax python experiments/benchmark.py --suite=accelerator      # bfloat16, base and large
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -22,9 +23,17 @@ from absl import app, flags
 from benchmark_sides import KerasSide, ReferenceSide, serve
 
 SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
+SUITE = (
+    ("nepa_base_patch14_224", (64, 128, 256)),
+    ("nepa_large_patch14_224", (32, 64, 128)),
+)
 PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may still be spinning
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
+flags.DEFINE_enum("suite", None, ["accelerator"], "steps beside the roofline's prediction")
+flags.DEFINE_string(
+    "device", None, "data sheet to predict with (h100, tpu_v5e); default by the device's name"
+)
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
 flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
@@ -86,12 +95,44 @@ def describe(figures):
     """One side's figures as lines."""
     step = figures["step_seconds"]
     versions = ", ".join(f"{n} {v}" for n, v in figures["versions"].items())
+    overhead = ""
+    if "fit_overhead" in figures:
+        overhead = f"\n  fit besides steps    {figures['fit_overhead']:.1%}"
     return f"""{figures["name"]} ({versions}; {figures["parameters"]:,} parameters)
   build, first step    {figures["build_seconds"]:.1f} s, {figures["first_step_seconds"]:.1f} s
   step                 {step["median"] * 1e3:.1f} ms ({step["min"] * 1e3:.1f} to {step["max"] * 1e3:.1f})
   images/s             {figures["images_per_second"]:.2f}
   achieved             {figures["flops_per_second"] / 1e9:.1f} GFLOP/s, MFU {figures["mfu"]:.1%}
-  peak memory          {figures["peak_memory_bytes"] / 2**20:.0f} MiB"""
+  peak memory          {figures["peak_memory_bytes"] / 2**20:.0f} MiB{overhead}"""
+
+
+def accelerator_suite(options):
+    """Measures and predicts steps of growing batches; a batch too large for the memory ends its row."""
+    cases = [(FLAGS.preset, (FLAGS.batch_size or 64,))] if FLAGS.preset else SUITE
+    head = ("batch", "images/s", "measured ms", "MFU", "predicted ms", "MFU")
+    for preset, batch_sizes in cases:
+        print(f"\n{preset}, {options['dtype']}\n" + "".join(f"{cell:>14}" for cell in head))
+        for batch_size in batch_sizes:
+            try:
+                side = Side(KerasSide, options | {"preset": preset, "batch_size": batch_size})
+                for _ in range(FLAGS.repeats + 1):
+                    side.turn(FLAGS.steps)
+            except RuntimeError as error:
+                print(f"{batch_size:>14}  {error}", flush=True)
+                break
+            prediction, _, _ = side.ask("roofline", FLAGS.device)
+            figures = side.finish(side.figures["step_flops"], batch_size, prediction["peak"])
+            row = (
+                f"{batch_size}",
+                f"{figures['images_per_second']:.0f}",
+                f"{figures['step_seconds']['median'] * 1e3:.1f}",
+                f"{figures['mfu']:.1%}",
+                f"{prediction['seconds'] * 1e3:.1f}",
+                f"{prediction['mfu']:.1%}",
+            )
+            print("".join(f"{cell:>14}" for cell in row), flush=True)
+        else:
+            print(prediction["table"])
 
 
 def main(argv):
@@ -110,6 +151,9 @@ def main(argv):
         os.environ[name] = str(FLAGS.threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+    if FLAGS.suite == "accelerator":
+        accelerator_suite(options | {"dtype": "bfloat16", "inference": False})
+        return
     keras_side = Side(KerasSide, options)
     step_flops = keras_side.figures.pop("step_flops")
     config = keras_side.figures.pop("config")
@@ -124,6 +168,10 @@ def main(argv):
         for dtype in peaks:
             flops_per_second, _, _ = keras_side.ask("matmul_flops_per_second", dtype)
             peaks[dtype] = max(peaks[dtype], flops_per_second)
+    if not FLAGS.inference:
+        keras_side.figures["fit_overhead"], _, _ = keras_side.ask(
+            "fit_overhead", FLAGS.steps * FLAGS.repeats
+        )
     peak = max(peaks.values())  # a CPU without bfloat16 units is slower there
 
     report = {

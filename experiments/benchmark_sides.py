@@ -30,6 +30,7 @@ class KerasSide:
         from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
 
         self.keras = keras
+        self.batch_size = options["batch_size"]
         started = time.perf_counter()
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
@@ -71,6 +72,40 @@ class KerasSide:
             self.extractor.predict(self.batches(steps), verbose=0)
         else:
             self.model.fit(self.batches(steps), verbose=0)
+
+    def fit_overhead(self, steps):
+        """Share of `fit` that is spent outside the steps; waits for each step, so none overlaps."""
+        step_function, inside = self.model.train_function, 0.0
+
+        def timed(*arguments):
+            nonlocal inside
+            started = time.perf_counter()
+            result = step_function(*arguments)
+            self.keras.ops.convert_to_numpy(self.keras.tree.flatten(result)[0])
+            inside += time.perf_counter() - started
+            return result
+
+        self.model.train_function = timed
+        started = time.perf_counter()
+        self.run(steps)
+        total = time.perf_counter() - started
+        self.model.train_function = step_function
+        return 1.0 - inside / total
+
+    def roofline(self, device):
+        """What a step should take by the data sheet of the named device, or of the one in use."""
+        from nepa_keras import backends
+        from nepa_keras.evaluation import DEVICES, known_device, predicted_step, roofline_table
+
+        sheet = DEVICES.get(device) or known_device(backends.device_name())
+        if sheet is None:
+            sys.exit(
+                f"There is no data sheet for {device or backends.device_name()!r}: name one of "
+                f"{', '.join(DEVICES)} by --device, or add it to nepa_keras/evaluation/roofline.py."
+            )
+        seconds, mfu = predicted_step(self.model.backbone, self.batch_size, sheet)
+        table = roofline_table(self.model.backbone, self.batch_size, sheet)
+        return {"seconds": seconds, "mfu": mfu, "peak": sheet.flops_per_second, "table": table}
 
     def matmul_flops_per_second(self, dtype):
         """Best of several square products; one product is one compiled kernel on each backend."""

@@ -13,6 +13,7 @@ decides at import which module provides it. Everything else in the library is wr
     adamw_update(...)                   one AdamW + EMA step over lists of variables
     make_train_function(model, ...)     what `fit` calls for each batch; compiles the step
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
+    device_name()                       what the driver calls the first device
     DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
 """
 
@@ -40,6 +41,7 @@ global_norm = _backend.global_norm
 adamw_update = _backend.adamw_update
 make_train_function = _backend.make_train_function
 train_step = _backend.train_step
+device_name = _backend.device_name
 DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "device_name",
     "global_norm",
     "layer_norm",
     "linear",

@@ -22,6 +22,7 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "device_name",
     "global_norm",
     "layer_norm",
     "linear",
@@ -59,6 +60,10 @@ if _TUNE_CPU:
 
 def _tuned_for_cpu() -> bool:
     return _TUNE_CPU and jax.default_backend() == "cpu"
+
+
+def device_name() -> str:
+    return jax.devices()[0].device_kind
 
 
 def barrier(x):

@@ -18,6 +18,7 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "device_name",
     "global_norm",
     "layer_norm",
     "linear",
@@ -28,6 +29,13 @@ __all__ = [
 ]
 
 DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
+
+
+def device_name() -> str:
+    accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+    if not accelerators:
+        return "cpu"
+    return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")
 
 
 def barrier(x):

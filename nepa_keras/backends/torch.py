@@ -12,6 +12,7 @@ __all__ = [
     "adamw_update",
     "attention",
     "barrier",
+    "device_name",
     "global_norm",
     "layer_norm",
     "linear",
@@ -35,6 +36,10 @@ def layer_norm(x, gamma, beta, epsilon):
 def attention(q, k, v, scale, causal):
     """Fused attention; q, k, v (B, H, T, K) -> (B, H, T, K)."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def barrier(x):

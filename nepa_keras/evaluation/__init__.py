@@ -11,8 +11,15 @@ from nepa_keras.evaluation.flops import forward_flops, training_flops
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.evaluation.report import frozen_accuracies, worth_table
+from nepa_keras.evaluation.roofline import (
+    DEVICES,
+    known_device,
+    predicted_step,
+    roofline_table,
+)
 
 __all__ = [
+    "DEVICES",
     "FeatureExtractor",
     "FewLabelTrial",
     "class_balanced_subset",
@@ -22,7 +29,10 @@ __all__ = [
     "forward_flops",
     "frozen_accuracies",
     "knn_accuracy",
+    "known_device",
     "linear_probe_accuracy",
+    "predicted_step",
+    "roofline_table",
     "training_flops",
     "worth_table",
 ]

@@ -14,19 +14,23 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESET = "nepa_micro_patch2_8"
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
-def test_both_sides_do_the_same_work(inference, tmp_path):
-    report = tmp_path / "report.json"
-    flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2", f"--json={report}"]
-    flags += ["--reference", *(["--inference"] if inference else [])]
-    result = subprocess.run(
+def benchmark(*flags) -> subprocess.CompletedProcess:
+    return subprocess.run(
         [sys.executable, str(ROOT / "experiments" / "benchmark.py"), *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=600,
     )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
+def test_both_sides_do_the_same_work(inference, tmp_path):
+    report = tmp_path / "report.json"
+    flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2", f"--json={report}"]
+    flags += ["--reference", *(["--inference"] if inference else [])]
+    result = benchmark(*flags)
     assert result.returncode == 0, result.stderr
     assert "speed of nepa_keras against plain PyTorch" in result.stdout
     figures = json.loads(report.read_text())
@@ -35,6 +39,17 @@ def test_both_sides_do_the_same_work(inference, tmp_path):
     assert figures["step_flops"] == 4 * flops
     ours, theirs = figures["sides"]
     assert ours["parameters"] == theirs["parameters"] == backbone.count_params()
+    assert inference or 0 < ours["fit_overhead"] < 1
     for side in figures["sides"]:
         assert len(side["turns_seconds"]) == 2 and side["step_seconds"]["min"] > 0
         assert side["images_per_second"] == pytest.approx(4 / side["step_seconds"]["median"])
+
+
+@pytest.mark.once
+def test_accelerator_suite_prints_prediction_beside_measurement():
+    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
+    result = benchmark(*small, "--repeats=1", "--device=h100")
+    assert result.returncode == 0, result.stderr
+    assert "measured ms" in result.stdout and "NVIDIA H100" in result.stdout
+    unknown = benchmark(*small, "--repeats=1")
+    assert unknown.returncode != 0 and "no data sheet for 'cpu'" in unknown.stderr
