@@ -152,7 +152,8 @@ def main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     if FLAGS.suite == "accelerator":
-        accelerator_suite(options | {"dtype": "bfloat16", "inference": False})
+        every_core = {"threads": os.cpu_count()}
+        accelerator_suite(options | {"dtype": "bfloat16", "inference": False} | every_core)
         return
     keras_side = Side(KerasSide, options)
     step_flops = keras_side.figures.pop("step_flops")
