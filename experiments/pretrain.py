@@ -30,7 +30,7 @@ flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float1
 
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
-flags.DEFINE_integer("steps", None, "Updates; default 800.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Updates; default 1600.", lower_bound=1)
 flags.DEFINE_float("epochs", None, "Passes over the data, in place of --steps.", lower_bound=0)
 flags.DEFINE_float("base_learning_rate", 8e-3, "For 256 images; scaled by the effective batch.")
 flags.DEFINE_float("warmup_ratio", 0.1, "Share of the updates.", lower_bound=0, upper_bound=1)
@@ -113,7 +113,7 @@ def build_batches(source, image_shape):
 def number_of_updates(batches_per_epoch: int) -> int:
     """From --steps or --epochs."""
     if FLAGS.epochs is None:
-        return FLAGS.steps or 800
+        return FLAGS.steps or 1600
     if FLAGS.steps is not None:
         raise ValueError("--steps and --epochs both say how long to train; give one of them.")
     updates = int(FLAGS.epochs * batches_per_epoch) // FLAGS.accumulation_steps
