@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 
 from absl import app, flags
@@ -31,9 +32,7 @@ PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may sti
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
 flags.DEFINE_enum("suite", None, ["accelerator"], "steps beside the roofline's prediction")
-flags.DEFINE_string(
-    "device", None, "data sheet to predict with (h100, tpu_v5e); default by the device's name"
-)
+flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
 flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
@@ -121,6 +120,11 @@ def accelerator_suite(options):
                 print(f"{batch_size:>14}  {error}", flush=True)
                 break
             prediction, _, _ = side.ask("roofline", FLAGS.device)
+            if prediction is None:
+                sys.exit(
+                    "There is no data sheet for this device: choose one by --device, or add it to "
+                    "nepa_keras/evaluation/roofline.py."
+                )
             figures = side.finish(side.figures["step_flops"], batch_size, prediction["peak"])
             row = (
                 f"{batch_size}",
