@@ -156,6 +156,8 @@ def main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     if FLAGS.suite == "accelerator":
+        if FLAGS.reference or FLAGS.inference or FLAGS.json:
+            raise app.UsageError("--suite takes no --reference, --inference or --json.")
         every_core = {"threads": os.cpu_count()}
         accelerator_suite(options | {"dtype": "bfloat16", "inference": False} | every_core)
         return

@@ -42,7 +42,7 @@ def _keep_freed_memory():
     """Tells glibc not to give memory back to the system; only before JAX starts its threads.
 
     XLA allocates the temporary memory of a step anew each time. Giving it back costs a page fault
-    for each 4 KiB of it in the next step, together a sixth of the time of a tiny one.
+    for each 4 KiB of it in the next step, together a tenth to a fifth of a tiny one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:  # another C library

@@ -32,11 +32,12 @@ DEVICES = {
 
 
 def known_device(name: str) -> Device | None:
-    """The data sheet of a device by the name that its driver gives it, or None."""
-    lowered = name.lower()
-    if "h100" in lowered:
-        return DEVICES["h100"]
-    return DEVICES["tpu_v5e"] if "v5 lite" in lowered or "v5e" in lowered else None
+    """The data sheet of a device by the name that its driver gives it, or None.
+
+    The PCIe and NVL forms of the H100 have other figures, and other names.
+    """
+    names = {"NVIDIA H100 80GB HBM3": "h100", "TPU v5 lite": "tpu_v5e", "TPU v5e": "tpu_v5e"}
+    return DEVICES[names[name]] if name in names else None
 
 
 @dataclass(frozen=True)

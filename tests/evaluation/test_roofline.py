@@ -3,7 +3,13 @@
 import pytest
 import tiny
 
-from nepa_keras.evaluation import DEVICES, predicted_step, roofline_table, training_flops
+from nepa_keras.evaluation import (
+    DEVICES,
+    known_device,
+    predicted_step,
+    roofline_table,
+    training_flops,
+)
 from nepa_keras.evaluation.roofline import Device, step_parts
 
 pytestmark = pytest.mark.once
@@ -34,3 +40,9 @@ def test_a_larger_batch_shares_the_optimizer():
     table = roofline_table(backbone, 8, device)
     assert all(part.name in table for part in step_parts(backbone, 8))
     assert "MFU" in table.splitlines()[-1]
+
+
+def test_a_device_is_known_by_its_exact_name_only():
+    assert known_device("NVIDIA H100 80GB HBM3") is DEVICES["h100"]
+    for other in ("NVIDIA H100 PCIe", "NVIDIA H100 NVL", "NVIDIA H200", "cpu"):
+        assert known_device(other) is None
