@@ -35,27 +35,16 @@ class KerasSide:
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
         random.seed(1337)  # of the weights; Keras' own function would load TensorFlow too
-        backbone = nepa_keras.NepaBackbone.from_preset(options["preset"], load_weights=False)
+        backbone = nepa_keras.NepaBackbone.from_preset(
+            options["preset"], load_weights=False, **options.get("overrides", {})
+        )
         self.model = nepa_keras.NepaPretrainer(backbone)
         rate = scaled_learning_rate(3e-4, options["batch_size"])
         schedule = WarmupCosine(rate, TOTAL_STEPS, warmup_steps=WARMUP_STEPS)
         jit = {"auto": "auto", "true": True, "false": False}[options["jit_compile"]]
         self.model.compile(optimizer=adamw(schedule, ema_decay=0.9999), jit_compile=jit)
         self.extractor = FeatureExtractor(backbone) if options["inference"] else None
-        images = random_batches(backbone.image_shape, options["batch_size"])
-
-        class Batches(keras.utils.PyDataset):
-            def __init__(self, steps):
-                super().__init__()
-                self.steps = steps
-
-            def __len__(self):
-                return self.steps
-
-            def __getitem__(self, index):
-                return images[index % len(images)]
-
-        self.batches = Batches
+        self.images = random_batches(backbone.image_shape, options["batch_size"])
         backend = keras.backend.backend()
         flops = forward_flops if options["inference"] else training_flops
         self.facts = {
@@ -66,6 +55,11 @@ class KerasSide:
             "step_flops": flops(backbone) * options["batch_size"],
             "config": backbone.get_config(),
         }
+
+    def batches(self, steps):
+        """A generator that ends with the steps: leaving `fit` earlier, TensorFlow may wait for seconds."""
+        for index in range(steps):
+            yield (self.images[index % len(self.images)],)
 
     def run(self, steps):
         if self.extractor is not None:
@@ -162,7 +156,15 @@ class ReferenceSide:
 
 
 def serve(side_class, options, pipe):
-    """A side's process: builds it, then answers requests until it is told None."""
+    """A side's process: builds it, then answers requests until it is told None.
+
+    Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
+    dtype, jit_compile, inference, threads, and config for the reference.
+    """
+    if options.get("backend"):
+        os.environ["KERAS_BACKEND"] = options["backend"]
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        sys.modules["tensorflow"] = None  # Keras loads it, 450 MB, whenever it serialises a layer
     if hasattr(os, "sched_setaffinity"):  # every framework, whatever its own flag is called
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options["threads"]])
     side = side_class(options)
