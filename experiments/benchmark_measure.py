@@ -84,7 +84,8 @@ def measure(options, steps, repeats, reference):
             flops_per_second, _, _ = keras_side.ask("matmul_flops_per_second", dtype)
             peaks[dtype] = max(peaks[dtype], flops_per_second)
     if not options["inference"]:
-        keras_side.figures["fit_overhead"], _, _ = keras_side.ask("fit_overhead", steps * repeats)
+        (overhead, ends), _, _ = keras_side.ask("fit_overhead", steps * repeats)
+        keras_side.figures |= {"fit_overhead": overhead, "fit_ends_seconds": ends}
     peak = max(peaks.values())  # a CPU without bfloat16 units is slower there
 
     report = {
@@ -136,7 +137,8 @@ def _describe_side(figures):
     versions = ", ".join(f"{n} {v}" for n, v in figures["versions"].items())
     overhead = ""
     if "fit_overhead" in figures:
-        overhead = f"\n  fit besides steps    {figures['fit_overhead']:.1%}"
+        overhead = f"\n  fit between steps    {figures['fit_overhead']:.1%}"
+        overhead += f"\n  fit before and after {figures['fit_ends_seconds']:.2f} s"
     return f"""{figures["name"]} ({versions}; {figures["parameters"]:,} parameters)
   build, first step    {figures["build_seconds"]:.1f} s, {figures["first_step_seconds"]:.1f} s
   step                 {step["median"] * 1e3:.1f} ms ({step["min"] * 1e3:.1f} to {step["max"] * 1e3:.1f})

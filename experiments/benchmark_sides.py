@@ -65,18 +65,20 @@ class KerasSide:
         if self.extractor is not None:
             self.extractor.predict(self.batches(steps), verbose=0)
         else:
-            self.model.fit(self.batches(steps), verbose=0)
+            self.model.fit(self.batches(steps), shuffle=False, verbose=0)
 
     def fit_overhead(self, steps):
-        """Share of `fit` that is spent outside the steps; waits for each step, so none overlaps."""
-        step_function, inside = self.model.train_function, 0.0
+        """Share of the loop of `fit` that is spent outside the steps, and seconds before and after it.
+
+        Waits for each step, so none overlaps with what comes next.
+        """
+        step_function, spans = self.model.train_function, []
 
         def timed(*arguments):
-            nonlocal inside
             started = time.perf_counter()
             result = step_function(*arguments)
             self.keras.ops.convert_to_numpy(self.keras.tree.flatten(result)[0])
-            inside += time.perf_counter() - started
+            spans.append((started, time.perf_counter()))
             return result
 
         self.model.train_function = timed
@@ -84,7 +86,8 @@ class KerasSide:
         self.run(steps)
         total = time.perf_counter() - started
         self.model.train_function = step_function
-        return 1.0 - inside / total
+        loop = spans[-1][1] - spans[0][0]
+        return 1.0 - sum(end - start for start, end in spans) / loop, total - loop
 
     def roofline(self, device):
         """What a step should take by the data sheet of the named device, or of the one in use; or None."""
