@@ -156,7 +156,7 @@ class GuardedModel(keras.Model):
         result = super().get_metrics_result()
         return {k: v for k, v in result.items() if k not in self.step_metrics}
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(self, x=None, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`; stops after `max_skipped_in_a_row` non-finite steps.
 
         Raises:
@@ -167,4 +167,4 @@ class GuardedModel(keras.Model):
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        return super().fit(backends.fit_input(x), *args, callbacks=callbacks, **kwargs)

@@ -45,6 +45,28 @@ def test_global_norm_is_that_of_all_elements():
     assert np.isnan(ops.convert_to_numpy(norm)), "the guard sees every element"
 
 
+def test_fit_takes_every_batch_of_a_generator_once_and_in_order():
+    """Over epochs that share one generator, which ends with the last; and none of an empty one."""
+    images, results = tiny.images(24), []
+
+    def batches(count):
+        for start in range(0, 4 * count, 4):
+            yield (images[start : start + 4],)
+
+    for data in (batches(6), images):
+        model = tiny.pretrainer()
+        tiny.compile_model(model, optimizer=keras.optimizers.SGD(0.1))
+        options = {"batch_size": 4} if data is images else {"steps_per_epoch": 2, "epochs": 3}
+        history = model.fit(data, shuffle=False, verbose=0, **options).history
+        results.append((tiny.weights(model), history["loss"]))
+    (by_generator, losses), (by_array, _) = results
+    assert len(losses) == 3
+    for a, b in zip(by_generator, by_array, strict=True):
+        assert_close(a, b, "same_numbers")
+    with pytest.raises(Exception, match="(?i)generator|empty|data"):
+        model.fit(batches(0), verbose=0)
+
+
 @pytest.mark.once
 def test_the_compiler_keeps_the_barriers_of_the_residual_stream(tmp_path, monkeypatch):
     """On JAX (whose process runs the tests marked once) and CPU, or the cost is quadratic in depth."""

@@ -13,6 +13,7 @@ decides at import which module provides it. Everything else in the library is wr
     adamw_update(...)                   one AdamW + EMA step over lists of variables
     make_train_function(model, ...)     what `fit` calls for each batch; compiles the step
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
+    fit_input(batches)                  what `fit` is given in place of `batches`
     device_name()                       what the driver calls the first device
     DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
 """
@@ -42,6 +43,7 @@ adamw_update = _backend.adamw_update
 make_train_function = _backend.make_train_function
 train_step = _backend.train_step
 device_name = _backend.device_name
+fit_input = _backend.fit_input
 DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "attention",
     "barrier",
     "device_name",
+    "fit_input",
     "global_norm",
     "layer_norm",
     "linear",

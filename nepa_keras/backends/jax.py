@@ -24,6 +24,7 @@ __all__ = [
     "attention",
     "barrier",
     "device_name",
+    "fit_input",
     "global_norm",
     "layer_norm",
     "linear",
@@ -61,6 +62,10 @@ if _TUNE_CPU:
 
 def _tuned_for_cpu() -> bool:
     return _TUNE_CPU and jax.default_backend() == "cpu"
+
+
+def fit_input(batches):
+    return batches
 
 
 def device_name() -> str:

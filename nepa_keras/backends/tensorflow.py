@@ -1,5 +1,7 @@
 """TensorFlow: XLA by default, attention by explicit scores, gradients by GradientTape."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -19,6 +21,7 @@ __all__ = [
     "attention",
     "barrier",
     "device_name",
+    "fit_input",
     "global_norm",
     "layer_norm",
     "linear",
@@ -36,6 +39,34 @@ def device_name() -> str:
     if not accelerators:
         return "cpu"
     return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")
+
+
+def fit_input(batches):
+    """A generator as a pipeline without autotuning; anything else as it is.
+
+    Keras' own has it on, and then the end of `fit` can wait for minutes until the tuner wakes up.
+    """
+    if not inspect.isgenerator(batches):
+        return batches
+    try:
+        first = next(batches)
+    except StopIteration:
+        return batches
+
+    def from_the_first():
+        yield first
+        yield from batches
+
+    leaves = tf.nest.flatten(first)
+    if not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+        return from_the_first()
+    signature = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), first
+    )
+    dataset = tf.data.Dataset.from_generator(from_the_first, output_signature=signature)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
 
 
 def barrier(x):

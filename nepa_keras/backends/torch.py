@@ -13,6 +13,7 @@ __all__ = [
     "attention",
     "barrier",
     "device_name",
+    "fit_input",
     "global_norm",
     "layer_norm",
     "linear",
@@ -36,6 +37,10 @@ def layer_norm(x, gamma, beta, epsilon):
 def attention(q, k, v, scale, causal):
     """Fused attention; q, k, v (B, H, T, K) -> (B, H, T, K)."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def fit_input(batches):
+    return batches
 
 
 def device_name() -> str:
