@@ -197,7 +197,7 @@ def main(argv):
 
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     with training.ema_weights(model):
-        interop.save_official_tensors(model, run_dir / "ema.safetensors")
+        interop.export_huggingface(model, run_dir / "ema")
         if isinstance(source, Path):
             examples = next(iter(batches))[:4]
         else:

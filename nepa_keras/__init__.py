@@ -3,6 +3,7 @@
 NepaBackbone         the Vision Transformer
 NepaPretrainer       the objective; compile, fit, evaluate
 NepaImageClassifier  fine-tuning
+NepaImageConverter   pictures to what a model takes
 clone_backbone       the same weights in another configuration
 training             optimizer, schedule, averaged weights
 layers, data, evaluation, visualization, interop
@@ -11,16 +12,19 @@ layers, data, evaluation, visualization, interop
 from nepa_keras import data, evaluation, interop, layers, training, visualization
 from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.data import NepaImageConverter
 from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
-from nepa_keras.presets import PRESETS
+from nepa_keras.presets import PRESETS, RELEASED
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
+    "RELEASED",
     "NepaBackbone",
     "NepaImageClassifier",
+    "NepaImageConverter",
     "NepaPretrainer",
     "NonFiniteError",
     "clone_backbone",

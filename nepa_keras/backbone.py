@@ -8,11 +8,11 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.layers import LayerNorm, PatchEmbedding, RotaryEmbedding, TransformerBlock
-from nepa_keras.presets import preset_config
+from nepa_keras.persistence import PresetMixin
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaBackbone(keras.Model):
+class NepaBackbone(PresetMixin, keras.Model):
     """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
 
     Args:
@@ -92,7 +92,7 @@ class NepaBackbone(keras.Model):
                 raise ValueError(f"{name} must be at least 1, got {self._config[name]}.")
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
-        self.image_shape = tuple(image_shape)
+        self.image_shape = self._config["image_shape"] = tuple(image_shape)
         self.patch_size = patch_size
         self.hidden_dim = hidden_dim
         self.num_layers = num_layers
@@ -192,26 +192,6 @@ class NepaBackbone(keras.Model):
             "attentions": attentions,
             "sequence_output": self.norm(x),
         }
-
-    @classmethod
-    def from_preset(cls, preset: str, load_weights: bool = True, **overrides):
-        """A backbone of a named architecture (see `nepa_keras.presets.PRESETS`).
-
-        Args:
-            preset: its name.
-            load_weights: presets are architectures and carry no weights, so this must be False.
-            **overrides: constructor arguments that replace the preset's.
-
-        Raises:
-            ValueError: unknown name, or weights asked for.
-        """
-        config = preset_config(preset)
-        if load_weights:
-            raise ValueError(
-                f"The preset {preset!r} names an architecture and carries no weights; pass "
-                "load_weights=False, and load_official_tensors of nepa_keras.interop for released ones."
-            )
-        return cls(**{**config, **overrides})
 
     def get_config(self):
         return {**super().get_config(), **self._config}

@@ -1,15 +1,19 @@
 """NepaImageClassifier: mean of the patch tokens -> norm -> linear."""
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import GuardedModel
 from nepa_keras.layers import LayerNorm, Linear
+from nepa_keras.persistence import PresetMixin
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaImageClassifier(GuardedModel):
+class NepaImageClassifier(PresetMixin, GuardedModel):
     """Image classifier on a backbone (SPEC section 2).
 
     Args:
@@ -17,6 +21,7 @@ class NepaImageClassifier(GuardedModel):
         num_classes: K.
         pooling: "mean" of the patch tokens, CLS excluded, then a norm; or "last" token, no norm.
         use_causal_mask: bidirectional unless True.
+        class_names: K names, for `decode_predictions`.
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
@@ -25,7 +30,7 @@ class NepaImageClassifier(GuardedModel):
         Logits (B, K), float32. The last layer starts at zero.
 
     Raises:
-        ValueError: unknown pooling.
+        ValueError: unknown pooling, or another number of names than classes.
 
     Example:
         >>> classifier = NepaImageClassifier(backbone, num_classes=10)
@@ -43,6 +48,7 @@ class NepaImageClassifier(GuardedModel):
         num_classes: int,
         pooling: str = "mean",
         use_causal_mask: bool = False,
+        class_names: Sequence[str] | None = None,
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
@@ -54,6 +60,9 @@ class NepaImageClassifier(GuardedModel):
         self.num_classes = num_classes
         self.pooling = pooling
         self.use_causal_mask = use_causal_mask
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"There are {len(class_names)} class names for {num_classes} classes.")
+        self.class_names = None if class_names is None else tuple(class_names)
         stream = self.variable_dtype
         self.fc_norm = None
         if pooling == "mean":
@@ -70,6 +79,22 @@ class NepaImageClassifier(GuardedModel):
             return self.head(tokens[:, -1])
         return self.head(self.fc_norm(ops.mean(tokens[:, 1:], axis=1)))
 
+    def decode_predictions(self, logits, top: int = 5) -> list[list[tuple[str, float]]]:
+        """Names and probabilities of the most likely classes of each image, best first.
+
+        Args:
+            logits: (B, K), as `predict` returns.
+            top: classes for each image.
+        """
+        logits = np.asarray(ops.convert_to_numpy(logits), "float64")
+        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        names = self.class_names or [str(i) for i in range(self.num_classes)]
+        return [
+            [(names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
+            for row in probabilities
+        ]
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -77,6 +102,7 @@ class NepaImageClassifier(GuardedModel):
             "num_classes": self.num_classes,
             "pooling": self.pooling,
             "use_causal_mask": self.use_causal_mask,
+            "class_names": self.class_names,
         }
 
     @classmethod

@@ -15,6 +15,7 @@ from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel
+from nepa_keras.persistence import PresetMixin
 
 
 def normalize(x):
@@ -39,7 +40,7 @@ def spread(x):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaPretrainer(GuardedModel):
+class NepaPretrainer(PresetMixin, GuardedModel):
     """A backbone trained to predict its next input embedding.
 
     The last three arguments are the ablations of the paper; causality is the backbone's

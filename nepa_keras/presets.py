@@ -1,4 +1,6 @@
-"""Named architectures: arguments of `NepaBackbone` that differ from its defaults."""
+"""Named architectures (arguments of `NepaBackbone` that differ from its defaults); what was released."""
+
+from typing import NamedTuple
 
 _TINY = {"hidden_dim": 192, "num_layers": 12, "num_heads": 3, "mlp_dim": 768}
 _SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
@@ -41,6 +43,43 @@ PRESETS: dict[str, dict] = {
     # The two published models: 85,527,552 and 302,967,808 parameters.
     "nepa_base_patch14_224": {},
     "nepa_large_patch14_224": {**_LARGE, "qk_norm_scale": True},
+    # Both fine-tuned; with the classifier of 1000 classes 86,299,624 and 303,994,856 parameters.
+    "nepa_base_patch14_224_sft": {"qk_norm_scale": True, "use_causal_mask": False},
+    "nepa_large_patch14_224_sft": {**_LARGE, "qk_norm_scale": True, "use_causal_mask": False},
+}
+
+
+class Released(NamedTuple):
+    """A checkpoint that the authors published.
+
+    Attributes:
+        handle: for `from_preset`.
+        trained: how, and on what.
+        weights: which of the raw and the averaged weights its files hold.
+    """
+
+    handle: str
+    trained: str
+    weights: str = "model.safetensors; the averaged ones, where published, by ema=True"
+
+
+_PRETRAINED = "pretrained on ImageNet-1k without labels, causal"
+_FINE_TUNED = "then fine-tuned on ImageNet-1k, 1000 classes, bidirectional"
+RELEASED: dict[str, Released] = {
+    "nepa_base_patch14_224": Released(
+        "hf://SixAILab/nepa-base-patch14-224", f"{_PRETRAINED}; QK-norm without scale"
+    ),
+    "nepa_large_patch14_224": Released(
+        "hf://SixAILab/nepa-large-patch14-224", f"{_PRETRAINED}; QK-norm with scale"
+    ),
+    "nepa_base_patch14_224_sft": Released(
+        "hf://SixAILab/nepa-base-patch14-224-sft",
+        f"{_PRETRAINED}, {_FINE_TUNED}; QK-norm with scale; 83.75 % top-1",
+    ),
+    "nepa_large_patch14_224_sft": Released(
+        "hf://SixAILab/nepa-large-patch14-224-sft",
+        f"{_PRETRAINED}, {_FINE_TUNED}; QK-norm with scale; 85.40 % top-1",
+    ),
 }
 
 

@@ -37,6 +37,20 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--mutations",
+        type=int,
+        default=10_000,
+        help="variants of a valid file that each test of damaged files tries",
+    )
+
+
+@pytest.fixture
+def mutation_count(request) -> int:
+    return request.config.getoption("--mutations")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state():
     """Every test starts from the same seed and in float32."""

@@ -21,16 +21,17 @@ USERS = {"training", "data", "evaluation", "visualization", "interop"}
 ALLOWED = {
     "backends": set(),
     "presets": set(),
+    "persistence": {"interop"},  # the models' door to files; imports when called
     "layers": {"backends"},
-    "backbone": {"layers", "backends", "presets"},
+    "backbone": {"layers", "backends", "persistence"},
     "guarded": {"backends"},
-    "nepa": {"backbone", "layers", "backends", "presets", "guarded"},
-    "classifier": {"backbone", "layers", "backends", "presets", "guarded"},
+    "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
+    "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
     "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
-    "data": set(),
+    "data": {"persistence"},
     "evaluation": {"backends", "backbone", "data", "training"} | MODELS,
     "visualization": {"backbone", "data"} | MODELS,
-    "interop": {"backbone", "presets", "layers"} | MODELS,
+    "interop": {"backbone", "presets", "layers", "data", "training"} | MODELS,
 }
 
 

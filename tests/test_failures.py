@@ -204,14 +204,6 @@ BAD_ARGUMENTS = {
         "pooling.*max",
     ),
     "classes": (lambda: nepa_keras.NepaImageClassifier(tiny.backbone(), 0), "num_classes"),
-    "preset": (
-        lambda: nepa_keras.NepaBackbone.from_preset("nepa_huge", load_weights=False),
-        "nepa_huge.*nepa_base_patch14_224",
-    ),
-    "preset weights": (
-        lambda: nepa_keras.NepaBackbone.from_preset("nepa_micro_patch4_28"),
-        "load_weights=False",
-    ),
     "accumulation": (lambda: adamw(1e-3, accumulation_steps=0), "accumulation_steps"),
     "ema": (lambda: adamw(1e-3, ema_decay=1.0), "ema_decay"),
     "clip": (lambda: adamw(1e-3, clip_norm=0.0), "clip_norm"),

@@ -1,15 +1,29 @@
-"""Exchange with the official checkpoints."""
+"""Exchange with the official checkpoints, and export."""
 
-from nepa_keras.interop.official import (
+from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from nepa_keras.interop.export import export_huggingface, export_saved_model
+from nepa_keras.interop.load import (
+    RULES,
+    LoadReport,
+    fold_layer_scale,
+    largest_difference,
     load_official_tensors,
-    official_gradients,
-    official_tensors,
-    save_official_tensors,
 )
+from nepa_keras.interop.official import official_gradients, official_tensors
+from nepa_keras.interop.presets import model_class
 
 __all__ = [
+    "RULES",
+    "Checkpoint",
+    "CheckpointError",
+    "LoadReport",
+    "export_huggingface",
+    "export_saved_model",
+    "fold_layer_scale",
+    "largest_difference",
     "load_official_tensors",
+    "model_class",
     "official_gradients",
     "official_tensors",
-    "save_official_tensors",
+    "open_checkpoint",
 ]

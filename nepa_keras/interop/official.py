@@ -5,7 +5,6 @@ three tensors where we keep one.
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 from keras import ops
@@ -59,65 +58,61 @@ def official_names(path: str) -> list[str]:
     return [_OTHER_NAMES["/".join(path.split("/")[-2:])]]
 
 
-def _to_official(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
+def official_variables(model) -> list:
+    """The weights of a backbone, pretrainer or classifier, also frozen ones; not its random states."""
+    return [v for v in model.weights if not v.path.endswith("seed_generator_state")]
+
+
+def transform_name(path: str) -> str:
+    """What happens to an official tensor on its way into the variable at `path`, in words."""
+    if path.endswith("patch_embedding/kernel"):
+        return "OIHW -> HWIO"
+    words = "transposed" if path.endswith("kernel") else "copied"
+    return f"{words}, q|k|v joined" if len(official_names(path)) > 1 else words
+
+
+def official_views(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
+    """The value of the variable at `path` as official tensors, views where they can be."""
     names = official_names(path)
     parts = np.split(value, len(names), axis=-1)
     if path.endswith("patch_embedding/kernel"):
         parts = [p.transpose(3, 2, 0, 1) for p in parts]  # HWIO -> OIHW
     elif path.endswith("kernel"):
         parts = [p.T for p in parts]
-    return {name: np.ascontiguousarray(p) for name, p in zip(names, parts, strict=True)}
+    return dict(zip(names, parts, strict=True))
 
 
-def _from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
+def official_shapes(variable) -> dict[str, tuple[int, ...]]:
+    """Official names of a variable and the shapes of those tensors."""
+    stand_in = np.broadcast_to(np.float32(0), tuple(variable.shape))
+    return {name: view.shape for name, view in official_views(variable.path, stand_in).items()}
+
+
+def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
+    """The value of the variable at `path` from its official tensors."""
     if path.endswith("patch_embedding/kernel"):
         tensors = [t.transpose(2, 3, 1, 0) for t in tensors]
     elif path.endswith("kernel"):
         tensors = [t.T for t in tensors]
-    return np.concatenate(tensors, axis=-1)
+    return np.concatenate(tensors, axis=-1) if len(tensors) > 1 else tensors[0]
 
 
 def official_tensors(model) -> dict[str, np.ndarray]:
     """All weights of a backbone, pretrainer or classifier under their official names."""
-    values = [ops.convert_to_numpy(v) for v in model.trainable_variables]
-    return official_gradients(model, values)
+    tensors = {}
+    for variable in official_variables(model):
+        tensors.update(_named(variable, variable))
+    return tensors
 
 
 def official_gradients(model, values) -> dict[str, np.ndarray]:
     """Values aligned with `model.trainable_variables` (gradients, averages) by official name."""
     tensors = {}
     for variable, value in zip(model.trainable_variables, values, strict=True):
-        tensors.update(_to_official(variable.path, np.asarray(ops.convert_to_numpy(value))))
+        tensors.update(_named(variable, value))
     return tensors
 
 
-def save_official_tensors(model, path: str | Path) -> None:
-    """Writes the weights the model holds as safetensors, under their official names."""
-    from safetensors.numpy import save_file
-
-    save_file(official_tensors(model), str(path))
-
-
-def load_official_tensors(model, tensors: dict[str, np.ndarray]) -> None:
-    """Assigns official tensors to a backbone, pretrainer or classifier; all of them, and no others.
-
-    Raises:
-        ValueError: a tensor is missing, left over, or of another shape. Nothing is assigned then.
-    """
-    remaining, planned = dict(tensors), []
-    for variable in model.trainable_variables:
-        names = official_names(variable.path)
-        missing = [n for n in names if n not in remaining]
-        if missing:
-            raise ValueError(f"The source lacks {', '.join(missing)}, needed for {variable.path}.")
-        value = _from_official(variable.path, [np.asarray(remaining.pop(n)) for n in names])
-        if value.shape != tuple(variable.shape):
-            raise ValueError(
-                f"{', '.join(names)}: {variable.path} needs shape {tuple(variable.shape)}, the "
-                f"source gives {value.shape}; the configurations differ."
-            )
-        planned.append((variable, value))
-    if remaining:
-        raise ValueError(f"The model has no place for {', '.join(sorted(remaining))}.")
-    for variable, value in planned:
-        variable.assign(value)
+def _named(variable, value):
+    views = official_views(variable.path, np.asarray(ops.convert_to_numpy(value)))
+    return {name: np.ascontiguousarray(view) for name, view in views.items()}

@@ -53,7 +53,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     assert int(model.optimizer.iterations) == 6
     from safetensors.numpy import load_file
 
-    averages = load_file(folder / "ema.safetensors")
+    averages = load_file(folder / "ema" / "model.safetensors")
     nepa_keras.interop.load_official_tensors(model, averages)
     assert np.isfinite(model.evaluate(np.zeros((2, 8, 8, 1), "float32"), verbose=0)["loss"])
 
@@ -62,7 +62,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     )
     assert again.returncode == 0, again.stderr
     assert "what was it worth" not in again.stdout
-    repeated = load_file(tmp_path / "again" / "ema.safetensors")
+    repeated = load_file(tmp_path / "again" / "ema" / "model.safetensors")
     for name, value in averages.items():
         np.testing.assert_allclose(repeated[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
 

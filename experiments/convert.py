@@ -1,0 +1,141 @@
+"""Checkpoints in, out and into one another, with an account of every tensor.
+
+    python experiments/convert.py --source=FOLDER --output=OURS
+    python experiments/convert.py --source=hf://SixAILab/nepa-base-patch14-224 --ema --model=classifier \
+        --num_classes=10 --to=huggingface --output=CLASSIFIER --image=cat.jpg
+    python experiments/convert.py --source=runs/mine/checkpoint.keras --ema --to=huggingface --output=MINE
+    python experiments/convert.py --source=CLASSIFIER --to=saved_model --output=SERVED
+
+Prints where each tensor went, and the largest difference between what the source and the result
+(read back from --output) make of an image. KERAS_BACKEND picks the backend that computes it.
+"""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from absl import app, flags
+from command_line import one_sentence
+
+flags.DEFINE_string(
+    "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
+)
+flags.DEFINE_string("output", None, "folder to write", required=True)
+flags.DEFINE_enum("to", "preset", ["preset", "huggingface", "saved_model"], "format of the output")
+flags.DEFINE_enum(
+    "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
+)
+flags.DEFINE_integer("num_classes", None, "of a new classifier", lower_bound=1)
+flags.DEFINE_bool("ema", False, "take the averaged weights of the source")
+flags.DEFINE_bool("fold_layer_scale", False, "multiply LayerScale into the dense layer before it")
+flags.DEFINE_string("image", None, "picture to compare source and result on; default noise")
+FLAGS = flags.FLAGS
+
+
+def load(stack):
+    """The source as it is, and as the model to write; averaged weights stay until `stack` closes."""
+    import keras
+
+    import nepa_keras
+    from nepa_keras import interop
+
+    if FLAGS.source.endswith(".keras"):
+        if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.num_classes:
+            raise ValueError(
+                f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
+            )
+        model = keras.saving.load_model(FLAGS.source)
+        if FLAGS.ema:
+            stack.enter_context(nepa_keras.training.ema_weights(model))
+        return model, model
+    chosen = {
+        "backbone": nepa_keras.NepaBackbone,
+        "pretrainer": nepa_keras.NepaPretrainer,
+        "classifier": nepa_keras.NepaImageClassifier,
+    }
+    own_class = interop.model_class(FLAGS.source)
+    model_class = chosen.get(FLAGS.model, own_class)
+    overrides = {"num_classes": FLAGS.num_classes} if FLAGS.num_classes else {}
+    source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
+    if model_class is own_class and not overrides and not FLAGS.fold_layer_scale:
+        return source, source
+    result = model_class.from_preset(
+        FLAGS.source, ema=FLAGS.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides
+    )
+    return source, result
+
+
+def example(model):
+    """The images (1, height, width, channels) that source and result are compared on."""
+    import numpy as np
+
+    import nepa_keras
+
+    height, width, channels = getattr(model, "backbone", model).image_shape
+    if FLAGS.image:
+        return nepa_keras.NepaImageConverter((height, width), channels=channels)(FLAGS.image)
+    return np.random.default_rng(0).standard_normal((1, height, width, channels), dtype="float32")
+
+
+def write(model):
+    """Writes --output."""
+    from nepa_keras import interop
+
+    if FLAGS.to == "preset":
+        model.save_to_preset(FLAGS.output)
+    elif FLAGS.to == "huggingface":
+        interop.export_huggingface(model, FLAGS.output)
+    else:
+        interop.export_saved_model(model, FLAGS.output)
+
+
+def run_exported(images):
+    """What the SavedModel at --output makes of the images, without this library."""
+    import tensorflow as tf
+
+    artefact = tf.saved_model.load(FLAGS.output)
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), artefact.serve(images))
+
+
+def differences(source, model, images):
+    """Names of what was compared, and the largest difference of each."""
+    from nepa_keras import interop
+
+    def tokens(m):
+        return getattr(m, "backbone", m)(images, causal=False)["sequence_output"]
+
+    found = {}
+    if source is not model:
+        found["final tokens of source and result"] = (tokens(source), tokens(model))
+    if FLAGS.to == "saved_model":
+        found["output of the model and of the artefact"] = (
+            model(images),
+            run_exported(images),
+        )
+    else:
+        again = type(model).from_preset(FLAGS.output)
+        found["output of the model and of --output read back"] = (model(images), again(images))
+    return {name: interop.largest_difference(*pair) for name, pair in found.items()}
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    with one_sentence(), ExitStack() as stack:
+        source, model = load(stack)
+        images = example(model)
+        if report := getattr(model, "load_report", None):
+            print(report)
+        try:
+            write(model)
+        except NotImplementedError as error:
+            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        print(
+            f"written: {FLAGS.output} ({type(model).__name__}, {model.count_params():,} parameters)"
+        )
+        for name, difference in differences(source, model, images).items():
+            print(f"largest difference, {name}: {difference:.3g}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,195 @@
+"""Pictures of any kind to what a model takes, as a checkpoint's `preprocessor_config.json` says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.augment import sides
+from nepa_keras.persistence import load_image_converter, save_image_converter
+
+# Pillow's codes, which the official files use.
+_INTERPOLATIONS = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+
+
+class NepaImageConverter:
+    """Resizes, crops and normalises images for a model.
+
+    Args:
+        image_size: of the result in pixels, one side or (height, width).
+        resize_to: the shorter side is brought to this length, the aspect ratio kept, and the centre
+            cut out; None resizes to `image_size` whatever the aspect ratio.
+        interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialias.
+        mean, std: of each channel after division by 255.
+        channels: 3 for RGB, 1 for grey.
+
+    Call arguments:
+        images: one image or a sequence of them: a path, a PIL image, or an array or tensor of shape
+            (height, width, channels), uint8 or floats in [0, 1]; or one array (N, height, width, channels).
+
+    Returns:
+        float32 (N, *image_size, channels).
+
+    Raises:
+        ValueError: a file that is no image, or an array of another shape or range.
+
+    Example:
+        >>> converter = NepaImageConverter.from_preset("hf://SixAILab/nepa-base-patch14-224-sft")
+        >>> logits = classifier.predict(converter(["cat.jpg", "dog.png"]))
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] = 224,
+        resize_to: int | None = None,
+        interpolation: str = "bilinear",
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.5,
+        channels: int = 3,
+    ):
+        if interpolation not in _INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(_INTERPOLATIONS)}, got {interpolation!r}."
+            )
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}.")
+        self.image_size = sides(image_size)
+        if min(self.image_size) < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}.")
+        if resize_to is not None and resize_to < max(self.image_size):
+            raise ValueError(
+                f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out."
+            )
+        self.resize_to = resize_to
+        self.interpolation = interpolation
+        self.channels = channels
+        self.mean = np.broadcast_to(np.asarray(mean, "float32"), (channels,))
+        self.std = np.broadcast_to(np.asarray(std, "float32"), (channels,))
+        if not (self.std > 0).all():
+            raise ValueError(f"std must be positive, got {std}.")
+
+    def __call__(self, images) -> np.ndarray:
+        if isinstance(images, list | tuple):
+            pictures = list(images)
+        elif len(getattr(images, "shape", ())) == 4:
+            pictures = list(_as_array(images))
+        else:
+            pictures = [images]
+        return np.stack([self._convert(picture) for picture in pictures])
+
+    def _convert(self, picture) -> np.ndarray:
+        from PIL import Image
+
+        image = _open(picture).convert("RGB" if self.channels == 3 else "L")
+        height, width = self.image_size
+        resample = Image.Resampling(_INTERPOLATIONS[self.interpolation])
+        if self.resize_to is None:
+            image = image.resize((width, height), resample)
+        else:
+            scale = self.resize_to / min(image.size)
+            image = image.resize(
+                [max(round(s * scale), self.resize_to) for s in image.size], resample
+            )
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(image, "float32").reshape(height, width, self.channels)
+        return (pixels / np.float32(255) - self.mean) / self.std
+
+    @classmethod
+    def from_preset(cls, preset: str | Path) -> "NepaImageConverter":
+        """The converter of a preset name, a local folder or `hf://owner/name[@revision]`.
+
+        Raises:
+            ValueError: there is none, or its `preprocessor_config.json` asks for something else.
+        """
+        return cls.from_official_config(load_image_converter(preset))
+
+    def save_to_preset(self, folder: str | Path) -> None:
+        """Writes `preprocessor_config.json` into a folder, which is created if missing."""
+        save_image_converter(self.official_config(), folder)
+
+    def official_config(self) -> dict:
+        """The content of a `preprocessor_config.json`."""
+        height, width = self.image_size
+        config = {
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": [float(m) for m in self.mean],
+            "image_processor_type": "ViTImageProcessor",
+            "image_std": [float(s) for s in self.std],
+            "resample": _INTERPOLATIONS[self.interpolation],
+            "rescale_factor": 1 / 255,
+            "size": {"height": height, "width": width},
+        }
+        if self.resize_to is not None:
+            config["size"] = {"shortest_edge": self.resize_to}
+            config |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+        return config
+
+    @classmethod
+    def from_official_config(cls, config: dict) -> "NepaImageConverter":
+        """The converter of a `preprocessor_config.json`.
+
+        Raises:
+            ValueError: it asks for something this converter does not do.
+        """
+        name = "preprocessor_config.json"
+        for key in ("do_normalize", "do_rescale", "do_resize"):
+            if config.get(key, True) is not True:
+                raise ValueError(f"{name}: {key} must be true, is {config[key]!r}.")
+        if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+            raise ValueError(
+                f"{name}: rescale_factor must be 1/255, is {config['rescale_factor']!r}."
+            )
+        codes = {code: words for words, code in _INTERPOLATIONS.items()}
+        if config.get("resample", 2) not in codes:
+            raise ValueError(f"{name}: resample must be 0, 2 or 3, is {config['resample']!r}.")
+        size, resize_to = config.get("size", 224), None
+        if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+            resize_to, size = size["shortest_edge"], config.get("crop_size")
+            if not config.get("do_center_crop"):
+                raise ValueError(f"{name}: size by shortest_edge needs do_center_crop.")
+        elif config.get("do_center_crop"):
+            raise ValueError(f"{name}: do_center_crop needs size by shortest_edge.")
+        if isinstance(size, dict) and set(size) == {"height", "width"}:
+            size = (size["height"], size["width"])
+        if not isinstance(size, int | tuple):
+            raise ValueError(f"{name}: size must be a side or height and width, is {size!r}.")
+        mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+        return cls(size, resize_to, codes[config.get("resample", 2)], mean, std, len(mean))
+
+
+def _as_array(tensor) -> np.ndarray:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    from keras import ops
+
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def _open(picture):
+    """A PIL image of a path, a PIL image, an array or a tensor; turned as its EXIF data says."""
+    from PIL import Image, ImageOps
+
+    if isinstance(picture, str | Path):
+        try:
+            with Image.open(picture) as file:
+                return ImageOps.exif_transpose(file)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{picture} is not a readable image: {error}") from None
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture)
+    array = _as_array(picture)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
+        raise ValueError(f"An image must be (height, width, 3 or 1), got {array.shape}.")
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f" or not (0 <= array.min() and array.max() <= 1):
+            raise ValueError(
+                f"Image arrays are uint8, or floats in [0, 1]; got {array.dtype} from {array.min()} "
+                f"to {array.max()}."
+            )
+        array = np.round(array * 255).astype(np.uint8)
+    return Image.fromarray(array)

@@ -1,0 +1,59 @@
+"""Our models in the official format, and as artefacts to serve."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import keras
+
+from nepa_keras.data import NepaImageConverter
+from nepa_keras.interop.config import official_config
+from nepa_keras.interop.official import official_tensors
+from nepa_keras.interop.presets import write_checkpoint
+from nepa_keras.training import ema_weights
+
+
+def export_huggingface(
+    model, folder: str | Path, ema: bool = False, converter: NepaImageConverter | None = None
+) -> None:
+    """Writes `config.json`, `preprocessor_config.json` and `model.safetensors` as official ones.
+
+    Args:
+        model: a `NepaPretrainer`, `NepaImageClassifier`, or a backbone, which counts as pretrained.
+        folder: created if missing.
+        ema: write the averaged weights in place of the trained ones.
+        converter: how images are prepared; default plain resizing to the size of the model.
+
+    Raises:
+        ValueError: the model has no averaged weights.
+    """
+    backbone = getattr(model, "backbone", model)
+    source = getattr(getattr(model, "load_report", None), "config", None)
+    config = official_config(model, backbone, source)
+    with ema_weights(model) if ema else nullcontext():
+        write_checkpoint(folder, config, official_tensors(model))
+    height, width, channels = backbone.image_shape
+    converter = converter or NepaImageConverter((height, width), channels=channels)
+    converter.save_to_preset(folder)
+
+
+def export_saved_model(model, folder: str | Path) -> None:
+    """Writes a TensorFlow SavedModel whose endpoint `serve` maps images to what `model(images)` returns.
+
+    Works on the backends tensorflow and jax, the latter with TensorFlow installed beside it.
+
+    Args:
+        model: a backbone (features) or classifier (logits); the batch size stays free.
+        folder: created; an existing export in it is replaced.
+
+    Raises:
+        NotImplementedError: the backend is torch.
+        ImportError: TensorFlow is missing.
+    """
+    if keras.backend.backend() == "torch":
+        raise NotImplementedError(
+            "A SavedModel cannot be written on the torch backend: save the model with "
+            "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
+        )
+    shape = getattr(model, "backbone", model).image_shape
+    signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
+    model.export(str(folder), format="tf_saved_model", input_signature=signature, verbose=False)

@@ -1,0 +1,49 @@
+"""Checkpoints from the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from nepa_keras.interop.checkpoint import EMA
+
+SCHEME = "hf://"
+_FILES = [
+    "config.json",
+    "preprocessor_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
+
+
+def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
+    """The local copy of `hf://owner/name[@revision]`, fetched unless it is there already.
+
+    Raises:
+        ValueError: the handle is none.
+        ImportError: huggingface_hub is not installed.
+        OSError: there is no such repository or revision, or no connection and no copy.
+    """
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", handle)
+    if match is None:
+        raise ValueError(
+            f"{handle!r} is not of the form hf://owner/name or hf://owner/name@revision."
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ImportError(
+            f"Fetching {handle} needs huggingface_hub: pip install huggingface_hub, or pass a "
+            "local folder."
+        ) from None
+    files = _FILES if load_weights else _FILES[:2]
+    if ema:
+        files = [*_FILES[:2], EMA]
+    try:
+        return Path(snapshot_download(match[1], revision=match[2], allow_patterns=files))
+    except (
+        Exception
+    ) as error:  # of the hub, of its HTTP library, of the system: whatever went wrong
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(
+            f"{handle} cannot be fetched ({reason}); check the name and the connection, or pass a "
+            "local folder."
+        ) from error

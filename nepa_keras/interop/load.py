@@ -1,0 +1,218 @@
+"""Official tensors into a model: all of them, and no others, with a report that accounts for each."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from keras import ops
+
+from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, TensorEntry, as_checkpoint
+from nepa_keras.interop.official import (
+    official_shapes,
+    official_variables,
+    transform_name,
+    value_from_official,
+)
+
+# What may differ between a source and a model: each is an exception that has a name.
+RULES = {
+    "qk_norm_scale_ones": "QK-norm scales that the source lacks start at one",
+    "new_head": "fc_norm starts at one and zero, the classifier at zero; those of the source are left out",
+    "drop_head": "fc_norm and classifier of the source are left out",
+    "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
+    "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
+    "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
+}
+_HEAD = ("fc_norm.", "classifier.")
+_MASK_TOKEN = "vit_nepa.embeddings.mask_token"
+_FOLDED = {  # dense layer -> its LayerScale, both below a block
+    ".attention.output.dense": ".layer_scale.lambda1",
+    ".output.dense": ".output.layer_scale.lambda1",
+}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One variable and the official tensors it was made from (none: a rule gave its value)."""
+
+    sources: dict[str, tuple[tuple[int, ...], str]]  # name -> shape, dtype
+    target: str
+    shape: tuple[int, ...]
+    transform: str
+
+
+@dataclass
+class LoadReport:
+    """Where every tensor of a source went, and where every variable came from.
+
+    Attributes:
+        source: file or folder.
+        assignments: one for each variable.
+        left_out: source tensor -> name of the rule that leaves it out.
+        config: official configuration of the source, if it had one and the model is the same.
+    """
+
+    source: str
+    assignments: list[Assignment] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    config: dict | None = None
+
+    @property
+    def rules(self) -> list[str]:
+        """Names of the rules that were applied."""
+        used = set(self.left_out.values())
+        for assignment in self.assignments:
+            used |= set(RULES) & set(assignment.transform.split(", "))
+        return sorted(used)
+
+    def __str__(self):
+        lines = [f"{self.source}: {len(self.assignments)} variables"]
+        for a in self.assignments:
+            given = " + ".join(f"{n} {s} {d}" for n, (s, d) in a.sources.items()) or "(nothing)"
+            lines.append(f"  {given} -> {a.target} {a.shape}: {a.transform}")
+        lines += [f"  {name}: left out, {rule}" for name, rule in self.left_out.items()]
+        lines += [f"rule {name}: {RULES[name]}" for name in self.rules]
+        return "\n".join(lines)
+
+
+def load_official_tensors(
+    model, tensors: Mapping[str, np.ndarray], rules: Collection[str] = ()
+) -> LoadReport:
+    """Assigns official tensors to a backbone, pretrainer or classifier; all of them, and no others.
+
+    Tensors are read one at a time, twice: everything is checked before anything is assigned.
+
+    Args:
+        model: built.
+        tensors: official name -> array or `Checkpoint`.
+        rules: names of the `RULES` that may be applied.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, not finite, or of another shape or dtype.
+            Nothing is assigned then.
+    """
+    checkpoint = as_checkpoint(tensors)
+    if "fold_layer_scale" in rules:
+        checkpoint = fold_layer_scale(checkpoint)
+    report, remaining = LoadReport(checkpoint.source), dict(checkpoint.entries)
+    for name in list(remaining):
+        if rule := _leaves_out(name, rules, model):
+            report.left_out[name] = rule
+            del remaining[name]
+    planned = []
+    for variable in official_variables(model):
+        shapes = official_shapes(variable)
+        missing = [name for name in shapes if name not in remaining]
+        if missing:
+            rule = _gives(missing[0], rules)
+            if rule is None:
+                raise CheckpointError(
+                    f"{checkpoint.source} lacks {', '.join(missing)} of shape {shapes[missing[0]]}, "
+                    f"needed for {variable.path}."
+                )
+            report.assignments.append(Assignment({}, variable.path, tuple(variable.shape), rule))
+            continue
+        entries = {name: remaining.pop(name) for name in shapes}
+        for name, entry in entries.items():
+            _check(checkpoint.source, name, entry, shapes[name], variable.path)
+        transform = transform_name(variable.path)
+        if any(".output.dense" in name for name in shapes) and "fold_layer_scale" in rules:
+            transform += ", fold_layer_scale"
+        sources = {name: (entry.shape, entry.dtype) for name, entry in entries.items()}
+        report.assignments.append(
+            Assignment(sources, variable.path, tuple(variable.shape), transform)
+        )
+        planned.append((variable, entries))
+    if remaining:
+        name, entry = next(iter(remaining.items()))
+        more = f" and {len(remaining) - 1} more" if len(remaining) > 1 else ""
+        raise CheckpointError(
+            f"{checkpoint.source} holds {name!r} of shape {entry.shape}{more}, for which the model "
+            "has no place; the configurations differ."
+        )
+    for _, entries in planned:
+        for name, entry in entries.items():
+            if not np.isfinite(entry.read()).all():
+                raise CheckpointError(
+                    f"{checkpoint.source}: {name!r} holds NaN or infinite values."
+                )
+    for variable, entries in planned:
+        values = [np.asarray(entry.read(), variable.dtype) for entry in entries.values()]
+        variable.assign(value_from_official(variable.path, values))
+    return report
+
+
+def _leaves_out(name: str, rules: Collection[str], model) -> str | None:
+    for rule in ("new_head", "drop_head"):
+        if rule in rules and name.startswith(_HEAD):
+            return rule
+    if name == _MASK_TOKEN and "drop_mask_token" in rules:
+        return "drop_mask_token"
+    return None
+
+
+def _gives(name: str, rules: Collection[str]) -> str | None:
+    """The rule that gives the missing tensor its initial value."""
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        rule = "qk_norm_scale_ones"
+    elif name == _MASK_TOKEN:
+        rule = "new_mask_token"
+    elif name.startswith(_HEAD):
+        rule = "new_head"
+    else:
+        return None
+    return rule if rule in rules else None
+
+
+def _check(source: str, name: str, entry: TensorEntry, shape: tuple[int, ...], path: str) -> None:
+    if entry.shape != shape:
+        raise CheckpointError(
+            f"{source}: {name!r} has shape {entry.shape}, {path} needs {shape}; the configurations "
+            "differ."
+        )
+    if entry.dtype not in ("float32", "float16", "bfloat16"):
+        raise CheckpointError(
+            f"{source}: {name!r} is of type {entry.dtype}; float32, float16 and bfloat16 are read."
+        )
+
+
+def fold_layer_scale(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
+    """The same model without LayerScale, which goes into the dense layer before it (SPEC section 2).
+
+    Raises:
+        CheckpointError: a LayerScale has no dense layer, or one of another width.
+    """
+    checkpoint = as_checkpoint(tensors)
+    entries = dict(checkpoint.entries)
+    for scale_name in [n for n in entries if n.endswith("layer_scale.lambda1")]:
+        prefix = scale_name.removesuffix(".output.layer_scale.lambda1")
+        layer = ".output.dense" if prefix != scale_name else ".attention.output.dense"
+        prefix = prefix.removesuffix(".layer_scale.lambda1")
+        scale = entries.pop(scale_name)
+        for kind in ("weight", "bias"):
+            name = f"{prefix}{layer}.{kind}"
+            if name not in entries or entries[name].shape[:1] != scale.shape:
+                raise CheckpointError(
+                    f"{checkpoint.source}: {scale_name!r} of shape {scale.shape} cannot be folded "
+                    f"into {name!r}, which is missing or of another width."
+                )
+            entries[name] = _scaled_rows(entries[name], scale)
+    return Checkpoint(entries, checkpoint.source)
+
+
+def _scaled_rows(entry: TensorEntry, scale: TensorEntry) -> TensorEntry:
+    def read():
+        rows = np.asarray(scale.read(), "float32").reshape(-1, *(1,) * (len(entry.shape) - 1))
+        return np.asarray(entry.read(), "float32") * rows
+
+    return TensorEntry(entry.shape, "float32", read)
+
+
+def largest_difference(a, b) -> float:
+    """max |a - b| of two tensors or nested structures of them."""
+    import keras
+
+    pairs = zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True)
+    return max(
+        float(np.max(np.abs(ops.convert_to_numpy(x) - ops.convert_to_numpy(y)))) for x, y in pairs
+    )

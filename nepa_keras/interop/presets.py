@@ -1,0 +1,239 @@
+"""What `from_preset` and `save_to_preset` of the models do: names, folders and hub handles.
+
+A folder is either ours (`config.json` with our arguments) or official (`config.json` of Hugging Face);
+both hold `model.safetensors` under the official names.
+"""
+
+import inspect
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.interop import config as official
+from nepa_keras.interop.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    CheckpointError,
+    open_checkpoint,
+    read_json,
+)
+from nepa_keras.interop.hub import SCHEME, download
+from nepa_keras.interop.load import load_official_tensors
+from nepa_keras.interop.official import official_tensors
+from nepa_keras.nepa import NepaPretrainer
+from nepa_keras.presets import PRESETS, RELEASED, preset_config
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_FORMAT = "nepa_keras"
+_CLASSES = {c.__name__: c for c in (NepaBackbone, NepaPretrainer, NepaImageClassifier)}
+_NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype")
+
+
+@dataclass
+class _Source:
+    """What a preset says of its model."""
+
+    name: str
+    kind: str  # of _CLASSES
+    backbone: dict
+    arguments: dict = field(default_factory=dict)  # of the model around the backbone
+    official_config: dict | None = None
+    folder: Path | None = None
+
+
+def _find(preset: str | Path, load_weights: bool, ema: bool) -> _Source:
+    name = str(preset)
+    if name in PRESETS and not load_weights:
+        return _Source(name, "NepaBackbone", preset_config(name))
+    if name in PRESETS and name not in RELEASED:
+        raise ValueError(
+            f"The preset {name!r} names an architecture without released weights; pass "
+            f"load_weights=False, or one of {', '.join(RELEASED)}."
+        )
+    if name in RELEASED:
+        name = RELEASED[name].handle
+    if name.startswith(SCHEME):
+        return _read(download(name, ema, load_weights), name)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no preset or folder {name!r}; presets are {', '.join(PRESETS)}."
+        )
+    return _read(folder, name)
+
+
+def _read(folder: Path, name: str) -> _Source:
+    config = read_json(folder / CONFIG)
+    if "model_type" in config:
+        return _official_source(folder, name, config)
+    if config.get("format") != _FORMAT or config.get("class") not in _CLASSES:
+        raise CheckpointError(
+            f"{folder / CONFIG} is neither of this library nor of an official checkpoint."
+        )
+    backbone, arguments = config.get("backbone"), config.get("arguments")
+    if not isinstance(backbone, dict) or not isinstance(arguments, dict):
+        raise CheckpointError(f"{folder / CONFIG} lacks the arguments of the model.")
+    return _Source(name, config["class"], backbone, arguments, None, folder)
+
+
+def _official_source(folder: Path, name: str, config: dict) -> _Source:
+    try:
+        backbone = official.backbone_arguments(config)
+        if not official.is_classifier(config):
+            return _Source(name, "NepaPretrainer", backbone, {}, config, folder)
+        names = official.class_names(config)
+        arguments = {
+            "num_classes": len(names),
+            "class_names": names,
+            "pooling": "mean" if config.get("add_pooling_layer", True) else "last",
+            "use_causal_mask": config["is_causal"],
+        }
+        return _Source(name, "NepaImageClassifier", backbone, arguments, config, folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def load_preset(
+    model_class,
+    preset: str | Path,
+    load_weights: bool = True,
+    ema: bool = False,
+    fold_layer_scale: bool = False,
+    **overrides,
+):
+    """A model of `model_class` from a preset; see `PresetMixin.from_preset`."""
+    source = _find(preset, load_weights, ema)
+    kind = model_class.__name__
+    backbone_arguments, arguments = dict(source.backbone), {}
+    if kind == source.kind:
+        arguments = dict(source.arguments)
+    own, rest = _split(model_class, overrides)
+    rules = set()
+    if kind == "NepaImageClassifier":
+        rules |= _classifier_rules(source, arguments, own, backbone_arguments)
+    elif source.kind == "NepaImageClassifier":
+        rules.add("drop_head")
+    if fold_layer_scale:
+        rules.add("fold_layer_scale")
+        backbone_arguments["layer_scale"] = None
+    if rest.get("qk_norm_scale"):
+        rules.add("qk_norm_scale_ones")
+    backbone_arguments |= rest
+    rules.add("new_mask_token" if rest.get("use_mask_token") else "drop_mask_token")
+    if backbone_arguments.get("use_mask_token"):
+        rules.discard("drop_mask_token")
+    tensors = open_checkpoint(source.folder, ema) if load_weights else None
+    try:
+        if load_weights:
+            _check_size(backbone_arguments, tensors)
+        model = backbone = NepaBackbone(**backbone_arguments)
+        if model_class is not NepaBackbone:
+            model = model_class(backbone, **arguments | own)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source.name}: {error}") from None
+    if load_weights:
+        model.load_report = load_official_tensors(model, tensors, rules)
+        if kind == source.kind and not own.keys() & {"num_classes"}:
+            model.load_report.config = source.official_config
+    return model
+
+
+def _check_size(arguments: dict, tensors: Checkpoint) -> None:
+    """Refuses a configuration far larger than its weights before memory is taken for it."""
+    names = ("hidden_dim", "num_layers", "mlp_dim")
+    parameters = inspect.signature(NepaBackbone.__init__).parameters
+    width, layers, inner = (arguments.get(n, parameters[n].default) for n in names)
+    described = layers * width * (4 * width + 2 * inner)
+    held = sum(math.prod(entry.shape) for entry in tensors.entries.values())
+    if described > 2 * held + 10**6:
+        raise CheckpointError(
+            f"the configuration describes a model of more than {described:,} parameters, the weights "
+            f"hold {held:,} numbers."
+        )
+
+
+def model_class(preset: str | Path):
+    """The class of the model that a preset holds."""
+    name = RELEASED[str(preset)].handle if str(preset) in RELEASED else preset
+    return _CLASSES[_find(name, load_weights=False, ema=False).kind]
+
+
+def _split(model_class, overrides: dict) -> tuple[dict, dict]:
+    """Overrides of the model around the backbone, and those of the backbone."""
+    ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
+    if model_class is NepaBackbone:
+        ours = set()
+    theirs = set(inspect.signature(NepaBackbone.__init__).parameters) - {"self", "kwargs"}
+    if unknown := set(overrides) - ours - theirs - {"dtype", "name"}:
+        raise ValueError(
+            f"{model_class.__name__} has no argument {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(sorted(ours | theirs))}."
+        )
+    if model_class is not NepaBackbone:
+        ours.add("name")
+    own = {k: v for k, v in overrides.items() if k in ours}
+    return own, {k: v for k, v in overrides.items() if k not in ours}
+
+
+def _classifier_rules(source: _Source, arguments: dict, own: dict, backbone: dict) -> set[str]:
+    """Rules for a classifier from `source`; changes the arguments that the conversion changes."""
+    names = own.get("class_names")
+    if names is not None:
+        own.setdefault("num_classes", len(names))
+    if source.kind == "NepaImageClassifier":
+        if own.get("num_classes", arguments["num_classes"]) == arguments["num_classes"]:
+            return set()
+        arguments.pop("class_names", None)
+        return {"new_head"}
+    if "num_classes" not in own:
+        raise ValueError(f"{source.name} was trained without classes; pass num_classes=.")
+    if backbone.get("qk_norm", True) and not backbone.get("qk_norm_scale", False):
+        backbone["qk_norm_scale"] = True  # as the official conversion
+        return {"new_head", "qk_norm_scale_ones"}
+    return {"new_head"}
+
+
+def save_preset(model, folder: str | Path) -> None:
+    """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
+    backbone = getattr(model, "backbone", model)
+    config = {
+        "format": _FORMAT,
+        "class": type(model).__name__,
+        "arguments": {} if backbone is model else _arguments(model),
+        "backbone": _arguments(backbone) | {"dtype": backbone.dtype_policy.name},
+    }
+    write_checkpoint(folder, config, official_tensors(model))
+
+
+def _arguments(model) -> dict:
+    return {k: v for k, v in model.get_config().items() if k not in _NOT_ARGUMENTS}
+
+
+def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:
+    """Writes `config.json` and `model.safetensors`; each is whole or not there."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{WEIGHTS}.part"
+    save_file(tensors, part, metadata={"format": "pt"})  # transformers asks for that word
+    os.replace(part, folder / WEIGHTS)
+    write_json(folder / CONFIG, config)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes a JSON file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def preprocessor_config(preset: str | Path) -> dict:
+    """The `preprocessor_config.json` of a released preset, a folder or a hub handle."""
+    name = RELEASED[str(preset)].handle if str(preset) in RELEASED else str(preset)
+    folder = download(name, load_weights=False) if name.startswith(SCHEME) else Path(name)
+    return read_json(folder.expanduser() / PREPROCESSOR)
