@@ -185,7 +185,7 @@ def _classifier_rules(source: _Source, arguments: dict, own: dict, backbone: dic
     if names is not None:
         own.setdefault("num_classes", len(names))
     if source.kind == "NepaImageClassifier":
-        if own.get("num_classes", arguments["num_classes"]) == arguments["num_classes"]:
+        if own.get("num_classes", arguments.get("num_classes")) == arguments.get("num_classes"):
             return set()
         arguments.pop("class_names", None)
         return {"new_head"}
