@@ -11,6 +11,7 @@ Prints where each tensor went, and the largest difference between what the sourc
 """
 
 import sys
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def load(stack):
             raise ValueError(
                 f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
             )
+        if not zipfile.is_zipfile(FLAGS.source):
+            raise ValueError(f"{FLAGS.source} is missing or no whole .keras file.")
         model = keras.saving.load_model(FLAGS.source)
         if FLAGS.ema:
             stack.enter_context(nepa_keras.training.ema_weights(model))

@@ -47,6 +47,19 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture
+def zero_initial_weights(monkeypatch):
+    """New models begin at zero, as drawing 300 million numbers takes seconds."""
+    import nepa_keras
+
+    zeros = keras.initializers.Zeros()
+    monkeypatch.setattr(
+        nepa_keras.layers.NormalInitializer,
+        "__call__",
+        lambda self, shape, dtype=None: zeros(shape, dtype),
+    )
+
+
+@pytest.fixture
 def mutation_count(request) -> int:
     return request.config.getoption("--mutations")
 

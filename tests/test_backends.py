@@ -29,6 +29,21 @@ def test_attention_is_softmax_over_the_visible_keys(length, causal):
     assert_close(ops.convert_to_numpy(actual), expected, "attention")
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_jax_on_gpu_is_the_same_function(causal, monkeypatch):
+    """Its layout, scale and mask, in the form that Keras falls back to where there is no cuDNN."""
+    import jax
+
+    q, k, v = (ops.cast(random(2, 3, 37, 8, seed=i), "bfloat16") for i in range(3))
+    expected = backends.attention(q, k, v, scale=0.5, causal=causal)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    actual = backends.attention(q, k, v, scale=0.5, causal=causal)
+    actual, expected = (np.asarray(x, "float32") for x in (actual, expected))
+    assert np.any(actual != expected), "the other path ran"
+    assert_close(actual, expected, "attention_bfloat16")
+
+
 def test_linear_keeps_leading_axes():
     x, kernel, bias = random(2, 5, 4), random(4, 3, seed=1), random(3, seed=2)
     actual = backends.linear(*map(ops.convert_to_tensor, (x, kernel, bias)))

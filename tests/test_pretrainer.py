@@ -496,14 +496,7 @@ def test_mixed_precision_survives_saving(tmp_path):
     ("preset", "count"),
     [("nepa_base_patch14_224", 85_527_552), ("nepa_large_patch14_224", 302_967_808)],
 )
-def test_parameter_counts_of_the_published_models(preset, count, monkeypatch):
-    """Counted on models whose weights are zeros, as drawing 300 million takes seconds."""
-    zeros = keras.initializers.Zeros()
-    monkeypatch.setattr(
-        nepa_keras.layers.NormalInitializer,
-        "__call__",
-        lambda self, shape, dtype=None: zeros(shape, dtype),
-    )
+def test_parameter_counts_of_the_published_models(preset, count, zero_initial_weights):
     backbone = nepa_keras.NepaBackbone.from_preset(preset, load_weights=False)
     model = nepa_keras.NepaPretrainer(backbone)
     assert model.count_params() == count

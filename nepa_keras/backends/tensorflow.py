@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nepa_keras.backends.portable import (
@@ -42,7 +43,7 @@ def device_name() -> str:
 
 
 def fit_input(batches):
-    """A generator as a pipeline without autotuning; anything else as it is.
+    """A generator of NumPy batches as a pipeline without autotuning; anything else as it is.
 
     Keras' own has it on, and then the end of `fit` can wait for minutes until the tuner wakes up.
     """
@@ -57,8 +58,8 @@ def fit_input(batches):
         yield first
         yield from batches
 
-    leaves = tf.nest.flatten(first)
-    if not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+    arrays = all(isinstance(leaf, np.ndarray) for leaf in tf.nest.flatten(first))
+    if not isinstance(first, tuple | dict) or not arrays:
         return from_the_first()
     signature = tf.nest.map_structure(
         lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), first

@@ -75,12 +75,14 @@ class NepaImageConverter:
             pictures = list(_as_array(images))
         else:
             pictures = [images]
+        if not pictures:
+            raise ValueError("images is empty; give at least one image.")
         return np.stack([self._convert(picture) for picture in pictures])
 
     def _convert(self, picture) -> np.ndarray:
         from PIL import Image
 
-        image = _open(picture).convert("RGB" if self.channels == 3 else "L")
+        image = _eight_bits(_open(picture)).convert("RGB" if self.channels == 3 else "L")
         height, width = self.image_size
         resample = Image.Resampling(_INTERPOLATIONS[self.interpolation])
         if self.resize_to is None:
@@ -134,6 +136,15 @@ class NepaImageConverter:
         Raises:
             ValueError: it asks for something this converter does not do.
         """
+        try:
+            return cls._from_official_config(config)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"preprocessor_config.json: a value is of the wrong kind ({error})."
+            ) from None
+
+    @classmethod
+    def _from_official_config(cls, config: dict) -> "NepaImageConverter":
         name = "preprocessor_config.json"
         for key in ("do_normalize", "do_rescale", "do_resize"):
             if config.get(key, True) is not True:
@@ -181,6 +192,8 @@ def _open(picture):
     if isinstance(picture, Image.Image):
         return ImageOps.exif_transpose(picture)
     array = _as_array(picture)
+    if array.size == 0:
+        raise ValueError(f"An image must have pixels, got shape {array.shape}.")
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
@@ -193,3 +206,15 @@ def _open(picture):
             )
         array = np.round(array * 255).astype(np.uint8)
     return Image.fromarray(array)
+
+
+def _eight_bits(image):
+    """An image of 16 bits a channel with 8, which Pillow would cut off at 255 instead."""
+    if image.mode == "F":
+        raise ValueError("An image of floating-point pixels has no known range; save it as PNG.")
+    if not image.mode.startswith("I"):
+        return image
+    from PIL import Image
+
+    pixels = np.asarray(image, "float32")
+    return Image.fromarray(np.clip(np.round(pixels / 257), 0, 255).astype(np.uint8))

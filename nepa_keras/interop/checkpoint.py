@@ -132,13 +132,12 @@ def read_json(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path} is larger than any such file should be.")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        too_large = path.stat().st_size > _LARGEST_JSON
+        value = None if too_large else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path} is not a readable JSON file: {error}") from None
+    if too_large:
+        raise CheckpointError(f"{path} is larger than any such file should be.")
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object.")
     return value

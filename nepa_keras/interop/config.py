@@ -138,4 +138,5 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
         }
     added = {"initializer_range": 0.02, "add_pooling_layer": True}
     kept = source if source is not None else added
+    derived |= {key: backbone.variable_dtype for key in ("dtype", "torch_dtype") if key in kept}
     return {**kept, **derived}

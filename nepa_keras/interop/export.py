@@ -8,7 +8,7 @@ import keras
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.interop.config import official_config
 from nepa_keras.interop.official import official_tensors
-from nepa_keras.interop.presets import write_checkpoint
+from nepa_keras.interop.presets import PREPROCESSOR, of_source, write_checkpoint, write_json
 from nepa_keras.training import ema_weights
 
 
@@ -21,19 +21,22 @@ def export_huggingface(
         model: a `NepaPretrainer`, `NepaImageClassifier`, or a backbone, which counts as pretrained.
         folder: created if missing.
         ema: write the averaged weights in place of the trained ones.
-        converter: how images are prepared; default plain resizing to the size of the model.
+        converter: how images are prepared; default as the checkpoint said that the model is from, else
+            plain resizing to the size of the model.
 
     Raises:
         ValueError: the model has no averaged weights.
     """
     backbone = getattr(model, "backbone", model)
-    source = getattr(getattr(model, "load_report", None), "config", None)
-    config = official_config(model, backbone, source)
+    config = official_config(model, backbone, of_source(model, "config"))
     with ema_weights(model) if ema else nullcontext():
         write_checkpoint(folder, config, official_tensors(model))
-    height, width, channels = backbone.image_shape
-    converter = converter or NepaImageConverter((height, width), channels=channels)
-    converter.save_to_preset(folder)
+    preprocessor = of_source(model, "preprocessor")
+    if converter is not None or preprocessor is None:
+        *size, channels = backbone.image_shape
+        converter = converter or NepaImageConverter(tuple(size), channels=channels)
+        preprocessor = converter.official_config()
+    write_json(Path(folder) / PREPROCESSOR, preprocessor)
 
 
 def export_saved_model(model, folder: str | Path) -> None:

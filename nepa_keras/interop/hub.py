@@ -39,9 +39,7 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
         files = [*_FILES[:2], EMA]
     try:
         return Path(snapshot_download(match[1], revision=match[2], allow_patterns=files))
-    except (
-        Exception
-    ) as error:  # of the hub, of its HTTP library, of the system: whatever went wrong
+    except Exception as error:  # of the hub, its HTTP library or the system
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OSError(
             f"{handle} cannot be fetched ({reason}); check the name and the connection, or pass a "

@@ -25,10 +25,6 @@ RULES = {
 }
 _HEAD = ("fc_norm.", "classifier.")
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
-_FOLDED = {  # dense layer -> its LayerScale, both below a block
-    ".attention.output.dense": ".layer_scale.lambda1",
-    ".output.dense": ".output.layer_scale.lambda1",
-}
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,16 @@ class LoadReport:
     Attributes:
         source: file or folder.
         assignments: one for each variable.
-        left_out: source tensor -> name of the rule that leaves it out.
+        left_out: source tensor that no variable took by itself -> name of the rule that says why.
         config: official configuration of the source, if it had one and the model is the same.
+        preprocessor: content of the source's `preprocessor_config.json`, if it had one.
     """
 
     source: str
     assignments: list[Assignment] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     config: dict | None = None
+    preprocessor: dict | None = None
 
     @property
     def rules(self) -> list[str]:
@@ -70,7 +68,7 @@ class LoadReport:
         for a in self.assignments:
             given = " + ".join(f"{n} {s} {d}" for n, (s, d) in a.sources.items()) or "(nothing)"
             lines.append(f"  {given} -> {a.target} {a.shape}: {a.transform}")
-        lines += [f"  {name}: left out, {rule}" for name, rule in self.left_out.items()]
+        lines += [f"  {name} -> nothing of its own: {rule}" for name, rule in self.left_out.items()]
         lines += [f"rule {name}: {RULES[name]}" for name in self.rules]
         return "\n".join(lines)
 
@@ -92,11 +90,14 @@ def load_official_tensors(
             Nothing is assigned then.
     """
     checkpoint = as_checkpoint(tensors)
+    report = LoadReport(checkpoint.source)
     if "fold_layer_scale" in rules:
-        checkpoint = fold_layer_scale(checkpoint)
-    report, remaining = LoadReport(checkpoint.source), dict(checkpoint.entries)
+        folded = fold_layer_scale(checkpoint)
+        report.left_out |= {name: "fold_layer_scale" for name in checkpoint if name not in folded}
+        checkpoint = folded
+    remaining = dict(checkpoint.entries)
     for name in list(remaining):
-        if rule := _leaves_out(name, rules, model):
+        if rule := _leaves_out(name, rules):
             report.left_out[name] = rule
             del remaining[name]
     planned = []
@@ -142,7 +143,7 @@ def load_official_tensors(
     return report
 
 
-def _leaves_out(name: str, rules: Collection[str], model) -> str | None:
+def _leaves_out(name: str, rules: Collection[str]) -> str | None:
     for rule in ("new_head", "drop_head"):
         if rule in rules and name.startswith(_HEAD):
             return rule

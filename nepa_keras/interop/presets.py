@@ -123,9 +123,10 @@ def load_preset(
     if rest.get("qk_norm_scale"):
         rules.add("qk_norm_scale_ones")
     backbone_arguments |= rest
-    rules.add("new_mask_token" if rest.get("use_mask_token") else "drop_mask_token")
-    if backbone_arguments.get("use_mask_token"):
-        rules.discard("drop_mask_token")
+    if not backbone_arguments.get("use_mask_token"):
+        rules.add("drop_mask_token")
+    elif "use_mask_token" in rest:
+        rules.add("new_mask_token")
     tensors = open_checkpoint(source.folder, ema) if load_weights else None
     try:
         if load_weights:
@@ -136,9 +137,11 @@ def load_preset(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source.name}: {error}") from None
     if load_weights:
-        model.load_report = load_official_tensors(model, tensors, rules)
-        if kind == source.kind and not own.keys() & {"num_classes"}:
-            model.load_report.config = source.official_config
+        report = model.load_report = load_official_tensors(model, tensors, rules)
+        if kind == source.kind and "num_classes" not in own:
+            report.config = source.official_config
+        if (source.folder / PREPROCESSOR).is_file():
+            report.preprocessor = read_json(source.folder / PREPROCESSOR)
     return model
 
 
@@ -207,6 +210,13 @@ def save_preset(model, folder: str | Path) -> None:
         "backbone": _arguments(backbone) | {"dtype": backbone.dtype_policy.name},
     }
     write_checkpoint(folder, config, official_tensors(model))
+    if preprocessor := of_source(model, "preprocessor"):
+        write_json(Path(folder) / PREPROCESSOR, preprocessor)
+
+
+def of_source(model, name: str):
+    """An attribute of the model's `load_report`; None for a model that was not loaded."""
+    return getattr(getattr(model, "load_report", None), name, None)
 
 
 def _arguments(model) -> dict:

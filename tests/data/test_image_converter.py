@@ -67,6 +67,10 @@ def test_exif_grey_and_palette(tmp_path):
     image.convert("L").save(tmp_path / "grey.png")
     assert NepaImageConverter(8, channels=1)(tmp_path / "grey.png").shape == (1, 8, 8, 1)
     assert NepaImageConverter(8)(tmp_path / "grey.png").shape == (1, 8, 8, 3)
+    sixteen = array[..., 0].astype(np.uint16) * 257
+    Image.fromarray(sixteen).save(tmp_path / "sixteen.png")
+    expected = NepaImageConverter(8)(array[..., 0])
+    np.testing.assert_array_equal(NepaImageConverter(8)(tmp_path / "sixteen.png"), expected)
     image.convert("P").save(tmp_path / "palette.png")
     assert NepaImageConverter(8)(tmp_path / "palette.png").shape == (1, 8, 8, 3)
 
@@ -102,6 +106,13 @@ WRONG = {
     ),
     "range": (lambda p: NepaImageConverter(8)(np.full((8, 8, 3), 7.0)), r"floats in \[0, 1\]"),
     "shape": (lambda p: NepaImageConverter(8)(np.zeros((3, 8, 8), np.uint8)), r"\(3, 8, 8\)"),
+    "none": (lambda p: NepaImageConverter(8)([]), "images is empty"),
+    "no pixels": (lambda p: NepaImageConverter(8)(np.zeros((0, 8, 3))), "must have pixels"),
+    "floats": (lambda p: NepaImageConverter(8)(Image.new("F", (8, 8))), "floating-point"),
+    "wrong kind": (
+        lambda p: NepaImageConverter.from_official_config({"resample": []}),
+        "of the wrong kind",
+    ),
     "interpolation": (lambda p: NepaImageConverter(8, interpolation="cubic"), "bicubic"),
     "crop": (lambda p: NepaImageConverter(8, resize_to=4), "resize_to=4"),
     "std": (lambda p: NepaImageConverter(8, std=0.0), "std"),

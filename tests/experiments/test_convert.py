@@ -118,6 +118,7 @@ def test_what_is_wrong_gets_one_sentence(pretrained, tmp_path):
     output = f"--output={tmp_path / 'out'}"
     cases = {
         "no preset or folder": ["--source=nowhere"],
+        "no whole .keras file": ["--source=nothing.keras"],
         "num_classes": [f"--source={pretrained}", "--model=classifier"],
         "no pytorch_model_ema.bin": [f"--source={pretrained}", "--ema"],
         "not a readable image": [f"--source={pretrained}", "--image=nothing.png"],

@@ -85,7 +85,10 @@ def test_pretraining_to_classifier_as_the_official_conversion(fold, tmp_path):
     if fold:
         expected = golden_files.tensors("conversion/after_fold.safetensors")
         kind = "folded_weights"
-        assert "fold_layer_scale" in classifier.load_report.rules
+        report = classifier.load_report
+        assert "fold_layer_scale" in report.rules
+        dropped = golden_files.record("conversion/meta.json")["dropped_by_fold"]
+        assert sorted(report.left_out) == sorted(dropped)
     else:
         added = golden_files.tensors("conversion/after_plain_added.safetensors")
         expected = golden_files.tensors("conversion/before.safetensors") | added
@@ -153,6 +156,30 @@ def test_half_precision_sources_are_read(dtype, tmp_path):
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, halves[name].astype(np.float32), err_msg=name)
     assert dtype in str(model.load_report)
+    config = json.loads((source / "config.json").read_text()) | {"dtype": dtype}
+    (source / "config.json").write_text(json.dumps(config))
+    again = nepa_keras.NepaPretrainer.from_preset(source)
+    interop.export_huggingface(again, tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float32"
+
+
+def test_image_preparation_travels_with_the_weights(tmp_path):
+    """Whatever a checkpoint says of it, through both layouts; a converter given by hand wins."""
+    source = folder_of("classify", tmp_path)
+    preparation = {"size": {"shortest_edge": 32}, "do_center_crop": True, "resample": 3}
+    preparation |= {"crop_size": {"height": 28, "width": 28}, "image_mean": [0.5] * 3, "extra": 1}
+    (source / "preprocessor_config.json").write_text(json.dumps(preparation))
+    model = nepa_keras.NepaImageClassifier.from_preset(source)
+    model.save_to_preset(tmp_path / "ours")
+    again = nepa_keras.NepaImageClassifier.from_preset(tmp_path / "ours", num_classes=3)
+    interop.export_huggingface(again, tmp_path / "official")
+    for folder in ("ours", "official"):
+        written = json.loads((tmp_path / folder / "preprocessor_config.json").read_text())
+        assert written == preparation
+    interop.export_huggingface(
+        again, tmp_path / "official", converter=nepa_keras.NepaImageConverter(28)
+    )
+    assert nepa_keras.NepaImageConverter.from_preset(tmp_path / "official").resize_to is None
 
 
 def test_shards_are_read_as_one(tmp_path):

@@ -4,7 +4,6 @@ import json
 import sys
 
 import golden_files
-import keras
 import numpy as np
 import pytest
 import tiny
@@ -51,14 +50,8 @@ def expected_names(layers: int, qk_scale: bool, classifier: bool) -> set[str]:
 
 @pytest.mark.once
 @pytest.mark.parametrize("preset", OFFICIAL)
-def test_official_models_are_exported_and_imported(preset, tmp_path, monkeypatch):
-    """All parameters and names; importing adds at most 2.2 times the file to the process' memory."""
-    zeros = keras.initializers.Zeros()
-    monkeypatch.setattr(
-        nepa_keras.layers.NormalInitializer,
-        "__call__",
-        lambda self, shape, dtype=None: zeros(shape, dtype),
-    )
+def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initial_weights):
+    """All parameters, names and values."""
     model = official_model(preset)
     generator = np.random.default_rng(0)
     for variable in model.trainable_variables:
