@@ -19,12 +19,33 @@ def layer_norm(x, gamma, beta, epsilon):
     `keras.ops.layer_normalization` computes x*inv - mean*inv, which cancels when the mean is large
     beside the deviation.
     """
-    centred = x - ops.mean(x, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    y = centred * ops.rsqrt(variance + epsilon)
+    y = _normalise(epsilon)(x)
     if gamma is not None:
         y = y * gamma
     return y if beta is None else y + beta
+
+
+def _normalise(epsilon):
+    """y = (x - mean) / sqrt(var + epsilon) with its gradient written out.
+
+    dx = (g - mean(g) - y mean(g y)) / sqrt(var + epsilon) takes fewer passes over memory than what
+    automatic differentiation makes of the above.
+    """
+
+    @ops.custom_gradient
+    def normalise(x):
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+        inverse = ops.rsqrt(variance + epsilon)
+        y = centred * inverse
+
+        def gradient(g):
+            along_y = y * ops.mean(g * y, axis=-1, keepdims=True)
+            return inverse * (g - ops.mean(g, axis=-1, keepdims=True) - along_y)
+
+        return y, gradient
+
+    return normalise
 
 
 def rotate(x, cos, sin):

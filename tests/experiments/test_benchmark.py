@@ -1,7 +1,8 @@
-"""experiments/benchmark.py as a person starts it, on a model small enough for a test."""
+"""benchmark.py and profile_step.py as a person starts them, on a model small enough for a test."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESET = "nepa_micro_patch2_8"
 
 
-def benchmark(*flags) -> subprocess.CompletedProcess:
+def benchmark(*flags, script="benchmark.py") -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "benchmark.py"), *flags],
+        [sys.executable, str(ROOT / "experiments" / script), *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -54,3 +55,13 @@ def test_accelerator_suite_prints_prediction_beside_measurement():
     unknown = benchmark(*small, "--repeats=1")
     assert unknown.returncode == 1 and "no data sheet for this device" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+def test_profile_knows_what_the_kernels_are():
+    """On each backend: most of the recorded time has a name, and matrix products are among it."""
+    result = benchmark(f"--preset={PRESET}", "--batch_size=64", script="profile_step.py")
+    assert result.returncode == 0, result.stderr
+    rows = dict(re.findall(r"^(\S.*?) {2,}[\d.]+ ms +([\d.]+)%$", result.stdout, re.MULTILINE))
+    shares = {name: float(share) for name, share in rows.items()}
+    assert shares["dense products"] > 0 and sum(shares.values()) == pytest.approx(100, abs=1)
+    assert shares.get("other", 0) < 60, shares
