@@ -5,6 +5,7 @@ decides at import which module provides it. Everything else in the library is wr
 
     linear(x, kernel, bias)             (..., D) @ (D, E) + (E,)
     layer_norm(x, gamma, beta, epsilon) over the last axis
+    gelu(x)                             x times the normal distribution of x, by erf
     rotate(x, cos, sin)                 rotary positions
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
     barrier(x)                          identity that keeps a compiler from fusing across it
@@ -34,6 +35,7 @@ else:
 
 linear = _backend.linear
 layer_norm = _backend.layer_norm
+gelu = _backend.gelu
 rotate = _backend.rotate
 attention = _backend.attention
 barrier = _backend.barrier
@@ -53,6 +55,7 @@ __all__ = [
     "barrier",
     "device_name",
     "fit_input",
+    "gelu",
     "global_norm",
     "layer_norm",
     "linear",

@@ -12,6 +12,7 @@ from keras import ops
 from nepa_keras.backends import portable
 from nepa_keras.backends.portable import (
     adamw_update,
+    gelu,
     global_norm,
     layer_norm,
     linear,
@@ -25,6 +26,7 @@ __all__ = [
     "barrier",
     "device_name",
     "fit_input",
+    "gelu",
     "global_norm",
     "layer_norm",
     "linear",

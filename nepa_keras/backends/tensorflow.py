@@ -9,6 +9,7 @@ import tensorflow as tf
 from nepa_keras.backends.portable import (
     adamw_update,
     attention,
+    gelu,
     global_norm,
     layer_norm,
     linear,
@@ -23,6 +24,7 @@ __all__ = [
     "barrier",
     "device_name",
     "fit_input",
+    "gelu",
     "global_norm",
     "layer_norm",
     "linear",

@@ -14,6 +14,7 @@ __all__ = [
     "barrier",
     "device_name",
     "fit_input",
+    "gelu",
     "global_norm",
     "layer_norm",
     "linear",
@@ -31,7 +32,12 @@ def linear(x, kernel, bias=None):
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    return F.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
+    width = int(x.shape[-1])  # a number also while PyTorch traces an export
+    return F.layer_norm(x, (width,), gamma, beta, epsilon)
+
+
+def gelu(x):
+    return F.gelu(x)
 
 
 def attention(q, k, v, scale, causal):

@@ -1,14 +1,14 @@
 """The block's MLP, plain or gated."""
 
 import keras
-from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.layers.linear import Linear
 
 
 def _activation(name: str):
     if name == "gelu":  # the erf form: the tanh one differs by up to 7e-4 in the states
-        return lambda x: ops.gelu(x, approximate=False)
+        return backends.gelu
     return keras.activations.get(name)
 
 
