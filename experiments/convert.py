@@ -5,6 +5,7 @@
         --num_classes=10 --to=huggingface --output=CLASSIFIER --image=cat.jpg
     python experiments/convert.py --source=runs/mine/checkpoint.keras --ema --to=huggingface --output=MINE
     python experiments/convert.py --source=CLASSIFIER --to=saved_model --output=SERVED
+    python experiments/convert.py --source=CLASSIFIER --to=onnx --output=SERVED.onnx
 
 Prints where each tensor went, and the largest difference between what the source and the result
 (read back from --output) make of an image. KERAS_BACKEND picks the backend that computes it.
@@ -21,8 +22,10 @@ from command_line import one_sentence
 flags.DEFINE_string(
     "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
 )
-flags.DEFINE_string("output", None, "folder to write", required=True)
-flags.DEFINE_enum("to", "preset", ["preset", "huggingface", "saved_model"], "format of the output")
+flags.DEFINE_string("output", None, "folder to write; with --to=onnx a file", required=True)
+flags.DEFINE_enum(
+    "to", "preset", ["preset", "huggingface", "saved_model", "onnx"], "format of the output"
+)
 flags.DEFINE_enum(
     "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
 )
@@ -88,12 +91,19 @@ def write(model):
         model.save_to_preset(FLAGS.output)
     elif FLAGS.to == "huggingface":
         interop.export_huggingface(model, FLAGS.output)
-    else:
+    elif FLAGS.to == "saved_model":
         interop.export_saved_model(model, FLAGS.output)
+    else:
+        interop.export_onnx(model, FLAGS.output)
 
 
 def run_exported(images):
-    """What the SavedModel at --output makes of the images, without this library."""
+    """What the artefact at --output makes of the images, without this library."""
+    if FLAGS.to == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(FLAGS.output)
+        return session.run(None, {session.get_inputs()[0].name: images})
     import tensorflow as tf
 
     artefact = tf.saved_model.load(FLAGS.output)
@@ -102,6 +112,8 @@ def run_exported(images):
 
 def differences(source, model, images):
     """Names of what was compared, and the largest difference of each."""
+    import keras
+
     from nepa_keras import interop
 
     def tokens(m):
@@ -110,11 +122,10 @@ def differences(source, model, images):
     found = {}
     if source is not model:
         found["final tokens of source and result"] = (tokens(source), tokens(model))
-    if FLAGS.to == "saved_model":
-        found["output of the model and of the artefact"] = (
-            model(images),
-            run_exported(images),
-        )
+    if FLAGS.to in ("saved_model", "onnx"):
+        outputs = keras.tree.flatten(model(images))
+        artefact = keras.tree.flatten(run_exported(images))
+        found["output of the model and of the artefact"] = (outputs, artefact)
     else:
         again = type(model).from_preset(FLAGS.output)
         found["output of the model and of --output read back"] = (model(images), again(images))

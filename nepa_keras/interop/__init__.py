@@ -1,7 +1,7 @@
 """Exchange with the official checkpoints, and export."""
 
 from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from nepa_keras.interop.export import export_huggingface, export_saved_model
+from nepa_keras.interop.export import export_huggingface, export_onnx, export_saved_model
 from nepa_keras.interop.load import (
     RULES,
     LoadReport,
@@ -18,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "LoadReport",
     "export_huggingface",
+    "export_onnx",
     "export_saved_model",
     "fold_layer_scale",
     "largest_difference",

@@ -1,6 +1,8 @@
 """Our models in the official format, and as artefacts to serve."""
 
+import warnings
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -57,6 +59,48 @@ def export_saved_model(model, folder: str | Path) -> None:
             "A SavedModel cannot be written on the torch backend: save the model with "
             "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
         )
+    _export(model, folder, "tf_saved_model")
+
+
+def export_onnx(model, path: str | Path) -> None:
+    """Writes an ONNX file that maps images to what `model(images)` returns.
+
+    Works on the backends tensorflow (by tf2onnx) and torch; `pip install 'nepa_keras[onnx]'` brings what
+    either needs. A backbone's outputs are `embeddings` and `sequence_output` in this order; PyTorch's
+    exporter gives them numbers as names.
+
+    Args:
+        model: a backbone (features) or classifier (logits) that computes in float32; the batch size
+            stays free, the image size does not.
+        path: the file to write; an existing one is replaced.
+
+    Raises:
+        NotImplementedError: the backend is jax.
+        ImportError: a package is missing.
+        ValueError: the model computes in another dtype.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        raise NotImplementedError(
+            "An ONNX file cannot be written on the jax backend (jax2onnx fails where the batch size is "
+            "free): save the model with save_to_preset, and export it with KERAS_BACKEND=tensorflow or "
+            "torch."
+        )
+    for package in {"tensorflow": ("onnx", "tf2onnx"), "torch": ("onnx", "onnxscript")}[backend]:
+        if find_spec(package) is None:
+            raise ImportError(f"ONNX export on {backend} needs {package}; pip install {package}.")
+    if model.compute_dtype != "float32":
+        raise ValueError(
+            f"ONNX export is for models that compute in float32, not {model.compute_dtype}; load the "
+            'model with from_preset(..., dtype="float32").'
+        )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here
+        warnings.simplefilter("ignore")
+        _export(model, path, "onnx")
+
+
+def _export(model, path, file_format):
     shape = getattr(model, "backbone", model).image_shape
     signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
-    model.export(str(folder), format="tf_saved_model", input_signature=signature, verbose=False)
+    model.export(str(path), format=file_format, input_signature=signature, verbose=False)

@@ -94,23 +94,57 @@ def test_a_training_checkpoint_is_exported_with_its_averaged_weights(tmp_path):
         np.testing.assert_array_equal(value, averages[name], err_msg=name)
 
 
-def test_a_saved_model_gives_the_numbers_of_the_model(pretrained, tmp_path):
-    """Features of a backbone and logits of a classifier, run by TensorFlow; torch says what to do."""
-    for model in ("backbone", "classifier"):
-        result = convert(
-            f"--source={pretrained}",
-            f"--model={model}",
-            *(["--num_classes=10"] if model == "classifier" else []),
-            "--to=saved_model",
-            f"--output={tmp_path / model}",
-        )
-        if keras.backend.backend() == "torch":
-            assert result.returncode == 1 and "Traceback" not in result.stderr
-            assert "torch backend" in result.stderr
-        else:
-            assert result.returncode == 0, result.stderr
-            *_, of_artefact = differences(result.stdout)
-            assert of_artefact < 5e-5
+@pytest.fixture
+def finetuned(tmp_path):
+    """A classifier whose logits are not zero."""
+    golden = golden_files.GOLDEN / "classify"
+    folder = tmp_path / "finetuned"
+    folder.mkdir()
+    shutil.copy(golden / "config.json", folder / "config.json")
+    shutil.copy(golden / "weights.safetensors", folder / "model.safetensors")
+    return folder
+
+
+REFUSED = {"saved_model": "torch", "onnx": "jax"}
+
+
+@pytest.mark.parametrize("file_format", REFUSED)
+@pytest.mark.parametrize("model", ["backbone", "classifier"])
+def test_an_artefact_gives_the_numbers_of_the_model(model, file_format, finetuned, tmp_path):
+    """Features and logits, run by TensorFlow or ONNX Runtime; a backend that cannot says what to do."""
+    output = tmp_path / f"served.{file_format}"
+    flags = [f"--source={finetuned}", f"--model={model}", f"--to={file_format}"]
+    result = convert(*flags, f"--output={output}")
+    if keras.backend.backend() == REFUSED[file_format]:
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert f"on the {REFUSED[file_format]} backend" in result.stderr
+        assert "export it with KERAS_BACKEND=tensorflow" in result.stderr
+    else:
+        assert result.returncode == 0, result.stderr
+        *_, of_artefact = differences(result.stdout)
+        assert 0 < of_artefact < 5e-5
+
+
+def test_an_onnx_file_takes_any_batch(finetuned, tmp_path):
+    import nepa_keras
+
+    if keras.backend.backend() == "jax":  # refused, see above
+        return
+    model = nepa_keras.NepaImageClassifier.from_preset(finetuned)
+    nepa_keras.interop.export_onnx(model, tmp_path / "model.onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (images,) = session.get_inputs()
+    draw = np.random.default_rng(0).standard_normal
+    for batch in (1, 3):
+        x = draw((batch, *model.backbone.image_shape), dtype="float32")
+        (logits,) = session.run(None, {images.name: x})
+        expected = keras.ops.convert_to_numpy(model(x))
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=5e-5)
+    half = nepa_keras.NepaImageClassifier.from_preset(finetuned, dtype="mixed_bfloat16")
+    with pytest.raises(ValueError, match="float32, not bfloat16"):
+        nepa_keras.interop.export_onnx(half, tmp_path / "half.onnx")
 
 
 @pytest.mark.once
