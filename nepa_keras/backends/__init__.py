@@ -5,7 +5,7 @@ decides at import which module provides it. Everything else in the library is wr
 
     linear(x, kernel, bias)             (..., D) @ (D, E) + (E,)
     layer_norm(x, gamma, beta, epsilon) over the last axis
-    gelu(x)                             x times the normal distribution of x, by erf
+    gelu(x)                             x times the normal distribution of x
     rotate(x, cos, sin)                 rotary positions
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
     barrier(x)                          identity that keeps a compiler from fusing across it

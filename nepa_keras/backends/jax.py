@@ -12,7 +12,7 @@ from keras import ops
 from nepa_keras.backends import portable
 from nepa_keras.backends.portable import (
     adamw_update,
-    gelu,
+    gelu_of,
     global_norm,
     layer_norm,
     linear,
@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 DEFAULT_JIT_COMPILE = True
+
+# By erfc, as a SavedModel of JAX's erf asks for a newer StableHLO than TensorFlow's.
+gelu = gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
 
 # The switch of everything that only XLA on CPU needs.
 _TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"

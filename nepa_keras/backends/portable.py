@@ -50,19 +50,23 @@ def _normalise(epsilon):
     return normalise
 
 
-@ops.custom_gradient
-def gelu(x):
-    """x Phi(x), Phi the normal distribution by erf, with its gradient Phi(x) + x phi(x) written out.
+def gelu_of(distribution):
+    """The function x Phi(x) of a function Phi, the normal distribution, its gradient written out.
 
-    Keras' own goes by erfc, which costs XLA more and which ONNX does not have.
+    The gradient is Phi(x) + x phi(x), with phi the density.
     """
-    distribution = 0.5 + 0.5 * ops.erf(x * 0.5**0.5)
 
-    def gradient(g):
-        density = (2.0 * math.pi) ** -0.5 * ops.exp(-0.5 * ops.square(x))
-        return g * (distribution + x * density)
+    @ops.custom_gradient
+    def gelu(x):
+        share = distribution(x)
 
-    return x * distribution, gradient
+        def gradient(g):
+            density = (2.0 * math.pi) ** -0.5 * ops.exp(-0.5 * ops.square(x))
+            return g * (share + x * density)
+
+        return x * share, gradient
+
+    return gelu
 
 
 def rotate(x, cos, sin):

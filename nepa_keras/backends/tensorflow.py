@@ -9,7 +9,7 @@ import tensorflow as tf
 from nepa_keras.backends.portable import (
     adamw_update,
     attention,
-    gelu,
+    gelu_of,
     global_norm,
     layer_norm,
     linear,
@@ -33,6 +33,9 @@ __all__ = [
     "rotate",
     "train_step",
 ]
+
+# By erf, as ONNX has no erfc, which Keras' own uses.
+gelu = gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
 DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from keras import ops
 
+from nepa_keras.backends import portable
 from nepa_keras.backends.portable import remat
 
 __all__ = [
@@ -63,6 +64,8 @@ def make_train_function(model, keras_make_train_function, force=False):
 
 def rotate(x, cos, sin):
     """As `portable.rotate`; x (B, H, T, K)."""
+    if torch.onnx.is_in_onnx_export():  # the exporter loses writes into slices
+        return portable.rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
 
 
