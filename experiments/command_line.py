@@ -22,6 +22,20 @@ def one_sentence():
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
+@contextmanager
+def data_failures(batches):
+    """Ends the program with one sentence where `AugmentedBatches` could not go on.
+
+    TensorFlow hands an error of a generator on as one of its own, so the batches are asked.
+    """
+    try:
+        yield
+    except Exception:
+        if batches.failure is None:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {batches.failure}")
+
+
 def require_experiments_extra() -> None:
     """Fails at the start, not after hours, where a package of the scripts is missing.
 

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
-from command_line import new_run_dir, one_sentence, require_experiments_extra, write_flags
+from command_line import (
+    data_failures,
+    new_run_dir,
+    one_sentence,
+    require_experiments_extra,
+    write_flags,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
@@ -21,8 +27,22 @@ FLAGS = flags.FLAGS
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
 
-flags.DEFINE_string("data", "embedded", "embedded, digits, fashion_mnist, or folder:PATH.")
-flags.DEFINE_string("data_dir", None, "Folder of the four .gz files of --data=fashion_mnist.")
+flags.DEFINE_string(
+    "data",
+    "embedded",
+    "embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
+    "parquet:FILES, arrow:PATH or webdataset:FILES.",
+)
+flags.DEFINE_string("data_dir", None, "Of --data=tfds:NAME, and of fashion_mnist's four .gz files.")
+flags.DEFINE_integer(
+    "channels", 3, "Of images on disk: 3, 1, or those of .npy files.", lower_bound=1
+)
+flags.DEFINE_enum(
+    "bad_images", "skip", ["skip", "fail"], "What to do with an image that cannot be read."
+)
+flags.DEFINE_float(
+    "bad_images_share", 0.001, "Of all; more bad ones stop the run.", lower_bound=0, upper_bound=1
+)
 flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have a default.")
 flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
 flags.DEFINE_float("layer_scale", None, "Initial LayerScale; default the preset's.")
@@ -55,28 +75,28 @@ flags.DEFINE_integer("finetune_steps", 100, "Steps of each fine-tuning.", lower_
 flags.DEFINE_float("finetune_learning_rate", 2e-3, "Peak, not scaled.")
 
 
-def load_data():
-    """The images of --data: arrays, or a path. Refuses an --evaluate that has no labels."""
-    kind, _, folder = FLAGS.data.partition(":")
-    if kind != "folder":
+def load_data() -> data.ImageArrays | data.ImageSource:
+    """The images of --data. Refuses an --evaluate that has no arrays to evaluate with."""
+    if ":" not in FLAGS.data:
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
-        raise ValueError("--data=folder:… has no labels to evaluate with; add --noevaluate.")
-    return Path(folder)
+        raise ValueError(
+            f"--evaluate is for {', '.join(PRESETS)}, which fit into memory; for --data={FLAGS.data} "
+            "add --noevaluate."
+        )
+    if FLAGS.preset is None:
+        raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
+    return data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
 
 
 def build_model(source) -> nepa_keras.NepaPretrainer:
     """The model the flags describe, for the channels of the data."""
-    preset = FLAGS.preset or PRESETS.get(FLAGS.data)
-    if preset is None:
-        raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
-    height, width, channels = nepa_keras.presets.preset_config(preset).get(
-        "image_shape", (224, 224, 3)
-    )
+    preset = FLAGS.preset or PRESETS[FLAGS.data]
+    height, width, _ = nepa_keras.presets.preset_config(preset).get("image_shape", (224, 224, 3))
     if FLAGS.image_size:
         height = width = FLAGS.image_size
-    if not isinstance(source, Path):
-        channels = source.train_images.shape[-1]
+    in_memory = isinstance(source, data.ImageArrays)
+    channels = source.train_images.shape[-1] if in_memory else FLAGS.channels
     overrides = {} if FLAGS.layer_scale is None else {"layer_scale": FLAGS.layer_scale}
     backbone = nepa_keras.NepaBackbone.from_preset(
         preset,
@@ -96,18 +116,18 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
     )
 
 
-def build_batches(source, image_shape):
-    """Endless batches of floats, and how many make one pass over the data."""
-    if isinstance(source, Path):
-        size, channels = image_shape[:2], image_shape[2]
-        count = len(data.image_files(source)) // FLAGS.batch_size
-        return data.image_folder(
-            source, size, FLAGS.batch_size, FLAGS.seed, channels=channels
-        ), count
-    batches = data.AugmentedBatches(
-        source.train_images, FLAGS.batch_size, image_shape[:2], seed=FLAGS.seed
+def build_batches(source, image_shape, record: Path) -> data.AugmentedBatches:
+    """Batches of floats; bad images are named in the file `record`."""
+    images = source.train_images if isinstance(source, data.ImageArrays) else source
+    share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
+    return data.AugmentedBatches(
+        images,
+        FLAGS.batch_size,
+        image_shape[:2],
+        seed=FLAGS.seed,
+        channels=image_shape[2],
+        bad_images=data.BadImages(len(images), share, record),
     )
-    return batches.endless(), len(batches)
 
 
 def number_of_updates(batches_per_epoch: int) -> int:
@@ -170,18 +190,19 @@ def main(argv):
     with one_sentence():
         require_experiments_extra()
         source = load_data()
-        evaluates = not isinstance(source, Path) and FLAGS.evaluate is not False
+        evaluates = isinstance(source, data.ImageArrays) and FLAGS.evaluate is not False
         if evaluates:  # a wrong number is noticed now, not after the training
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
         shape = model.backbone.image_shape
-        batches, batches_per_epoch = build_batches(source, shape)
-        updates = number_of_updates(batches_per_epoch)
         name = f"runs/pretrain_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
-        run_dir = new_run_dir(FLAGS.run_dir or name)
+        run_dir = Path(FLAGS.run_dir or name).expanduser()
+        batches = build_batches(source, shape, run_dir / "bad_images.txt")
+        updates = number_of_updates(len(batches))
+        new_run_dir(run_dir)
     print(
-        f"{keras.backend.backend()}: {FLAGS.data}, {batches_per_epoch * FLAGS.batch_size:,} images "
+        f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
         f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{model.backbone.name}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
@@ -193,15 +214,18 @@ def main(argv):
 
     before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
     steps = updates * FLAGS.accumulation_steps
-    training.fit_steps(model, batches, steps, FLAGS.batch_size, run_dir)
+    with data_failures(batches):
+        training.fit_steps(model, batches.endless(), steps, FLAGS.batch_size, run_dir)
+    if bad := batches.bad_images.reasons:
+        print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     with training.ema_weights(model):
         interop.export_huggingface(model, run_dir / "ema")
-        if isinstance(source, Path):
-            examples = next(iter(batches))[:4]
-        else:
+        if isinstance(source, data.ImageArrays):
             examples = data.normalize(source.test_images[:4], shape[:2])
+        else:
+            examples = batches[0][:4]
         visualization.plot_similarity(model, examples, run_dir / "similarity.png")
         if evaluates:
             print(what_was_it_worth(model, source, before), flush=True)

@@ -24,7 +24,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 TESTS = Path(__file__).resolve().parent
-for folder in (TESTS, TESTS.parent):
+for folder in (TESTS, TESTS / "data", TESTS.parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

@@ -2,17 +2,26 @@
 
 from nepa_keras.data.arrays import ImageArrays, load
 from nepa_keras.data.augment import normalize, random_resized_crops
+from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
-from nepa_keras.data.folder import image_files, image_folder
+from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.image_converter import NepaImageConverter
+from nepa_keras.data.sources import ArraySource, FileSource, ImageSource, image_files, open_source
 
 __all__ = [
+    "ArraySource",
     "AugmentedBatches",
+    "BadImages",
+    "BadImagesError",
+    "FileSource",
     "ImageArrays",
+    "ImageError",
+    "ImageSource",
     "NepaImageConverter",
+    "decode_image",
     "image_files",
-    "image_folder",
     "load",
     "normalize",
+    "open_source",
     "random_resized_crops",
 ]

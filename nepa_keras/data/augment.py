@@ -4,55 +4,78 @@ Crops of a batch are resized together by two small matrices per image, so that a
 milliseconds and the numbers are the same on every backend.
 """
 
+import math
+
 import numpy as np
+
+from nepa_keras.data.order import random_numbers
 
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
-
-
-def _random_numbers(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
-    """Uniform numbers (len(indices), count) in [0, 1): a pure function of seed, epoch and index.
-
-    SplitMix64 over a counter per example, so that no generator has to be wound to a position.
-    """
-    key = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
-    counter = indices.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(
-        count, dtype=np.uint64
-    )
-    x = key + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+DRAWS = 2 * _ATTEMPTS + 3  # random numbers for an image
 
 
 def crop_boxes(seed: int, epoch: int, indices: np.ndarray, height: int, width: int) -> tuple:
-    """Boxes of the random resized crop, (N, 4) integers top, left, height, width, and flips (N,).
+    """Boxes of the random resized crop, (N, 4) integers top, left, height, width, and flips (N,)."""
+    draws = random_numbers(seed, epoch, np.asarray(indices), DRAWS).tolist()
+    boxes, flips = zip(*(crop_box(row, height, width) for row in draws), strict=True)
+    return np.array(boxes), np.array(flips)
+
+
+def crop_box(draws: list[float], height: int, width: int) -> tuple[tuple[int, int, int, int], bool]:
+    """Box (top, left, height, width) of the random resized crop of one image, and whether to flip.
 
     An area share and a log-uniform aspect ratio are drawn up to ten times until the box fits; else
     the largest centred box of a permitted ratio is taken.
+
+    Args:
+        draws: `DRAWS` uniform numbers in [0, 1).
+        height, width: of the image.
     """
-    draws = _random_numbers(seed, epoch, np.asarray(indices), 2 * _ATTEMPTS + 3)
-    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * draws[:, :_ATTEMPTS])
-    low, high = np.log(ASPECT)
-    aspect = np.exp(low + (high - low) * draws[:, _ATTEMPTS : 2 * _ATTEMPTS])
-    w = np.round(np.sqrt(area * aspect)).astype(int)
-    h = np.round(np.sqrt(area / aspect)).astype(int)
-    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
-    first = fits.argmax(axis=1)
-    rows = np.arange(len(draws))
+    low, high = math.log(ASPECT[0]), math.log(ASPECT[1])
+    flip = draws[-1] < 0.5
+    for share, ratio in zip(draws[:_ATTEMPTS], draws[_ATTEMPTS : 2 * _ATTEMPTS], strict=True):
+        area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * share)
+        aspect = math.exp(low + (high - low) * ratio)
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 1 <= w <= width and 1 <= h <= height:
+            return (int(draws[-3] * (height - h + 1)), int(draws[-2] * (width - w + 1)), h, w), flip
     ratio = width / height
-    whole_w = width if ratio <= ASPECT[1] else round(height * ASPECT[1])
-    whole_h = height if ratio >= ASPECT[0] else round(width / ASPECT[0])
-    found = fits.any(axis=1)
-    w = np.where(found, w[rows, first], whole_w)
-    h = np.where(found, h[rows, first], whole_h)
-    random_top = np.floor(draws[:, -3] * (height - h + 1)).astype(int)
-    random_left = np.floor(draws[:, -2] * (width - w + 1)).astype(int)
-    top = np.where(found, random_top, (height - h) // 2)
-    left = np.where(found, random_left, (width - w) // 2)
-    return np.stack([top, left, h, w], axis=1), draws[:, -1] < 0.5
+    w = width if ratio <= ASPECT[1] else max(1, round(height * ASPECT[1]))
+    h = height if ratio >= ASPECT[0] else max(1, round(width / ASPECT[0]))
+    return ((height - h) // 2, (width - w) // 2, h, w), flip
+
+
+def crop_and_resize(
+    pixels: np.ndarray, box: tuple[int, int, int, int], flip: bool, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Part of an image, resized by bilinear interpolation with antialias; uint8.
+
+    By Pillow, as in torchvision; other numbers of channels than 3 and 1 by matrices.
+
+    Args:
+        pixels: uint8 (height, width, channels).
+        box: top, left, height, width of the part.
+        flip: mirror it from left to right.
+        image_size: (height, width) of the result.
+    """
+    from PIL import Image
+
+    top, left, h, w = box
+    part = pixels[top : top + h, left : left + w]
+    channels = part.shape[-1]
+    if (h, w) == image_size:
+        resized = part
+    elif channels in (1, 3):
+        picture = Image.fromarray(part if channels == 3 else part[..., 0])
+        picture = picture.resize(image_size[::-1], Image.Resampling.BILINEAR)
+        resized = np.asarray(picture).reshape(*image_size, channels)
+    else:
+        rows = resize_matrices(np.zeros(1), np.full(1, h), h, image_size[0])
+        columns = resize_matrices(np.zeros(1), np.full(1, w), w, image_size[1])
+        resized = np.round(_resize(part[None], rows, columns)[0]).astype(np.uint8)
+    return resized[:, ::-1] if flip else resized
 
 
 def resize_matrices(start: np.ndarray, length: np.ndarray, size_in: int, size_out: int):
@@ -111,7 +134,7 @@ def random_resized_crops(
     rows = resize_matrices(boxes[:, 0], boxes[:, 2], height, new_height)
     columns = resize_matrices(boxes[:, 1], boxes[:, 3], width, new_width)
     columns = np.where(flips[:, None, None], columns[:, ::-1], columns)
-    return _scale(_resize(images, rows, columns))
+    return scale(_resize(images, rows, columns))
 
 
 def normalize(images: np.ndarray, image_size: int | tuple[int, int] | None = None) -> np.ndarray:
@@ -128,12 +151,13 @@ def normalize(images: np.ndarray, image_size: int | tuple[int, int] | None = Non
         )
     n, height, width, _ = images.shape
     if image_size is None or (height, width) == sides(image_size):
-        return _scale(images.astype(np.float32))
+        return scale(images.astype(np.float32))
     new_height, new_width = sides(image_size)
     rows = resize_matrices(np.zeros(1), np.full(1, height), height, new_height)
     columns = resize_matrices(np.zeros(1), np.full(1, width), width, new_width)
-    return _scale(_resize(images, np.repeat(rows, n, axis=0), np.repeat(columns, n, axis=0)))
+    return scale(_resize(images, np.repeat(rows, n, axis=0), np.repeat(columns, n, axis=0)))
 
 
-def _scale(images: np.ndarray) -> np.ndarray:
+def scale(images: np.ndarray) -> np.ndarray:
+    """Pixels from 0 to 255 as float32 in [-1, 1]."""
     return np.ascontiguousarray(images * np.float32(2 / 255) - np.float32(1))

@@ -1,90 +1,198 @@
 """Augmented batches whose content is a function of their position."""
 
+import functools
+import itertools
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 
-from nepa_keras.data.augment import normalize, random_resized_crops
+from nepa_keras.data.augment import (
+    DRAWS,
+    crop_and_resize,
+    crop_box,
+    normalize,
+    random_resized_crops,
+    scale,
+    sides,
+)
+from nepa_keras.data.bad_images import BadImages
+from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.order import epoch_order, random_numbers
+from nepa_keras.data.sources.base import ArraySource, ImageSource
+
+_AHEAD = 3  # batches in the making while one is used
+_REPLACEMENTS = 100  # tries to find a good image in place of a bad one
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # those this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class AugmentedBatches(keras.utils.PyDataset):
-    """Shuffled, augmented batches of images in memory; the same on every backend.
+    """Shuffled, augmented batches of images; the same on every backend.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of an image one of
-    (seed, epoch, index), so a run can begin at any step. The last incomplete batch is dropped.
+    (seed, epoch, index), so a run can begin at any step. Images are decoded, cropped and resized by
+    threads, a few batches ahead in `endless`; arrays of one size are transformed as a whole.
 
     Args:
-        images: uint8 (N, height, width, channels).
-        batch_size: images per batch.
+        images: an `ImageSource`, or uint8 (N, height, width, channels).
+        batch_size: images per batch of this process.
         image_size: of the images that come out, one side or (height, width).
         seed: of order and augmentation.
         labels: (N,), to be yielded beside the images.
         augment: random resized crop and flip; otherwise images are only resized.
         start_step: number of batches that were already used.
+        channels: of the images that come out; default that of the array, or 3.
+        shard: (number of this process, of all): each yields its part of every global batch.
+        bad_images: account of images that cannot be read; default a budget of 0.1 %. Another image takes
+            the place of a bad one, by a rule of (seed, epoch, index).
+        threads: that read and decode; default one per core.
 
     Yields:
         float32 images (batch_size, *image_size, channels) in [-1, 1], or
         (images, labels).
 
     Raises:
-        ValueError: fewer images than a batch, or labels of another number.
+        ValueError: fewer images than a global batch, or labels of another number.
+        BadImagesError: while iterating, more bad images than the budget.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: ImageSource | np.ndarray,
         batch_size: int,
         image_size: int | tuple[int, int],
         seed: int = 1337,
         labels: np.ndarray | None = None,
         augment: bool = True,
         start_step: int = 0,
+        channels: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        bad_images: BadImages | None = None,
+        threads: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not 0 < batch_size <= len(images):
+        self.source = images if isinstance(images, ImageSource) else ArraySource(images)
+        number, processes = shard
+        if not 0 <= number < processes:
             raise ValueError(
-                f"A batch of {batch_size} cannot be made from {len(images)} images; choose a "
-                "batch_size between 1 and that number."
+                f"shard is (number, processes) with 0 <= number < processes, got {shard}."
             )
-        if labels is not None and len(labels) != len(images):
-            raise ValueError(f"There are {len(labels)} labels for {len(images)} images.")
-        self.images = images
+        if not 0 < batch_size * processes <= len(self.source):
+            raise ValueError(
+                f"A batch of {batch_size * processes} cannot be made from {len(self.source)} images; "
+                "choose a batch_size between 1 and that number."
+            )
+        if labels is not None and len(labels) != len(self.source):
+            raise ValueError(f"There are {len(labels)} labels for {len(self.source)} images.")
         self.labels = labels
         self.batch_size = batch_size
-        self.image_size = image_size
+        self.image_size = sides(image_size)
         self.seed = seed
         self.augment = augment
-        self.epoch, self.offset = divmod(start_step, len(images) // batch_size)
-        self._order()
-
-    def _order(self):
-        generator = np.random.default_rng([self.seed, self.epoch])
-        self.order = generator.permutation(len(self.images))
+        self.shard = shard
+        if channels is None:
+            channels = images.shape[-1] if isinstance(images, np.ndarray) else 3
+        self.channels = channels
+        self.bad_images = bad_images or BadImages(len(self.source))
+        self.failure = None  # what ended `endless`, for those whose backend hides it
+        self.threads = threads or _cores()
+        self.steps_per_epoch = len(self.source) // (batch_size * processes)
+        self.epoch, self.offset = divmod(start_step, self.steps_per_epoch)
+        self._orders, self._lock = {}, threading.Lock()
 
     def __len__(self):
-        return len(self.images) // self.batch_size - self.offset
+        return self.steps_per_epoch - self.offset
 
     def __getitem__(self, position):
         if not 0 <= position < len(self):
             raise IndexError(f"Batch {position} of an epoch with {len(self)}.")
-        start = (position + self.offset) * self.batch_size
-        indices = self.order[start : start + self.batch_size]
-        images = self.images[indices]
-        if self.augment:
-            images = random_resized_crops(
-                images, self.image_size, seed=self.seed, epoch=self.epoch, indices=indices
-            )
-        else:
-            images = normalize(images, self.image_size)
-        return images if self.labels is None else (images, self.labels[indices])
+        return self._begin(self.epoch, position + self.offset)()
 
     def on_epoch_end(self):
         self.epoch, self.offset = self.epoch + 1, 0
-        self._order()
 
     def endless(self):
         """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""
-        while True:
-            for position in range(len(self)):
-                yield (self[position],) if self.labels is None else self[position]
-            self.on_epoch_end()
+        first = self.epoch * self.steps_per_epoch + self.offset
+        places = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
+        making = deque(self._begin(*place) for place in itertools.islice(places, _AHEAD))
+        for place in places:
+            try:
+                batch = making.popleft()()
+            except ValueError as error:
+                self.failure = error
+                raise
+            making.append(self._begin(*place))
+            yield (batch,) if self.labels is None else batch
+
+    @functools.cached_property
+    def _pool(self):
+        return ThreadPoolExecutor(self.threads, "nepa_keras-images")
+
+    def indices(self, epoch: int, position: int) -> np.ndarray:
+        """The images of a batch of this process, (batch_size,), before bad ones are replaced."""
+        number, processes = self.shard
+        start = (position * processes + number) * self.batch_size
+        return self._order(epoch)[start : start + self.batch_size]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._orders:
+                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) <= 1}
+                chunks = getattr(self.source, "chunks", None)
+                self._orders[epoch] = epoch_order(self.seed, epoch, len(self.source), chunks)
+            return self._orders[epoch]
+
+    def _begin(self, epoch: int, position: int):
+        """Starts to make a batch; returns the function that waits for it."""
+        indices = self.indices(epoch, position)
+        if isinstance(self.source, ArraySource):
+            return lambda: self._with_labels(self._transform_arrays(epoch, indices), indices)
+        images = np.empty((len(indices), *self.image_size, self.channels), "float32")
+        draws = random_numbers(self.seed, epoch, indices, DRAWS).tolist() if self.augment else None
+        futures = [
+            self._pool.submit(self._make, images[i], epoch, int(index), draws and draws[i])
+            for i, index in enumerate(indices)
+        ]
+        return lambda: self._with_labels(images, [future.result() for future in futures])
+
+    def _with_labels(self, images, indices):
+        return images if self.labels is None else (images, self.labels[np.asarray(indices)])
+
+    def _transform_arrays(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        images = self.source.images[indices]
+        if not self.augment:
+            return normalize(images, self.image_size)
+        return random_resized_crops(
+            images, self.image_size, seed=self.seed, epoch=epoch, indices=indices
+        )
+
+    def _make(self, out: np.ndarray, epoch: int, index: int, draws: list[float] | None) -> int:
+        """Writes an image into `out`, or another in its place; returns which it was."""
+        wanted = np.array([index])
+        for attempt in range(1, _REPLACEMENTS + 1):
+            try:
+                pixels = decode_image(self.source.read(index), self.channels)
+            except ImageError as error:
+                self.bad_images.add(index, self.source.name(index), str(error))
+                (row,) = random_numbers(self.seed, epoch, wanted, DRAWS + attempt).tolist()
+                index, draws = int(row[-1] * len(self.source)), draws and row[:DRAWS]
+                continue
+            height, width, _ = pixels.shape
+            box, flip = (0, 0, height, width), False
+            if draws is not None:
+                box, flip = crop_box(draws, height, width)
+            out[:] = scale(crop_and_resize(pixels, box, flip, self.image_size))
+            return index
+        raise ImageError(
+            f"{_REPLACEMENTS} images in a row are bad, the last {self.source.name(index)}"
+        )

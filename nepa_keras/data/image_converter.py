@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.augment import sides
+from nepa_keras.data.decode import ImageError, open_picture, to_eight_bits
 from nepa_keras.persistence import load_image_converter, save_image_converter
 
 # Pillow's codes, which the official files use.
@@ -82,7 +83,7 @@ class NepaImageConverter:
     def _convert(self, picture) -> np.ndarray:
         from PIL import Image
 
-        image = _eight_bits(_open(picture)).convert("RGB" if self.channels == 3 else "L")
+        image = _open(picture, "RGB" if self.channels == 3 else "L")
         height, width = self.image_size
         resample = Image.Resampling(_INTERPOLATIONS[self.interpolation])
         if self.resize_to is None:
@@ -179,18 +180,17 @@ def _as_array(tensor) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(tensor))
 
 
-def _open(picture):
-    """A PIL image of a path, a PIL image, an array or a tensor; turned as its EXIF data says."""
-    from PIL import Image, ImageOps
+def _open(picture, mode: str):
+    """A PIL image of 8 bits of a path, a PIL image, an array or a tensor; turned as its EXIF data says."""
+    from PIL import Image
 
     if isinstance(picture, str | Path):
         try:
-            with Image.open(picture) as file:
-                return ImageOps.exif_transpose(file)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return open_picture(picture, mode)
+        except ImageError as error:
             raise ValueError(f"{picture} is not a readable image: {error}") from None
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
+        return to_eight_bits(picture, mode)
     array = _as_array(picture)
     if array.size == 0:
         raise ValueError(f"An image must have pixels, got shape {array.shape}.")
@@ -205,16 +205,4 @@ def _open(picture):
                 f"to {array.max()}."
             )
         array = np.round(array * 255).astype(np.uint8)
-    return Image.fromarray(array)
-
-
-def _eight_bits(image):
-    """An image of 16 bits a channel with 8, which Pillow would cut off at 255 instead."""
-    if image.mode == "F":
-        raise ValueError("An image of floating-point pixels has no known range; save it as PNG.")
-    if not image.mode.startswith("I"):
-        return image
-    from PIL import Image
-
-    pixels = np.asarray(image, "float32")
-    return Image.fromarray(np.clip(np.round(pixels / 257), 0, 255).astype(np.uint8))
+    return Image.fromarray(array).convert(mode)

@@ -4,8 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nepa_keras import data
+from nepa_keras.data.augment import crop_boxes
+from nepa_keras.data.order import epoch_order
 
 
 def source(count: int = 50) -> np.ndarray:
@@ -69,3 +72,136 @@ def test_wrong_arguments():
         data.AugmentedBatches(source(), 51, 4)
     with pytest.raises(ValueError, match="3 labels for 50 images"):
         data.AugmentedBatches(source(), 10, 4, labels=np.arange(3))
+
+
+class Numbered(data.ImageSource):
+    """Images of their own number, some of which cannot be read; counts what was read."""
+
+    def __init__(self, count: int, bad=()):
+        super().__init__()
+        self.count, self.bad, self.was_read = count, set(bad), []
+
+    def __len__(self):
+        return self.count
+
+    def read(self, index):
+        self.was_read.append(index)
+        if index in self.bad:
+            raise data.ImageError("cut off")
+        return np.full((6, 5, 1), index, np.uint8)
+
+    def name(self, index):
+        return f"file {index}"
+
+
+def numbers(images) -> np.ndarray:
+    return np.round((images[:, 0, 0, 0] + 1) * 127.5).astype(int)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_processes_share_an_epoch(processes):
+    """Each index once but for less than a global batch, and the same stream for any number of them."""
+    options = {"image_size": 4, "seed": 3, "channels": 1, "augment": False}
+    whole = data.AugmentedBatches(Numbered(200), 16, **options)
+    parts = [
+        data.AugmentedBatches(Numbered(200), 16 // processes, shard=(i, processes), **options)
+        for i in range(processes)
+    ]
+    assert all(len(part) == len(whole) == 12 for part in parts)
+    seen = []
+    for position in range(12):
+        together = np.concatenate([numbers(part[position]) for part in parts])
+        np.testing.assert_array_equal(together, numbers(whole[position]))
+        seen += list(together)
+    assert len(set(seen)) == len(seen) == 192
+    with pytest.raises(ValueError, match="shard is"):
+        data.AugmentedBatches(Numbered(200), 16, shard=(2, 2), **options)
+
+
+def test_nothing_is_read_before_the_start():
+    images = Numbered(200)
+    batches = data.AugmentedBatches(images, 10, 4, channels=1, start_step=19)
+    (last,) = next(batches.endless())
+    assert last.shape == (10, 4, 4, 1)
+    assert len(images.was_read) <= 10 * 4  # this batch and those in the making
+
+
+def test_threads_change_nothing():
+    one, many = (
+        stream(data.AugmentedBatches(Numbered(50), 10, 4, channels=1, threads=n), 12)
+        for n in (1, 5)
+    )
+    np.testing.assert_array_equal(np.array(one), np.array(many))
+
+
+def test_bad_images_are_replaced_and_named(tmp_path):
+    """By the same others each time, with their labels; and the file names each once."""
+    streams = []
+    for run in range(2):
+        record = tmp_path / f"bad_{run}.txt"
+        batches = data.AugmentedBatches(
+            Numbered(100, bad=(7, 50)),
+            10,
+            4,
+            seed=1,
+            channels=1,
+            augment=False,
+            labels=np.arange(100),
+            bad_images=data.BadImages(100, share=0.02, record=record),
+            threads=1 + 3 * run,
+        )
+        streams.append(stream(batches, 30))
+        assert sorted(record.read_text().splitlines()) == ["file 50: cut off", "file 7: cut off"]
+        assert sorted(batches.bad_images.reasons) == [7, 50]
+    for (images, labels), (again, _) in zip(*streams, strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(numbers(images), labels)
+        assert not set(labels) & {7, 50}
+    epoch = np.concatenate([labels for _, labels in streams[0][:10]])
+    assert len(set(epoch)) >= 96  # two were replaced by two that come again
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01])
+def test_more_bad_images_than_the_budget_stop(share):
+    batches = data.AugmentedBatches(
+        Numbered(100, bad=(7, 50)), 10, 4, channels=1, bad_images=data.BadImages(100, share)
+    )
+    words = "^file .*: cut off" if share == 0 else "2 images are bad, more than the 1 .*:\n  file"
+    with pytest.raises(data.BadImagesError, match=words):
+        stream(batches, 30)
+    assert isinstance(batches.failure, data.BadImagesError)
+
+
+def test_only_bad_images_stop():
+    batches = data.AugmentedBatches(
+        Numbered(50, bad=range(50)), 10, 4, channels=1, bad_images=data.BadImages(50, share=1.0)
+    )
+    with pytest.raises(data.ImageError, match="in a row are bad, the last file"):
+        next(batches.endless())
+
+
+def test_pieces_that_are_read_as_a_whole_stay_together():
+    chunks = np.arange(0, 20_001, 100)
+    order = epoch_order(seed=0, epoch=1, count=20_000, chunks=chunks)
+    np.testing.assert_array_equal(np.sort(order), np.arange(20_000))
+    pieces = [set(order[i : i + 4100] // 100) for i in range(0, 20_000, 4100)]
+    assert all(len(p) <= 41 for p in pieces) and sum(map(len, pieces)) == 200
+    assert (order != epoch_order(0, 2, 20_000, chunks)).mean() > 0.9
+
+
+def test_images_of_a_source_are_cropped_as_pillow_does():
+    draw = np.random.default_rng(0).integers
+    picture = draw(0, 256, (60, 80, 3), dtype=np.uint8)
+
+    class One(Numbered):
+        def read(self, index):
+            return picture
+
+    batches = data.AugmentedBatches(One(4), 4, (20, 30), seed=9)
+    boxes, flips = crop_boxes(9, 0, batches.indices(0, 0), 60, 80)
+    for image, (top, left, height, width), flip in zip(batches[0], boxes, flips, strict=True):
+        expected = Image.fromarray(picture).crop((left, top, left + width, top + height))
+        expected = expected.resize((30, 20), Image.Resampling.BILINEAR)
+        if flip:
+            expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        np.testing.assert_allclose((image + 1) * 127.5, np.asarray(expected), atol=1e-3)

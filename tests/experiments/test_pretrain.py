@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import source_files
 from PIL import Image
 
 import nepa_keras
@@ -88,6 +89,10 @@ def test_a_run_that_was_killed_keeps_its_log_and_is_not_overwritten(tmp_path):
     "flags, words",
     [
         (["--data=cifar"], "no in-memory data set 'cifar'"),
+        (
+            ["--data=hdf5:x", "--preset=nepa_micro_patch4_28"],
+            "known are embedded.*webdataset:FILES",
+        ),
         (["--data=folder:/missing", "--preset=nepa_micro_patch4_28"], "no folder /missing"),
         (["--data=folder:/missing"], "needs --preset"),
         (["--data=folder:/missing", "--evaluate"], "add --noevaluate"),
@@ -111,3 +116,37 @@ def test_a_wrong_flag_gives_one_sentence(flags, words, tmp_path):
     assert "Traceback" not in result.stderr, result.stderr
     assert re.search(words, result.stderr + result.stdout), result.stderr
     assert not list(tmp_path.rglob("flags.txt")), "a run that cannot start leaves nothing"
+
+
+SMALL = ["--preset=nepa_micro_patch4_28", "--batch_size=4", "--steps=4"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", source_files.WRITERS)
+def test_every_source_with_the_same_flags(kind, tmp_path):
+    flags = [
+        f"--data={source_files.WRITERS[kind](tmp_path)}",
+        *SMALL,
+        f"--run_dir={tmp_path / 'run'}",
+    ]
+    flags += [f"--data_dir={tmp_path}"] if kind == "tfds" else []
+    result = pretrain(*flags)
+    assert result.returncode == 0, result.stderr
+    assert "12 images a pass, as 28x28x3" in result.stdout
+    assert min(Image.open(tmp_path / "run" / "similarity.png").size) > 200
+    assert not (tmp_path / "run" / "bad_images.txt").exists()
+
+
+def test_bad_images_are_skipped_within_the_budget_and_named_beyond(tmp_path):
+    """On each backend, as TensorFlow hides what a generator raises."""
+    flags = [f"--data={source_files.folder(tmp_path)}", *SMALL, "--steps=9"]
+    bad = tmp_path / "images" / source_files.CLASSES[0] / "00.png"
+    bad.write_bytes(b"no image")
+    result = pretrain(*flags, f"--run_dir={tmp_path / 'skip'}")
+    assert result.returncode == 0, result.stderr
+    assert "1 bad images were replaced" in result.stdout
+    recorded = (tmp_path / "skip" / "bad_images.txt").read_text()
+    assert recorded == f"{bad}: no image of a known format\n"
+    result = pretrain(*flags, "--bad_images=fail", f"--run_dir={tmp_path / 'fail'}")
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert f"{bad}: no image of a known format. Remove or replace it" in result.stderr

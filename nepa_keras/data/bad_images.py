@@ -1,0 +1,52 @@
+"""What becomes of images that cannot be read: named, counted, and replaced within a budget."""
+
+import math
+import threading
+from pathlib import Path
+
+
+class BadImagesError(ValueError):
+    """More images were bad than the budget allows."""
+
+
+class BadImages:
+    """Account of the bad images of a run; may be used by several threads.
+
+    Args:
+        count: images of the source.
+        share: the part of them that may be bad; 0 stops at the first one.
+        record: file that gets a line `name: reason` for each, or None.
+    """
+
+    def __init__(self, count: int, share: float = 0.001, record: str | Path | None = None):
+        self.budget = math.ceil(share * count)
+        self.record = None if record is None else Path(record)
+        self.reasons: dict[int, str] = {}
+        self.lock = threading.Lock()
+
+    def add(self, index: int, name: str, reason: str) -> None:
+        """Counts an image, once.
+
+        Raises:
+            BadImagesError: the budget is used up.
+        """
+        with self.lock:
+            if index in self.reasons:
+                return
+            self.reasons[index] = line = f"{name}: {reason}"
+            if self.record is not None:
+                with open(self.record, "a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(line + "\n")
+            if len(self.reasons) > self.budget:
+                raise BadImagesError(self._message())
+
+    def _message(self) -> str:
+        lines = list(self.reasons.values())
+        if self.budget == 0:
+            return f"{lines[0]}. Remove or replace it, or allow a share of bad images."
+        shown = "\n  ".join(lines[:20])
+        more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+        return (
+            f"{len(lines)} images are bad, more than the {self.budget} that are allowed; remove or replace "
+            f"them, or allow a larger share:\n  {shown}{more}"
+        )

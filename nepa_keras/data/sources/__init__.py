@@ -1,0 +1,108 @@
+"""Sources of images, by one line of text each."""
+
+import glob
+import re
+from pathlib import Path
+
+from nepa_keras.data import arrays
+from nepa_keras.data.sources.archives import RecordSource, TarSource
+from nepa_keras.data.sources.base import ArraySource, ImageSource
+from nepa_keras.data.sources.files import FileSource, folder_source, image_files, imagenet_source
+from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
+from nepa_keras.data.sources.tfds import tfds_source
+
+__all__ = [
+    "ArraySource",
+    "ArrowSource",
+    "FileSource",
+    "ImageSource",
+    "ParquetSource",
+    "RecordSource",
+    "TarSource",
+    "image_files",
+    "open_source",
+]
+
+KINDS = {
+    "folder": "folder:PATH",
+    "imagenet": "imagenet:PATH with train/ and val/",
+    "tfds": "tfds:NAME, prepared below data_dir",
+    "tfrecord": "tfrecord:FILES",
+    "parquet": "parquet:FILES",
+    "arrow": "arrow:PATH of save_to_disk",
+    "webdataset": "webdataset:FILES",
+}
+IN_MEMORY = ("embedded", "digits", "fashion_mnist")
+
+
+def open_source(
+    text: str,
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    with_labels: bool = False,
+) -> ImageSource:
+    """The source that a text such as "folder:/data/images" names.
+
+    FILES is a file, a folder, a pattern with `*`, or a range such as `train-{000..146}.tar`.
+
+    Args:
+        text: "embedded", "digits", "fashion_mnist", or one of the above kinds and its place.
+        split: "train", or what the source has for testing ("test", "val", "validation").
+        data_dir: of "fashion_mnist" and "tfds:NAME".
+        with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
+
+    Raises:
+        ValueError: unknown kind, nothing there, or no images in it.
+        ImportError: a package that the kind needs is missing.
+    """
+    kind, _, place = text.partition(":")
+    if kind in IN_MEMORY and not place:
+        held = arrays.load(kind, data_dir)
+        if split == "train":
+            return ArraySource(held.train_images, held.train_labels, held.class_names)
+        return ArraySource(held.test_images, held.test_labels, held.class_names)
+    if kind not in KINDS or not place:
+        known = ", ".join([*IN_MEMORY, *KINDS.values()])
+        raise ValueError(f"There is no source of images {text!r}; known are {known}.")
+    if data_dir and kind != "tfds":
+        raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
+    if kind == "folder":
+        return folder_source(place)
+    if kind == "imagenet":
+        return imagenet_source(place, split)
+    if kind == "tfds":
+        return tfds_source(place, split, data_dir, with_labels)
+    if kind == "arrow":
+        return ArrowSource(place, split, with_labels)
+    if kind == "tfrecord":
+        return RecordSource(files_of(place, "*tfrecord*"), with_labels=with_labels)
+    if kind == "parquet":
+        return ParquetSource(files_of(place, f"**/{split}*.parquet", "**/*.parquet"), with_labels)
+    return TarSource(files_of(place, "*.tar"), with_labels)
+
+
+def files_of(place: str, *patterns: str) -> list[str]:
+    """The files that FILES names, sorted; of a folder, those of the first pattern that has any.
+
+    Raises:
+        ValueError: there are none, or a part of a range is missing.
+    """
+    path = str(Path(place).expanduser())
+    if found := re.search(r"\{(\d+)\.\.(\d+)\}", path):
+        first, last = found.groups()
+        numbers = (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
+        files = [path[: found.start()] + n + path[found.end() :] for n in numbers]
+        missing = [file for file in files if not Path(file).is_file()]
+        if missing or not files:
+            raise ValueError(f"Of {place}, {missing[0] if missing else 'every file'} is missing.")
+        return files
+    if Path(path).is_dir():
+        for pattern in patterns:
+            files = sorted(str(f) for f in Path(path).glob(pattern) if f.is_file())
+            if files:
+                return files
+        raise ValueError(f"The folder {place} holds no file like {' or '.join(patterns)}.")
+    files = sorted(f for f in glob.glob(path) if Path(f).is_file())
+    if not files:
+        raise ValueError(f"There is no file {place}.")
+    return files

@@ -1,0 +1,50 @@
+"""What every source of images is: encoded images addressed by index."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class ImageSource:
+    """Images 0..N-1, read one at a time, in any order and by several threads at once.
+
+    Args:
+        labels: N class numbers, or None.
+        class_names: a name for each class, or None.
+    """
+
+    def __init__(self, labels=None, class_names: Sequence[str] | None = None):
+        self.labels = None if labels is None else np.asarray(labels, "int32")
+        self.class_names = None if class_names is None else tuple(class_names)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        """The encoded image, or its pixels (height, width, channels).
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What a person finds the image by."""
+        raise NotImplementedError
+
+
+class ArraySource(ImageSource):
+    """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file."""
+
+    def __init__(self, images: np.ndarray, labels=None, class_names=None):
+        super().__init__(labels, class_names)
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, index):
+        return self.images[index]
+
+    def name(self, index):
+        return f"image {index}"

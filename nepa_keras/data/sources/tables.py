@@ -1,0 +1,173 @@
+"""Hugging Face data sets on disk: parquet files, and the Arrow folders of `save_to_disk`."""
+
+import json
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.decode import ImageError, read_file
+from nepa_keras.data.order import WINDOW
+from nepa_keras.data.sources.base import ImageSource
+
+_LABELS = ("label", "labels")
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(
+            "Reading parquet and Arrow files needs pyarrow; pip install pyarrow."
+        ) from None
+    return pyarrow
+
+
+def _image_column(schema, path: str) -> str:
+    """The column of images: a struct with `bytes`, or binary; by preference named "image".
+
+    Raises:
+        ValueError: there is none.
+    """
+    arrow = _pyarrow().types
+
+    def holds_images(kind):
+        if arrow.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return arrow.is_binary(kind) or arrow.is_large_binary(kind)
+
+    columns = [field.name for field in schema if holds_images(field.type)]
+    if not columns:
+        raise ValueError(
+            f"{path} has no column of images (a struct with bytes, or binary), but {schema.names}."
+        )
+    return "image" if "image" in columns else columns[0]
+
+
+def _class_names(features: dict | None, column: str | None):
+    names = ((features or {}).get(column) or {}).get("names")
+    return None if names is None else list(names)
+
+
+def _content(value, folder: Path) -> bytes:
+    """The encoded image of a cell; one that only has a path is read from beside the table."""
+    if isinstance(value, dict):
+        if value.get("bytes") is None and value.get("path"):
+            return read_file(folder / value["path"])
+        value = value.get("bytes")
+    if value is None:
+        raise ImageError("the cell is empty")
+    return value
+
+
+class ParquetSource(ImageSource):
+    """Rows of parquet files.
+
+    A row group is read as a whole, so those of the last windows of `epoch_order` are kept in memory, and
+    `chunks` tells it where the groups end.
+
+    Args:
+        paths: the files.
+        with_labels: read the label column.
+
+    Raises:
+        ImportError: pyarrow is missing.
+        ValueError: no column of images, or no rows.
+    """
+
+    def __init__(self, paths: list[str], with_labels: bool = False):
+        parquet = _pyarrow().parquet
+        self.paths = paths
+        files = [parquet.ParquetFile(path) for path in paths]
+        self.image = _image_column(files[0].schema_arrow, paths[0])
+        self.groups = [(i, g) for i, f in enumerate(files) for g in range(f.num_row_groups)]
+        sizes = [files[i].metadata.row_group(g).num_rows for i, g in self.groups]
+        self.chunks = np.array([0, *accumulate(sizes)])
+        if not self.chunks[-1]:
+            raise ValueError(f"{paths[0]} holds no row.")
+        self.kept, self.lock = OrderedDict(), threading.Lock()
+        self.most_kept = 2 * -(-WINDOW // max(1, min(s for s in sizes if s))) + 2
+        column = next((c for c in _LABELS if c in files[0].schema_arrow.names), None)
+        labels = None
+        if with_labels and column is not None:
+            labels = np.concatenate([f.read([column])[column].to_numpy() for f in files])
+        described = json.loads((files[0].schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = described.get("info", {}).get("features")
+        super().__init__(labels, _class_names(features, column))
+
+    def __len__(self):
+        return int(self.chunks[-1])
+
+    def _group(self, group: int):
+        with self.lock:
+            if group not in self.kept:
+                file, row_group = self.groups[group]
+                opened = _pyarrow().parquet.ParquetFile(self.paths[file])
+                self.kept[group] = opened.read_row_group(row_group, [self.image])[self.image]
+                while len(self.kept) > self.most_kept:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(group)
+            return self.kept[group]
+
+    def read(self, index):
+        group = bisect_right(self.chunks, index) - 1
+        try:
+            cell = self._group(group)[int(index - self.chunks[group])].as_py()
+        except (OSError, _pyarrow().ArrowException) as error:
+            raise ImageError(f"damaged row group: {error}") from None
+        return _content(cell, Path(self.paths[self.groups[group][0]]).parent)
+
+    def name(self, index):
+        group = bisect_right(self.chunks, index) - 1
+        file = self.groups[group][0]
+        first = next(g for g, (f, _) in enumerate(self.groups) if f == file)
+        return f"{self.paths[file]}, row {index - self.chunks[first]}"
+
+
+class ArrowSource(ImageSource):
+    """A folder written by `save_to_disk` of Hugging Face `datasets`; memory-mapped.
+
+    Args:
+        folder: holds state.json and data-*.arrow, or a folder for each split.
+        split: which of them.
+        with_labels: read the label column.
+
+    Raises:
+        ImportError: pyarrow is missing.
+        ValueError: no such folder, or no column of images.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train", with_labels: bool = False):
+        pyarrow = _pyarrow()
+        self.folder = Path(folder).expanduser()
+        if not (self.folder / "state.json").exists() and (self.folder / split).is_dir():
+            self.folder = self.folder / split
+        if not (self.folder / "state.json").exists():
+            raise ValueError(f"{self.folder} is no folder of save_to_disk; it has no state.json.")
+        state = json.loads((self.folder / "state.json").read_text())
+        if state.get("_indices_files"):
+            raise ValueError(
+                f"{self.folder} is a selection of another data set; save it after flatten_indices()."
+            )
+        maps = [pyarrow.memory_map(str(self.folder / f["filename"])) for f in state["_data_files"]]
+        tables = [pyarrow.ipc.open_stream(file).read_all() for file in maps]
+        table = pyarrow.concat_tables(tables)
+        self.images = table[_image_column(table.schema, str(self.folder))]
+        column = next((c for c in _LABELS if c in table.column_names), None)
+        labels = table[column].to_numpy() if with_labels and column is not None else None
+        info = self.folder / "dataset_info.json"
+        features = json.loads(info.read_text()).get("features") if info.exists() else None
+        super().__init__(labels, _class_names(features, column))
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, index):
+        return _content(self.images[int(index)].as_py(), self.folder)
+
+    def name(self, index):
+        return f"{self.folder}, row {index}"

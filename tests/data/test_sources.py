@@ -1,0 +1,110 @@
+"""Each source reads the same images and labels out of real files of its format."""
+
+import numpy as np
+import pytest
+import source_files
+from PIL import Image
+from source_files import CLASSES, COUNT, LABELS, WRITERS
+
+from nepa_keras import data
+from nepa_keras.data import sources
+
+pytestmark = pytest.mark.once
+
+
+def identity(image: np.ndarray) -> int:
+    """Which of the twelve it is, from its height."""
+    return image.shape[0] - 30
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_images_and_labels(kind, tmp_path):
+    data_dir = tmp_path if kind == "tfds" else None
+    source = data.open_source(WRITERS[kind](tmp_path), data_dir=data_dir, with_labels=True)
+    assert len(source) == COUNT
+    found = [data.decode_image(source.read(i)) for i in range(COUNT)]
+    assert sorted(map(identity, found)) == list(range(COUNT))
+    for i, image in enumerate(found):
+        number = identity(image)
+        assert source.labels[i] == LABELS[number]
+        expected = source_files.pixels(number)
+        if kind == "imagenet":  # JPEG, so what Pillow reads
+            expected = np.asarray(Image.open(source.name(i)))
+        np.testing.assert_array_equal(image, expected)
+    assert len({source.name(i) for i in range(COUNT)}) == COUNT
+    if kind in ("folder", "imagenet", "tfds", "parquet", "arrow"):
+        assert source.class_names == CLASSES
+
+
+def test_validation_labels_of_the_devkit(tmp_path):
+    source = data.open_source(source_files.imagenet(tmp_path), split="val")
+    assert source.class_names == CLASSES
+    np.testing.assert_array_equal(source.labels, LABELS)
+    (tmp_path / "imagenet" / "val" / "ILSVRC2012_val_00000001.JPEG").unlink()
+    with pytest.raises(ValueError, match="12 labels for 11 validation images"):
+        data.open_source(f"imagenet:{tmp_path / 'imagenet'}", split="val")
+    next(tmp_path.rglob("meta.mat")).unlink()
+    with pytest.raises(ValueError, match="meta.mat of the devkit .* unpack it there"):
+        data.open_source(f"imagenet:{tmp_path / 'imagenet'}", split="val")
+
+
+def test_an_unlabelled_folder(tmp_path):
+    (tmp_path / "a.png").write_bytes(source_files.png(0))
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "b.JPG").write_bytes(source_files.png(1))
+    source = data.open_source(f"folder:{tmp_path}")
+    assert len(source) == 2 and source.labels is None
+    assert source.name(0).endswith("a.png")
+
+
+def test_in_memory():
+    source = data.open_source("digits", split="test")
+    assert len(source) == 360 and len(source.class_names) == 10
+    assert source.read(0).shape == (8, 8, 1)
+
+
+def wrong_texts(root):
+    records = root / "cut.tfrecord"
+    records.write_bytes(b"\x10" + b"\0" * 30)
+    (root / "no.tar").write_bytes(b"no tar at all" * 100)
+    (root / "empty").mkdir()
+    return {
+        "nothing": "no source of images 'nothing'",
+        "folder:": "known are embedded",
+        f"folder:{root / 'missing'}": "no folder .*missing",
+        f"folder:{root / 'empty'}": "holds no file ending in .jpg",
+        f"imagenet:{root}": "imagenet:PATH needs train and val",
+        f"tfrecord:{records}": "cut.tfrecord is cut off or no TFRecord file: the record at byte 0",
+        f"tfrecord:{root / 'empty'}": "holds no file like",
+        f"tfrecord:{root / 'x-{00..03}'}": "x-00 is missing",
+        f"webdataset:{root / 'no.tar'}": "no whole, uncompressed tar",
+        f"parquet:{root / 'none.parquet'}": "There is no file",
+        f"arrow:{root / 'empty'}": "no folder of save_to_disk",
+        "tfds:unknown_thing": "not prepared below",
+    }
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    for text, words in wrong_texts(tmp_path).items():
+        with pytest.raises(ValueError, match=words):
+            data.open_source(text)
+    with pytest.raises(ValueError, match="data_dir=.* is not for it"):
+        data.open_source(f"folder:{tmp_path}", data_dir=tmp_path)
+
+
+def test_records_without_images(tmp_path):
+    source_files._write_records([tmp_path / "a.tfrecord"], "photo", "label")
+    with pytest.raises(ValueError, match="none of the features image/encoded.*, but .*photo"):
+        data.open_source(f"tfrecord:{tmp_path / 'a.tfrecord'}")
+
+
+def test_row_groups_are_kept_for_a_window_only(tmp_path):
+    source = data.open_source(source_files.parquet(tmp_path))
+    source.most_kept = 2
+    for i in (0, 11, 5, 0, 7):
+        assert identity(data.decode_image(source.read(i))) == i
+        assert len(source.kept) <= 2
+    assert isinstance(source, sources.ParquetSource) and list(source.chunks) == list(
+        range(0, 13, 2)
+    )
