@@ -6,6 +6,7 @@
     python experiments/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
     python experiments/benchmark.py --suite=sweep        # cost over batch, depth and tokens
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=accelerator      # bfloat16, base and large
+    KERAS_BACKEND=jax python experiments/benchmark.py --input      # images from JPEG files
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -19,6 +20,7 @@ import os
 import sys
 
 from absl import app, flags
+from benchmark_input import measure_input
 from benchmark_measure import describe, measure
 from benchmark_suites import (
     ACCELERATOR_CASES,
@@ -44,6 +46,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
 flags.DEFINE_bool("inference", False, "measure features of frozen images, not training steps")
 flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
+flags.DEFINE_bool("input", False, "measure loading and augmenting of JPEG files against Pillow")
 flags.DEFINE_string("json", None, "file to write all figures to")
 FLAGS = flags.FLAGS
 
@@ -83,6 +86,9 @@ def main(argv):
         os.environ[name] = str(FLAGS.threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        if FLAGS.input:
+            print(measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats))
+            return
         if FLAGS.suite:
             sys.exit(run_suite(options))
         report = measure(options, FLAGS.steps, FLAGS.repeats, FLAGS.reference)

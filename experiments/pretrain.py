@@ -215,7 +215,14 @@ def main(argv):
     before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
     steps = updates * FLAGS.accumulation_steps
     with data_failures(batches):
-        training.fit_steps(model, batches.endless(), steps, FLAGS.batch_size, run_dir)
+        training.fit_steps(
+            model,
+            batches.endless(),
+            steps,
+            FLAGS.batch_size,
+            run_dir,
+            seconds_waited=lambda: batches.seconds_waited,
+        )
     if bad := batches.bad_images.reasons:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 

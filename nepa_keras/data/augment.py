@@ -65,16 +65,15 @@ def crop_and_resize(
     top, left, h, w = box
     part = pixels[top : top + h, left : left + w]
     channels = part.shape[-1]
-    if (h, w) == image_size:
-        resized = part
-    elif channels in (1, 3):
+    if channels in (1, 3):
         picture = Image.fromarray(part if channels == 3 else part[..., 0])
         picture = picture.resize(image_size[::-1], Image.Resampling.BILINEAR)
-        resized = np.asarray(picture).reshape(*image_size, channels)
-    else:
-        rows = resize_matrices(np.zeros(1), np.full(1, h), h, image_size[0])
-        columns = resize_matrices(np.zeros(1), np.full(1, w), w, image_size[1])
-        resized = np.round(_resize(part[None], rows, columns)[0]).astype(np.uint8)
+        if flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(picture).reshape(*image_size, channels)
+    rows = resize_matrices(np.zeros(1), np.full(1, h), h, image_size[0])
+    columns = resize_matrices(np.zeros(1), np.full(1, w), w, image_size[1])
+    resized = np.round(_resize(part[None], rows, columns)[0]).astype(np.uint8)
     return resized[:, ::-1] if flip else resized
 
 
@@ -158,6 +157,7 @@ def normalize(images: np.ndarray, image_size: int | tuple[int, int] | None = Non
     return scale(_resize(images, np.repeat(rows, n, axis=0), np.repeat(columns, n, axis=0)))
 
 
-def scale(images: np.ndarray) -> np.ndarray:
-    """Pixels from 0 to 255 as float32 in [-1, 1]."""
-    return np.ascontiguousarray(images * np.float32(2 / 255) - np.float32(1))
+def scale(images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given."""
+    scaled = np.multiply(images, np.float32(2 / 255), out=out)
+    return np.ascontiguousarray(np.subtract(scaled, np.float32(1), out=out))

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -104,6 +105,7 @@ class AugmentedBatches(keras.utils.PyDataset):
         self.channels = channels
         self.bad_images = bad_images or BadImages(len(self.source))
         self.failure = None  # what ended `endless`, for those whose backend hides it
+        self.seconds_waited = 0.0  # by `endless`, for images that were not ready
         self.threads = threads or _cores()
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
         self.epoch, self.offset = divmod(start_step, self.steps_per_epoch)
@@ -126,11 +128,13 @@ class AugmentedBatches(keras.utils.PyDataset):
         places = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
         making = deque(self._begin(*place) for place in itertools.islice(places, _AHEAD))
         for place in places:
+            started = time.perf_counter()
             try:
                 batch = making.popleft()()
             except ValueError as error:
                 self.failure = error
                 raise
+            self.seconds_waited += time.perf_counter() - started
             making.append(self._begin(*place))
             yield (batch,) if self.labels is None else batch
 
@@ -191,7 +195,7 @@ class AugmentedBatches(keras.utils.PyDataset):
             box, flip = (0, 0, height, width), False
             if draws is not None:
                 box, flip = crop_box(draws, height, width)
-            out[:] = scale(crop_and_resize(pixels, box, flip, self.image_size))
+            scale(crop_and_resize(pixels, box, flip, self.image_size), out)
             return index
         raise ImageError(
             f"{_REPLACEMENTS} images in a row are bad, the last {self.source.name(index)}"

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -15,24 +16,33 @@ class Throughput(keras.callbacks.Callback):
 
     Args:
         batch_size: images per batch.
+        seconds_waited: gives the seconds that were waited for data so far; then `data_wait`, the share of the
+            epoch's time, is in the logs, too.
     """
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, seconds_waited: Callable[[], float] | None = None):
         super().__init__()
         self.batch_size = batch_size
+        self.seconds_waited = seconds_waited
         self.step = 0
         self.first_step = 0  # of this epoch
         self.started_at = 0  # step at which the clock was started
         self.started = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.first_step = self.started_at = self.step
-        self.started = time.perf_counter() if self.step else None
+        self.first_step = self.step
+        self.started = None
+        if self.step:
+            self._start()
+
+    def _start(self):
+        self.started, self.started_at = time.perf_counter(), self.step
+        self.waited_before = self.seconds_waited() if self.seconds_waited else 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = self.first_step + batch + 1
         if self.started is None:
-            self.started, self.started_at = time.perf_counter(), self.step
+            self._start()
 
     @property
     def images_per_second(self) -> float:
@@ -40,13 +50,23 @@ class Throughput(keras.callbacks.Callback):
         images = (self.step - self.started_at) * self.batch_size
         return images / (time.perf_counter() - self.started) if images else float("nan")
 
+    @property
+    def data_wait(self) -> float:
+        """Share of this epoch so far that was waited for data, in [0, 1]; NaN until a batch was timed."""
+        if self.started is None or self.step == self.started_at:
+            return float("nan")
+        waited = self.seconds_waited() - self.waited_before
+        return min(1.0, waited / (time.perf_counter() - self.started))
+
     def on_epoch_end(self, epoch, logs=None):
         logs["step"] = self.step
         logs["images_per_second"] = self.images_per_second
+        if self.seconds_waited is not None:
+            logs["data_wait"] = self.data_wait
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar over all steps of a run, with loss, img/s and the time that remains.
+    """One bar over all steps of a run, with loss, img/s, share of waiting and the time that remains.
 
     Use it with `fit(verbose=0)`, whose own bars count epochs.
 
@@ -58,7 +78,9 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, steps: int, throughput: Throughput):
         super().__init__()
         self.throughput = throughput
-        self.bar = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=["loss", "img/s"])
+        self.bar = keras.utils.Progbar(
+            steps, unit_name="step", stateful_metrics=["loss", "img/s", "data_wait"]
+        )
         # A terminal redraws its line; a file gets a new one, so it gets fewer.
         self.interval = 0.5 if sys.stdout.isatty() else 10.0
         self.drawn = 0.0
@@ -69,6 +91,8 @@ class Progress(keras.callbacks.Callback):
             return
         self.drawn = now
         values = [("loss", float(logs["loss"])), ("img/s", self.throughput.images_per_second)]
+        if self.throughput.seconds_waited is not None:
+            values.append(("data_wait", self.throughput.data_wait))
         self.bar.update(step, values, finalize=step >= self.bar.target)
 
 

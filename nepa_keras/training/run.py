@@ -6,7 +6,7 @@ RUN_DIR/checkpoint.keras   model, optimizer and averages
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -20,7 +20,12 @@ _CHECKPOINTS = 10
 
 
 def fit_steps(
-    model: keras.Model, batches: Iterable, steps: int, batch_size: int, run_dir: str | Path
+    model: keras.Model,
+    batches: Iterable,
+    steps: int,
+    batch_size: int,
+    run_dir: str | Path,
+    seconds_waited: Callable[[], float] | None = None,
 ) -> None:
     """Trains for exactly `steps` batches, with one progress bar, and records into `run_dir`.
 
@@ -30,6 +35,7 @@ def fit_steps(
         steps: batches to train on.
         batch_size: images per batch, for the throughput.
         run_dir: existing folder.
+        seconds_waited: see `Throughput`.
 
     Raises:
         ImportError: tensorboardX is missing.
@@ -37,7 +43,7 @@ def fit_steps(
     """
     folder = Path(run_dir)
     row = min(math.ceil(steps / _ROWS), _LONGEST_ROW)
-    throughput = Throughput(batch_size)
+    throughput = Throughput(batch_size, seconds_waited)
     model.fit(
         batches,
         steps_per_epoch=row,

@@ -1,6 +1,7 @@
 """A run of fixed length and what it leaves in its folder."""
 
 import csv
+import time
 
 import keras
 import numpy as np
@@ -46,6 +47,23 @@ def test_exactly_so_many_steps_are_trained_and_recorded(model, tmp_path, steps, 
     for a, b in zip(tiny.weights(saved), tiny.weights(model), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not list(tmp_path.glob("unfinished*"))
+
+
+def test_waiting_for_data_is_logged(model, tmp_path, capsys):
+    """A generator that sleeps far longer than a step takes is what the run waits for."""
+    waited = 0.0
+
+    def slow():
+        nonlocal waited
+        for batch in batches():
+            time.sleep(0.3)
+            waited += 0.3
+            yield batch
+
+    fit_steps(model, slow(), 24, 4, tmp_path, seconds_waited=lambda: waited)
+    shares = [float(row["data_wait"]) for row in rows_of(tmp_path / "log.csv")][2:]
+    assert all(0.5 < share <= 1 for share in shares), shares
+    assert "data_wait" in capsys.readouterr().out
 
 
 def test_events_can_be_read_back(model, tmp_path):
