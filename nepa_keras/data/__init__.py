@@ -4,9 +4,11 @@ from nepa_keras.data.arrays import ImageArrays, load
 from nepa_keras.data.augment import normalize, random_resized_crops
 from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
+from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.image_converter import NepaImageConverter
 from nepa_keras.data.sources import ArraySource, FileSource, ImageSource, image_files, open_source
+from nepa_keras.data.survey import Survey, survey
 
 __all__ = [
     "ArraySource",
@@ -18,10 +20,13 @@ __all__ = [
     "ImageError",
     "ImageSource",
     "NepaImageConverter",
+    "Survey",
+    "copy_to_records",
     "decode_image",
     "image_files",
     "load",
     "normalize",
     "open_source",
     "random_resized_crops",
+    "survey",
 ]

@@ -29,7 +29,7 @@ _AHEAD = 3  # batches in the making while one is used
 _REPLACEMENTS = 100  # tries to find a good image in place of a bad one
 
 
-def _cores() -> int:
+def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # those this process may use
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -106,7 +106,7 @@ class AugmentedBatches(keras.utils.PyDataset):
         self.bad_images = bad_images or BadImages(len(self.source))
         self.failure = None  # what ended `endless`, for those whose backend hides it
         self.seconds_waited = 0.0  # by `endless`, for images that were not ready
-        self.threads = threads or _cores()
+        self.threads = threads or available_cores()
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
         self.epoch, self.offset = divmod(start_step, self.steps_per_epoch)
         self._orders, self._lock = {}, threading.Lock()

@@ -1,5 +1,6 @@
 """Pictures of a run (they need matplotlib)."""
 
+from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
 from nepa_keras.visualization.similarity import (
     plot_similarity,
@@ -7,4 +8,10 @@ from nepa_keras.visualization.similarity import (
     top_p_filter,
 )
 
-__all__ = ["plot_curves", "plot_similarity", "predicted_similarity", "top_p_filter"]
+__all__ = [
+    "plot_contact_sheet",
+    "plot_curves",
+    "plot_similarity",
+    "predicted_similarity",
+    "top_p_filter",
+]

@@ -61,7 +61,7 @@ def imagenet(root: Path) -> str:
     return f"imagenet:{root / 'imagenet'}"
 
 
-def _write_records(files: list[Path], image_key: str, label_key: str) -> None:
+def write_records(files: list[Path], image_key: str, label_key: str) -> None:
     import tensorflow as tf
 
     def feature(values):
@@ -85,7 +85,7 @@ def tfrecord(root: Path) -> str:
     place = root / "records"
     place.mkdir()
     files = [place / f"train-{i:05}-of-00002.tfrecord" for i in range(2)]
-    _write_records(files, "image/encoded", "image/class/label")
+    write_records(files, "image/encoded", "image/class/label")
     return f"tfrecord:{place}"
 
 
@@ -97,7 +97,7 @@ def tfds(root: Path) -> str:
         (place / "features.json").write_text("{}")
     (place / "label.labels.txt").write_text("\n".join(CLASSES) + "\n")
     files = [place / f"toys-train.tfrecord-{i:05}-of-00003" for i in range(3)]
-    _write_records(files, "image", "label")
+    write_records(files, "image", "label")
     return "tfds:toys"
 
 

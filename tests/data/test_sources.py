@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said(tmp_path):
 
 
 def test_records_without_images(tmp_path):
-    source_files._write_records([tmp_path / "a.tfrecord"], "photo", "label")
+    source_files.write_records([tmp_path / "a.tfrecord"], "photo", "label")
     with pytest.raises(ValueError, match="none of the features image/encoded.*, but .*photo"):
         data.open_source(f"tfrecord:{tmp_path / 'a.tfrecord'}")
 

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 from nepa_keras.data import arrays
-from nepa_keras.data.sources.archives import RecordSource, TarSource
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.sources.files import FileSource, folder_source, image_files, imagenet_source
+from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
+from nepa_keras.data.sources.tars import TarSource
 from nepa_keras.data.sources.tfds import tfds_source
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nepa_keras.data.sources.archives import RecordSource
+from nepa_keras.data.sources.records import RecordSource
 
 
 def tfds_source(

@@ -1,0 +1,87 @@
+"""What is in a data set, what is wrong with it, and a faster copy of it.
+
+    python experiments/inspect_data.py --data=folder:/path/to/images --sheet=sheet.png
+    python experiments/inspect_data.py --data=imagenet:/data --convert=/data/records --shorter_side=256
+
+Prints counts, sizes, formats, classes, the images that cannot be read with the reason, and how fast this
+machine decodes them. --convert writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
+"""
+
+import os
+import sys
+
+from absl import app, flags
+from command_line import one_sentence
+
+flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
+flags.DEFINE_string("split", "train", "of sources that have several")
+flags.DEFINE_string("data_dir", None, "as of pretrain.py")
+flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
+flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
+flags.DEFINE_integer("threads", None, "that read and decode; default one per core", lower_bound=1)
+flags.DEFINE_string("sheet", None, "picture to draw of up to 64 of the images")
+flags.DEFINE_string("convert", None, "folder to write a copy to, as TFRecord files")
+flags.DEFINE_integer("shorter_side", None, "of larger images in the copy, in pixels", lower_bound=1)
+flags.DEFINE_integer("images_per_shard", 10_000, "in a file of the copy", lower_bound=1)
+flags.DEFINE_float(
+    "bad_images_share", 0.001, "that the copy may leave out", lower_bound=0, upper_bound=1
+)
+FLAGS = flags.FLAGS
+_ON_SHEET = 64
+
+
+def draw_sheet(source):
+    """Up to 64 readable images, evenly over the source, with their classes."""
+    import numpy as np
+
+    from nepa_keras import data, visualization
+
+    images, captions = [], []
+    for index in np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int):
+        try:
+            images.append(data.decode_image(source.read(int(index)), FLAGS.channels))
+        except data.ImageError:
+            continue
+        label = None if source.labels is None else int(source.labels[index])
+        names = source.class_names
+        captions.append("" if label is None else names[label] if names else str(label))
+    visualization.plot_contact_sheet(images, captions, FLAGS.sheet)
+    print(f"drawn: {FLAGS.sheet}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    if FLAGS.shorter_side and not FLAGS.convert:
+        raise app.UsageError("--shorter_side is of the copy that --convert=FOLDER writes.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with one_sentence():
+        from nepa_keras import data
+
+        source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
+        found = data.survey(source, FLAGS.channels, FLAGS.limit, FLAGS.threads)
+        print(found)
+        if FLAGS.sheet:
+            draw_sheet(source)
+        if FLAGS.convert:
+            manifest = data.copy_to_records(
+                source,
+                FLAGS.convert,
+                FLAGS.shorter_side,
+                FLAGS.channels,
+                FLAGS.images_per_shard,
+                data.BadImages(len(source), FLAGS.bad_images_share),
+                FLAGS.threads,
+            )
+            size = sum(shard["bytes"] for shard in manifest["shards"])
+            print(
+                f"written: {FLAGS.convert}, {manifest['images']:,} images in "
+                f"{len(manifest['shards'])} files of {size:,} bytes; train on it with "
+                f"--data=tfrecord:{FLAGS.convert}"
+            )
+    if found.bad and not FLAGS.convert:
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    app.run(main)

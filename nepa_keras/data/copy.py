@@ -1,0 +1,152 @@
+"""A copy of a source as TFRecord shards, optionally resized once, with a manifest.
+
+FOLDER/train-00000-of-00010.tfrecord    examples: image/encoded, image/class/label, image/filename
+FOLDER/manifest.json                    counts, classes, and size and SHA-256 of each shard
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.bad_images import BadImages
+from nepa_keras.data.batches import available_cores
+from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.records import MANIFEST, example_class, masked_crc
+
+_AT_ONCE = 256  # images in memory
+_QUALITY = 95
+
+
+def copy_to_records(
+    source: ImageSource,
+    folder: str | Path,
+    shorter_side: int | None = None,
+    channels: int = 3,
+    images_per_shard: int = 10_000,
+    bad_images: BadImages | None = None,
+    threads: int | None = None,
+) -> dict:
+    """Writes the copy; `open_source("tfrecord:FOLDER")` reads it.
+
+    Until it is complete it is in `FOLDER.unfinished`. Images that cannot be read are left out.
+
+    Args:
+        source: of `open_source`.
+        folder: must not exist.
+        shorter_side: pixels that the shorter side of larger images is brought to (bicubic with antialias,
+            then JPEG of quality 95); None copies the encoded images as they are.
+        channels: of resized images.
+        images_per_shard: in each file.
+        bad_images: account of what cannot be read; default a budget of 0.1 %.
+        threads: that decode and encode; default one per core.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: the folder exists.
+        ImportError: google-crc32c or protobuf is missing.
+        BadImagesError: more bad images than the budget.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists():
+        raise ValueError(f"{folder} exists and is left as it is; name another folder.")
+    masked_crc(b"")  # a missing package shows before the work
+    bad_images = bad_images or BadImages(len(source))
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    examples = _examples(source, shorter_side, channels, bad_images, threads or available_cores())
+    shard_count = -(-len(source) // images_per_shard)
+    shards = []
+    for number in range(shard_count):
+        name = f"train-{number:05}-of-{shard_count:05}.tfrecord"
+        held = min(images_per_shard, len(source) - number * images_per_shard)
+        shards.append(_write_shard(unfinished / name, islice(examples, held)))
+    manifest = {
+        "format": "tfrecord",
+        "images": sum(shard["images"] for shard in shards),
+        "shorter_side": shorter_side,
+        "class_names": source.class_names,
+        "left_out": sorted(bad_images.reasons.values()),
+        "shards": shards,
+    }
+    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(unfinished, folder)
+    return manifest
+
+
+def _examples(source, shorter_side, channels, bad_images, threads) -> Iterator[bytes | None]:
+    """Encoded examples in the order of the source; None for an image that cannot be read."""
+
+    def make(index: int) -> bytes | None:
+        try:
+            encoded = source.read(index)
+            if shorter_side is not None or isinstance(encoded, np.ndarray):
+                encoded = _encoded(encoded, shorter_side, channels)
+        except ImageError as error:
+            bad_images.add(index, source.name(index), str(error))
+            return None
+        features = example_class()()
+        values = features.features.feature
+        values["image/encoded"].bytes_list.value.append(encoded)
+        values["image/filename"].bytes_list.value.append(os.fsencode(source.name(index)))
+        if source.labels is not None:
+            values["image/class/label"].int64_list.value.append(int(source.labels[index]))
+        return features.SerializeToString()
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(source), _AT_ONCE):
+            yield from pool.map(make, range(start, min(start + _AT_ONCE, len(source))))
+
+
+def _encoded(content: bytes | np.ndarray, shorter_side: int | None, channels: int) -> bytes:
+    """JPEG of an image that is made smaller; others as they are, arrays without loss."""
+    from PIL import Image
+
+    pixels = decode_image(content, channels)
+    height, width, _ = pixels.shape
+    shrinks = shorter_side is not None and shorter_side < min(height, width)
+    if not shrinks and isinstance(content, bytes):
+        return content
+    file = io.BytesIO()
+    if channels not in (1, 3):
+        if shrinks:
+            raise ImageError(f"images of {channels} channels cannot be resized in a copy")
+        np.save(file, pixels)
+        return file.getvalue()
+    picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    if shrinks:
+        scale = shorter_side / min(height, width)
+        size = [max(shorter_side, round(side * scale)) for side in picture.size]
+        picture.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=_QUALITY)
+    else:
+        picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _write_shard(path: Path, examples: Iterator[bytes | None]) -> dict:
+    images, checksum = 0, hashlib.sha256()
+    with open(path, "wb") as file:
+        for example in examples:
+            if example is None:
+                continue
+            length = struct.pack("<Q", len(example))
+            for piece in (length, masked_crc(length), example, masked_crc(example)):
+                file.write(piece)
+                checksum.update(piece)
+            images += 1
+        file.flush()
+        os.fsync(file.fileno())
+    size = path.stat().st_size
+    return {"file": path.name, "images": images, "bytes": size, "sha256": checksum.hexdigest()}

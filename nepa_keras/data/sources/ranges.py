@@ -1,0 +1,48 @@
+"""Pieces of large files by offset, so that any can be read without those before it."""
+
+import functools
+import os
+from bisect import bisect_right
+from itertools import accumulate
+
+from nepa_keras.data.decode import ImageError
+
+
+class FileRanges:
+    """Pieces of files, numbered through, read by any thread.
+
+    Args:
+        paths: the files.
+        ranges: for each file the (offset, length) of its pieces.
+    """
+
+    def __init__(self, paths: list[str], ranges: list[list[tuple[int, int]]]):
+        self.paths = paths
+        self.ranges = ranges
+        self.ends = list(accumulate(len(r) for r in ranges))
+
+    def __len__(self):
+        return self.ends[-1] if self.ends else 0
+
+    def place(self, index: int) -> tuple[int, int]:
+        """(file, piece in it)."""
+        file = bisect_right(self.ends, index)
+        return file, index - (self.ends[file - 1] if file else 0)
+
+    def read(self, index: int) -> bytes:
+        file, piece = self.place(index)
+        offset, length = self.ranges[file][piece]
+        try:
+            descriptor = open_descriptor(self.paths[file])
+            data = os.pread(descriptor, length, offset)
+        except OSError as error:
+            raise ImageError(error.strerror or str(error)) from None
+        if len(data) != length:
+            raise ImageError("the file ends before it")
+        return data
+
+
+@functools.cache
+def open_descriptor(path: str) -> int:
+    """An open file that is only read by position, so that threads can share it; closed at the end."""
+    return os.open(path, os.O_RDONLY)

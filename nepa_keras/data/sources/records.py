@@ -1,0 +1,176 @@
+"""TFRecord files.
+
+A record is a length (8 bytes), its checksum (4), the data, and a checksum (4), so the lengths alone tell
+where each begins. They are passed over once when a file is opened.
+"""
+
+import functools
+import json
+import os
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+
+from nepa_keras.data.decode import ImageError
+from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.ranges import FileRanges
+
+MANIFEST = "manifest.json"  # beside TFRecord files that `data.copy_to_records` wrote
+UNKNOWN = -1  # the label of a damaged record
+_IMAGE_KEYS = ("image/encoded", "image", "image_raw")
+_LABEL_KEYS = ("image/class/label", "label")
+
+
+def masked_crc(data: bytes) -> bytes:
+    """The four bytes of checksum that a TFRecord file has behind each piece.
+
+    Raises:
+        ImportError: google-crc32c is missing.
+    """
+    try:
+        import google_crc32c
+    except ImportError:
+        raise ImportError(
+            "Writing TFRecord files needs google-crc32c; pip install google-crc32c."
+        ) from None
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def record_ranges(path: str) -> list[tuple[int, int]]:
+    """(offset, length) of each record of a TFRecord file, with the checksum behind it.
+
+    Raises:
+        ValueError: the file is cut off or no TFRecord file.
+    """
+    ranges, size, offset = [], os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            header = file.read(8)
+            length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
+            if offset + 16 + length > size:
+                raise ValueError(
+                    f"{path} is cut off or no TFRecord file: the record at byte {offset} would end "
+                    f"behind the file's {size} bytes."
+                )
+            ranges.append((offset + 12, length + 4))
+            offset += 16 + length
+    return ranges
+
+
+class RecordSource(ImageSource):
+    """Examples of TFRecord files, by the `image/encoded` schema or that of TensorFlow Datasets.
+
+    Args:
+        paths: the files; a manifest beside them gives the names of classes.
+        class_names: a name for each class.
+        with_labels: read the labels, which passes over all files; that of a damaged record is -1.
+
+    Raises:
+        ValueError: a file is cut off, or holds no images, or the manifest tells of others.
+    """
+
+    def __init__(self, paths: list[str], class_names=None, with_labels: bool = False):
+        class_names = class_names or _class_names_of_manifest(paths)
+        self.ranges = FileRanges(paths, [record_ranges(path) for path in paths])
+        if not len(self.ranges):
+            raise ValueError(f"{paths[0]} holds no record.")
+        first = self._features(0)
+        self.image_key = next((key for key in _IMAGE_KEYS if key in first), None)
+        if self.image_key is None:
+            raise ValueError(
+                f"{paths[0]} has none of the features {', '.join(_IMAGE_KEYS)}, but "
+                f"{', '.join(sorted(first))}."
+            )
+        key = next((key for key in _LABEL_KEYS if key in first), None)
+        labels = None
+        if with_labels and key is not None:
+            labels = [self._label(i, key) for i in range(len(self.ranges))]
+        super().__init__(labels, class_names)
+
+    def _features(self, index: int):
+        record = self.ranges.read(index)
+        data, checksum = record[:-4], record[-4:]
+        if find_spec("google_crc32c") and masked_crc(data) != checksum:
+            raise ImageError("damaged record: its checksum is another one")
+        try:
+            return example_class().FromString(data).features.feature
+        except Exception as error:  # protobuf's DecodeError, which only it can name
+            raise ImageError(f"damaged record: {error}") from None
+
+    def _label(self, index: int, key: str) -> int:
+        try:
+            values = self._features(index)[key].int64_list.value
+        except ImageError:  # found again, and counted, when the image is read
+            return UNKNOWN
+        if len(values) != 1:
+            raise ValueError(f"{self.name(index)}: {key} holds {len(values)} integers, not 1.")
+        return values[0]
+
+    def __len__(self):
+        return len(self.ranges)
+
+    def read(self, index):
+        values = self._features(index)[self.image_key].bytes_list.value
+        if len(values) != 1:
+            raise ImageError(f"feature {self.image_key} holds {len(values)} values, not 1")
+        return values[0]
+
+    def name(self, index):
+        file, piece = self.ranges.place(index)
+        return f"{self.ranges.paths[file]}, record {piece}"
+
+
+def _class_names_of_manifest(paths: list[str]):
+    """Names of classes of `manifest.json` beside the files; None without one.
+
+    Raises:
+        ValueError: a file has another size than it says.
+    """
+    file = Path(paths[0]).parent / MANIFEST
+    if not file.exists():
+        return None
+    manifest = json.loads(file.read_text())
+    sizes = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
+    for path in paths:
+        expected, found = sizes.get(Path(path).name), os.path.getsize(path)
+        if expected != found:
+            raise ValueError(
+                f"{path} has {found} bytes, and {file} says {expected}; copy it again."
+            )
+    return manifest["class_names"]
+
+
+@functools.cache
+def example_class():
+    """The message class of `tf.train.Example`, described here so that TensorFlow is not needed."""
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError:
+        raise ImportError("Reading TFRecord files needs protobuf; pip install protobuf.") from None
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="nepa_keras/example.proto", package="nepa_keras", syntax="proto3"
+    )
+
+    def fill(message, **fields):
+        for number, (key, (kind, label, type_name)) in enumerate(fields.items(), start=1):
+            message.field.add(name=key, number=number, type=kind, label=label, type_name=type_name)
+
+    one, many, nested = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
+    kinds = {"Bytes": field.TYPE_BYTES, "Float": field.TYPE_FLOAT, "Int64": field.TYPE_INT64}
+    for name, kind in kinds.items():
+        fill(file.message_type.add(name=f"{name}List"), value=(kind, many, None))
+    lists = {f"{n.lower()}_list": (nested, one, f".nepa_keras.{n}List") for n in kinds}
+    fill(file.message_type.add(name="Feature"), **lists)
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    fill(entry, key=(field.TYPE_STRING, one, None), value=(nested, one, ".nepa_keras.Feature"))
+    fill(features, feature=(nested, many, ".nepa_keras.Features.FeatureEntry"))
+    fill(file.message_type.add(name="Example"), features=(nested, one, ".nepa_keras.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("nepa_keras.Example"))

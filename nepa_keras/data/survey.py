@@ -1,0 +1,125 @@
+"""What is in a source of images: sizes, formats, classes, and what cannot be read."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from nepa_keras.data.batches import available_cores
+from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.sources.base import ImageSource
+
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WebP",
+    b"\x93NUMPY": ".npy",
+}
+_ROWS = 20  # of classes and bad images in the text
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts over the images that were looked at.
+
+    Attributes:
+        total: images of the source.
+        looked_at: indices of those that were decoded.
+        sizes: (readable, 2) heights and widths in pixels.
+        formats: images of each encoding.
+        classes: images of each class, by name or number; empty without labels.
+        bad: "name: reason" of each image that cannot be read.
+        seconds: for reading and decoding them by `threads` threads.
+    """
+
+    total: int
+    looked_at: np.ndarray
+    sizes: np.ndarray
+    formats: Counter
+    classes: Counter
+    bad: list[str]
+    seconds: float
+    threads: int
+
+    def __str__(self) -> str:
+        readable = len(self.sizes)
+        lines = [f"{self.total:,} images, {len(self.looked_at):,} looked at, {len(self.bad):,} bad"]
+        if readable:
+            low, middle, high = np.percentile(self.sizes, [0, 50, 100], axis=0).astype(int)
+            sizes = " ".join(f"{h}x{w}" for h, w in (low, middle, high))
+            lines.append(f"height x width, each: smallest, median, largest: {sizes}")
+            lines.append(
+                ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
+            )
+        if self.classes:
+            counts = self.classes.values()
+            lines.append(f"{len(counts):,} classes of {min(counts):,} to {max(counts):,} images")
+            shown = sorted(self.classes.items())[:_ROWS]
+            lines += [f"  {name}: {count:,}" for name, count in shown]
+            if len(self.classes) > _ROWS:
+                lines.append(f"  and {len(self.classes) - _ROWS} more")
+        speed = len(self.looked_at) / self.seconds
+        lines.append(f"read and decoded at {speed:.0f} images/s by {self.threads} threads")
+        if self.bad:
+            lines.append("bad:")
+            lines += [f"  {line}" for line in self.bad[:_ROWS]]
+            if len(self.bad) > _ROWS:
+                lines.append(f"  and {len(self.bad) - _ROWS} more")
+        return "\n".join(lines)
+
+
+def survey(
+    source: ImageSource, channels: int = 3, limit: int | None = None, threads: int | None = None
+) -> Survey:
+    """Decodes every image, or `limit` of them evenly over the source.
+
+    Args:
+        source: of `open_source`.
+        channels: as for training.
+        limit: number of images to look at.
+        threads: default one per core.
+    """
+    total = len(source)
+    looked_at = np.arange(total)
+    if limit is not None and limit < total:
+        looked_at = np.linspace(0, total - 1, limit).astype(int)
+
+    def look(index):
+        try:
+            content = source.read(index)
+            height, width, _ = decode_image(content, channels).shape
+        except ImageError as error:
+            return f"{source.name(index)}: {error}", None
+        return _format(content), (height, width)
+
+    threads = threads or available_cores()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(look, looked_at.tolist()))
+    classes = Counter()
+    if source.labels is not None:
+        names = source.class_names
+        numbers = Counter(source.labels.tolist())
+        classes = Counter({names[n] if names else str(n): c for n, c in numbers.items() if n >= 0})
+    return Survey(
+        total,
+        looked_at,
+        np.array([size for _, size in results if size]).reshape(-1, 2),
+        Counter(kind for kind, size in results if size),
+        classes,
+        [reason for reason, size in results if not size],
+        time.perf_counter() - started,
+        threads,
+    )
+
+
+def _format(content: bytes | np.ndarray) -> str:
+    if isinstance(content, np.ndarray):
+        return "array"
+    return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), "other")
