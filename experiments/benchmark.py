@@ -87,12 +87,14 @@ def main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         if FLAGS.input:
+            if FLAGS.suite or FLAGS.reference or FLAGS.inference or FLAGS.json:
+                raise app.UsageError("--input takes --threads, --steps and --repeats only.")
             print(measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats))
             return
         if FLAGS.suite:
             sys.exit(run_suite(options))
         report = measure(options, FLAGS.steps, FLAGS.repeats, FLAGS.reference)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ImportError) as error:
         sys.exit(str(error))
     print(describe(report))
     if FLAGS.json:

@@ -65,7 +65,7 @@ class Pillow:
     def __init__(self, files, threads):
         from nepa_keras.data.augment import crop_boxes
 
-        boxes, flips = crop_boxes(0, 0, np.arange(10_000), 1000, 1000)  # in thousandths
+        boxes, flips = crop_boxes(0, 0, np.arange(10_000), *ORIGINAL)
         self.items = zip(itertools.cycle(files), itertools.cycle(zip(boxes, flips, strict=True)))  # noqa: B905
         self.pool = ThreadPoolExecutor(threads)
 
@@ -76,10 +76,8 @@ class Pillow:
         path, (box, flip) = item
         with open(path, "rb") as file:
             image = Image.open(io.BytesIO(file.read())).convert("RGB")
-        top, left, height, width = (
-            int(x * side / 1000) for x, side in zip(box, 2 * image.size[::-1], strict=True)
-        )
-        image = image.crop((left, top, left + max(width, 1), top + max(height, 1)))
+        top, left, height, width = box
+        image = image.crop((left, top, left + width, top + height))
         image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

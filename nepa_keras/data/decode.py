@@ -2,7 +2,7 @@
 
 Grey, palette, CMYK, 16-bit, transparent (over white) and EXIF-rotated images become RGB or grey of 8 bits;
 of several frames the first is taken. Pixels come from libjpeg-turbo, by simplejpeg where it is installed
-and the file is a plain JPEG, else by Pillow, which gives the same numbers in twice the time.
+and the file is a plain JPEG, else by Pillow, which gives the same numbers more slowly.
 """
 
 import io

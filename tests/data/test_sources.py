@@ -1,5 +1,8 @@
 """Each source reads the same images and labels out of real files of its format."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import source_files
@@ -69,6 +72,13 @@ def wrong_texts(root):
     records.write_bytes(b"\x10" + b"\0" * 30)
     (root / "no.tar").write_bytes(b"no tar at all" * 100)
     (root / "empty").mkdir()
+    broken, labelled = root / "broken.parquet", root / "labelled.tar"
+    broken.write_bytes(b"PAR1" + bytes(100))
+    with tarfile.open(labelled, "w") as tar:
+        for name, content in (("part/a.png", source_files.png(0)), ("part/a.cls", b"cat")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return {
         "nothing": "no source of images 'nothing'",
         "folder:": "known are embedded",
@@ -81,6 +91,8 @@ def wrong_texts(root):
         f"webdataset:{root / 'no.tar'}": "no whole, uncompressed tar",
         f"parquet:{root / 'none.parquet'}": "There is no file",
         f"arrow:{root / 'empty'}": "no folder of save_to_disk",
+        f"parquet:{broken}": "broken.parquet cannot be read",
+        f"webdataset:{labelled}": "part/a.cls holds no class number",
         "tfds:unknown_thing": "not prepared below",
     }
 
@@ -88,7 +100,14 @@ def wrong_texts(root):
 def test_what_is_wrong_is_said(tmp_path):
     for text, words in wrong_texts(tmp_path).items():
         with pytest.raises(ValueError, match=words):
-            data.open_source(text)
+            data.open_source(text, with_labels=True)
+    for kind in ("folder", "tfrecord", "webdataset"):
+        with pytest.raises(ValueError, match="has no splits; name the place of the val images"):
+            data.open_source(f"{kind}:{tmp_path}", split="val")
+    with pytest.raises(ValueError, match="train and test, not 'val'"):
+        data.open_source("digits", split="val")
+    with pytest.raises(ValueError, match="no file like .*test"):
+        data.open_source(source_files.parquet(tmp_path), split="test")
     with pytest.raises(ValueError, match="data_dir=.* is not for it"):
         data.open_source(f"folder:{tmp_path}", data_dir=tmp_path)
 
@@ -101,10 +120,10 @@ def test_records_without_images(tmp_path):
 
 def test_row_groups_are_kept_for_a_window_only(tmp_path):
     source = data.open_source(source_files.parquet(tmp_path))
-    source.most_kept = 2
+    source.most_rows = 4
     for i in (0, 11, 5, 0, 7):
         assert identity(data.decode_image(source.read(i))) == i
-        assert len(source.kept) <= 2
+        assert sum(map(len, source.kept.values())) <= 4
     assert isinstance(source, sources.ParquetSource) and list(source.chunks) == list(
         range(0, 13, 2)
     )

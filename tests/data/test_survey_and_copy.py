@@ -117,6 +117,22 @@ def test_damage_to_a_copy_is_found(tmp_path):
     with pytest.raises(data.ImageError, match="its checksum is another one"):
         again.read(int(number))
     assert len(data.survey(again).bad) == 1
+    whole_manifest = (tmp_path / "copy" / "manifest.json").read_text()
+    (tmp_path / "copy" / "manifest.json").write_text(whole_manifest[:50])
+    with pytest.raises(ValueError, match="manifest.json is damaged"):
+        data.open_source(f"tfrecord:{tmp_path / 'copy'}")
+    (tmp_path / "copy" / "manifest.json").write_text(whole_manifest)
     file.write_bytes(content[:-1])
     with pytest.raises(ValueError, match="has .* bytes, and .*manifest.json says"):
         data.open_source(f"tfrecord:{tmp_path / 'copy'}")
+
+
+def test_a_damaged_first_record_is_one_bad_image(tmp_path):
+    source = data.open_source(source_files.folder(tmp_path))
+    data.copy_to_records(source, tmp_path / "copy")
+    (file,) = (tmp_path / "copy").glob("*.tfrecord")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    found = data.survey(data.open_source(f"tfrecord:{tmp_path / 'copy'}"))
+    assert len(found.sizes) == COUNT - 1 and "record 0" in found.bad[0]

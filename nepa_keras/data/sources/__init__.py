@@ -48,7 +48,8 @@ def open_source(
 
     Args:
         text: "embedded", "digits", "fashion_mnist", or one of the above kinds and its place.
-        split: "train", or what the source has for testing ("test", "val", "validation").
+        split: "train", or what the source has for testing: "test" in memory, "val" of ImageNet, any name of
+            tfds, arrow, and of parquet folders with files of that name. Other kinds have one split.
         data_dir: of "fashion_mnist" and "tfds:NAME".
         with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
 
@@ -59,6 +60,8 @@ def open_source(
     kind, _, place = text.partition(":")
     if kind in IN_MEMORY and not place:
         held = arrays.load(kind, data_dir)
+        if split not in ("train", "test"):
+            raise ValueError(f"{kind} has the splits train and test, not {split!r}.")
         if split == "train":
             return ArraySource(held.train_images, held.train_labels, held.class_names)
         return ArraySource(held.test_images, held.test_labels, held.class_names)
@@ -67,6 +70,10 @@ def open_source(
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind != "tfds":
         raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
+    if split != "train" and kind in ("folder", "tfrecord", "webdataset"):
+        raise ValueError(
+            f"{kind} has no splits; name the place of the {split} images in its stead."
+        )
     if kind == "folder":
         return folder_source(place)
     if kind == "imagenet":
@@ -78,7 +85,8 @@ def open_source(
     if kind == "tfrecord":
         return RecordSource(files_of(place, "*tfrecord*"), with_labels=with_labels)
     if kind == "parquet":
-        return ParquetSource(files_of(place, f"**/{split}*.parquet", "**/*.parquet"), with_labels)
+        unnamed = ("**/*.parquet",) if split == "train" else ()
+        return ParquetSource(files_of(place, f"**/{split}*.parquet", *unnamed), with_labels)
     return TarSource(files_of(place, "*.tar"), with_labels)
 
 

@@ -1,7 +1,5 @@
 """Pieces of large files by offset, so that any can be read without those before it."""
 
-import functools
-import os
 from bisect import bisect_right
 from itertools import accumulate
 
@@ -31,18 +29,21 @@ class FileRanges:
 
     def read(self, index: int) -> bytes:
         file, piece = self.place(index)
-        offset, length = self.ranges[file][piece]
-        try:
-            descriptor = open_descriptor(self.paths[file])
-            data = os.pread(descriptor, length, offset)
-        except OSError as error:
-            raise ImageError(error.strerror or str(error)) from None
-        if len(data) != length:
-            raise ImageError("the file ends before it")
-        return data
+        return read_range(self.paths[file], *self.ranges[file][piece])
 
 
-@functools.cache
-def open_descriptor(path: str) -> int:
-    """An open file that is only read by position, so that threads can share it; closed at the end."""
-    return os.open(path, os.O_RDONLY)
+def read_range(path: str, offset: int, length: int) -> bytes:
+    """Part of a file, opened for this read alone: a data set can have more files than may be open.
+
+    Raises:
+        ImageError: it cannot be read, or ends before.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(length)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from None
+    if len(data) != length:
+        raise ImageError("the file ends before it")
+    return data

@@ -76,7 +76,7 @@ class RecordSource(ImageSource):
         self.ranges = FileRanges(paths, [record_ranges(path) for path in paths])
         if not len(self.ranges):
             raise ValueError(f"{paths[0]} holds no record.")
-        first = self._features(0)
+        first = self._first_features()
         self.image_key = next((key for key in _IMAGE_KEYS if key in first), None)
         if self.image_key is None:
             raise ValueError(
@@ -88,6 +88,15 @@ class RecordSource(ImageSource):
         if with_labels and key is not None:
             labels = [self._label(i, key) for i in range(len(self.ranges))]
         super().__init__(labels, class_names)
+
+    def _first_features(self):
+        """Those of the first record that is whole; a damaged one is counted when its image is read."""
+        for index in range(min(len(self.ranges), 100)):
+            try:
+                return self._features(index)
+            except ImageError as error:
+                reason = error
+        raise ValueError(f"The first records of {self.ranges.paths[0]} cannot be read: {reason}.")
 
     def _features(self, index: int):
         record = self.ranges.read(index)
@@ -123,15 +132,20 @@ class RecordSource(ImageSource):
 
 
 def _class_names_of_manifest(paths: list[str]):
-    """Names of classes of `manifest.json` beside the files; None without one.
+    """Names of classes of our `manifest.json` beside the files; None without one.
 
     Raises:
-        ValueError: a file has another size than it says.
+        ValueError: it is damaged, or a file has another size than it says.
     """
     file = Path(paths[0]).parent / MANIFEST
     if not file.exists():
         return None
-    manifest = json.loads(file.read_text())
+    try:
+        manifest = json.loads(file.read_text())
+    except ValueError:
+        raise ValueError(f"{file} is damaged; copy the data again, or remove it.") from None
+    if not isinstance(manifest, dict) or not {"shards", "class_names"} <= set(manifest):
+        return None  # of another program
     sizes = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
     for path in paths:
         expected, found = sizes.get(Path(path).name), os.path.getsize(path)

@@ -48,6 +48,18 @@ def _image_column(schema, path: str) -> str:
     return "image" if "image" in columns else columns[0]
 
 
+def _opened(path: str, opener):
+    """`opener(path)`.
+
+    Raises:
+        ValueError: the file is damaged or of another format.
+    """
+    try:
+        return opener(path)
+    except (OSError, _pyarrow().ArrowException) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
 def _class_names(features: dict | None, column: str | None):
     names = ((features or {}).get(column) or {}).get("names")
     return None if names is None else list(names)
@@ -76,13 +88,13 @@ class ParquetSource(ImageSource):
 
     Raises:
         ImportError: pyarrow is missing.
-        ValueError: no column of images, or no rows.
+        ValueError: a damaged file, no column of images, or no rows.
     """
 
     def __init__(self, paths: list[str], with_labels: bool = False):
         parquet = _pyarrow().parquet
         self.paths = paths
-        files = [parquet.ParquetFile(path) for path in paths]
+        files = [_opened(path, parquet.ParquetFile) for path in paths]
         self.image = _image_column(files[0].schema_arrow, paths[0])
         self.groups = [(i, g) for i, f in enumerate(files) for g in range(f.num_row_groups)]
         sizes = [files[i].metadata.row_group(g).num_rows for i, g in self.groups]
@@ -90,7 +102,7 @@ class ParquetSource(ImageSource):
         if not self.chunks[-1]:
             raise ValueError(f"{paths[0]} holds no row.")
         self.kept, self.lock = OrderedDict(), threading.Lock()
-        self.most_kept = 2 * -(-WINDOW // max(1, min(s for s in sizes if s))) + 2
+        self.most_rows = 2 * (WINDOW + max(sizes))
         column = next((c for c in _LABELS if c in files[0].schema_arrow.names), None)
         labels = None
         if with_labels and column is not None:
@@ -108,7 +120,7 @@ class ParquetSource(ImageSource):
                 file, row_group = self.groups[group]
                 opened = _pyarrow().parquet.ParquetFile(self.paths[file])
                 self.kept[group] = opened.read_row_group(row_group, [self.image])[self.image]
-                while len(self.kept) > self.most_kept:
+                while len(self.kept) > 1 and sum(map(len, self.kept.values())) > self.most_rows:
                     self.kept.popitem(last=False)
             self.kept.move_to_end(group)
             return self.kept[group]
@@ -138,7 +150,7 @@ class ArrowSource(ImageSource):
 
     Raises:
         ImportError: pyarrow is missing.
-        ValueError: no such folder, or no column of images.
+        ValueError: no such folder, a damaged file, or no column of images.
     """
 
     def __init__(self, folder: str | Path, split: str = "train", with_labels: bool = False):
@@ -153,8 +165,11 @@ class ArrowSource(ImageSource):
             raise ValueError(
                 f"{self.folder} is a selection of another data set; save it after flatten_indices()."
             )
-        maps = [pyarrow.memory_map(str(self.folder / f["filename"])) for f in state["_data_files"]]
-        tables = [pyarrow.ipc.open_stream(file).read_all() for file in maps]
+        files = [str(self.folder / file["filename"]) for file in state["_data_files"]]
+        tables = [
+            _opened(file, lambda f: pyarrow.ipc.open_stream(pyarrow.memory_map(f)).read_all())
+            for file in files
+        ]
         table = pyarrow.concat_tables(tables)
         self.images = table[_image_column(table.schema, str(self.folder))]
         column = next((c for c in _LABELS if c in table.column_names), None)

@@ -1,12 +1,11 @@
 """Tars of webdataset, whose headers are passed over once when a file is opened."""
 
 import json
-import os
 import tarfile
 
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.files import SUFFIXES
-from nepa_keras.data.sources.ranges import FileRanges, open_descriptor
+from nepa_keras.data.sources.ranges import FileRanges, read_range
 
 
 class TarSource(ImageSource):
@@ -17,7 +16,7 @@ class TarSource(ImageSource):
         with_labels: read the labels, which passes over all files.
 
     Raises:
-        ValueError: a file is no tar, is compressed, or holds no image.
+        ValueError: a file is no tar, is compressed, or holds no image; a label is no number.
     """
 
     def __init__(self, paths: list[str], with_labels: bool = False):
@@ -64,6 +63,10 @@ def _tar_label(path: str, texts: dict, image: str) -> int | None:
     key = f"{folder}/{name.split('.')[0]}" if folder else name.split(".")[0]
     for suffix in (".cls", ".json"):
         if place := texts.get(key + suffix):
-            text = os.pread(open_descriptor(path), place[1], place[0])
-            return int(text) if suffix == ".cls" else json.loads(text).get("label")
+            text = read_range(path, *place)
+            try:
+                label = int(text) if suffix == ".cls" else json.loads(text).get("label")
+                return None if label is None else int(label)
+            except (ValueError, AttributeError, TypeError):
+                raise ValueError(f"{path}, {key}{suffix} holds no class number.") from None
     return None
