@@ -63,9 +63,9 @@ class Pillow:
     """Open, RandomResizedCrop, flip, ToTensor, Normalize, by Pillow and NumPy; batches by stacking."""
 
     def __init__(self, files, threads):
-        from nepa_keras.data.augment import crop_boxes
+        from nepa_keras.data import RandomResizedCrop
 
-        boxes, flips = crop_boxes(0, 0, np.arange(10_000), *ORIGINAL)
+        boxes, flips = RandomResizedCrop().boxes(0, 0, np.arange(10_000), *ORIGINAL)
         self.items = zip(itertools.cycle(files), itertools.cycle(zip(boxes, flips, strict=True)))  # noqa: B905
         self.pool = ThreadPoolExecutor(threads)
 

@@ -1,25 +1,37 @@
 """Images in: sources, deterministic augmentation, batches for `fit`."""
 
 from nepa_keras.data.arrays import ImageArrays, load
-from nepa_keras.data.augment import normalize, random_resized_crops
 from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
 from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.finetuning_transform import FinetuningTransform, RandomErasing
 from nepa_keras.data.image_converter import NepaImageConverter
+from nepa_keras.data.mixing import MixupCutmix
+from nepa_keras.data.rand_augment import RandAugment
+from nepa_keras.data.resample import normalize
 from nepa_keras.data.sources import ArraySource, FileSource, ImageSource, image_files, open_source
 from nepa_keras.data.survey import Survey, survey
+from nepa_keras.data.transforms import CenterCrop, ImageTransform, RandomResizedCrop, Resize
 
 __all__ = [
     "ArraySource",
     "AugmentedBatches",
     "BadImages",
     "BadImagesError",
+    "CenterCrop",
     "FileSource",
+    "FinetuningTransform",
     "ImageArrays",
     "ImageError",
     "ImageSource",
+    "ImageTransform",
+    "MixupCutmix",
     "NepaImageConverter",
+    "RandAugment",
+    "RandomErasing",
+    "RandomResizedCrop",
+    "Resize",
     "Survey",
     "copy_to_records",
     "decode_image",
@@ -27,6 +39,5 @@ __all__ = [
     "load",
     "normalize",
     "open_source",
-    "random_resized_crops",
     "survey",
 ]

@@ -11,19 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from nepa_keras.data.augment import (
-    DRAWS,
-    crop_and_resize,
-    crop_box,
-    normalize,
-    random_resized_crops,
-    scale,
-    sides,
-)
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.order import epoch_order, random_numbers
+from nepa_keras.data.resample import sides
 from nepa_keras.data.sources.base import ArraySource, ImageSource
+from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
 
 _AHEAD = 3  # batches in the making while one is used
 _REPLACEMENTS = 100  # tries to find a good image in place of a bad one
@@ -39,8 +33,8 @@ class AugmentedBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of images; the same on every backend.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of an image one of
-    (seed, epoch, index), so a run can begin at any step. Images are decoded, cropped and resized by
-    threads, a few batches ahead in `endless`; arrays of one size are transformed as a whole.
+    (seed, epoch, index), so a run can begin at any step. Images are decoded and transformed by threads, a
+    few batches ahead in `endless`; arrays of one size are cropped and resized as a whole.
 
     Args:
         images: an `ImageSource`, or uint8 (N, height, width, channels).
@@ -48,7 +42,9 @@ class AugmentedBatches(keras.utils.PyDataset):
         image_size: of the images that come out, one side or (height, width).
         seed: of order and augmentation.
         labels: (N,), to be yielded beside the images.
-        augment: random resized crop and flip; otherwise images are only resized.
+        transform: of each image; default `RandomResizedCrop()`, the pretraining recipe.
+        mix: of each batch with itself; then the second of what comes out are soft targets. Partners are in
+            the same process, so with `mix` the stream depends on the number of processes.
         start_step: number of batches that were already used.
         channels: of the images that come out; default that of the array, or 3.
         shard: (number of this process, of all): each yields its part of every global batch.
@@ -58,10 +54,10 @@ class AugmentedBatches(keras.utils.PyDataset):
 
     Yields:
         float32 images (batch_size, *image_size, channels) in [-1, 1], or
-        (images, labels).
+        (images, labels), or with `mix` (images, float32 targets (batch_size, K)).
 
     Raises:
-        ValueError: fewer images than a global batch, or labels of another number.
+        ValueError: fewer images than a global batch, labels of another number, or `mix` without labels.
         BadImagesError: while iterating, more bad images than the budget.
     """
 
@@ -72,7 +68,8 @@ class AugmentedBatches(keras.utils.PyDataset):
         image_size: int | tuple[int, int],
         seed: int = 1337,
         labels: np.ndarray | None = None,
-        augment: bool = True,
+        transform: ImageTransform | None = None,
+        mix: MixupCutmix | None = None,
         start_step: int = 0,
         channels: int | None = None,
         shard: tuple[int, int] = (0, 1),
@@ -94,11 +91,14 @@ class AugmentedBatches(keras.utils.PyDataset):
             )
         if labels is not None and len(labels) != len(self.source):
             raise ValueError(f"There are {len(labels)} labels for {len(self.source)} images.")
+        if mix is not None and labels is None:
+            raise ValueError("Mixing needs labels; this data set has none.")
         self.labels = labels
         self.batch_size = batch_size
         self.image_size = sides(image_size)
         self.seed = seed
-        self.augment = augment
+        self.transform = transform or RandomResizedCrop()
+        self.mix = mix
         self.shard = shard
         if channels is None:
             channels = images.shape[-1] if isinstance(images, np.ndarray) else 3
@@ -159,28 +159,37 @@ class AugmentedBatches(keras.utils.PyDataset):
     def _begin(self, epoch: int, position: int):
         """Starts to make a batch; returns the function that waits for it."""
         indices = self.indices(epoch, position)
-        if isinstance(self.source, ArraySource):
-            return lambda: self._with_labels(self._transform_arrays(epoch, indices), indices)
+        if isinstance(self.source, ArraySource) and self.transform.together:
+            return lambda: self._finish(
+                self._transform_arrays(epoch, indices), indices, (epoch, position)
+            )
         images = np.empty((len(indices), *self.image_size, self.channels), "float32")
-        draws = random_numbers(self.seed, epoch, indices, DRAWS).tolist() if self.augment else None
+        draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
         futures = [
-            self._pool.submit(self._make, images[i], epoch, int(index), draws and draws[i])
+            self._pool.submit(self._make, images[i], epoch, int(index), draws[i])
             for i, index in enumerate(indices)
         ]
-        return lambda: self._with_labels(images, [future.result() for future in futures])
+        # In turn after its images, so they have all begun when this waits for them.
+        return self._pool.submit(
+            lambda: self._finish(images, [future.result() for future in futures], (epoch, position))
+        ).result
 
-    def _with_labels(self, images, indices):
-        return images if self.labels is None else (images, self.labels[np.asarray(indices)])
+    def _finish(self, images, indices, place: tuple[int, int]):
+        """The batch with its labels or targets."""
+        if self.labels is None:
+            return images
+        labels = self.labels[np.asarray(indices)]
+        if self.mix is None:
+            return images, labels
+        return self.mix(images, labels, [self.seed, *place, self.shard[0]])
 
     def _transform_arrays(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         images = self.source.images[indices]
-        if not self.augment:
-            return normalize(images, self.image_size)
-        return random_resized_crops(
+        return self.transform.of_arrays(
             images, self.image_size, seed=self.seed, epoch=epoch, indices=indices
         )
 
-    def _make(self, out: np.ndarray, epoch: int, index: int, draws: list[float] | None) -> int:
+    def _make(self, out: np.ndarray, epoch: int, index: int, draws: list[float]) -> int:
         """Writes an image into `out`, or another in its place; returns which it was."""
         wanted = np.array([index])
         for attempt in range(1, _REPLACEMENTS + 1):
@@ -188,14 +197,11 @@ class AugmentedBatches(keras.utils.PyDataset):
                 pixels = decode_image(self.source.read(index), self.channels)
             except ImageError as error:
                 self.bad_images.add(index, self.source.name(index), str(error))
-                (row,) = random_numbers(self.seed, epoch, wanted, DRAWS + attempt).tolist()
-                index, draws = int(row[-1] * len(self.source)), draws and row[:DRAWS]
+                count = self.transform.draws + attempt
+                (draws,) = random_numbers(self.seed, epoch, wanted, count).tolist()
+                index = int(draws[-1] * len(self.source))
                 continue
-            height, width, _ = pixels.shape
-            box, flip = (0, 0, height, width), False
-            if draws is not None:
-                box, flip = crop_box(draws, height, width)
-            scale(crop_and_resize(pixels, box, flip, self.image_size), out)
+            self.transform(pixels, draws[: self.transform.draws], out)
             return index
         raise ImageError(
             f"{_REPLACEMENTS} images in a row are bad, the last {self.source.name(index)}"

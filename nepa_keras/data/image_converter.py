@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nepa_keras.data.augment import sides
 from nepa_keras.data.decode import ImageError, open_picture, to_eight_bits
+from nepa_keras.data.resample import sides
+from nepa_keras.data.transforms import center_of, resized_size
 from nepa_keras.persistence import load_image_converter, save_image_converter
 
 # Pillow's codes, which the official files use.
@@ -89,11 +90,9 @@ class NepaImageConverter:
         if self.resize_to is None:
             image = image.resize((width, height), resample)
         else:
-            scale = self.resize_to / min(image.size)
-            image = image.resize(
-                [max(round(s * scale), self.resize_to) for s in image.size], resample
-            )
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            size = resized_size(self.resize_to, image.height, image.width)
+            image = image.resize(size[::-1], resample)
+            top, left = center_of(size, self.image_size)
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image, "float32").reshape(height, width, self.channels)
         return (pixels / np.float32(255) - self.mean) / self.std

@@ -11,7 +11,7 @@ from keras import ops
 
 from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
-from nepa_keras.data import AugmentedBatches
+from nepa_keras.data import AugmentedBatches, RandomResizedCrop, Resize
 from nepa_keras.evaluation.features import predict_padded
 from nepa_keras.training import WarmupCosine, adamw
 
@@ -112,7 +112,7 @@ class FewLabelTrial:
             self.classifier.backbone.image_shape[:2],
             seed=seed,
             labels=self.labels[chosen],
-            augment=self.augment,
+            transform=RandomResizedCrop() if self.augment else Resize(),
         )
         self.classifier.fit(batches.endless(), steps_per_epoch=self.steps, shuffle=False, verbose=0)
         logits = predict_padded(

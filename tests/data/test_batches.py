@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from nepa_keras import data
-from nepa_keras.data.augment import crop_boxes
 from nepa_keras.data.order import epoch_order
 
 
@@ -21,7 +20,9 @@ def stream(batches, count: int) -> list:
 
 
 def test_every_image_comes_once_an_epoch_in_another_order():
-    batches = data.AugmentedBatches(source(), 10, 4, seed=3, labels=np.arange(50), augment=False)
+    batches = data.AugmentedBatches(
+        source(), 10, 4, seed=3, labels=np.arange(50), transform=data.Resize()
+    )
     assert len(batches) == 5
     epochs = []
     for _ in range(2):
@@ -101,7 +102,7 @@ def numbers(images) -> np.ndarray:
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_processes_share_an_epoch(processes):
     """Each index once but for less than a global batch, and the same stream for any number of them."""
-    options = {"image_size": 4, "seed": 3, "channels": 1, "augment": False}
+    options = {"image_size": 4, "seed": 3, "channels": 1, "transform": data.Resize()}
     whole = data.AugmentedBatches(Numbered(200), 16, **options)
     parts = [
         data.AugmentedBatches(Numbered(200), 16 // processes, shard=(i, processes), **options)
@@ -145,7 +146,7 @@ def test_bad_images_are_replaced_and_named(tmp_path):
             4,
             seed=1,
             channels=1,
-            augment=False,
+            transform=data.Resize(),
             labels=np.arange(100),
             bad_images=data.BadImages(100, share=0.02, record=record),
             threads=1 + 3 * run,
@@ -198,7 +199,7 @@ def test_images_of_a_source_are_cropped_as_pillow_does():
             return picture
 
     batches = data.AugmentedBatches(One(4), 4, (20, 30), seed=9)
-    boxes, flips = crop_boxes(9, 0, batches.indices(0, 0), 60, 80)
+    boxes, flips = data.RandomResizedCrop().boxes(9, 0, batches.indices(0, 0), 60, 80)
     for image, (top, left, height, width), flip in zip(batches[0], boxes, flips, strict=True):
         expected = Image.fromarray(picture).crop((left, top, left + width, top + height))
         expected = expected.resize((30, 20), Image.Resampling.BILINEAR)
