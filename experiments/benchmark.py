@@ -7,6 +7,7 @@
     python experiments/benchmark.py --suite=sweep        # cost over batch, depth and tokens
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=accelerator      # bfloat16, base and large
     KERAS_BACKEND=jax python experiments/benchmark.py --input      # images from JPEG files
+    KERAS_BACKEND=jax python experiments/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -30,9 +31,12 @@ from benchmark_suites import (
     installed_backends,
     sweep_suite,
 )
+from benchmark_transforms import transforms_suite
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
-flags.DEFINE_enum("suite", None, ["cpu", "sweep", "accelerator"], "a table of measurements")
+flags.DEFINE_enum(
+    "suite", None, ["cpu", "sweep", "accelerator", "transforms"], "a table of measurements"
+)
 flags.DEFINE_list("backends", None, "of --suite=cpu and sweep; default all installed ones")
 flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
@@ -55,6 +59,8 @@ def run_suite(options):
     """Prints the table of --suite; returns whether a part of it failed."""
     if FLAGS.reference or FLAGS.inference or FLAGS.json:
         raise app.UsageError("--suite takes no --reference, --inference or --json.")
+    if FLAGS.suite == "transforms":
+        return transforms_suite(FLAGS.steps, FLAGS.repeats)
     if FLAGS.suite == "accelerator":
         every_core = {"dtype": "bfloat16", "threads": os.cpu_count()}
         cases = ACCELERATOR_CASES

@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "nepa_keras"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
+# KerasCV's layers run in tf.data whatever the backend: TensorFlow is what it is made of, no backend there.
+NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
 # Part -> parts it may import. `backends` knows nothing of ours, layers know only it, and so on up:
 # backbone -> models -> everything that uses models.
@@ -81,6 +83,7 @@ def test_backends_are_named_in_their_folder_only():
         relative = str(path.relative_to(PACKAGE))
         if relative.startswith("backends/"):
             continue
+        named -= NAMED_ELSEWHERE.get(relative, set())
         assert not named, f"{relative} imports {sorted(named)}"
 
 

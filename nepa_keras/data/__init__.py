@@ -7,6 +7,7 @@ from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.finetuning_transform import FinetuningTransform, RandomErasing
 from nepa_keras.data.image_converter import NepaImageConverter
+from nepa_keras.data.keras_cv_batches import keras_cv_batches
 from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.rand_augment import RandAugment
 from nepa_keras.data.resample import normalize
@@ -36,6 +37,7 @@ __all__ = [
     "copy_to_records",
     "decode_image",
     "image_files",
+    "keras_cv_batches",
     "load",
     "normalize",
     "open_source",

@@ -1,0 +1,123 @@
+"""KerasCV's augmentations in place of the recipe's own, in `tf.data`, whatever the backend.
+
+For those whose results were made with KerasCV. Its operations, and what a magnitude means, are other than in
+the recipe, and its random numbers come one after the other: the stream is fixed by seed and first step, but a
+run that begins in the middle sees other augmentations than one that passed there.
+"""
+
+import numpy as np
+
+from nepa_keras.data.batches import AugmentedBatches
+from nepa_keras.data.finetuning_transform import RandomErasing
+from nepa_keras.data.mixing import MixupCutmix
+from nepa_keras.data.rand_augment import LEVELS, RandAugment
+
+
+def keras_cv_batches(
+    batches: AugmentedBatches,
+    mix: MixupCutmix,
+    rand_augment: RandAugment | None = RandAugment(),  # noqa: B008, it is never changed
+    erasing: RandomErasing | None = RandomErasing(),  # noqa: B008
+):
+    """Endless (images, targets): KerasCV's RandAugment and MixUp, Keras' RandomErasing and CutMix.
+
+    Args:
+        batches: labelled, not mixed, only cropped, by `RandomResizedCrop(interpolation="bicubic")`.
+        mix: number of classes, alphas and label smoothing. A share is drawn for each image, and where both
+            are on one of the two for a batch.
+        rand_augment: number of operations, magnitude and std (of 10), and probability; None for none.
+        erasing: probability and area; the noise is cut to [-1, 1]. None for none.
+
+    Yields:
+        float32 (batch_size, height, width, channels) in [-1, 1] and (batch_size, K).
+
+    Raises:
+        ImportError: KerasCV or TensorFlow is missing.
+        ValueError: no labels, a batch that is mixed already, mixup and CutMix both off, or another switch
+            probability than 0.5.
+        BadImagesError: as `batches`.
+    """
+    if batches.labels is None or batches.mix is not None:
+        raise ValueError("keras_cv_batches needs batches with labels that are not mixed yet.")
+    if mix.mixup == mix.cutmix == 0:
+        raise ValueError("keras_cv_batches needs mixup, CutMix or both.")
+    if min(mix.mixup, mix.cutmix) > 0 and mix.switch_probability != 0.5:
+        raise ValueError(f"KerasCV switches with 0.5, not with {mix.switch_probability}.")
+    return _stream(batches, mix, rand_augment, erasing)
+
+
+def _stream(batches, mix, rand_augment, erasing):
+    import keras
+
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            f"KerasCV is missing ({error}); pip install 'nepa_keras[keras_cv]'"
+        ) from None
+
+    if keras.backend.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # they are the other backend's
+    first_step = batches.epoch * batches.steps_per_epoch + batches.offset
+    seed = int(np.random.SeedSequence([batches.seed, first_step]).generate_state(1)[0] >> 1) or 1
+    layers = _layers(mix, rand_augment, erasing, seed)
+
+    def augment(images, targets):
+        tf.compat.v1.set_random_seed(
+            seed
+        )  # this function's, as not all of KerasCV's draws take a seed
+        inputs = {"images": images, "labels": targets}
+        for layer in layers:
+            inputs = layer(inputs, training=True)
+        return tf.clip_by_value(inputs["images"], -1, 1), inputs["labels"]
+
+    def smoothed():
+        for images, labels in batches.endless():
+            yield images, mix.smooth(labels)
+
+    size = batches.batch_size
+    signature = (
+        tf.TensorSpec((size, *batches.image_size, batches.channels), "float32"),
+        tf.TensorSpec((size, mix.num_classes), "float32"),
+    )
+    dataset = tf.data.Dataset.from_generator(smoothed, output_signature=signature)
+    stream = dataset.map(augment).prefetch(1).as_numpy_iterator()
+    while True:
+        try:
+            yield next(stream)
+        except tf.errors.OpError:
+            if batches.failure is None:
+                raise
+            raise batches.failure from None
+
+
+def _layers(mix, rand_augment, erasing, seed: int) -> list:
+    import keras
+    import keras_cv
+
+    layers = []
+    if rand_augment is not None:
+        layers.append(
+            keras_cv.layers.RandAugment(
+                value_range=(-1, 1),
+                augmentations_per_image=rand_augment.num_ops,
+                magnitude=rand_augment.magnitude / LEVELS,
+                magnitude_stddev=rand_augment.std / LEVELS,
+                rate=rand_augment.probability,
+                seed=seed,
+            )
+        )
+    if erasing is not None:
+        probability = (erasing.probability, erasing.probability)
+        layers.append(
+            keras.layers.RandomErasing(probability, erasing.area, value_range=(-1, 1), seed=seed)
+        )
+    ways = []
+    if mix.mixup:
+        ways.append(keras_cv.layers.MixUp(mix.mixup, seed=seed))
+    if mix.cutmix:
+        # Not KerasCV's, whose targets also count the part of its box that lies outside the image.
+        ways.append(keras.layers.CutMix((mix.cutmix, mix.cutmix), seed=seed))
+    if len(ways) == 2:
+        ways = [keras_cv.layers.RandomChoice(ways, batchwise=True, seed=seed)]
+    return layers + ways
