@@ -1,6 +1,7 @@
 """What is in a data set, what is wrong with it, and a faster copy of it.
 
     python experiments/inspect_data.py --data=folder:/path/to/images --sheet=sheet.png
+    python experiments/inspect_data.py --data=embedded --sheet=seen.png --transform=finetune
     python experiments/inspect_data.py --data=imagenet:/data --convert=/data/records --shorter_side=256
 
 Prints counts, sizes, formats, classes, the images that cannot be read with the reason, and how fast this
@@ -20,6 +21,12 @@ flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
 flags.DEFINE_integer("threads", None, "that read and decode; default one per core", lower_bound=1)
 flags.DEFINE_string("sheet", None, "picture to draw of up to 64 of the images")
+flags.DEFINE_enum(
+    "transform",
+    None,
+    ["pretrain", "finetune", "evaluate"],
+    "draw on the sheet what a model sees of each image in that recipe, 224 pixels wide",
+)
 flags.DEFINE_string("convert", None, "folder to write a copy to, as TFRecord files")
 flags.DEFINE_integer("shorter_side", None, "of larger images in the copy, in pixels", lower_bound=1)
 flags.DEFINE_integer("images_per_shard", 10_000, "in a file of the copy", lower_bound=1)
@@ -28,6 +35,7 @@ flags.DEFINE_float(
 )
 FLAGS = flags.FLAGS
 _ON_SHEET = 64
+_SEEN = 224
 
 
 def draw_sheet(source):
@@ -36,12 +44,19 @@ def draw_sheet(source):
 
     from nepa_keras import data, visualization
 
+    transforms = {
+        "pretrain": data.RandomResizedCrop,
+        "finetune": data.FinetuningTransform,
+        "evaluate": data.CenterCrop,
+    }
+    transform = transforms[FLAGS.transform]() if FLAGS.transform else None
     images, captions = [], []
     for index in np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int):
         try:
-            images.append(data.decode_image(source.read(int(index)), FLAGS.channels))
+            pixels = data.decode_image(source.read(int(index)), FLAGS.channels)
         except data.ImageError:
             continue
+        images.append(transform.preview(pixels, _SEEN, index=index) if transform else pixels)
         label = None if source.labels is None else int(source.labels[index])
         names = source.class_names
         captions.append("" if label is None else names[label] if names else str(label))
@@ -52,6 +67,8 @@ def draw_sheet(source):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    if FLAGS.transform and not FLAGS.sheet:
+        raise app.UsageError("--transform is of the images on the sheet that --sheet=FILE draws.")
     if FLAGS.shorter_side and not FLAGS.convert:
         raise app.UsageError("--shorter_side is of the copy that --convert=FOLDER writes.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

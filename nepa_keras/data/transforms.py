@@ -36,6 +36,18 @@ class ImageTransform:
         """
         raise NotImplementedError
 
+    def preview(self, pixels: np.ndarray, image_size, seed=0, epoch=0, index=0) -> np.ndarray:
+        """What becomes of the image `index` of a data set, as uint8 to look at.
+
+        Args:
+            pixels: uint8 (height, width, channels).
+            image_size: of the result, one side or (height, width).
+        """
+        (draws,) = random_numbers(seed, epoch, np.array([index]), self.draws).tolist()
+        out = np.empty((*sides(image_size), pixels.shape[-1]), "float32")
+        self(pixels, draws, out)
+        return np.clip(np.round((out + 1) * 127.5), 0, 255).astype(np.uint8)
+
 
 class Resize(ImageTransform):
     """To the wanted size, whatever the aspect ratio.

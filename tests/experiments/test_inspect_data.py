@@ -29,6 +29,10 @@ def test_report_sheet_and_copy(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "12 images, 12 looked at, 0 bad" in result.stdout
     assert min(Image.open(tmp_path / "sheet.png").size) > 200
+    seen = tmp_path / "seen.png"
+    result = inspect(f"--data={text}", f"--sheet={seen}", "--transform=finetune")
+    assert result.returncode == 0, result.stderr
+    assert seen.read_bytes() != (tmp_path / "sheet.png").read_bytes()
     copy = tmp_path / "copy"
     result = inspect(f"--data={text}", f"--convert={copy}", "--images_per_shard=5")
     assert result.returncode == 0 and "12 images in 3 files" in result.stdout, result.stderr
@@ -43,6 +47,7 @@ def test_bad_images_give_an_exit_code_and_wrong_flags_a_sentence(tmp_path):
     assert result.returncode == 3 and "00.png: no image of a known format" in result.stdout
     cases = {
         "There is no folder /missing": ["--data=folder:/missing"],
+        "on the sheet that --sheet=FILE draws": [f"--data={text}", "--transform=evaluate"],
         "copy that --convert=FOLDER writes": [f"--data={text}", "--shorter_side=20"],
         "exists and is left as it is": [f"--data={text}", f"--convert={tmp_path}"],
     }
