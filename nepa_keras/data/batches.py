@@ -20,6 +20,7 @@ from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
 
 _AHEAD = 3  # batches in the making while one is used
+_TOGETHER = 8  # images that a thread makes before it looks for more to do
 _REPLACEMENTS = 100  # tries to find a good image in place of a bad one
 
 
@@ -165,14 +166,18 @@ class AugmentedBatches(keras.utils.PyDataset):
             )
         images = np.empty((len(indices), *self.image_size, self.channels), "float32")
         draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
-        futures = [
-            self._pool.submit(self._make, images[i], epoch, int(index), draws[i])
-            for i, index in enumerate(indices)
-        ]
-        # In turn after its images, so they have all begun when this waits for them.
-        return self._pool.submit(
-            lambda: self._finish(images, [future.result() for future in futures], (epoch, position))
-        ).result
+
+        def some(start):
+            rows = range(start, min(start + _TOGETHER, len(indices)))
+            return [self._make(images[i], epoch, int(indices[i]), draws[i]) for i in rows]
+
+        futures = [self._pool.submit(some, i) for i in range(0, len(indices), _TOGETHER)]
+
+        def rest():  # in turn after its images, so they have all begun when this waits for them
+            made = [index for future in futures for index in future.result()]
+            return self._finish(images, made, (epoch, position))
+
+        return self._pool.submit(rest).result
 
     def _finish(self, images, indices, place: tuple[int, int]):
         """The batch with its labels or targets."""

@@ -105,7 +105,8 @@ def read_file(path: str | Path) -> bytes:
         ImageError: it is missing or cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from None
 
@@ -132,7 +133,17 @@ def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def _has_orientation(data: bytes) -> bool:
-    """Whether EXIF data, which may say how to turn the image, is in the file's first part."""
+    """Whether EXIF data, which may say how to turn the image, comes before the pixels."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1 : place + 2]
+        if marker == b"\xda":  # the pixels
+            return False
+        if data[place + 4 : place + 10] == b"Exif\0\0":
+            return True
+        if marker == b"\xff":  # padding
+            break
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return b"Exif\0\0" in data[:65_536]
 
 

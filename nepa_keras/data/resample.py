@@ -1,8 +1,10 @@
 """Resizing with antialias by Pillow's rule, and pixels from 0 to 255 as floats from -1 to 1.
 
 Images of one size are resized together by two small matrices each, so that a batch costs a few milliseconds;
-single ones by Pillow. The numbers are the same on every backend.
+single ones by `fast_resize` where numba is installed, else by Pillow. Numbers are the same on every backend.
 """
+
+import functools
 
 import numpy as np
 
@@ -17,30 +19,70 @@ def check_interpolation(interpolation: str) -> str:
     return interpolation
 
 
+@functools.cache
+def _compiled():
+    """The module `fast_resize`; None without numba."""
+    try:
+        from nepa_keras.data import fast_resize
+    except ImportError:
+        return None
+    return fast_resize
+
+
 def resize(
     pixels: np.ndarray,
     image_size: tuple[int, int],
     interpolation: str = "bilinear",
     box: tuple[int, int, int, int] | None = None,
+    flip: bool = False,
 ) -> np.ndarray:
     """An image or a part of it at another size; uint8 (*image_size, channels).
 
-    By Pillow, as in torchvision; other numbers of channels than 3 and 1 by matrices.
+    As Pillow does, and torchvision with it; other numbers of channels than 3 and 1 by matrices.
 
     Args:
         pixels: uint8 (height, width, channels).
         image_size: (height, width) of the result.
         interpolation: "bilinear" or "bicubic", with antialias.
-        box: top, left, height, width of the part.
+        box: top, left, height, width of the part, inside the image.
+        flip: mirror it from left to right.
     """
+    top, left, h, w = box = _inside(box, pixels)
+    if _is_compiled_for(pixels):
+        out = np.empty((*image_size, 3), np.uint8)
+        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, False)
+        return out
+    resized = _resized(pixels[top : top + h, left : left + w], image_size, interpolation)
+    return resized[:, ::-1] if flip else resized
+
+
+def resize_and_scale(pixels, out: np.ndarray, interpolation="bilinear", box=None, flip=False):
+    """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it."""
+    box = _inside(box, pixels)
+    if _is_compiled_for(pixels) and out.flags.c_contiguous:
+        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, True)
+    else:
+        scale(resize(pixels, out.shape[:2], interpolation, box, flip), out)
+
+
+def _is_compiled_for(pixels: np.ndarray) -> bool:
+    return pixels.shape[-1] == 3 and pixels.flags.c_contiguous and _compiled() is not None
+
+
+def _inside(box, pixels: np.ndarray) -> tuple:
+    height, width = pixels.shape[:2]
+    if box is None:
+        return 0, 0, height, width
+    top, left, h, w = box
+    if not (0 <= top < top + h <= height and 0 <= left < left + w <= width):
+        raise ValueError(f"The part {box} is not inside an image of {height}x{width} pixels.")
+    return top, left, h, w
+
+
+def _resized(pixels: np.ndarray, image_size: tuple[int, int], interpolation: str) -> np.ndarray:
     from PIL import Image
 
-    if box is not None:
-        top, left, h, w = box
-        pixels = pixels[top : top + h, left : left + w]
     h, w, channels = pixels.shape
-    if (h, w) == tuple(image_size):
-        return pixels
     if channels in (1, 3):
         picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
         picture = picture.resize(image_size[::-1], Image.Resampling[interpolation.upper()])

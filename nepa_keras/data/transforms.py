@@ -9,6 +9,7 @@ from nepa_keras.data.resample import (
     check_interpolation,
     normalize,
     resize,
+    resize_and_scale,
     resize_arrays,
     resize_matrices,
     scale,
@@ -62,7 +63,7 @@ class Resize(ImageTransform):
         self.interpolation = check_interpolation(interpolation)
 
     def __call__(self, pixels, draws, out):
-        scale(resize(pixels, out.shape[:2], self.interpolation), out)
+        resize_and_scale(pixels, out, self.interpolation)
 
     def of_arrays(self, images, image_size, *, seed, epoch, indices) -> np.ndarray:
         """uint8 (N, height, width, channels) -> float32 (N, *image_size, channels) in [-1, 1]."""
@@ -98,13 +99,13 @@ class RandomResizedCrop(ImageTransform):
         self.area, self.aspect, self.flip = area, aspect, flip
 
     def __call__(self, pixels, draws, out):
-        scale(self.crop(pixels, draws, out.shape[:2]), out)
+        box, flip = self.box(draws, *pixels.shape[:2])
+        resize_and_scale(pixels, out, self.interpolation, box, flip)
 
     def crop(self, pixels: np.ndarray, draws: list[float], image_size) -> np.ndarray:
         """The resized part, uint8."""
         box, flip = self.box(draws, *pixels.shape[:2])
-        part = resize(pixels, image_size, self.interpolation, box)
-        return part[:, ::-1] if flip else part
+        return resize(pixels, image_size, self.interpolation, box, flip)
 
     def box(self, draws: list[float], height: int, width: int) -> tuple[tuple, bool]:
         """(top, left, height, width) of the part of an image of that height and width; whether to flip.

@@ -1,11 +1,13 @@
 """Odd files become the pixels a person expects, bad ones a reason; nothing else happens."""
 
+import io
 import sys
 import tracemalloc
 
 import corpus
 import numpy as np
 import pytest
+from PIL import Image
 
 from nepa_keras.data import ImageError, decode_image
 
@@ -77,3 +79,23 @@ def test_any_number_of_channels():
     np.testing.assert_allclose(pixels, array / 257, atol=0.5)
     with pytest.raises(ImageError, match="pictures have 3 channels or 1, not 13"):
         decode_image(ODD["png"][0], channels=13)
+
+
+@pytest.mark.parametrize("before", ["nothing", "comment", "large segment", "fill byte"])
+def test_orientation_is_found_wherever_it_stands(before):
+    """EXIF data may follow other segments; without it the quick decoder would leave the image on its side."""
+    picture = Image.fromarray(np.arange(8 * 24 * 3, dtype=np.uint8).reshape(8, 24, 3))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    picture.save(file, "JPEG", exif=exif, quality=95)
+    content = file.getvalue()
+    segments = {
+        "nothing": b"",
+        "comment": b"\xff\xfe\x00\x07hello",
+        "large segment": b"\xff\xe2\xff\xf0" + bytes(0xFFF0 - 2),
+        "fill byte": b"\xff",
+    }
+    at = content.index(b"\xff\xe1")
+    content = content[:at] + segments[before] + content[at:]
+    assert decode_image(content).shape == (24, 8, 3)

@@ -57,6 +57,19 @@ def test_accelerator_suite_prints_prediction_beside_measurement():
     assert "Traceback" not in unknown.stderr
 
 
+@pytest.mark.once
+def test_loading_and_transforms_are_measured_against_their_alternatives():
+    result = benchmark("--input", "--steps=1", "--repeats=1", "--threads=1")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^(500x375|resized to 256) .* \d\.\d\d \(", result.stdout, re.M)) == 2
+    result = benchmark("--suite=transforms", "--steps=1", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(
+        r"^(RandAugment|CutMix|mixup) +(ours|Keras|KerasCV) +(\S+)", result.stdout, re.M
+    )
+    assert len(rows) == 9 and all(float(time) > 0 for _, _, time in rows)
+
+
 def test_profile_knows_what_the_kernels_are():
     """On each backend: most of the recorded time has a name, and matrix products are among it."""
     result = benchmark(f"--preset={PRESET}", "--batch_size=64", script="profile_step.py")
