@@ -1,4 +1,4 @@
-"""Pillow's antialiased resize of a part of an RGB image, number for number, in a third of the time.
+"""Pillow's antialiased resize of a part of an RGB image, number for number, in a quarter of the time.
 
 Compiled by numba and without the interpreter's lock. The rule is that of Pillow 13: a triangle or cubic
 filter, widened when shrinking, with weights of 22 bits; along rows, rounded to 8 bits, then along columns;

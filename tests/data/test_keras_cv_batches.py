@@ -83,3 +83,21 @@ def test_a_wrong_setting_gets_one_sentence(problem):
     settings, mix, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
         data.keras_cv_batches(batches(**settings), mix)
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+def test_a_classifier_trains_on_it():
+    import keras
+    import tiny
+
+    import nepa_keras
+
+    classifier = nepa_keras.NepaImageClassifier(tiny.backbone(image_shape=(32, 32, 3)), 5)
+    before = [np.array(w) for w in classifier.trainable_variables]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    classifier.compile(optimizer="adamw", loss=loss)
+    stream = data.keras_cv_batches(batches(), data.MixupCutmix(5))
+    history = classifier.fit(stream, steps_per_epoch=3, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    after = classifier.trainable_variables
+    assert all((np.array(a) != b).any() for a, b in zip(after, before, strict=True))
