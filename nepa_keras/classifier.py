@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.guarded import GuardedModel
+from nepa_keras.guarded import GuardedModel, freeze
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.persistence import PresetMixin
 
@@ -22,6 +22,8 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         pooling: "mean" of the patch tokens, CLS excluded, then a norm; or "last" token, no norm.
         use_causal_mask: bidirectional unless True.
         class_names: K names, for `decode_predictions`.
+        frozen: names of variables, or of layers with all theirs, that are not trained, such as
+            "patch_embedding/kernel" or "block_0".
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
@@ -30,7 +32,8 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         Logits (B, K), float32. The last layer starts at zero.
 
     Raises:
-        ValueError: unknown pooling, or another number of names than classes.
+        ValueError: unknown pooling, another number of names than classes, or a frozen name that no variable
+            has.
 
     Example:
         >>> classifier = NepaImageClassifier(backbone, num_classes=10)
@@ -49,6 +52,7 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         pooling: str = "mean",
         use_causal_mask: bool = False,
         class_names: Sequence[str] | None = None,
+        frozen: Sequence[str] = (),
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
@@ -71,6 +75,8 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         self.head = Linear(num_classes, kernel_initializer="zeros", name="head", dtype=stream)
         self.head.build((None, backbone.hidden_dim))
         self.built = True
+        self.frozen = tuple(frozen)
+        freeze(self, self.frozen)
 
     def call(self, images, training=False):
         out = self.backbone(images, training=training, causal=self.use_causal_mask)
@@ -103,6 +109,7 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
             "pooling": self.pooling,
             "use_causal_mask": self.use_causal_mask,
             "class_names": self.class_names,
+            "frozen": self.frozen,
         }
 
     @classmethod

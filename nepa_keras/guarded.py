@@ -5,6 +5,8 @@ finite check -> clip -> update -> metrics. The check is on device and before the
 no host synchronisation.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -96,6 +98,24 @@ class StopOnNonFinite(keras.callbacks.Callback):
             "the weights are those of the last good step. Look for non-finite values in the "
             "images, then lower the learning rate or use float32 or bfloat16."
         )
+
+
+def freeze(model: keras.Model, names: Sequence[str]) -> None:
+    """Takes variables out of the training of a built model.
+
+    Args:
+        names: of variables or layers, as whole parts of the variables' paths: "block_1" is not "block_10".
+
+    Raises:
+        ValueError: no variable has a name.
+    """
+    for name in names:
+        found = [v for v in model.weights if f"/{name.strip('/')}/" in f"/{v.path}/"]
+        if not found:
+            known = ", ".join(v.path for v in model.weights[:3])
+            raise ValueError(f"There is no variable {name!r} to freeze; names are like {known}.")
+        for variable in found:
+            variable.trainable = False
 
 
 class GuardedModel(keras.Model):

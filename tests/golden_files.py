@@ -1,6 +1,7 @@
 """Readers of the reference numbers in golden/, and models built from them."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -76,14 +77,18 @@ def pretrainer(folder: str, weights: str | None = None, **overrides) -> nepa_ker
     return model
 
 
-def classifier(folder: str = "classify", **overrides) -> nepa_keras.NepaImageClassifier:
-    """The classifier of a folder, holding its weights."""
+def classifier(
+    folder: str = "classify", frozen: Sequence[str] = (), weights: str | None = None, **overrides
+) -> nepa_keras.NepaImageClassifier:
+    """The classifier of a folder, holding its weights (or those of another file)."""
     config = record(f"{folder}/config.json")
     model = nepa_keras.NepaImageClassifier(
         backbone(folder, **overrides),
         num_classes=len(config["id2label"]),
         pooling="mean" if config["add_pooling_layer"] else "last",
         use_causal_mask=config["is_causal"],
+        frozen=frozen,
     )
-    nepa_keras.interop.load_official_tensors(model, tensors(f"{folder}/weights.safetensors"))
+    path = weights or f"{folder}/weights.safetensors"
+    nepa_keras.interop.load_official_tensors(model, tensors(path))
     return model

@@ -28,6 +28,7 @@ TOLERANCES = {
     "gradient": Tolerance(5e-5, True, "per tensor, noise 3.2e-6; no stop-gradient would show 1.7"),
     "rope": Tolerance(5e-6, False, "cos and sin tables, noise 7e-7"),
     "trajectory_loss": Tolerance(2e-5, False, "ten steps, noise 2e-6"),
+    "finetune_loss": Tolerance(2e-5, False, "losses up to 5, eight steps, noise 1.1e-6"),
     "trajectory_norm": Tolerance(2e-5, True, "ten steps, noise 8e-7"),
     "trajectory_weights": Tolerance(
         2e-5, False, "ten steps, noise 2e-6; wrong decay groups would show 9e-4"

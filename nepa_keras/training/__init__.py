@@ -1,8 +1,17 @@
 """Optimizer, schedule and weight averaging of the recipes."""
 
 from nepa_keras.training.ema import ema_weights
+from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.run import fit_steps
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 
-__all__ = ["AdamW", "WarmupCosine", "adamw", "ema_weights", "fit_steps", "scaled_learning_rate"]
+__all__ = [
+    "AdamW",
+    "LayerwiseWarmupCosine",
+    "WarmupCosine",
+    "adamw",
+    "ema_weights",
+    "fit_steps",
+    "scaled_learning_rate",
+]

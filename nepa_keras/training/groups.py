@@ -3,29 +3,43 @@
 import math
 from dataclasses import dataclass
 
+from nepa_keras.training.layerwise import LayerwiseWarmupCosine, Place
+
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Variables (by index in the optimizer's list) that share a rate factor and a decay."""
+    """Variables (by index in the optimizer's list) that share a rate and a decay.
+
+    Attributes:
+        learning_rate_factor: of the optimizer's rate.
+        place: where they are, if the schedule has a rate for each place.
+    """
 
     name: str
     indices: tuple[int, ...]
     learning_rate_factor: float
     weight_decay: float
+    place: Place | None = None
 
 
 def parameter_groups(
-    variables, weight_decay: float, embedding_learning_rate_factor: float = 1.0
+    variables, weight_decay: float, embedding_learning_rate_factor: float = 1.0, schedule=None
 ) -> list[ParameterGroup]:
     """The official groups: everything of rank >= 2 decays, nothing else does.
 
     Matrices, the patch kernel and the CLS token (1, 1, D) decay; biases, norms and LayerScale are
     vectors and do not. The embedding (CLS and patches) may have its own rate.
+
+    Args:
+        schedule: with a `LayerwiseWarmupCosine` there are two groups for each of its places, in the order
+            of the variables.
     """
+    if isinstance(schedule, LayerwiseWarmupCosine):
+        return _layerwise_groups(variables, weight_decay, schedule)
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
         embedding = "patch_embedding/" in variable.path and embedding_learning_rate_factor != 1.0
-        kinds.setdefault((embedding, len(variable.shape) >= 2), []).append(index)
+        kinds.setdefault((embedding, _decays(variable)), []).append(index)
     return [
         ParameterGroup(
             name=("embedding " if embedding else "") + ("matrices" if decays else "vectors"),
@@ -37,15 +51,49 @@ def parameter_groups(
     ]
 
 
-def group_table(groups: list[ParameterGroup], variables) -> str:
-    """The groups as text; every variable is in exactly one."""
-    lines = [f"{'parameter group':<22}{'tensors':>8}{'parameters':>14}{'lr x':>8}{'decay':>8}"]
+def _decays(variable) -> bool:
+    return len(variable.shape) >= 2
+
+
+def _layerwise_groups(variables, weight_decay, schedule) -> list[ParameterGroup]:
+    kinds: dict[tuple, list[int]] = {}
+    for index, variable in enumerate(variables):
+        kinds.setdefault((schedule.place(variable.path), _decays(variable)), []).append(index)
+    return [
+        ParameterGroup(
+            name=f"{place.name} {'matrices' if decays else 'vectors'}",
+            indices=tuple(indices),
+            learning_rate_factor=1.0,
+            weight_decay=weight_decay if decays else 0.0,
+            place=place,
+        )
+        for (place, decays), indices in kinds.items()
+    ]
+
+
+def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=()) -> str:
+    """The groups as text; every variable is in exactly one.
+
+    Args:
+        groups: of `variables`.
+        schedule: whose rates and warm-ups are shown, if it is a `LayerwiseWarmupCosine`.
+        frozen: variables that are not trained.
+    """
+    layerwise = isinstance(schedule, LayerwiseWarmupCosine)
+    rates = f"{'peak lr':>12}{'warm-up':>9}" if layerwise else f"{'lr x':>8}"
+    lines = [f"{'parameter group':<22}{'tensors':>8}{'parameters':>14}{rates}{'decay':>8}"]
     for group in groups:
         count = sum(math.prod(variables[i].shape) for i in group.indices)
+        rates = f"{group.learning_rate_factor:>8g}"
+        if layerwise:
+            warmup = schedule.warmup_of(group.place)
+            rates = f"{schedule.rate_at(warmup, group.place):>12.4g}{warmup:>9}"
         lines.append(
-            f"{group.name:<22}{len(group.indices):>8}{count:>14,}"
-            f"{group.learning_rate_factor:>8g}{group.weight_decay:>8g}"
+            f"{group.name:<22}{len(group.indices):>8}{count:>14,}{rates}{group.weight_decay:>8g}"
         )
-    total = sum(math.prod(v.shape) for v in variables)
-    lines.append(f"{'all':<22}{len(variables):>8}{total:>14,}")
+    if frozen:
+        count = sum(math.prod(v.shape) for v in frozen)
+        lines.append(f"{'frozen':<22}{len(frozen):>8}{count:>14,}")
+    total = sum(math.prod(v.shape) for v in (*variables, *frozen))
+    lines.append(f"{'all':<22}{len(variables) + len(frozen):>8}{total:>14,}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.training.groups import group_table, parameter_groups
+from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
@@ -23,14 +24,15 @@ class AdamW(keras.optimizers.Optimizer):
         e <- w after the first step, then ema_decay * e + (1 - ema_decay) * w
 
     Args:
-        learning_rate: a float or a schedule.
+        learning_rate: a float or a schedule; with a `LayerwiseWarmupCosine` each block has its own rate.
         weight_decay: on variables of rank >= 2 (matrices, patch kernel, CLS).
         beta_1, beta_2, epsilon: of Adam; epsilon is added after the bias correction.
         clip_norm: bound of the global gradient norm, or None.
         ema_decay: of the weight average, or None for none.
         accumulation_steps: batches whose mean gradient makes one update. A non-finite batch ends
             the accumulation, and the next batch starts another.
-        embedding_learning_rate_factor: the embedding's rate relative to the others.
+        embedding_learning_rate_factor: the embedding's rate relative to the others; not together with
+            a `LayerwiseWarmupCosine`, which has one for it.
     """
 
     def __init__(
@@ -55,7 +57,11 @@ class AdamW(keras.optimizers.Optimizer):
             )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
+        layerwise = isinstance(learning_rate, LayerwiseWarmupCosine)
+        if layerwise and embedding_learning_rate_factor != 1.0:
+            raise ValueError("A LayerwiseWarmupCosine already has a rate for the embedding.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.layerwise = learning_rate if layerwise else None
         self.decay = weight_decay
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -77,7 +83,7 @@ class AdamW(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.groups = parameter_groups(variables, self.decay, self.embedding_learning_rate_factor)
+        self.groups = self._groups(variables)
         self.moments = self.add_optimizer_variables(variables, "moment")
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         self.averages = self.sums = None
@@ -95,8 +101,21 @@ class AdamW(keras.optimizers.Optimizer):
     def table(self, model) -> str:
         """The parameter groups of a model as a table."""
         variables = model.trainable_variables
-        groups = parameter_groups(variables, self.decay, self.embedding_learning_rate_factor)
-        return group_table(groups, variables)
+        frozen = [v for v in model.weights if not any(v is w for w in variables)]
+        return group_table(self._groups(variables), variables, self.layerwise, frozen)
+
+    def _groups(self, variables):
+        factor = self.embedding_learning_rate_factor
+        return parameter_groups(variables, self.decay, factor, self.layerwise)
+
+    def _group_rates(self) -> list:
+        """The rate of each group at this step."""
+        if self.layerwise is None:
+            rate = ops.cast(self.learning_rate, "float32")
+            return [rate * group.learning_rate_factor for group in self.groups]
+        places = list(dict.fromkeys(group.place for group in self.groups))
+        rates = self.layerwise.rates(self._iterations, places)
+        return [rates[places.index(group.place)] for group in self.groups]
 
     def ema_values(self) -> list:
         """The averaged weights as NumPy arrays, in the order of the trainable variables."""
@@ -138,10 +157,9 @@ class AdamW(keras.optimizers.Optimizer):
         return norm, ok
 
     def _update(self, gradients, scale, ok):
-        learning_rate = ops.cast(self.learning_rate, "float32")
         step = ops.cast(self._iterations, "float32") + 1.0
         keep = ops.where(self._iterations == 0, 0.0, self.ema_decay or 0.0)
-        for group in self.groups:
+        for group, rate in zip(self.groups, self._group_rates(), strict=True):
             members = [i for i in group.indices if i in gradients]
             if not members:
                 continue
@@ -151,7 +169,7 @@ class AdamW(keras.optimizers.Optimizer):
                 [self.moments[i] for i in members],
                 [self.velocities[i] for i in members],
                 None if self.averages is None else [self.averages[i] for i in members],
-                learning_rate=learning_rate * group.learning_rate_factor,
+                learning_rate=rate,
                 weight_decay=group.weight_decay,
                 beta_1=self.beta_1,
                 beta_2=self.beta_2,
