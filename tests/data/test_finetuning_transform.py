@@ -46,7 +46,7 @@ def shifted(rows: int, columns: int) -> np.ndarray:
 # Each operation by its definition; within a level where Pillow cuts or rounds.
 DEFINITIONS = {
     "invert": (None, lambda: 255 - COLOURS),
-    "posterize": (1, lambda: COLOURS & 0b10000000),
+    "posterize": (3, lambda: COLOURS & 0b11100000),
     "solarize": (26, lambda: np.where(COLOURS < 26, COLOURS, 255 - COLOURS)),
     "solarize_add": (99, lambda: np.where(COLOURS < 128, np.minimum(COLOURS + 99, 255), COLOURS)),
     "auto_contrast": (None, lambda: COLOURS),  # it reaches from 0 to 255 already
@@ -150,6 +150,16 @@ def test_operations_grow_with_the_magnitude():
         pytest.approx([-27, -0.27, -0.405])
     )
     assert OPERATIONS["contrast"][1](0.9, -1) == pytest.approx(0.19)
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, 10])
+def test_every_operation_works_at_every_magnitude(magnitude):
+    for name, (_, argument) in OPERATIONS.items():
+        for pixels in (COLOURS, COLOURS[..., :1]):
+            for sign in (1, -1):
+                found = apply(name, argument(magnitude / 10, sign), pixels)
+                assert found.shape == pixels.shape and found.dtype == np.uint8
+    assert (apply("posterize", 0) == 0).all()
 
 
 def test_rand_augment_is_for_pictures():
