@@ -1,5 +1,6 @@
 """What the scripts share on the command line: one sentence for a wrong input, and the flags kept."""
 
+import copy
 import os
 import sys
 from contextlib import contextmanager
@@ -70,6 +71,29 @@ def _version(package: str) -> str:
         except ImportError:
             continue
     return "of unknown version"
+
+
+def departures(recipe: Path, values: dict | None = None) -> list[str]:
+    """In which flags this run is not the recipe of a flag file, as "name value (recipe's)".
+
+    Args:
+        recipe: a flag file of the script; what it says of data and folders is left out.
+        values: to compare in place of flags, such as the effective batch size.
+    """
+    values = values or {}
+    lines = [line.strip() for line in recipe.read_text().splitlines() if line.startswith("--")]
+    known = flags.FlagValues()
+    for name in flags.FLAGS:
+        known[name] = copy.deepcopy(flags.FLAGS[name])
+    known.unparse_flags()
+    known(["recipe", *lines])
+    named = {line[2:].partition("=")[0] for line in lines}
+    different = []
+    for name in sorted(n if n in flags.FLAGS else n.removeprefix("no") for n in named):
+        mine, recipes = values.get(name, flags.FLAGS[name].value), known[name].value
+        if mine != recipes:
+            different.append(f"{name} {mine} (there {recipes})")
+    return different
 
 
 def new_run_dir(path: str) -> Path:

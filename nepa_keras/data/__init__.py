@@ -9,9 +9,18 @@ from nepa_keras.data.finetuning_transform import FinetuningTransform, RandomEras
 from nepa_keras.data.image_converter import NepaImageConverter
 from nepa_keras.data.keras_cv_batches import keras_cv_batches
 from nepa_keras.data.mixing import MixupCutmix
+from nepa_keras.data.ordered import OrderedBatches
 from nepa_keras.data.rand_augment import RandAugment
 from nepa_keras.data.resample import normalize
-from nepa_keras.data.sources import ArraySource, FileSource, ImageSource, image_files, open_source
+from nepa_keras.data.sources import (
+    ArraySource,
+    FileSource,
+    ImageSource,
+    SubsetSource,
+    held_out,
+    image_files,
+    open_source,
+)
 from nepa_keras.data.survey import Survey, survey
 from nepa_keras.data.transforms import CenterCrop, ImageTransform, RandomResizedCrop, Resize
 
@@ -29,13 +38,16 @@ __all__ = [
     "ImageTransform",
     "MixupCutmix",
     "NepaImageConverter",
+    "OrderedBatches",
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
     "Resize",
+    "SubsetSource",
     "Survey",
     "copy_to_records",
     "decode_image",
+    "held_out",
     "image_files",
     "keras_cv_batches",
     "load",

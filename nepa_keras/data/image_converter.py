@@ -7,7 +7,13 @@ import numpy as np
 
 from nepa_keras.data.decode import ImageError, open_picture, to_eight_bits
 from nepa_keras.data.resample import sides
-from nepa_keras.data.transforms import center_of, resized_size
+from nepa_keras.data.transforms import (
+    CenterCrop,
+    ImageTransform,
+    Resize,
+    center_of,
+    resized_size,
+)
 from nepa_keras.persistence import load_image_converter, save_image_converter
 
 # Pillow's codes, which the official files use.
@@ -19,8 +25,8 @@ class NepaImageConverter:
 
     Args:
         image_size: of the result in pixels, one side or (height, width).
-        resize_to: the shorter side is brought to this length, the aspect ratio kept, and the centre
-            cut out; None resizes to `image_size` whatever the aspect ratio.
+        resize_to: the shorter side is brought to this length, the aspect ratio kept, or the image to this
+            (height, width), and the centre cut out; None resizes to `image_size` whatever the aspect ratio.
         interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialias.
         mean, std: of each channel after division by 255.
         channels: 3 for RGB, 1 for grey.
@@ -43,7 +49,7 @@ class NepaImageConverter:
     def __init__(
         self,
         image_size: int | tuple[int, int] = 224,
-        resize_to: int | None = None,
+        resize_to: int | tuple[int, int] | None = None,
         interpolation: str = "bilinear",
         mean: float | Sequence[float] = 0.5,
         std: float | Sequence[float] = 0.5,
@@ -58,7 +64,7 @@ class NepaImageConverter:
         self.image_size = sides(image_size)
         if min(self.image_size) < 1:
             raise ValueError(f"image_size must be positive, got {image_size}.")
-        if resize_to is not None and resize_to < max(self.image_size):
+        if resize_to is not None and (np.array(sides(resize_to)) < self.image_size).any():
             raise ValueError(
                 f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out."
             )
@@ -97,6 +103,20 @@ class NepaImageConverter:
         pixels = np.asarray(image, "float32").reshape(height, width, self.channels)
         return (pixels / np.float32(255) - self.mean) / self.std
 
+    def transform(self) -> ImageTransform:
+        """The same for `AugmentedBatches` and `OrderedBatches`.
+
+        Raises:
+            ValueError: another mean and std than 0.5, or "nearest".
+        """
+        if not (np.allclose(self.mean, 0.5) and np.allclose(self.std, 0.5)):
+            raise ValueError(
+                f"Batches have pixels in [-1, 1], not of mean {self.mean} and std {self.std}."
+            )
+        if self.resize_to is None:
+            return Resize(self.interpolation)
+        return CenterCrop(self.resize_to, self.interpolation)
+
     @classmethod
     def from_preset(cls, preset: str | Path) -> "NepaImageConverter":
         """The converter of a preset name, a local folder or `hf://owner/name[@revision]`.
@@ -125,7 +145,10 @@ class NepaImageConverter:
             "size": {"height": height, "width": width},
         }
         if self.resize_to is not None:
-            config["size"] = {"shortest_edge": self.resize_to}
+            if np.ndim(self.resize_to):
+                config["size"] = dict(zip(("height", "width"), self.resize_to, strict=True))
+            else:
+                config["size"] = {"shortest_edge": self.resize_to}
             config |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
         return config
 
@@ -162,7 +185,9 @@ class NepaImageConverter:
             if not config.get("do_center_crop"):
                 raise ValueError(f"{name}: size by shortest_edge needs do_center_crop.")
         elif config.get("do_center_crop"):
-            raise ValueError(f"{name}: do_center_crop needs size by shortest_edge.")
+            if not isinstance(size, dict):
+                raise ValueError(f"{name}: do_center_crop needs a size with names.")
+            resize_to, size = (size["height"], size["width"]), config.get("crop_size")
         if isinstance(size, dict) and set(size) == {"height", "width"}:
             size = (size["height"], size["width"])
         if not isinstance(size, int | tuple):

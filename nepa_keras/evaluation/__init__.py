@@ -1,5 +1,11 @@
 """What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
 
+from nepa_keras.evaluation.classification import (
+    ClassificationReport,
+    calibration_error,
+    classification_report,
+    predict_batches,
+)
 from nepa_keras.evaluation.features import FeatureExtractor, extract_features
 from nepa_keras.evaluation.few_label import (
     FewLabelTrial,
@@ -20,9 +26,12 @@ from nepa_keras.evaluation.roofline import (
 
 __all__ = [
     "DEVICES",
+    "ClassificationReport",
     "FeatureExtractor",
     "FewLabelTrial",
+    "calibration_error",
     "class_balanced_subset",
+    "classification_report",
     "extract_features",
     "few_label_accuracy",
     "few_label_comparison",
@@ -31,6 +40,7 @@ __all__ = [
     "knn_accuracy",
     "known_device",
     "linear_probe_accuracy",
+    "predict_batches",
     "predicted_step",
     "roofline_table",
     "training_flops",

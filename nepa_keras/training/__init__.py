@@ -5,10 +5,12 @@ from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.run import fit_steps
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
+from nepa_keras.training.validation import Validation
 
 __all__ = [
     "AdamW",
     "LayerwiseWarmupCosine",
+    "Validation",
     "WarmupCosine",
     "adamw",
     "ema_weights",

@@ -40,6 +40,9 @@ def place_of(path: str, num_layers: int) -> Place:
     return Place("head", 0, head=True)
 
 
+_TOP = Place("last block", 0)
+
+
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LayerwiseWarmupCosine(WarmupCosine):
     """`WarmupCosine` for each block, at a rate and with a warm-up of its own.
@@ -86,6 +89,13 @@ class LayerwiseWarmupCosine(WarmupCosine):
         self.head_learning_rate = head_learning_rate
         self.own_warmup = own_warmup
         self.final_layer_decay = final_layer_decay
+
+    def at(self, step: int) -> float:
+        """The rate of the last block at a 0-based step, in double precision."""
+        return self.rate_at(step, _TOP)
+
+    def __call__(self, step):
+        return self.rates(step, [_TOP])[0]
 
     def place(self, path: str) -> Place:
         """Where a variable is, by its path."""

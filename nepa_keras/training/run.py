@@ -6,7 +6,7 @@ RUN_DIR/checkpoint.keras   model, optimizer and averages
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -26,6 +26,7 @@ def fit_steps(
     batch_size: int,
     run_dir: str | Path,
     seconds_waited: Callable[[], float] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains for exactly `steps` batches, with one progress bar, and records into `run_dir`.
 
@@ -36,6 +37,7 @@ def fit_steps(
         batch_size: images per batch, for the throughput.
         run_dir: existing folder.
         seconds_waited: see `Throughput`.
+        callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
 
     Raises:
         ImportError: tensorboardX is missing.
@@ -52,6 +54,7 @@ def fit_steps(
         verbose=0,
         callbacks=[
             throughput,
+            *callbacks,
             keras.callbacks.CSVLogger(folder / "log.csv"),
             EventLog(folder),
             SaveModel(folder / "checkpoint.keras", math.ceil(steps / _CHECKPOINTS), throughput),

@@ -1,5 +1,6 @@
 """Pictures of a run (they need matplotlib)."""
 
+from nepa_keras.visualization.confusion import plot_confusion
 from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
 from nepa_keras.visualization.similarity import (
@@ -9,6 +10,7 @@ from nepa_keras.visualization.similarity import (
 )
 
 __all__ = [
+    "plot_confusion",
     "plot_contact_sheet",
     "plot_curves",
     "plot_similarity",

@@ -9,7 +9,12 @@ from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure
 
 # Panel: title, unit on the y axis, and the columns with their names.
 _PANELS = (
-    ("Loss", "negative cosine", {"loss": "training", "val_loss": "validation"}),
+    ("Loss", "mean of the batches", {"loss": "training", "val_loss": "validation"}),
+    (
+        "Accuracy on the validation images",
+        "share",
+        {"val_accuracy": "trained weights", "ema_val_accuracy": "averaged weights"},
+    ),
     ("Learning rate", "per step", {"learning_rate": "learning rate"}),
     ("Gradient norm", "L2, before clipping", {"gradient_norm": "gradient norm"}),
     (

@@ -8,6 +8,7 @@ from nepa_keras.data import arrays
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.sources.files import FileSource, folder_source, image_files, imagenet_source
 from nepa_keras.data.sources.records import RecordSource
+from nepa_keras.data.sources.subset import SubsetSource, held_out
 from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
 from nepa_keras.data.sources.tars import TarSource
 from nepa_keras.data.sources.tfds import tfds_source
@@ -19,7 +20,9 @@ __all__ = [
     "ImageSource",
     "ParquetSource",
     "RecordSource",
+    "SubsetSource",
     "TarSource",
+    "held_out",
     "image_files",
     "open_source",
 ]

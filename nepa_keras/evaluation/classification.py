@@ -1,0 +1,156 @@
+"""How good a classifier is: top-1 and top-5, by class, confusions, calibration.
+
+N images, K classes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+_BINS = 15  # of the calibration error, equally wide
+_SHOWN = 10  # classes and confusions of a report's text
+
+
+@dataclass(frozen=True)
+class ClassificationReport:
+    """Results on N images.
+
+    Attributes:
+        top1, top5: shares of images whose class is the most likely one, or among the five (or all, of fewer
+            classes).
+        calibration_error: mean distance of confidence and accuracy in bins of confidence, weighted by their
+            images (ECE, arXiv 1706.04599).
+        confusion: (K, K) numbers of images of class i that were taken for j.
+        class_names: K names.
+    """
+
+    top1: float
+    top5: float
+    calibration_error: float
+    confusion: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """(K,) shares of each class's images that were recognised; NaN of classes without images."""
+        images = self.confusion.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.diag(self.confusion) / images
+
+    def confusions(self, most: int = _SHOWN) -> list[tuple[str, str, int]]:
+        """The most frequent mistakes: class, what it was taken for, how often."""
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        pairs = (np.unravel_index(i, wrong.shape) for i in order)
+        return [
+            (self.class_names[a], self.class_names[b], int(wrong[a, b]))
+            for a, b in pairs
+            if wrong[a, b]
+        ]
+
+    def figures(self) -> dict:
+        """Everything, as JSON takes it."""
+        accuracies = [float(a) if np.isfinite(a) else None for a in self.class_accuracies]
+        return {
+            "images": self.count,
+            "top1": self.top1,
+            "top5": self.top5,
+            "calibration_error": self.calibration_error,
+            "class_accuracies": dict(zip(self.class_names, accuracies, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
+
+    def __str__(self) -> str:
+        accuracies = self.class_accuracies
+        order = [i for i in np.argsort(accuracies, kind="stable") if np.isfinite(accuracies[i])]
+        lines = [
+            f"{self.count:,} images, {len(self.class_names)} classes: top-1 {100 * self.top1:.2f} %, top-5 "
+            f"{100 * self.top5:.2f} %, mean over classes {100 * np.nanmean(accuracies):.2f} %, "
+            f"calibration error {100 * self.calibration_error:.2f} %",
+            f"{'class':<24}{'images':>8}{'accuracy':>10}",
+        ]
+        for i in order[:_SHOWN]:
+            images = int(self.confusion[i].sum())
+            lines.append(f"{self.class_names[i]:<24}{images:>8}{100 * accuracies[i]:>9.1f}%")
+        if len(order) > _SHOWN:
+            lines.append(f"and {len(order) - _SHOWN} classes that are recognised better")
+        if mistakes := self.confusions(5):
+            lines.append(
+                "most frequent mistakes: " + ", ".join(f"{a} for {b} ({n})" for b, a, n in mistakes)
+            )
+        return "\n".join(lines)
+
+
+def classification_report(
+    logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
+) -> ClassificationReport:
+    """Compares logits with labels.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) class numbers.
+        class_names: K names; default the numbers.
+
+    Raises:
+        ValueError: shapes that do not fit, no images, non-finite logits, or labels outside 0..K-1.
+    """
+    logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(
+            f"logits must be (N, K) and labels (N,) with N > 0, got {logits.shape} and {labels.shape}."
+        )
+    classes = logits.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Labels go from {labels.min()} to {labels.max()}, but the model has {classes} classes."
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("The logits have non-finite values; check the weights of the model.")
+    names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
+    if len(names) != classes:
+        raise ValueError(f"There are {len(names)} class names for {classes} classes.")
+    order = np.argsort(-logits, axis=1, kind="stable")  # of equal ones the first class wins
+    guess = order[:, 0]
+    hits = order == labels[:, None]
+    confusion = np.bincount(labels * classes + guess, minlength=classes**2)
+    return ClassificationReport(
+        top1=float(hits[:, 0].mean()),
+        top5=float(hits[:, :5].any(axis=1).mean()),
+        calibration_error=calibration_error(logits, labels),
+        confusion=confusion.reshape(classes, classes),
+        class_names=names,
+    )
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = _BINS) -> float:
+    """Expected calibration error of the most likely class, with bins (a, b] of equal width."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    confidence = 1.0 / np.exp(shifted).sum(axis=1)  # of the most likely class
+    right = logits.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(which, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def predict_batches(model: keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs (N, ...) float32 and indices (N,) of `data.OrderedBatches`.
+
+    Smaller batches are filled up, as another shape would compile the model again.
+    """
+    outputs, indices = [], []
+    for images, numbers in batches:
+        if not len(images):
+            continue
+        missing = batches.batch_size - len(images)
+        padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+        outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(images)])
+        indices.append(numbers)
+    if not outputs:
+        raise ValueError("None of the images can be read.")
+    return np.concatenate(outputs), np.concatenate(indices)

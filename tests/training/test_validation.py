@@ -1,0 +1,76 @@
+"""Validation in `fit`: both kinds of weights measured, training not disturbed, the best kept."""
+
+import keras
+import numpy as np
+import tiny
+
+import nepa_keras
+from nepa_keras import training
+
+
+def classifier():
+    keras.utils.set_random_seed(0)
+    model = nepa_keras.NepaImageClassifier(tiny.backbone(), 3)
+    model.compile(
+        optimizer=training.adamw(1e-2, ema_decay=0.5),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    return model
+
+
+def examples():
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((24, 8, 8, 1)).astype("float32")
+    return images, generator.integers(0, 3, 24)
+
+
+def values(model) -> list:
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
+
+
+def fit(callbacks=()):
+    model = classifier()
+    history = model.fit(
+        *examples(), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
+    return model, history.history
+
+
+def test_both_weights_are_measured_and_training_goes_on_as_without():
+    seen, kept = [], []
+
+    def measure(model):
+        seen.append(values(model))
+        return {"accuracy": [0.1, 0.5, 0.2, 0.9, 0.3, 0.4][len(seen) - 1]}
+
+    validate = training.Validation(measure, save_best=lambda model: kept.append(values(model)))
+    model, history = fit([validate])
+    plain, _ = fit()
+    for a, b in zip(values(model), values(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history["val_accuracy"] == [0.1, 0.2, 0.3]
+    assert history["ema_val_accuracy"] == [0.5, 0.9, 0.4]
+    assert validate.best[0] == 0.9 and len(kept) == 2
+    # The trained weights first, then the averages, which are what is kept.
+    for average, held in zip(model.optimizer.ema_values(), seen[5], strict=True):
+        np.testing.assert_array_equal(average, held)
+    for a, b in zip(seen[4], values(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(kept[-1], seen[3], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_results_are_in_the_log_of_a_recorded_run(tmp_path):
+    model = classifier()
+    images, labels = examples()
+
+    def batches():
+        while True:
+            yield images[:8], labels[:8]
+
+    validate = training.Validation(lambda model: {"accuracy": 0.25})
+    training.fit_steps(model, batches(), 4, 8, tmp_path, callbacks=[validate])
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    column = header.split(",").index("ema_val_accuracy")
+    assert len(rows) == 4 and all(float(row.split(",")[column]) == 0.25 for row in rows)
