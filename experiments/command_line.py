@@ -1,6 +1,5 @@
 """What the scripts share on the command line: one sentence for a wrong input, and the flags kept."""
 
-import copy
 import os
 import sys
 from contextlib import contextmanager
@@ -35,6 +34,22 @@ def data_failures(batches):
         if batches.failure is None:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {batches.failure}")
+
+
+def open_labelled(flag: str, text: str, split: str, data_dir: str | None):
+    """The labelled images of a flag; `split` is for sources that have several.
+
+    Raises:
+        ValueError: as `data.open_source`, or there are no labels.
+    """
+    from nepa_keras import data
+
+    if text.partition(":")[0] in ("folder", "tfrecord", "webdataset"):
+        split = "train"
+    source = data.open_source(text, split, data_dir, with_labels=True)
+    if source.labels is None:
+        raise ValueError(f"{flag}={text} has no labels.")
+    return source
 
 
 def require_experiments_extra() -> None:
@@ -73,6 +88,15 @@ def _version(package: str) -> str:
     return "of unknown version"
 
 
+def describe_batch(batch_size: int, accumulation_steps: int) -> str:
+    """The effective batch and what it is made of."""
+    batches = "1 batch" if accumulation_steps == 1 else f"{accumulation_steps} batches"
+    return (
+        f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images an update, "
+        "1 process)"
+    )
+
+
 def departures(recipe: Path, values: dict | None = None) -> list[str]:
     """In which flags this run is not the recipe of a flag file, as "name value (recipe's)".
 
@@ -81,19 +105,32 @@ def departures(recipe: Path, values: dict | None = None) -> list[str]:
         values: to compare in place of flags, such as the effective batch size.
     """
     values = values or {}
-    lines = [line.strip() for line in recipe.read_text().splitlines() if line.startswith("--")]
-    known = flags.FlagValues()
-    for name in flags.FLAGS:
-        known[name] = copy.deepcopy(flags.FLAGS[name])
-    known.unparse_flags()
-    known(["recipe", *lines])
-    named = {line[2:].partition("=")[0] for line in lines}
     different = []
-    for name in sorted(n if n in flags.FLAGS else n.removeprefix("no") for n in named):
-        mine, recipes = values.get(name, flags.FLAGS[name].value), known[name].value
+    for line in recipe.read_text().splitlines():
+        if not line.startswith("--"):
+            continue
+        name, given, text = line[2:].strip().partition("=")
+        if given:
+            recipes = flags.FLAGS[name].parser.parse(text)
+        else:  # a boolean, or its negation
+            recipes = name in flags.FLAGS
+            name = name if recipes else name.removeprefix("no")
+        mine = values.get(name, flags.FLAGS[name].value)
         if mine != recipes:
             different.append(f"{name} {mine} (there {recipes})")
     return different
+
+
+def warn_of_departures(script: str, backbone, effective_batch: int) -> None:
+    """Prints where a run of a model of the paper's sizes is not the paper's recipe for it."""
+    sizes = {768: "base", 1024: "large"}
+    if backbone.hidden_dim not in sizes:
+        return
+    recipe = Path(__file__).parent / "recipes" / f"{script}_{sizes[backbone.hidden_dim]}.flags"
+    # What counts is the batch of an update, however it is made up.
+    effective = {"batch_size": effective_batch, "accumulation_steps": 1}
+    if different := departures(recipe, effective):
+        print(f"not as in recipes/{recipe.name}: {'; '.join(different)}\n")
 
 
 def new_run_dir(path: str) -> Path:

@@ -12,7 +12,7 @@ import json
 
 import keras
 from absl import app, flags
-from command_line import one_sentence
+from command_line import one_sentence, open_labelled
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "Folders, presets' names or hf://owner/name.", required=True)
@@ -62,14 +62,9 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
     with one_sentence():
-        from nepa_keras import data, visualization
+        from nepa_keras import visualization
 
-        split = FLAGS.split
-        if FLAGS.data.partition(":")[0] in ("folder", "tfrecord", "webdataset"):
-            split = "train"  # what a source without splits has
-        source = data.open_source(FLAGS.data, split, FLAGS.data_dir, with_labels=True)
-        if source.labels is None:
-            raise ValueError(f"--data={FLAGS.data} has no labels to evaluate with.")
+        source = open_labelled("--data", FLAGS.data, FLAGS.split, FLAGS.data_dir)
         reports = {}
         for preset in FLAGS.model:
             for weights in dict.fromkeys(FLAGS.weights):

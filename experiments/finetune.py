@@ -19,10 +19,12 @@ import numpy as np
 from absl import app, flags
 from command_line import (
     data_failures,
-    departures,
+    describe_batch,
     new_run_dir,
     one_sentence,
+    open_labelled,
     require_experiments_extra,
+    warn_of_departures,
     write_flags,
 )
 
@@ -30,7 +32,6 @@ import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
 
 FLAGS = flags.FLAGS
-RECIPES = Path(__file__).parent / "recipes"
 
 flags.DEFINE_string("model", None, "Pretrained: a folder, a preset's name or hf://owner/name.")
 flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
@@ -95,18 +96,12 @@ flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pa
 
 def open_data() -> tuple[data.ImageSource, data.ImageSource]:
     """Labelled images for training and for validation."""
-    source = data.open_source(FLAGS.data, data_dir=FLAGS.data_dir, with_labels=True)
-    if source.labels is None:
-        raise ValueError(f"--data={FLAGS.data} has no labels to fine-tune on.")
+    source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
     if FLAGS.validation_data:
-        validation = data.open_source(
-            FLAGS.validation_data,
-            FLAGS.validation_split if ":" in FLAGS.validation_data else "test",
-            FLAGS.data_dir,
-            with_labels=True,
+        split = FLAGS.validation_split if ":" in FLAGS.validation_data else "test"
+        validation = open_labelled(
+            "--validation_data", FLAGS.validation_data, split, FLAGS.data_dir
         )
-        if validation.labels is None:
-            raise ValueError(f"--validation_data={FLAGS.validation_data} has no labels.")
     else:
         train, rest = data.held_out(source.labels, FLAGS.validation_share, FLAGS.seed)
         source, validation = data.SubsetSource(source, train), data.SubsetSource(source, rest)
@@ -228,15 +223,10 @@ def compile_model(model, batch_size: int, updates: int) -> None:
         jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
     )
     print(
-        f"effective batch {effective_batch} ({batch_size} images, {FLAGS.accumulation_steps} batches an "
-        f"update, 1 process), {updates} updates, peak learning rate {FLAGS.base_learning_rate:g} * "
-        f"{effective_batch} / 256 = {rate:.3g}\n\n{optimizer.table(model)}\n"
+        f"{describe_batch(batch_size, FLAGS.accumulation_steps)}, {updates} updates, peak learning rate "
+        f"{FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n{optimizer.table(model)}\n"
     )
-    recipe = RECIPES / f"finetune_{'large' if model.backbone.hidden_dim >= 1024 else 'base'}.flags"
-    if model.backbone.hidden_dim >= 768 and (
-        different := departures(recipe, {"batch_size": effective_batch, "accumulation_steps": 1})
-    ):
-        print(f"not as in {recipe.name}: {'; '.join(different)}\n")
+    warn_of_departures("finetune", model.backbone, effective_batch)
 
 
 def save(model, folder: Path, converter) -> None:

@@ -14,9 +14,11 @@ import keras
 from absl import app, flags
 from command_line import (
     data_failures,
+    describe_batch,
     new_run_dir,
     one_sentence,
     require_experiments_extra,
+    warn_of_departures,
     write_flags,
 )
 
@@ -158,9 +160,11 @@ def compile_model(model, updates: int) -> None:
         jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
     )
     print(
-        f"effective batch {effective_batch}, {updates} updates, "
-        f"peak learning rate {rate:.3g}\n\n{model.optimizer.table(model)}\n"
+        f"{describe_batch(FLAGS.batch_size, FLAGS.accumulation_steps)}, {updates} updates, "
+        f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
+        f"{model.optimizer.table(model)}\n"
     )
+    warn_of_departures("pretrain", model.backbone, effective_batch)
 
 
 def what_was_it_worth(model, source, before: dict[str, float]) -> str:

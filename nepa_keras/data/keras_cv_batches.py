@@ -33,12 +33,16 @@ def keras_cv_batches(
 
     Raises:
         ImportError: KerasCV or TensorFlow is missing.
-        ValueError: no labels, a batch that is mixed already, mixup and CutMix both off, or another switch
-            probability than 0.5.
+        ValueError: other than 1 or 3 channels, no labels, a batch that is mixed already, mixup and CutMix both
+            off, or another switch probability than 0.5.
         BadImagesError: as `batches`.
     """
     if batches.labels is None or batches.mix is not None:
         raise ValueError("keras_cv_batches needs batches with labels that are not mixed yet.")
+    if batches.channels not in (1, 3):
+        raise ValueError(
+            f"KerasCV is for colour and grey images, not for {batches.channels} channels."
+        )
     if mix.mixup == mix.cutmix == 0:
         raise ValueError("keras_cv_batches needs mixup, CutMix or both.")
     if min(mix.mixup, mix.cutmix) > 0 and mix.switch_probability != 0.5:
@@ -66,10 +70,13 @@ def _stream(batches, mix, rand_augment, erasing):
         tf.compat.v1.set_random_seed(
             seed
         )  # this function's, as not all of KerasCV's draws take a seed
+        if batches.channels == 1:  # KerasCV's operations are for colours; equal ones stay equal
+            images = tf.repeat(images, 3, axis=-1)
         inputs = {"images": images, "labels": targets}
         for layer in layers:
             inputs = layer(inputs, training=True)
-        return tf.clip_by_value(inputs["images"], -1, 1), inputs["labels"]
+        images = tf.clip_by_value(inputs["images"], -1, 1)
+        return images[..., : batches.channels], inputs["labels"]
 
     def smoothed():
         for images, labels in batches.endless():

@@ -27,9 +27,10 @@ def test_the_stream_is_fixed_by_seed_and_first_step():
         assert (a != c).any()
 
 
-def test_what_comes_out_is_what_the_model_takes():
-    for images, targets in take(6, batches()):
-        assert images.shape == (10, 32, 32, 3) and images.dtype == np.float32
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_comes_out_is_what_the_model_takes(channels):
+    for images, targets in take(6, batches(channels=channels)):
+        assert images.shape == (10, 32, 32, channels) and images.dtype == np.float32
         assert -1 <= images.min() < -0.5 and 0.5 < images.max() <= 1
         assert targets.shape == (10, 5) and targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-5)
@@ -73,6 +74,7 @@ def test_bad_images_stop_it_with_their_list():
 
 WRONG = {
     "mixed": ({"mix": data.MixupCutmix(5)}, data.MixupCutmix(5), "not mixed yet"),
+    "channels": ({"channels": 4}, data.MixupCutmix(5), "not for 4 channels"),
     "nothing": ({}, data.MixupCutmix(5, 0.0, 0.0), "mixup, CutMix or both"),
     "switch": ({}, data.MixupCutmix(5, switch_probability=0.3), "0.5, not with 0.3"),
 }
