@@ -1,12 +1,12 @@
 """Fine-tune a pretrained NEPA backbone as an image classifier.
 
-    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema
+    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema \\
+        --flagfile=experiments/recipes/finetune_embedded.flags
     KERAS_BACKEND=jax python experiments/finetune.py --flagfile=experiments/recipes/finetune_base.flags \\
         --model=hf://SixAILab/nepa-base-patch14-224 --data=imagenet:/data --validation_data=imagenet:/data
 
-Without other flags it is recipes/finetune_embedded.flags. The run directory gets `best/` (the averaged
-weights of the best validation), `ema/` and `trained/` (averaged and trained weights at the end), each a
-folder for `from_preset` and evaluate.py.
+The run directory gets `best/` (the averaged weights of the best validation), `ema/` and `trained/` (averaged
+and trained weights at the end), each a folder for `from_preset` and evaluate.py.
 """
 
 import os

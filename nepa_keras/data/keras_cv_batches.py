@@ -33,8 +33,8 @@ def keras_cv_batches(
 
     Raises:
         ImportError: KerasCV or TensorFlow is missing.
-        ValueError: other than 1 or 3 channels, no labels, a batch that is mixed already, mixup and CutMix both
-            off, or another switch probability than 0.5.
+        ValueError: other than 1 or 3 channels, no labels, a batch that is mixed already, mixup and CutMix
+            both off, or another switch probability than 0.5.
         BadImagesError: as `batches`.
     """
     if batches.labels is None or batches.mix is not None:
