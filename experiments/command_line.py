@@ -30,25 +30,48 @@ def data_failures(batches):
     """
     try:
         yield
-    except Exception:
-        if batches.failure is None:
+    except Exception as error:
+        failure = batches.failure
+        if failure is None and type(error).__name__ == "BadImagesError":  # of validation
+            failure = error
+        if failure is None:
             raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {batches.failure}")
+        sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
 
 
-def open_labelled(flag: str, text: str, split: str, data_dir: str | None):
-    """The labelled images of a flag; `split` is for sources that have several.
+# What a source has for testing where no split is named; kinds without splits are not here.
+_TEST_SPLITS = {
+    "imagenet": "val",
+    "tfds": "validation",
+    "arrow": "validation",
+    "parquet": "validation",
+}
+
+
+def test_split(text: str) -> str | None:
+    """The split of a source that is for testing; None of one without splits."""
+    kind, _, place = text.partition(":")
+    return _TEST_SPLITS.get(kind) if place else "test"
+
+
+def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None):
+    """The labelled images of a flag; those without a label are left out, and said so.
+
+    Args:
+        split: None for sources without splits.
 
     Raises:
         ValueError: as `data.open_source`, or there are no labels.
     """
     from nepa_keras import data
 
-    if text.partition(":")[0] in ("folder", "tfrecord", "webdataset"):
-        split = "train"
-    source = data.open_source(text, split, data_dir, with_labels=True)
-    if source.labels is None:
+    source = data.open_source(text, split or "train", data_dir, with_labels=True)
+    labelled = None if source.labels is None else (source.labels >= 0).nonzero()[0]
+    if labelled is None or not len(labelled):
         raise ValueError(f"{flag}={text} has no labels.")
+    if len(labelled) < len(source):
+        print(f"{len(source) - len(labelled)} images of {text} have no label and are left out")
+        source = data.SubsetSource(source, labelled)
     return source
 
 
@@ -97,39 +120,52 @@ def describe_batch(batch_size: int, accumulation_steps: int) -> str:
     )
 
 
-def departures(recipe: Path, values: dict | None = None) -> list[str]:
-    """In which flags this run is not the recipe of a flag file, as "name value (recipe's)".
+# Flags that say where, not how: of data, folders, speed and what is measured.
+_NOT_OF_A_RECIPE = (
+    "model data data_dir validation_data validation_split validation_share channels bad_images "
+    "bad_images_share run_dir jit_compile seed evaluate finetune_steps finetune_learning_rate"
+).split()
+
+
+def departures(recipe: Path, key_flags, values: dict) -> list[str]:
+    """In which flags this run is not the recipe of a flag file, as "name value (there value)".
 
     Args:
-        recipe: a flag file of the script; what it says of data and folders is left out.
+        recipe: a flag file of the script; where it is silent it means the defaults.
+        key_flags: of the script.
         values: to compare in place of flags, such as the effective batch size.
     """
-    values = values or {}
-    different = []
+    recipes = {flag.name: flag.default for flag in key_flags}
     for line in recipe.read_text().splitlines():
-        if not line.startswith("--"):
-            continue
-        name, given, text = line[2:].strip().partition("=")
-        if given:
-            recipes = flags.FLAGS[name].parser.parse(text)
-        else:  # a boolean, or its negation
-            recipes = name in flags.FLAGS
-            name = name if recipes else name.removeprefix("no")
-        mine = values.get(name, flags.FLAGS[name].value)
-        if mine != recipes:
-            different.append(f"{name} {mine} (there {recipes})")
-    return different
+        if line.startswith("--"):
+            name, given, text = line[2:].strip().partition("=")
+            if given:
+                recipes[name] = flags.FLAGS[name].parser.parse(text)
+            else:  # a boolean, or its negation
+                on = name in flags.FLAGS
+                recipes[name if on else name.removeprefix("no")] = on
+    mine = {flag.name: values.get(flag.name, flag.value) for flag in key_flags}
+    return [
+        f"{name} {mine[name]} (there {recipes[name]})"
+        for name in mine
+        if name not in _NOT_OF_A_RECIPE and mine[name] != recipes[name]
+    ]
 
 
-def warn_of_departures(script: str, backbone, effective_batch: int) -> None:
-    """Prints where a run of a model of the paper's sizes is not the paper's recipe for it."""
+def warn_of_departures(script: str, backbone, effective_batch: int, **values) -> None:
+    """Prints where a run of a model of the paper's sizes is not the paper's recipe for it.
+
+    Args:
+        values: what flags came to.
+    """
     sizes = {768: "base", 1024: "large"}
     if backbone.hidden_dim not in sizes:
         return
     recipe = Path(__file__).parent / "recipes" / f"{script}_{sizes[backbone.hidden_dim]}.flags"
     # What counts is the batch of an update, however it is made up.
-    effective = {"batch_size": effective_batch, "accumulation_steps": 1}
-    if different := departures(recipe, effective):
+    values |= {"batch_size": effective_batch, "accumulation_steps": 1}
+    key_flags = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    if different := departures(recipe, key_flags, values):
         print(f"not as in recipes/{recipe.name}: {'; '.join(different)}\n")
 
 

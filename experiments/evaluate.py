@@ -1,18 +1,23 @@
 """How good a classifier is, on any labelled images.
 
-    KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded --split=test
+    KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \\
-        --weights=raw --weights=ema --data=imagenet:/data --split=val --confusion=confusion.png
+        --weights=raw --weights=ema --data=imagenet:/data --confusion=confusion.png
 
 Several models, separated by commas, are compared in one table. Images are prepared as the model's
 preprocessor_config.json says.
 """
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import keras
 from absl import app, flags
-from command_line import one_sentence, open_labelled
+from command_line import one_sentence, open_labelled, test_split
+
+import nepa_keras
+from nepa_keras import data, evaluation, visualization
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "Folders, presets' names or hf://owner/name.", required=True)
@@ -20,10 +25,10 @@ flags.DEFINE_multi_enum(
     "weights",
     ["raw"],
     ["raw", "ema"],
-    "ema: the averaged weights of pytorch_model_ema.bin; twice: both.",
+    "ema: the averaged weights of pytorch_model_ema.bin; given twice: both.",
 )
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
-flags.DEFINE_string("split", "test", "Of sources that have several.")
+flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
@@ -32,14 +37,25 @@ flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
 flags.DEFINE_string("json", None, "File to write the figures of all models to.")
 
 
-def evaluate(preset: str, weights: str, source):
-    """The report of one model."""
-    import nepa_keras
-    from nepa_keras import data, evaluation
+def check_outputs() -> None:
+    """Notices before the work what would fail after it."""
+    if FLAGS.confusion and find_spec("matplotlib") is None:
+        raise ImportError("--confusion needs matplotlib: pip install matplotlib.")
+    if FLAGS.json and not Path(FLAGS.json).resolve().parent.is_dir():
+        raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
 
+
+def prepare(preset: str, weights: str, source) -> tuple:
+    """A model, the batches it takes, their source with the labels of its classes, and its class names."""
     model = nepa_keras.NepaImageClassifier.from_preset(
         preset, ema=weights == "ema", dtype=FLAGS.dtype
     )
+    source = data.with_classes(source, model.class_names, model.num_classes)
+    names, theirs = model.class_names, source.class_names
+    if names and theirs and not set(names) & set(theirs):
+        print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
+    if not names and theirs and len(theirs) == model.num_classes:
+        names = theirs
     *size, channels = model.backbone.image_shape
     batches = data.OrderedBatches(
         source,
@@ -49,44 +65,43 @@ def evaluate(preset: str, weights: str, source):
         channels,
         bad_images=data.BadImages(len(source), FLAGS.bad_images_share),
     )
-    logits, indices = evaluation.predict_batches(model, batches)
-    for reason in batches.bad_images.reasons.values():
-        print(f"left out: {reason}")
-    names = model.class_names or source.class_names
-    if names and len(names) != model.num_classes:
-        names = None
-    return evaluation.classification_report(logits, source.labels[indices], names)
+    return model, batches, source, names
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
     with one_sentence():
-        from nepa_keras import visualization
-
-        source = open_labelled("--data", FLAGS.data, FLAGS.split, FLAGS.data_dir)
-        reports = {}
-        for preset in FLAGS.model:
-            for weights in dict.fromkeys(FLAGS.weights):
-                name = preset if weights == "raw" else f"{preset} (ema)"
-                reports[name] = report = evaluate(preset, weights, source)
-                print(
-                    f"{keras.backend.backend()}: {name} on {FLAGS.data}, {FLAGS.split}\n{report}\n",
-                    flush=True,
-                )
-        if len(reports) > 1:
-            print(f"{'model':<48}{'top-1':>8}{'top-5':>8}{'ECE':>8}")
-            for name, report in reports.items():
-                figures = (report.top1, report.top5, report.calibration_error)
-                print(f"{name:<48}" + "".join(f"{100 * value:>7.2f}%" for value in figures))
-        if FLAGS.confusion:
-            visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
-            print(f"drawn: {FLAGS.confusion}")
-        if FLAGS.json:
-            with open(FLAGS.json, "w") as file:
-                json.dump(
-                    {name: report.figures() for name, report in reports.items()}, file, indent=1
-                )
+        check_outputs()
+        split = FLAGS.split or test_split(FLAGS.data)
+        images = open_labelled("--data", FLAGS.data, split, FLAGS.data_dir)
+    where = f"{FLAGS.data}{f', {split}' if split else ''}"
+    reports = {}
+    for preset in FLAGS.model:
+        for weights in dict.fromkeys(FLAGS.weights):
+            with one_sentence():
+                model, batches, source, names = prepare(preset, weights, images)
+            try:
+                logits, indices = evaluation.predict_batches(model, batches)
+            except data.BadImagesError as error:
+                raise SystemExit(f"evaluate.py: {error}") from None
+            for reason in batches.bad_images.reasons.values():
+                print(f"left out: {reason}")
+            name = preset if weights == "raw" else f"{preset} (ema)"
+            report = evaluation.classification_report(logits, source.labels[indices], names)
+            reports[name] = report
+            print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
+    if len(reports) > 1:
+        print(f"{'model':<48}{'top-1':>8}{'top-5':>8}{'ECE':>8}")
+        for name, each in reports.items():
+            figures = (each.top1, each.top5, each.calibration_error)
+            print(f"{name:<48}" + "".join(f"{100 * value:>7.2f}%" for value in figures))
+    if FLAGS.confusion:
+        visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
+        print(f"drawn: {FLAGS.confusion}")
+    if FLAGS.json:
+        held = {name: each.figures() for name, each in reports.items()}
+        Path(FLAGS.json).write_text(json.dumps(held, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The run directory gets `best/` (the averaged weights of the best validation), `e
 and trained weights at the end), each a folder for `from_preset` and evaluate.py.
 """
 
+import math
 import os
 import shutil
 import time
@@ -24,6 +25,7 @@ from command_line import (
     one_sentence,
     open_labelled,
     require_experiments_extra,
+    test_split,
     warn_of_departures,
     write_flags,
 )
@@ -34,11 +36,13 @@ from nepa_keras import data, evaluation, interop, training, visualization
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "Pretrained: a folder, a preset's name or hf://owner/name.")
-flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
+flags.DEFINE_boolean(
+    "from_scratch", False, "Fresh weights, all trained, in the architecture of --model."
+)
 flags.DEFINE_string("data", "embedded", "Labelled images, as of pretrain.py.")
 flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
 flags.DEFINE_string("validation_data", None, "As --data; default a part of the training images.")
-flags.DEFINE_string("validation_split", "val", "Of --validation_data, where it has splits.")
+flags.DEFINE_string("validation_split", None, "Of --validation_data; default its test split.")
 flags.DEFINE_float(
     "validation_share", 0.1, "Of each class, held out.", lower_bound=0, upper_bound=1
 )
@@ -98,7 +102,7 @@ def open_data() -> tuple[data.ImageSource, data.ImageSource]:
     """Labelled images for training and for validation."""
     source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
     if FLAGS.validation_data:
-        split = FLAGS.validation_split if ":" in FLAGS.validation_data else "test"
+        split = FLAGS.validation_split or test_split(FLAGS.validation_data)
         validation = open_labelled(
             "--validation_data", FLAGS.validation_data, split, FLAGS.data_dir
         )
@@ -149,6 +153,12 @@ def build_converter(image_shape) -> data.NepaImageConverter:
     return data.NepaImageConverter(tuple(size), resize_to, FLAGS.interpolation, channels=channels)
 
 
+def account(source, record: Path) -> data.BadImages:
+    """Of the bad images of a source, as --bad_images says; they are named in the file `record`."""
+    share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
+    return data.BadImages(len(source), share, record)
+
+
 def build_batches(source, model, record: Path) -> tuple:
     """The batches, and the endless stream of images and soft targets made of them."""
     crop = data.RandomResizedCrop(
@@ -171,7 +181,6 @@ def build_batches(source, model, record: Path) -> tuple:
         "keras_cv": lambda: crop,
         "none": lambda: data.Resize(FLAGS.interpolation),
     }[FLAGS.augmentation]()
-    share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
     *size, channels = model.backbone.image_shape
     batches = data.AugmentedBatches(
         source,
@@ -182,7 +191,7 @@ def build_batches(source, model, record: Path) -> tuple:
         transform=transform,
         mix=None if FLAGS.augmentation == "keras_cv" else mix,
         channels=channels,
-        bad_images=data.BadImages(len(source), share, record),
+        bad_images=account(source, record),
     )
     if FLAGS.augmentation == "keras_cv":
         return batches, data.keras_cv_batches(batches, mix, augment, erasing)
@@ -226,11 +235,11 @@ def compile_model(model, batch_size: int, updates: int) -> None:
         f"{describe_batch(batch_size, FLAGS.accumulation_steps)}, {updates} updates, peak learning rate "
         f"{FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n{optimizer.table(model)}\n"
     )
-    warn_of_departures("finetune", model.backbone, effective_batch)
+    warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
 
 
 def save(model, folder: Path, converter) -> None:
-    """Writes a folder for `from_preset` in place of one of that name, which is there until the new one is."""
+    """Writes a folder for `from_preset`; one of that name is kept until the new one is whole."""
     unfinished = folder.with_name(f"unfinished-{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     interop.export_huggingface(model, unfinished, converter=converter)
@@ -248,14 +257,21 @@ def main(argv):
         require_experiments_extra()
         source, validation = open_data()
         keras.utils.set_random_seed(FLAGS.seed)
-        model = build_model(number_of_classes(source, validation), source.class_names)
+        classes = number_of_classes(source, validation)
+        validation = data.with_classes(validation, source.class_names, classes)
+        model = build_model(classes, source.class_names)
         shape = model.backbone.image_shape
         converter = build_converter(shape)
         name = f"runs/finetune_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
         run_dir = Path(FLAGS.run_dir or name).expanduser()
         batches, stream = build_batches(source, model, run_dir / "bad_images.txt")
         ordered = data.OrderedBatches(
-            validation, batches.batch_size, shape[:2], converter.transform(), shape[2]
+            validation,
+            batches.batch_size,
+            shape[:2],
+            converter.transform(),
+            shape[2],
+            bad_images=account(validation, run_dir / "bad_validation_images.txt"),
         )
         updates = number_of_updates(batches.steps_per_epoch)
         new_run_dir(run_dir)
@@ -272,6 +288,8 @@ def main(argv):
 
     def measure(trained) -> dict[str, float]:
         logits, indices = evaluation.predict_batches(trained, ordered)
+        if not np.isfinite(logits).all():
+            return {"accuracy": math.nan, "top5": math.nan}
         report = evaluation.classification_report(logits, validation.labels[indices])
         return {"accuracy": report.top1, "top5": report.top5}
 
@@ -290,18 +308,22 @@ def main(argv):
         )
     if bad := batches.bad_images.reasons:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
+    if bad := ordered.bad_images.reasons:
+        print(f"{len(bad)} images were not validated with: {run_dir / 'bad_validation_images.txt'}")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     save(model, run_dir / "trained", converter)
+    if validate.best is None:
+        raise SystemExit(f"finetune.py: no update was good; see {run_dir / 'log.csv'}.")
     with training.ema_weights(model):
         save(model, run_dir / "ema", converter)
-        last = measure(model)["accuracy"]
-    best, logs = validate.best
+    last, best = validate.last, validate.best
     print(
-        f"validation accuracy: trained {100 * measure(model)['accuracy']:.2f} %, "
-        f"averaged {100 * last:.2f} %; best averaged {100 * best:.2f} % at step {int(logs['step'])}\n"
-        f"kept in {run_dir}\n"
-        f"python experiments/evaluate.py --model={run_dir}/best --data={FLAGS.data} --split=test"
+        f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "
+        f"{100 * last['ema_val_accuracy']:.2f} %; best averaged "
+        f"{100 * best['ema_val_accuracy']:.2f} % at step {int(best['step'])}\nkept in {run_dir}"
     )
+    if ":" not in FLAGS.data:
+        print(f"python experiments/evaluate.py --model={run_dir}/best --data={FLAGS.data}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from nepa_keras.data.sources import (
     held_out,
     image_files,
     open_source,
+    with_classes,
 )
 from nepa_keras.data.survey import Survey, survey
 from nepa_keras.data.transforms import CenterCrop, ImageTransform, RandomResizedCrop, Resize
@@ -54,4 +55,5 @@ __all__ = [
     "normalize",
     "open_source",
     "survey",
+    "with_classes",
 ]

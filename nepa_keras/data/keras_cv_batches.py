@@ -5,6 +5,8 @@ the recipe, and its random numbers come one after the other: the stream is fixed
 run that begins in the middle sees other augmentations than one that passed there.
 """
 
+import time
+
 import numpy as np
 
 from nepa_keras.data.batches import AugmentedBatches
@@ -47,18 +49,18 @@ def keras_cv_batches(
         raise ValueError("keras_cv_batches needs mixup, CutMix or both.")
     if min(mix.mixup, mix.cutmix) > 0 and mix.switch_probability != 0.5:
         raise ValueError(f"KerasCV switches with 0.5, not with {mix.switch_probability}.")
+    try:
+        import keras_cv  # noqa: F401, which needs TensorFlow
+    except ImportError as error:
+        raise ImportError(
+            f"KerasCV is missing ({error}); pip install 'nepa_keras[keras_cv]'"
+        ) from None
     return _stream(batches, mix, rand_augment, erasing)
 
 
 def _stream(batches, mix, rand_augment, erasing):
     import keras
-
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            f"KerasCV is missing ({error}); pip install 'nepa_keras[keras_cv]'"
-        ) from None
+    import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")  # they are the other backend's
@@ -89,13 +91,18 @@ def _stream(batches, mix, rand_augment, erasing):
     )
     dataset = tf.data.Dataset.from_generator(smoothed, output_signature=signature)
     stream = dataset.map(augment).prefetch(1).as_numpy_iterator()
+    waited = 0.0
     while True:
+        started = time.perf_counter()
         try:
-            yield next(stream)
+            batch = next(stream)
         except tf.errors.OpError:
             if batches.failure is None:
                 raise
             raise batches.failure from None
+        waited += time.perf_counter() - started
+        batches.seconds_waited = waited  # for KerasCV too, not only for the images
+        yield batch
 
 
 def _layers(mix, rand_augment, erasing, seed: int) -> list:

@@ -67,13 +67,16 @@ class OrderedBatches:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         starts = iter(range(0, len(self.indices), self.batch_size))
-        with ThreadPoolExecutor(self.threads, "nepa_keras-evaluation") as pool:
+        pool = ThreadPoolExecutor(self.threads, "nepa_keras-evaluation")
+        try:
             making = deque(self._begin(pool, start) for start in itertools.islice(starts, _AHEAD))
             while making:
                 images, indices, futures = making.popleft()
                 making.extend(self._begin(pool, start) for start in itertools.islice(starts, 1))
                 good = [future.result() for future in futures]
                 yield (images, indices) if all(good) else (images[good], indices[good])
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _begin(self, pool, start: int):
         indices = self.indices[start : start + self.batch_size]

@@ -57,7 +57,15 @@ def resize(
 
 
 def resize_and_scale(pixels, out: np.ndarray, interpolation="bilinear", box=None, flip=False):
-    """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it."""
+    """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it.
+
+    Raises:
+        ValueError: `out` has another type or other channels, or the part is not inside the image.
+    """
+    if out.dtype != np.float32 or out.ndim != 3 or out.shape[-1] != pixels.shape[-1]:
+        raise ValueError(
+            f"out must be float32 (height, width, {pixels.shape[-1]}), got {out.dtype} {out.shape}."
+        )
     box = _inside(box, pixels)
     if _is_compiled_for(pixels) and out.flags.c_contiguous:
         _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, True)

@@ -3,11 +3,14 @@
 N images, K classes.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+
+from nepa_keras.data import OrderedBatches
 
 _BINS = 15  # of the calibration error, equally wide
 _SHOWN = 10  # classes and confusions of a report's text
@@ -105,7 +108,9 @@ def classification_report(
         raise ValueError(
             f"logits must be (N, K) and labels (N,) with N > 0, got {logits.shape} and {labels.shape}."
         )
-    classes = logits.shape[1]
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are class numbers, got {labels.dtype}.")
+    classes, labels = logits.shape[1], labels.astype("int64")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"Labels go from {labels.min()} to {labels.max()}, but the model has {classes} classes."
@@ -138,19 +143,24 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = _BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def predict_batches(model: keras.Model, batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (N, ...) float32 and indices (N,) of `data.OrderedBatches`.
+def predict_batches(model: keras.Model, batches: OrderedBatches) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs (N, ...) float32 of a model, and the indices (N,) of the images they belong to.
 
     Smaller batches are filled up, as another shape would compile the model again.
+
+    Raises:
+        ValueError: no image can be read.
+        BadImagesError: as `OrderedBatches`.
     """
     outputs, indices = [], []
-    for images, numbers in batches:
-        if not len(images):
-            continue
-        missing = batches.batch_size - len(images)
-        padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-        outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(images)])
-        indices.append(numbers)
+    with contextlib.closing(iter(batches)) as stream:
+        for images, numbers in stream:
+            if not len(images):
+                continue
+            missing = batches.batch_size - len(images)
+            padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+            outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(images)])
+            indices.append(numbers)
     if not outputs:
         raise ValueError("None of the images can be read.")
     return np.concatenate(outputs), np.concatenate(indices)

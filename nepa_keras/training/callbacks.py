@@ -1,5 +1,6 @@
 """What a run shows and keeps while `fit` works: throughput, progress, events, checkpoints."""
 
+import math
 import os
 import sys
 import time
@@ -137,7 +138,7 @@ class EventLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = int(logs.get("step", epoch + 1))
         for name, value in logs.items():
-            if name != "step":
+            if name != "step" and math.isfinite(value):
                 self.writer.add_scalar(name, float(value), step)
         self.writer.flush()
 

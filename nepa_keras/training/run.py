@@ -45,6 +45,7 @@ def fit_steps(
     """
     folder = Path(run_dir)
     row = min(math.ceil(steps / _ROWS), _LONGEST_ROW)
+    row = max(row, getattr(model.optimizer, "accumulation_steps", 1))  # an update or more
     throughput = Throughput(batch_size, seconds_waited)
     model.fit(
         batches,

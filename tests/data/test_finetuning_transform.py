@@ -135,6 +135,33 @@ def test_the_magnitude_is_normal_around_nine_and_cut_at_ten():
     assert abs(np.quantile(strengths, 0.1587) - 8.5) < 0.05
 
 
+# At magnitude 9 of 10, as timm's "increasing" policy has them.
+ARGUMENTS = {
+    "auto_contrast": (None, None),
+    "equalize": (None, None),
+    "invert": (None, None),
+    "rotate": (27.0, -27.0),
+    "posterize": (1, 1),
+    "solarize": (26, 26),
+    "solarize_add": (99, 99),
+    "color": (1.81, 0.19),
+    "contrast": (1.81, 0.19),
+    "brightness": (1.81, 0.19),
+    "sharpness": (1.81, 0.19),
+    "shear_x": (0.27, -0.27),
+    "shear_y": (0.27, -0.27),
+    "translate_x": (0.405, -0.405),
+    "translate_y": (0.405, -0.405),
+}
+
+
+def test_arguments_of_the_recipe_s_magnitude():
+    assert set(ARGUMENTS) == set(OPERATIONS)
+    for name, expected in ARGUMENTS.items():
+        found = tuple(OPERATIONS[name][1](0.9, sign) for sign in (1, -1))
+        assert found == (expected if None in expected else pytest.approx(expected)), name
+
+
 def test_operations_grow_with_the_magnitude():
     """ "Increasing": at no magnitude nothing changes, but for those that have none."""
     for name, (_, argument) in OPERATIONS.items():

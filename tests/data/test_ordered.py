@@ -1,5 +1,7 @@
 """Evaluation's batches: each image once, in order, bad ones left out; parts of a source."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,21 @@ def test_bad_images_are_left_out_within_the_budget():
         list(data.OrderedBatches(Numbered(20, bad=(0, 9)), 5, 4, channels=1))
 
 
+def test_who_stops_early_leaves_no_thread_and_reads_no_more():
+    read = []
+
+    class Counting(Numbered):
+        def read(self, index):
+            read.append(index)
+            return super().read(index)
+
+    stream = iter(data.OrderedBatches(Counting(400), 4, 4, channels=1, threads=2))
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("nepa_keras-evaluation")]
+    assert len(read) <= 12  # this batch and those that had begun
+
+
 def test_the_transform_is_applied_and_must_not_be_random():
     images = np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), dtype=np.uint8)
     ((found, _),) = data.OrderedBatches(images, 8, 16, data.CenterCrop(20))
@@ -96,6 +113,11 @@ def test_held_out_images_are_a_share_of_each_class():
     train, validation = data.held_out(labels, 0.1, seed=3)
     assert sorted([*train, *validation]) == list(range(152))
     np.testing.assert_array_equal(np.bincount(labels[validation]), [10, 5, 1])
+    unlabelled = np.append(labels, [-1, -1, -1])
+    for part, whole in zip(
+        data.held_out(unlabelled, 0.1, seed=3), (train, validation), strict=True
+    ):
+        np.testing.assert_array_equal(part, whole)
     again = data.held_out(labels, 0.1, seed=3)[1]
     np.testing.assert_array_equal(validation, again)
     assert (validation[:10] != data.held_out(labels, 0.1, seed=4)[1][:10]).any()
@@ -103,3 +125,20 @@ def test_held_out_images_are_a_share_of_each_class():
         data.held_out(np.array([0, 0, 1]), 0.5, seed=0)
     with pytest.raises(ValueError, match="between 0 and 1, got 1.0"):
         data.held_out(labels, 1.0, seed=0)
+
+
+def test_labels_of_another_source_are_assigned_by_name():
+    source = Numbered(6)  # a, b, c
+    source.labels = np.array([0, 1, 2, -1, 1, 0], "int32")
+    moved = data.with_classes(source, ("c", "x", "a", "b"), 4)
+    np.testing.assert_array_equal(moved.labels, [2, 3, 0, -1, 3, 2])
+    assert moved.class_names == ("c", "x", "a", "b") and moved.read(4)[0, 0, 0] == 4
+    np.testing.assert_array_equal(source.labels, [0, 1, 2, -1, 1, 0])
+    assert data.with_classes(source, ("a", "b", "c"), 3).labels.tolist() == source.labels.tolist()
+    with pytest.raises(ValueError, match="1 classes that the model does not know: b"):
+        data.with_classes(source, ("a", "c"), 2)
+    # Other words altogether, or none: by number.
+    assert data.with_classes(source, ("n01", "n02", "n03"), 3) is source
+    assert data.with_classes(source, None, 3) is source
+    with pytest.raises(ValueError, match="up to number 2, the model has 2"):
+        data.with_classes(source, None, 2)

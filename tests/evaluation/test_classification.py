@@ -87,7 +87,16 @@ def test_predictions_of_batches_come_with_their_indices():
     np.testing.assert_allclose(logits, np.asarray(expected), atol=1e-5)
 
 
+def test_labels_of_few_bits_count_like_others():
+    logits, labels = random_case(0, classes=30)
+    wide = evaluation.classification_report(logits, labels)
+    narrow = evaluation.classification_report(logits, labels.astype("uint8"))
+    np.testing.assert_array_equal(wide.confusion, narrow.confusion)
+    assert np.trace(narrow.confusion) / narrow.count == pytest.approx(narrow.top1)
+
+
 WRONG = {
+    "floats": (np.zeros((2, 3)), [0.0, 1.0], "class numbers, got float64"),
     "label": (np.zeros((2, 3)), [0, 3], "0 to 3, but the model has 3 classes"),
     "shape": (np.zeros((2, 3)), [0], r"\(2, 3\) and \(1,\)"),
     "none": (np.zeros((0, 3)), [], "N > 0"),
@@ -99,4 +108,4 @@ WRONG = {
 def test_a_wrong_input_gets_one_sentence(problem):
     logits, labels, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
-        evaluation.classification_report(logits, np.array(labels, int))
+        evaluation.classification_report(logits, np.array(labels) if labels else np.zeros(0, int))

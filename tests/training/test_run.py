@@ -67,12 +67,13 @@ def test_waiting_for_data_is_logged(model, tmp_path, capsys):
 
 
 def test_events_can_be_read_back(model, tmp_path):
-    """By TensorBoard's own reader where it is installed; the length of the file otherwise."""
+    """Each row is there; the speed not of the first, whose only step is not timed."""
     fit_steps(model, batches(), 3, 4, tmp_path)
     (path,) = tmp_path.glob("events.out.*")
     content = path.read_bytes()
-    for name in (b"loss", b"gradient_norm", b"images_per_second", b"target_spread"):
+    for name in (b"loss", b"gradient_norm", b"target_spread"):
         assert content.count(name) >= 3, name
+    assert content.count(b"images_per_second") == 2
 
 
 def test_a_model_is_saved_now_and_then(model, tmp_path):

@@ -51,7 +51,8 @@ def test_both_weights_are_measured_and_training_goes_on_as_without():
         np.testing.assert_array_equal(a, b)
     assert history["val_accuracy"] == [0.1, 0.2, 0.3]
     assert history["ema_val_accuracy"] == [0.5, 0.9, 0.4]
-    assert validate.best[0] == 0.9 and len(kept) == 2
+    assert validate.best["ema_val_accuracy"] == 0.9 and validate.best["val_accuracy"] == 0.2
+    assert validate.last == {"val_accuracy": 0.3, "ema_val_accuracy": 0.4} and len(kept) == 2
     # The trained weights first, then the averages, which are what is kept.
     for average, held in zip(model.optimizer.ema_values(), seen[5], strict=True):
         np.testing.assert_array_equal(average, held)
@@ -74,3 +75,31 @@ def test_results_are_in_the_log_of_a_recorded_run(tmp_path):
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     column = header.split(",").index("ema_val_accuracy")
     assert len(rows) == 4 and all(float(row.split(",")[column]) == 0.25 for row in rows)
+
+
+def test_before_the_first_update_averages_are_nan_and_the_column_is_there(tmp_path):
+    """A row of the log has at least one update; without a good one there is no best."""
+    model = classifier()
+    model.optimizer.accumulation_steps = 4
+    images, labels = examples()
+
+    def batches():
+        while True:
+            yield images[:8], labels[:8]
+
+    validate = training.Validation(lambda model: {"accuracy": 0.25})
+    training.fit_steps(model, batches(), 8, 8, tmp_path, callbacks=[validate])
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(rows) == 2 and "ema_val_accuracy" in header
+
+    broken = classifier()
+    validate = training.Validation(lambda model: {"accuracy": 0.25})
+    broken.fit(np.full_like(images, np.nan), labels, verbose=0, callbacks=[validate])
+    assert validate.best is None and np.isnan(validate.last["ema_val_accuracy"])
+
+
+def test_a_result_that_is_not_finite_is_never_the_best():
+    results = iter([0.1, np.nan, 0.1, 0.3, 0.1, np.nan])
+    validate = training.Validation(lambda model: {"accuracy": next(results)})
+    fit([validate])
+    assert validate.best["ema_val_accuracy"] == 0.3

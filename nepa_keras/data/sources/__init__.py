@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nepa_keras.data import arrays
 from nepa_keras.data.sources.base import ArraySource, ImageSource
+from nepa_keras.data.sources.classes import with_classes
 from nepa_keras.data.sources.files import FileSource, folder_source, image_files, imagenet_source
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
@@ -25,6 +26,7 @@ __all__ = [
     "held_out",
     "image_files",
     "open_source",
+    "with_classes",
 ]
 
 KINDS = {

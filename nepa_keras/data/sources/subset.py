@@ -37,7 +37,7 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     """Sorted indices of a training and a validation part, the latter with the share of each class.
 
     Args:
-        labels: (N,) class numbers.
+        labels: (N,) class numbers; images with a negative one, which have none, are in neither part.
         share: of the validation part, in (0, 1); at least one image of each class goes to either part.
 
     Raises:
@@ -45,8 +45,9 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     """
     if not 0 < share < 1:
         raise ValueError(f"The share that is held out must be between 0 and 1, got {share}.")
+    labelled = np.flatnonzero(labels >= 0)
     generator, chosen = np.random.default_rng(seed), []
-    for label in np.unique(labels):
+    for label in np.unique(labels[labelled]):
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
             raise ValueError(
@@ -56,4 +57,4 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)
         chosen.append(generator.choice(rows, count, replace=False))
     validation = np.sort(np.concatenate(chosen))
-    return np.setdiff1d(np.arange(len(labels)), validation), validation
+    return np.setdiff1d(labelled, validation), validation
