@@ -69,6 +69,12 @@ flags.DEFINE_boolean(
 )
 flags.DEFINE_float("masking_ratio", 0.0, "Share of input patches hidden in training.")
 
+flags.DEFINE_integer(
+    "monitor_images",
+    0,
+    "Look at the features of so many test images as the run goes: rank, spread, drift, k-NN.",
+    lower_bound=0,
+)
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
@@ -130,6 +136,16 @@ def build_batches(source, image_shape, record: Path) -> data.AugmentedBatches:
         channels=image_shape[2],
         bad_images=data.BadImages(len(images), share, record),
     )
+
+
+def build_monitor(source) -> evaluation.FeatureMonitor | None:
+    """Of --monitor_images of the test images of a data set in memory."""
+    if not FLAGS.monitor_images:
+        return None
+    if not isinstance(source, data.ImageArrays):
+        raise ValueError(f"--monitor_images is for {', '.join(PRESETS)}, which fit into memory.")
+    count = FLAGS.monitor_images
+    return evaluation.FeatureMonitor(source.test_images[:count], source.test_labels[:count])
 
 
 def number_of_updates(batches_per_epoch: int) -> int:
@@ -213,6 +229,7 @@ def main(argv):
         f"patch {model.backbone.patch_size}, {FLAGS.dtype}"
     )
     with one_sentence():
+        monitor = build_monitor(source)
         compile_model(model, updates)
         write_flags(run_dir / "flags.txt")
 
@@ -226,6 +243,7 @@ def main(argv):
             FLAGS.batch_size,
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
+            callbacks=[monitor] if monitor else [],
         )
     if bad := batches.bad_images.reasons:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")

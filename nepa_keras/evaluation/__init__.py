@@ -6,6 +6,7 @@ from nepa_keras.evaluation.classification import (
     classification_report,
     predict_batches,
 )
+from nepa_keras.evaluation.diagnostics import diagnostics, effective_rank, warnings_of
 from nepa_keras.evaluation.features import FeatureExtractor, extract_features
 from nepa_keras.evaluation.few_label import (
     FewLabelTrial,
@@ -16,6 +17,7 @@ from nepa_keras.evaluation.few_label import (
 from nepa_keras.evaluation.flops import forward_flops, training_flops
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
+from nepa_keras.evaluation.monitor import FeatureMonitor
 from nepa_keras.evaluation.report import frozen_accuracies, worth_table
 from nepa_keras.evaluation.roofline import (
     DEVICES,
@@ -28,10 +30,13 @@ __all__ = [
     "DEVICES",
     "ClassificationReport",
     "FeatureExtractor",
+    "FeatureMonitor",
     "FewLabelTrial",
     "calibration_error",
     "class_balanced_subset",
     "classification_report",
+    "diagnostics",
+    "effective_rank",
     "extract_features",
     "few_label_accuracy",
     "few_label_comparison",
@@ -44,5 +49,6 @@ __all__ = [
     "predicted_step",
     "roofline_table",
     "training_flops",
+    "warnings_of",
     "worth_table",
 ]

@@ -1,0 +1,95 @@
+"""What the features are like while a model trains: collapse diagnostics and k-NN, as a callback."""
+
+import keras
+import numpy as np
+
+from nepa_keras.data import normalize
+from nepa_keras.evaluation.diagnostics import diagnostics, warnings_of
+from nepa_keras.evaluation.features import FeatureExtractor
+from nepa_keras.evaluation.knn import knn_accuracy
+
+
+class FeatureMonitor(keras.callbacks.Callback):
+    """Looks at the features of fixed images every few epochs, and says in words when they collapse.
+
+    The logs get `feature_effective_rank`, `feature_mean_cosine`, `feature_spread` of the pooled features,
+    `target_drift` of the patch embeddings, which are the targets, since the last look, and with labels
+    `knn_accuracy`. Between looks the last values stand. Put it before the callbacks that write logs.
+
+    Args:
+        images: uint8 (N, height, width, channels), or floats already normalised; a few hundred.
+        labels: (N,) for k-NN: the first half of the images votes on the other; or None.
+        every: epochs between two looks; the first is after the first epoch.
+        k: neighbours.
+        batch_size: images per forward pass.
+        say: what is called with a warning.
+
+    Attributes:
+        warnings: what was said.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        every: int = 1,
+        k: int = 20,
+        batch_size: int = 256,
+        say=print,
+    ):
+        super().__init__()
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"There are {len(labels)} labels for {len(images)} images.")
+        if len(images) < 4:
+            raise ValueError(f"A monitor needs at least 4 images, got {len(images)}.")
+        self.images, self.labels = images, None if labels is None else np.asarray(labels)
+        self.every, self.batch_size, self.say = every, batch_size, say
+        self.k = min(k, len(images) // 2)
+        self.warnings = []
+        self._extractor = self._targets = None
+        self._last, self._warned = {}, set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch % self.every == 0:
+            # On JAX the newest weights are in the train state until they are synchronised.
+            getattr(self.model, "jax_state_sync", lambda: None)()
+            self._last = self._look(epoch)
+        logs.update(self._last)
+
+    def _look(self, epoch: int) -> dict[str, float]:
+        backbone = self.model.backbone
+        if self._extractor is None:
+            self._extractor = FeatureExtractor(backbone)
+        features = self._extractor.extract(self.images, self.batch_size)
+        targets = self._embeddings(backbone)
+        before = targets if self._targets is None else self._targets
+        self._targets = targets
+        if not (np.isfinite(features).all() and np.isfinite(targets).all()):
+            self._warn(epoch, {"finite": "features are not finite"})
+            return dict.fromkeys(self._last, float("nan"))
+        found = diagnostics(features)
+        drift = diagnostics(targets, before)["drift"]
+        self._warn(epoch, warnings_of({**found, "drift": drift}))
+        logs = {f"feature_{name}": value for name, value in found.items()}
+        logs["target_drift"] = drift
+        if self.labels is not None:
+            half = len(features) // 2
+            parts = features[:half], self.labels[:half], features[half:], self.labels[half:]
+            logs["knn_accuracy"] = knn_accuracy(*parts, k=self.k)
+        return logs
+
+    def _embeddings(self, backbone) -> np.ndarray:
+        """Patch embeddings of the first images, (N * T, D): the targets of the objective."""
+        images = self.images[:16]
+        if images.dtype == np.uint8:
+            images = normalize(images, backbone.image_shape[:2])
+        z = keras.ops.convert_to_numpy(backbone.patch_embedding(images))
+        return np.array(z[:, 1:], "float32").reshape(-1, z.shape[-1])
+
+    def _warn(self, epoch: int, words: dict[str, str]) -> None:
+        """Says what is newly wrong; what has become right may be said again."""
+        for name, sentence in words.items():
+            if name not in self._warned:
+                self.warnings.append(f"epoch {epoch + 1}: {sentence}.")
+                self.say(f"\n{self.warnings[-1]}")
+        self._warned = set(words)

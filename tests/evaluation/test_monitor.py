@@ -1,0 +1,127 @@
+"""Collapse in numbers and words; the monitor in `fit` sees it and does not disturb training."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nepa_keras
+from nepa_keras import evaluation, training
+
+
+def normal(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, width))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 1000))
+def test_effective_rank_counts_equal_directions(rank, seed):
+    """Of so many orthogonal directions with equal strength it is their number, in any rotation and scale."""
+    left, _ = np.linalg.qr(normal(40, 12, seed))
+    right, _ = np.linalg.qr(normal(16, 16, seed + 1))
+    x = left[:, :rank] @ right[:rank]
+    assert evaluation.effective_rank(7.0 * x) == pytest.approx(rank, rel=1e-6)
+
+
+def test_effective_rank_ends():
+    assert evaluation.effective_rank(np.zeros((5, 3))) == 1.0
+    assert evaluation.effective_rank(np.ones((5, 3))) == pytest.approx(1.0)
+    assert 55 < evaluation.effective_rank(normal(5000, 64)) <= 64
+
+
+def test_numbers_of_spread_and_of_collapsed_embeddings():
+    free = evaluation.diagnostics(normal(2000, 32))
+    assert free["spread"] == pytest.approx(1.0, abs=0.03) and abs(free["mean_cosine"]) < 0.1
+    assert evaluation.warnings_of(free) == {}
+    direction = normal(1, 32)
+    collapsed = evaluation.diagnostics(direction + 1e-4 * normal(200, 32, seed=1))
+    assert collapsed["effective_rank"] < 1.1 and collapsed["mean_cosine"] > 0.9999
+    assert set(evaluation.warnings_of(collapsed)) == {"effective_rank", "mean_cosine", "spread"}
+
+
+def test_drift_is_the_turn_since_before():
+    x = normal(50, 8)
+    assert evaluation.diagnostics(3 * x, x)["drift"] == pytest.approx(0.0, abs=1e-12)
+    assert evaluation.diagnostics(-x, x)["drift"] == pytest.approx(2.0)
+    assert (
+        "lower the learning rate" in evaluation.warnings_of(evaluation.diagnostics(-x, x))["drift"]
+    )
+
+
+def model(**arguments):
+    keras.utils.set_random_seed(0)
+    pretrainer = nepa_keras.NepaPretrainer(tiny.backbone(), **arguments)
+    pretrainer.compile(optimizer=training.adamw(1e-3), jit_compile=False)
+    return pretrainer
+
+
+def images(count: int = 24) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+
+
+def values(pretrainer) -> list:
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in pretrainer.trainable_variables]
+
+
+def fit(pretrainer, callbacks=(), epochs=3):
+    floats = nepa_keras.data.normalize(images())
+    return pretrainer.fit(
+        floats, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
+    ).history
+
+
+def test_the_logs_have_what_the_monitor_saw_and_training_is_the_same():
+    watched, plain = model(), model()
+    monitor = evaluation.FeatureMonitor(images(), np.arange(24) % 3, every=2, k=5)
+    history = fit(watched, [monitor])
+    fit(plain)
+    for a, b in zip(values(watched), values(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
+    features = evaluation.extract_features(watched.backbone, images())
+    expected = evaluation.diagnostics(features)
+    for name, value in expected.items():
+        assert history[f"feature_{name}"][-1] == pytest.approx(value, rel=1e-3)
+    assert history["target_drift"][0] == pytest.approx(0.0, abs=1e-6)
+    assert history["target_drift"][2] > 1e-6
+    # Of every second epoch; between two looks the last values stand.
+    assert history["feature_spread"][0] == history["feature_spread"][1]
+    labels = np.arange(24) % 3
+    accuracy = evaluation.knn_accuracy(features[:12], labels[:12], features[12:], labels[12:], k=5)
+    assert history["knn_accuracy"][-1] == pytest.approx(accuracy)
+
+
+def test_a_collapse_is_said_once_until_it_is_over():
+    collapsed, said = model(), []
+    for variable in collapsed.backbone.trainable_variables:
+        if "norm/gamma" in variable.path and "block" not in variable.path:
+            variable.assign(np.zeros(variable.shape))  # the final norm gives its offset alone
+        if "norm/beta" in variable.path and "block" not in variable.path:
+            variable.assign(np.ones(variable.shape))
+    collapsed.optimizer.learning_rate = 0.0
+    monitor = evaluation.FeatureMonitor(images(), say=said.append)
+    history = fit(collapsed, [monitor])
+    assert history["feature_mean_cosine"] == pytest.approx([1.0] * 3)
+    assert "knn_accuracy" not in history
+    assert len(said) == 3 and sum("directions" in text for text in said) == 1
+    assert all(text.startswith("epoch 1: ") for text in monitor.warnings)
+
+
+def test_features_that_are_not_finite_are_said_too():
+    broken = model()
+    monitor = evaluation.FeatureMonitor(images(), say=lambda text: None)
+    fit(broken, [monitor], epochs=1)
+    broken.backbone.patch_embedding.bias.assign(np.full(broken.backbone.hidden_dim, np.nan))
+    logs = {}
+    monitor.on_epoch_end(1, logs)
+    assert np.isnan(logs["feature_spread"]) and "features are not finite" in monitor.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((images(3),), "at least 4 images"), ((images(), [1, 2]), "2 labels for 24 images")],
+)
+def test_a_wrong_setting_gets_one_sentence(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        evaluation.FeatureMonitor(*arguments)
