@@ -169,6 +169,20 @@ class NepaBackbone(PresetMixin, keras.Model):
         grid_h, grid_w = self.patch_embedding.grid(images.shape)
         return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
 
+    def block_outputs(self, images, causal=None) -> list:
+        """What leaves each block in inference, and last what the final norm makes of it.
+
+        Returns:
+            L + 1 of (B, 1 + T, D).
+        """
+        x, outputs = self.embed(images), []
+        causal = self.use_causal_mask if causal is None else causal
+        rope = self._rope(images, training=False)
+        for block in self.blocks:
+            x = block(x, rope=rope, causal=causal, training=False)
+            outputs.append(x)
+        return [*outputs, self.norm(x)]
+
     def taps(self, images, causal=None):
         """Everything inside an inference pass, eagerly.
 

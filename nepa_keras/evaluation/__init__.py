@@ -7,6 +7,7 @@ from nepa_keras.evaluation.classification import (
     predict_batches,
 )
 from nepa_keras.evaluation.diagnostics import diagnostics, effective_rank, warnings_of
+from nepa_keras.evaluation.feature_sets import AFTER_NORM, FeatureSets
 from nepa_keras.evaluation.features import FeatureExtractor, extract_features
 from nepa_keras.evaluation.few_label import (
     FewLabelTrial,
@@ -25,12 +26,16 @@ from nepa_keras.evaluation.roofline import (
     predicted_step,
     roofline_table,
 )
+from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
 
 __all__ = [
+    "AFTER_NORM",
+    "AttentivePool",
     "DEVICES",
     "ClassificationReport",
     "FeatureExtractor",
     "FeatureMonitor",
+    "FeatureSets",
     "FewLabelTrial",
     "calibration_error",
     "class_balanced_subset",
@@ -48,6 +53,7 @@ __all__ = [
     "predict_batches",
     "predicted_step",
     "roofline_table",
+    "sgd_probe_accuracy",
     "training_flops",
     "warnings_of",
     "worth_table",

@@ -11,7 +11,7 @@ from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import normalize
 
-_POOLS = ("mean", "cls", "last")
+_POOLS = ("mean", "cls", "last", "patches")
 
 
 class FeatureExtractor(keras.Model):
@@ -22,14 +22,14 @@ class FeatureExtractor(keras.Model):
 
     Args:
         backbone: a `NepaBackbone`.
-        pool: "mean" of the patch tokens, "cls" token, or "last" patch token.
+        pool: "mean" of the patch tokens, "cls" token, "last" patch token, or all "patches".
         causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
 
     Returns:
-        Features (B, D).
+        Features (B, D), or (B, T, D) for "patches".
 
     Raises:
         ValueError: unknown pool; "cls" of a causal backbone, as its CLS token sees no patch.
@@ -65,6 +65,8 @@ class FeatureExtractor(keras.Model):
             return tokens[:, 0]
         if self.pool == "last":
             return tokens[:, -1]
+        if self.pool == "patches":
+            return tokens[:, 1:]
         return ops.mean(tokens[:, 1:], axis=1)
 
     def extract(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:

@@ -1,0 +1,205 @@
+"""What the frozen features of a NEPA backbone are worth: every probe of every feature, in one table.
+
+    KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema
+    KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \\
+        --blocks=last --few_labels=10,100
+    KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \\
+        --data=imagenet:/data --blocks=last --probes=knn
+
+Features are the mean of the patches, the last patch and the CLS token (not under a causal mask, where it sees
+no image) of each block, with causal and with bidirectional attention.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import app, flags
+from command_line import one_sentence, open_labelled, require_experiments_extra, test_split
+
+import nepa_keras
+from nepa_keras import data, evaluation
+
+FLAGS = flags.FLAGS
+PROBES = ("knn", "linear", "sgd", "attentive")
+
+flags.DEFINE_string("model", None, "A folder, a preset's name or hf://owner/name.", required=True)
+flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
+flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
+flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
+flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
+flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
+flags.DEFINE_list(
+    "blocks", ["all"], "Numbers from 0, norm (after the last), last (= norm), or all."
+)
+flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
+flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of the features.")
+flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
+flags.DEFINE_float("temperature", 0.07, "Of the neighbours' votes.", lower_bound=0)
+flags.DEFINE_list(
+    "few_labels", [], "Fine-tune with so many labels in all, from these weights and fresh."
+)
+flags.DEFINE_integer("seeds", 3, "Of --few_labels.", lower_bound=1)
+flags.DEFINE_integer("steps", 200, "Of each fine-tuning of --few_labels.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
+flags.DEFINE_string("json", None, "File to write all figures to.")
+
+
+def numbers(name: str) -> list[int]:
+    """The integers of a list flag."""
+    try:
+        return [int(value) for value in FLAGS[name].value]
+    except ValueError:
+        raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be whole numbers.") from None
+
+
+def chosen_blocks() -> tuple[int, ...] | None:
+    if FLAGS.blocks == ["all"]:
+        return None
+    names = {"norm": evaluation.AFTER_NORM, "last": evaluation.AFTER_NORM}
+    try:
+        return tuple(names[b] if b in names else int(b) for b in FLAGS.blocks)
+    except ValueError:
+        raise ValueError(
+            f"--blocks={','.join(FLAGS.blocks)}: numbers, norm, last or all."
+        ) from None
+
+
+def open_both() -> tuple[data.ImageSource, data.ImageSource]:
+    """Images to learn from and to test with, their classes numbered alike."""
+    text = FLAGS.test_data or FLAGS.data
+    if not (FLAGS.test_data or test_split(FLAGS.data)):
+        raise ValueError(f"--data={FLAGS.data} has no splits; name --test_data too.")
+    train = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    test = open_labelled("--test_data", text, test_split(text), FLAGS.data_dir)
+    classes = len(train.class_names) if train.class_names else int(train.labels.max()) + 1
+    return train, data.with_classes(test, train.class_names, classes)
+
+
+def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
+    *size, channels = backbone.image_shape
+    transform = data.Resize()
+    if (Path(preset).expanduser() / "preprocessor_config.json").exists() or ":" in preset:
+        transform = data.NepaImageConverter.from_preset(preset).transform()
+    return data.OrderedBatches(
+        source, min(FLAGS.batch_size, len(source)), tuple(size), transform, channels
+    )
+
+
+def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
+    """Accuracies of the probes on one kind of features."""
+    rows, found = (train_x, train_y, test_x, test_y), {}
+    if "knn" in probes:
+        for k in numbers("k"):
+            if k <= len(train_x):
+                found[f"{k}-NN"] = evaluation.knn_accuracy(
+                    *rows, k=k, temperature=FLAGS.temperature
+                )
+    if "linear" in probes:
+        found["linear"] = evaluation.linear_probe_accuracy(*rows)
+    if "sgd" in probes or "attentive" in probes:
+        found["attentive" if train_x.ndim == 3 else "sgd"] = evaluation.sgd_probe_accuracy(*rows)
+    return found
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    columns = list(dict.fromkeys(name for found in rows.values() for name in found))
+    lines = [f"{'features':<34}" + "".join(f"{name:>11}" for name in columns)]
+    for name, found in rows.items():
+        cells = (f"{100 * found[c]:>10.2f}%" if c in found else f"{'':>11}" for c in columns)
+        lines.append(f"{name:<34}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of the images that can be read."""
+    features, indices = evaluation.predict_batches(extractor, batches)
+    return features, batches.source.labels[indices]
+
+
+def probe_all(backbone, train, test) -> dict[str, dict[str, float]]:
+    """All probes of all features, by their name."""
+    modes = {"both": (False, True), "causal": (True,), "bidirectional": (False,)}[FLAGS.attention]
+    frozen = set(FLAGS.probes) - {"attentive"}
+    rows = {}
+    for causal in modes:
+        mode = "causal" if causal else "bidirectional"
+        if frozen:
+            sets = evaluation.FeatureSets(backbone, causal, chosen_blocks(), tuple(FLAGS.pools))
+            (train_x, train_y), (test_x, test_y) = (features_of(sets, b) for b in (train, test))
+            for i, (block, pool) in enumerate(sets.names):
+                where = "norm" if block == evaluation.AFTER_NORM else f"block {block}"
+                rows[f"{mode}, {where}, {pool}"] = score(
+                    train_x[:, i], train_y, test_x[:, i], test_y, frozen
+                )
+        if "attentive" in FLAGS.probes:
+            extractor = evaluation.FeatureExtractor(backbone, "patches", causal)
+            (train_x, train_y), (test_x, test_y) = (
+                features_of(extractor, b) for b in (train, test)
+            )
+            rows[f"{mode}, norm, all patches"] = score(
+                train_x, train_y, test_x, test_y, {"attentive"}
+            )
+    return rows
+
+
+def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
+    """Fine-tuning with few labels from these weights and from fresh ones; prints a line for each number."""
+    results = {}
+    for count in numbers("few_labels"):
+        found = evaluation.few_label_comparison(
+            backbone,
+            data.load(FLAGS.data, FLAGS.data_dir),
+            seeds=range(FLAGS.seeds),
+            num_labels=count,
+            steps=FLAGS.steps,
+            batch_size=min(50, count),
+            learning_rate=2e-3,
+            augment=False,
+        )
+        pretrained, scratch = (100 * np.array(found[key]) for key in ("pretrained", "scratch"))
+        gain = pretrained - scratch
+        print(
+            f"fine-tuning on {count} labels, {FLAGS.seeds} seeds: {pretrained.mean():.1f} % ± "
+            f"{pretrained.std(ddof=min(1, len(gain) - 1)):.1f}, from scratch {scratch.mean():.1f} % ± "
+            f"{scratch.std(ddof=min(1, len(gain) - 1)):.1f}, gain {gain.mean():+.1f}",
+            flush=True,
+        )
+        results[f"few labels, {count}"] = found
+    return results
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    with one_sentence():
+        require_experiments_extra()
+        if unknown := set(FLAGS.probes) - set(PROBES):
+            raise ValueError(f"There is no probe {unknown.pop()!r}; choose of {', '.join(PROBES)}.")
+        numbers("k")
+        if numbers("few_labels") and ":" in FLAGS.data:
+            raise ValueError(
+                "--few_labels is for data sets in memory; use finetune.py --num_labels."
+            )
+        train, test = open_both()
+        keras.utils.set_random_seed(0)
+        backbone = nepa_keras.NepaBackbone.from_preset(
+            FLAGS.model, load_weights=not FLAGS.from_scratch
+        )
+        evaluation.FeatureSets(backbone, False, chosen_blocks(), tuple(FLAGS.pools))
+        batches = [batches_of(source, FLAGS.model, backbone) for source in (train, test)]
+    print(
+        f"{keras.backend.backend()}: {FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}, "
+        f"{len(train):,} images of {FLAGS.data} to learn from, {len(test):,} to test with",
+        flush=True,
+    )
+    rows = probe_all(backbone, *batches)
+    print(table(rows), flush=True)
+    results = few_labels(backbone)
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(rows | results, indent=1))
+
+
+if __name__ == "__main__":
+    app.run(main)

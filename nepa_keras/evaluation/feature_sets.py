@@ -1,0 +1,77 @@
+"""All the features of a backbone that people probe, from one pass: every pool of every block.
+
+N images, B batch, T patches, D width, S sets.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.evaluation.features import predict_padded
+
+AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
+
+
+class FeatureSets(keras.Model):
+    """Images -> pooled outputs of blocks, (B, S, D), in the order of `names`.
+
+    Args:
+        backbone: a `NepaBackbone`; held, not copied.
+        causal: whether token t sees only tokens 0..t.
+        blocks: numbers from 0 of the blocks whose output is pooled, and `AFTER_NORM`; default all of them.
+        pools: of "mean" of the patches, "last" patch and "cls"; "cls" is left out under a causal mask,
+            as it is the same for every image.
+
+    Attributes:
+        names: S pairs (block, pool).
+
+    Raises:
+        ValueError: unknown pool or block, or nothing left.
+    """
+
+    def __init__(
+        self,
+        backbone: NepaBackbone,
+        causal: bool,
+        blocks: tuple[int, ...] | None = None,
+        pools: tuple[str, ...] = ("mean", "last", "cls"),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        count = backbone.num_layers
+        blocks = (*range(count), AFTER_NORM) if blocks is None else tuple(blocks)
+        if wrong := [b for b in blocks if b != AFTER_NORM and not 0 <= b < count]:
+            raise ValueError(f"blocks go from 0 to {count - 1}, or {AFTER_NORM}; got {wrong[0]}.")
+        if wrong := set(pools) - {"mean", "last", "cls"}:
+            raise ValueError(f"pools are mean, last and cls; got {', '.join(sorted(wrong))}.")
+        pools = tuple(pool for pool in pools if not (causal and pool == "cls"))
+        self.names = [(block, pool) for block in blocks for pool in pools]
+        if not self.names:
+            raise ValueError("There are no features to take; name a block and a pool.")
+        self.backbone = backbone
+        self.causal = causal
+        self.built = True
+        self.compile(jit_compile=backends.DEFAULT_JIT_COMPILE)
+
+    def call(self, images):
+        states = self.backbone.block_outputs(images, causal=self.causal)
+        pools = {
+            "mean": lambda tokens: ops.mean(tokens[:, 1:], axis=1),
+            "last": lambda tokens: tokens[:, -1],
+            "cls": lambda tokens: tokens[:, 0],
+        }
+        return ops.stack([pools[pool](states[block]) for block, pool in self.names], axis=1)
+
+    def extract(
+        self, images: np.ndarray, batch_size: int = 256
+    ) -> dict[tuple[int, str], np.ndarray]:
+        """Features (N, D) float32 by (block, pool).
+
+        Args:
+            images: (N, H, W, C), uint8 or floats already normalised; for a source there is
+                `predict_batches`, which gives all as (N, S, D).
+        """
+        found = predict_padded(self, images, self.backbone.image_shape[:2], batch_size)
+        return {name: found[:, i] for i, name in enumerate(self.names)}

@@ -1,0 +1,69 @@
+"""probe.py as a person starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nepa_keras
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.once
+
+
+def probe(*flags) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "probe.py"), *map(str, flags)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
+    return folder
+
+
+def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
+    figures = tmp_path / "figures.json"
+    flags = [f"--model={model}", "--data=digits", f"--json={figures}"]
+    result = probe(*flags, "--probes=knn,linear,sgd,attentive", "--blocks=0,norm", "--k=1,20")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(figures.read_text())
+    # Two blocks with three pools, of which CLS only sees images without the mask; and all patches.
+    assert len(rows) == 6 + 4 + 2
+    assert set(rows["bidirectional, norm, mean"]) == {"1-NN", "20-NN", "linear", "sgd"}
+    assert set(rows["causal, norm, all patches"]) == {"attentive"}
+    assert "causal, norm, cls" not in rows and "bidirectional, block 0, cls" in rows
+    for name, found in rows.items():
+        assert name in result.stdout
+        assert all(0 <= value <= 1 for value in found.values())
+    for pool in ("mean", "last"):  # random weights keep much of scans of 8x8
+        found = rows[f"bidirectional, norm, {pool}"]
+        assert found["linear"] > 0.4 and found["sgd"] > 0.4, found
+
+
+def test_few_labels_and_wrong_flags(model):
+    flags = [f"--model={model}", "--data=digits"]
+    small = ["--probes=knn", "--blocks=last", "--pools=mean", "--attention=causal"]
+    result = probe(*flags, *small, "--few_labels=20", "--seeds=1", "--steps=2")
+    assert result.returncode == 0, result.stderr
+    assert "fine-tuning on 20 labels, 1 seeds" in result.stdout and "from scratch" in result.stdout
+    cases = {
+        "no probe 'svm'": ["--probes=svm"],
+        "--k=many must be whole numbers": ["--k=many"],
+        "blocks go from 0 to 2": ["--blocks=7"],
+        "has no splits; name --test_data": ["--data=folder:/missing"],
+    }
+    for words, wrong in cases.items():
+        result = probe(*flags, *wrong)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert words in result.stderr, result.stderr
