@@ -23,16 +23,18 @@ def one_sentence():
 
 
 @contextmanager
-def data_failures(batches):
-    """Ends the program with one sentence where `AugmentedBatches` could not go on.
+def data_failures(batches=None):
+    """Ends the program with one sentence where images could not be read.
 
-    TensorFlow hands an error of a generator on as one of its own, so the batches are asked.
+    TensorFlow hands an error of a generator on as one of its own, so `AugmentedBatches` are asked.
     """
+    from nepa_keras.data import BadImagesError
+
     try:
         yield
     except Exception as error:
-        failure = batches.failure
-        if failure is None and type(error).__name__ == "BadImagesError":  # of validation
+        failure = getattr(batches, "failure", None)
+        if failure is None and isinstance(error, BadImagesError):
             failure = error
         if failure is None:
             raise
@@ -123,7 +125,7 @@ def describe_batch(batch_size: int, accumulation_steps: int) -> str:
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
     "model data data_dir validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir jit_compile seed evaluate finetune_steps finetune_learning_rate"
+    "bad_images_share run_dir jit_compile seed evaluate monitor_images finetune_steps finetune_learning_rate"
 ).split()
 
 

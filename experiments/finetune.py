@@ -10,8 +10,6 @@ and trained weights at the end), each a folder for `from_preset` and evaluate.py
 """
 
 import math
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -238,18 +236,6 @@ def compile_model(model, batch_size: int, updates: int) -> None:
     warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
 
 
-def save(model, folder: Path, converter) -> None:
-    """Writes a folder for `from_preset`; one of that name is kept until the new one is whole."""
-    unfinished = folder.with_name(f"unfinished-{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    interop.export_huggingface(model, unfinished, converter=converter)
-    old = folder.with_name(f"old-{folder.name}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(unfinished, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
@@ -294,7 +280,8 @@ def main(argv):
         return {"accuracy": report.top1, "top5": report.top5}
 
     validate = training.Validation(
-        measure, save_best=lambda best: save(best, run_dir / "best", converter)
+        measure,
+        save_best=lambda best: interop.replace_huggingface(best, run_dir / "best", converter),
     )
     with data_failures(batches):
         training.fit_steps(
@@ -311,11 +298,11 @@ def main(argv):
     if bad := ordered.bad_images.reasons:
         print(f"{len(bad)} images were not validated with: {run_dir / 'bad_validation_images.txt'}")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
-    save(model, run_dir / "trained", converter)
+    interop.replace_huggingface(model, run_dir / "trained", converter)
     if validate.best is None:
         raise SystemExit(f"finetune.py: no update was good; see {run_dir / 'log.csv'}.")
     with training.ema_weights(model):
-        save(model, run_dir / "ema", converter)
+        interop.replace_huggingface(model, run_dir / "ema", converter)
     last, best = validate.last, validate.best
     print(
         f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "

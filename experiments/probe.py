@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \\
-        --blocks=last --few_labels=10,100
+        --blocks=norm --few_labels=10,100
     KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \\
-        --data=imagenet:/data --blocks=last --probes=knn
+        --data=imagenet:/data --blocks=norm --probes=knn
 
 Features are the mean of the patches, the last patch and the CLS token (not under a causal mask, where it sees
 no image) of each block, with causal and with bidirectional attention.
@@ -16,7 +16,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from absl import app, flags
-from command_line import one_sentence, open_labelled, require_experiments_extra, test_split
+from command_line import (
+    data_failures,
+    one_sentence,
+    open_labelled,
+    require_experiments_extra,
+    test_split,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -30,9 +36,7 @@ flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pr
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
-flags.DEFINE_list(
-    "blocks", ["all"], "Numbers from 0, norm (after the last), last (= norm), or all."
-)
+flags.DEFINE_list("blocks", ["all"], "Numbers from 0, norm (after the last), or all.")
 flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
 flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of the features.")
 flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
@@ -57,13 +61,10 @@ def numbers(name: str) -> list[int]:
 def chosen_blocks() -> tuple[int, ...] | None:
     if FLAGS.blocks == ["all"]:
         return None
-    names = {"norm": evaluation.AFTER_NORM, "last": evaluation.AFTER_NORM}
     try:
-        return tuple(names[b] if b in names else int(b) for b in FLAGS.blocks)
+        return tuple(evaluation.AFTER_NORM if b == "norm" else int(b) for b in FLAGS.blocks)
     except ValueError:
-        raise ValueError(
-            f"--blocks={','.join(FLAGS.blocks)}: numbers, norm, last or all."
-        ) from None
+        raise ValueError(f"--blocks={','.join(FLAGS.blocks)}: numbers, norm or all.") from None
 
 
 def open_both() -> tuple[data.ImageSource, data.ImageSource]:
@@ -194,7 +195,8 @@ def main(argv):
         f"{len(train):,} images of {FLAGS.data} to learn from, {len(test):,} to test with",
         flush=True,
     )
-    rows = probe_all(backbone, *batches)
+    with data_failures():
+        rows = probe_all(backbone, *batches)
     print(table(rows), flush=True)
     results = few_labels(backbone)
     if FLAGS.json:

@@ -92,3 +92,16 @@ def classifier(
     path = weights or f"{folder}/weights.safetensors"
     nepa_keras.interop.load_official_tensors(model, tensors(path))
     return model
+
+
+def optimizer(hyper: dict, learning_rate) -> nepa_keras.training.AdamW:
+    """The optimizer that a trajectory's `hyper` describes."""
+    return nepa_keras.training.adamw(
+        learning_rate,
+        weight_decay=hyper["weight_decay"],
+        beta_1=hyper["betas"][0],
+        beta_2=hyper["betas"][1],
+        epsilon=hyper["eps"],
+        clip_norm=hyper["max_grad_norm"],
+        ema_decay=hyper["ema_decay"],
+    )

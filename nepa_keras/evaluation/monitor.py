@@ -47,6 +47,8 @@ class FeatureMonitor(keras.callbacks.Callback):
         self.k = min(k, len(images) // 2)
         self.warnings = []
         self._extractor = self._targets = None
+        names = ["feature_effective_rank", "feature_mean_cosine", "feature_spread", "target_drift"]
+        self._names = names if labels is None else [*names, "knn_accuracy"]
         self._last, self._warned = {}, set()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -66,7 +68,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         self._targets = targets
         if not (np.isfinite(features).all() and np.isfinite(targets).all()):
             self._warn(epoch, {"finite": "features are not finite"})
-            return dict.fromkeys(self._last, float("nan"))
+            return dict.fromkeys(self._names, float("nan"))
         found = diagnostics(features)
         drift = diagnostics(targets, before)["drift"]
         self._warn(epoch, warnings_of({**found, "drift": drift}))

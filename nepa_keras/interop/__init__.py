@@ -1,7 +1,12 @@
 """Exchange with the official checkpoints, and export."""
 
 from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from nepa_keras.interop.export import export_huggingface, export_onnx, export_saved_model
+from nepa_keras.interop.export import (
+    export_huggingface,
+    export_onnx,
+    export_saved_model,
+    replace_huggingface,
+)
 from nepa_keras.interop.load import (
     RULES,
     LoadReport,
@@ -27,4 +32,5 @@ __all__ = [
     "official_gradients",
     "official_tensors",
     "open_checkpoint",
+    "replace_huggingface",
 ]

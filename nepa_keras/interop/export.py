@@ -1,5 +1,7 @@
 """Our models in the official format, and as artefacts to serve."""
 
+import os
+import shutil
 import warnings
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -39,6 +41,25 @@ def export_huggingface(
         converter = converter or NepaImageConverter(tuple(size), channels=channels)
         preprocessor = converter.official_config()
     write_json(Path(folder) / PREPROCESSOR, preprocessor)
+
+
+def replace_huggingface(
+    model, folder: str | Path, converter: NepaImageConverter | None = None
+) -> None:
+    """`export_huggingface` in place of what is there, which stays as `old-NAME` until the new one is whole.
+
+    Args:
+        model, folder, converter: as there.
+    """
+    folder = Path(folder)
+    unfinished, old = (folder.with_name(f"{kind}-{folder.name}") for kind in ("unfinished", "old"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    export_huggingface(model, unfinished, converter=converter)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(unfinished, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def export_saved_model(model, folder: str | Path) -> None:

@@ -79,10 +79,12 @@ OFFICIAL = [
     {"size": {"height": 224, "width": 224}, "resample": 2},
     {"size": {"shortest_edge": 256}, "resample": 3, "do_center_crop": True,
      "crop_size": {"height": 224, "width": 224}},
+    {"size": {"height": 235, "width": 235}, "resample": 3, "do_center_crop": True,
+     "crop_size": {"height": 224, "width": 224}},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", OFFICIAL, ids=["resize", "crop"])
+@pytest.mark.parametrize("settings", OFFICIAL, ids=["resize", "crop", "resize and crop"])
 def test_official_files_are_read_and_written(settings, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **settings})

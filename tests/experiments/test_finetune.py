@@ -13,23 +13,12 @@ import numpy as np
 import pytest
 import source_files
 from PIL import Image
+from scripts import ROOT, run
 
 import nepa_keras
 from nepa_keras import data, evaluation
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "experiments" / "recipes"
 SMALL = ["--data=digits", "--batch_size=64", "--steps=6"]
-
-
-def run(script: str, *flags) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / script), *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +146,14 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
     result = run("evaluate.py", f"--model={folder / 'best'}", f"--data={text}")
     assert result.returncode == 0 and "12 images" in result.stdout, result.stderr
     assert nepa_keras.NepaImageClassifier.from_preset(folder / "best").class_names
+
+    (tmp_path / "images" / source_files.CLASSES[0] / "00.png").write_bytes(b"no image")
+    flags = [f"--model={folder / 'best'}", f"--data={text}", "--bad_images_share=0"]
+    result = run("evaluate.py", *flags)
+    assert result.returncode == 1 and "00.png: no image of a known format" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = run("evaluate.py", *flags[:2])
+    assert "left out: " in result.stdout and "11 images" in result.stdout
 
 
 @pytest.mark.once

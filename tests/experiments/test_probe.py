@@ -1,27 +1,14 @@
 """probe.py as a person starts it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import run
 
 import nepa_keras
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.once
-
-
-def probe(*flags) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "probe.py"), *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +22,9 @@ def model(tmp_path_factory) -> Path:
 def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
     figures = tmp_path / "figures.json"
     flags = [f"--model={model}", "--data=digits", f"--json={figures}"]
-    result = probe(*flags, "--probes=knn,linear,sgd,attentive", "--blocks=0,norm", "--k=1,20")
+    result = run(
+        "probe.py", *flags, "--probes=knn,linear,sgd,attentive", "--blocks=0,norm", "--k=1,20"
+    )
     assert result.returncode == 0, result.stderr
     rows = json.loads(figures.read_text())
     # Two blocks with three pools, of which CLS only sees images without the mask; and all patches.
@@ -53,8 +42,8 @@ def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
 
 def test_few_labels_and_wrong_flags(model):
     flags = [f"--model={model}", "--data=digits"]
-    small = ["--probes=knn", "--blocks=last", "--pools=mean", "--attention=causal"]
-    result = probe(*flags, *small, "--few_labels=20", "--seeds=1", "--steps=2")
+    small = ["--probes=knn", "--blocks=norm", "--pools=mean", "--attention=causal"]
+    result = run("probe.py", *flags, *small, "--few_labels=20", "--seeds=1", "--steps=2")
     assert result.returncode == 0, result.stderr
     assert "fine-tuning on 20 labels, 1 seeds" in result.stdout and "from scratch" in result.stdout
     cases = {
@@ -64,6 +53,6 @@ def test_few_labels_and_wrong_flags(model):
         "has no splits; name --test_data": ["--data=folder:/missing"],
     }
     for words, wrong in cases.items():
-        result = probe(*flags, *wrong)
+        result = run("probe.py", *flags, *wrong)
         assert result.returncode == 1 and "Traceback" not in result.stderr
         assert words in result.stderr, result.stderr

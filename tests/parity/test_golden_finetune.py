@@ -144,15 +144,7 @@ def compiled_model(jit_compile="auto"):
         hyper["head_lr"],
         warmup_ratio=hyper["warmup_ratio"],
     )
-    optimizer = adamw(
-        schedule,
-        weight_decay=hyper["weight_decay"],
-        beta_1=hyper["betas"][0],
-        beta_2=hyper["betas"][1],
-        epsilon=hyper["eps"],
-        clip_norm=hyper["max_grad_norm"],
-        ema_decay=hyper["ema_decay"],
-    )
+    optimizer = golden_files.optimizer(hyper, schedule)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile)
     return model

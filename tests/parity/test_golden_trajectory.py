@@ -5,7 +5,7 @@ import numpy as np
 from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
-from nepa_keras.training import WarmupCosine, adamw, ema_weights
+from nepa_keras.training import WarmupCosine, ema_weights
 
 STEPS = golden_files.record("trajectory/steps.json")
 
@@ -14,15 +14,7 @@ def compiled_model():
     hyper = STEPS["hyper"]
     model = golden_files.pretrainer("trajectory", weights=STEPS["initial_weights"])
     schedule = WarmupCosine(hyper["peak_lr"], STEPS["steps"], warmup_ratio=hyper["warmup_ratio"])
-    optimizer = adamw(
-        schedule,
-        weight_decay=hyper["weight_decay"],
-        beta_1=hyper["betas"][0],
-        beta_2=hyper["betas"][1],
-        epsilon=hyper["eps"],
-        clip_norm=hyper["max_grad_norm"],
-        ema_decay=hyper["ema_decay"],
-    )
+    optimizer = golden_files.optimizer(hyper, schedule)
     model.compile(optimizer=optimizer)
     return model
 
