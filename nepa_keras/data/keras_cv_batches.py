@@ -5,7 +5,9 @@ the recipe, and its random numbers come one after the other: the stream is fixed
 run that begins in the middle sees other augmentations than one that passed there.
 """
 
+import atexit
 import time
+import weakref
 
 import numpy as np
 
@@ -55,7 +57,15 @@ def keras_cv_batches(
         raise ImportError(
             f"KerasCV is missing ({error}); pip install 'nepa_keras[keras_cv]'"
         ) from None
-    return _stream(batches, mix, rand_augment, erasing)
+    stream = _stream(batches, mix, rand_augment, erasing)
+    atexit.register(_close, weakref.ref(stream))
+    return stream
+
+
+def _close(stream: weakref.ref):
+    """Python cannot end while a thread of TensorFlow's asks for images."""
+    if (open_still := stream()) is not None:
+        open_still.close()
 
 
 def _stream(batches, mix, rand_augment, erasing):
@@ -66,31 +76,37 @@ def _stream(batches, mix, rand_augment, erasing):
         tf.config.set_visible_devices([], "GPU")  # they are the other backend's
     first_step = batches.epoch * batches.steps_per_epoch + batches.offset
     seed = int(np.random.SeedSequence([batches.seed, first_step]).generate_state(1)[0] >> 1) or 1
-    layers = _layers(mix, rand_augment, erasing, seed)
+    by_image, by_batch = _layers(mix, rand_augment, erasing, seed)
 
-    def augment(images, targets):
-        tf.compat.v1.set_random_seed(
-            seed
-        )  # this function's, as not all of KerasCV's draws take a seed
-        if batches.channels == 1:  # KerasCV's operations are for colours; equal ones stay equal
-            images = tf.repeat(images, 3, axis=-1)
-        inputs = {"images": images, "labels": targets}
-        for layer in layers:
-            inputs = layer(inputs, training=True)
-        images = tf.clip_by_value(inputs["images"], -1, 1)
-        return images[..., : batches.channels], inputs["labels"]
+    def augment(layers):
+        def mapped(images, targets):
+            tf.compat.v1.set_random_seed(seed)  # in here, as not all of KerasCV's draws take a seed
+            inputs = {"images": images, "labels": targets}
+            for layer in layers:
+                inputs = layer(inputs, training=True)
+            return inputs["images"], inputs["labels"]
+
+        return mapped
 
     def smoothed():
         for images, labels in batches.endless():
+            if batches.channels == 1:  # KerasCV's are for colours; equal ones stay equal
+                images = np.repeat(images, 3, axis=-1)
             yield images, mix.smooth(labels)
+
+    def finished(images, targets):
+        return tf.clip_by_value(images, -1, 1)[..., : batches.channels], targets
 
     size = batches.batch_size
     signature = (
-        tf.TensorSpec((size, *batches.image_size, batches.channels), "float32"),
+        tf.TensorSpec((size, *batches.image_size, 3), "float32"),
         tf.TensorSpec((size, mix.num_classes), "float32"),
     )
     dataset = tf.data.Dataset.from_generator(smoothed, output_signature=signature)
-    stream = dataset.map(augment).prefetch(1).as_numpy_iterator()
+    # One image after the other: over a batch these layers run several at once, and which of them draws the
+    # next random number is then a matter of luck.
+    dataset = dataset.unbatch().map(augment(by_image)).batch(size, drop_remainder=True)
+    stream = dataset.map(augment(by_batch)).map(finished).prefetch(1).as_numpy_iterator()
     waited = 0.0
     while True:
         started = time.perf_counter()
@@ -105,13 +121,14 @@ def _stream(batches, mix, rand_augment, erasing):
         yield batch
 
 
-def _layers(mix, rand_augment, erasing, seed: int) -> list:
+def _layers(mix, rand_augment, erasing, seed: int) -> tuple[list, list]:
+    """Those for one image, and those for a batch."""
     import keras
     import keras_cv
 
-    layers = []
+    by_image = []
     if rand_augment is not None:
-        layers.append(
+        by_image.append(
             keras_cv.layers.RandAugment(
                 value_range=(-1, 1),
                 augmentations_per_image=rand_augment.num_ops,
@@ -121,9 +138,10 @@ def _layers(mix, rand_augment, erasing, seed: int) -> list:
                 seed=seed,
             )
         )
+    by_batch = []
     if erasing is not None:
         probability = (erasing.probability, erasing.probability)
-        layers.append(
+        by_batch.append(
             keras.layers.RandomErasing(probability, erasing.area, value_range=(-1, 1), seed=seed)
         )
     ways = []
@@ -134,4 +152,4 @@ def _layers(mix, rand_augment, erasing, seed: int) -> list:
         ways.append(keras.layers.CutMix((mix.cutmix, mix.cutmix), seed=seed))
     if len(ways) == 2:
         ways = [keras_cv.layers.RandomChoice(ways, batchwise=True, seed=seed)]
-    return layers + ways
+    return by_image, by_batch + ways

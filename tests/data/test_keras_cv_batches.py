@@ -1,5 +1,8 @@
 """KerasCV's augmentations over our batches: seeded, in range, with targets that say what is mixed."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -20,11 +23,26 @@ def take(count, source, **settings) -> list:
 
 
 def test_the_stream_is_fixed_by_seed_and_first_step():
-    first, again, other = (take(4, batches(seed)) for seed in (1, 1, 2))
+    """Long enough to show operations that draw each other's numbers, as KerasCV's do over a batch, where
+    they are carried out for several images at once: every second run of this length then differed."""
+    first, again, other = (take(20, batches(seed)) for seed in (1, 1, 2))
     for (a, x), (b, y), (c, _) in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(x, y)
         assert (a != c).any()
+
+
+def test_a_script_that_stops_in_the_middle_of_the_stream_ends():
+    script = """
+import numpy as np
+from nepa_keras import data
+images = np.zeros((64, 224, 224, 3), np.uint8)
+crop = data.RandomResizedCrop(interpolation="bicubic")
+batches = data.AugmentedBatches(images, 32, 224, labels=np.arange(64) % 2, transform=crop)
+stream = data.keras_cv_batches(batches, data.MixupCutmix(2))
+next(stream)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
