@@ -8,6 +8,7 @@
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=accelerator      # bfloat16, base and large
     KERAS_BACKEND=jax python experiments/benchmark.py --input      # images from JPEG files
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
+    KERAS_BACKEND=jax python experiments/benchmark.py --suite=groups      # what rates for each block cost
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -21,6 +22,7 @@ import os
 import sys
 
 from absl import app, flags
+from benchmark_groups import groups_suite
 from benchmark_input import measure_input
 from benchmark_measure import describe, measure
 from benchmark_suites import (
@@ -35,7 +37,10 @@ from benchmark_transforms import transforms_suite
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
 flags.DEFINE_enum(
-    "suite", None, ["cpu", "sweep", "accelerator", "transforms"], "a table of measurements"
+    "suite",
+    None,
+    ["cpu", "sweep", "accelerator", "transforms", "groups"],
+    "a table of measurements",
 )
 flags.DEFINE_list("backends", None, "of --suite=cpu and sweep; default all installed ones")
 flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
@@ -61,6 +66,8 @@ def run_suite(options):
         raise app.UsageError("--suite takes no --reference, --inference or --json.")
     if FLAGS.suite == "transforms":
         return transforms_suite(FLAGS.steps, FLAGS.repeats)
+    if FLAGS.suite == "groups":
+        return groups_suite(options, FLAGS.steps, FLAGS.repeats)
     if FLAGS.suite == "accelerator":
         every_core = {"dtype": "bfloat16", "threads": os.cpu_count()}
         cases = ACCELERATOR_CASES

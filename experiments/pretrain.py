@@ -72,7 +72,7 @@ flags.DEFINE_float("masking_ratio", 0.0, "Share of input patches hidden in train
 flags.DEFINE_integer(
     "monitor_images",
     0,
-    "Look at the features of so many test images as the run goes: rank, spread, drift, k-NN.",
+    "Look at the features of so many test images as the run goes: rank, spread, drift, k-NN, linear probe.",
     lower_bound=0,
 )
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
@@ -145,7 +145,9 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
     if not isinstance(source, data.ImageArrays):
         raise ValueError(f"--monitor_images is for {', '.join(PRESETS)}, which fit into memory.")
     count = FLAGS.monitor_images
-    return evaluation.FeatureMonitor(source.test_images[:count], source.test_labels[:count])
+    return evaluation.FeatureMonitor(
+        source.test_images[:count], source.test_labels[:count], linear_probe=True
+    )
 
 
 def number_of_updates(batches_per_epoch: int) -> int:

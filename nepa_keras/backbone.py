@@ -34,7 +34,8 @@ class NepaBackbone(PresetMixin, keras.Model):
         attention_dropout_rate: on the attention probabilities.
         use_causal_mask: whether token t sees only tokens 0..t (pretraining).
         use_mask_token: whether there is a mask token, for `NepaPretrainer(masking_ratio=...)`.
-        rope_theta, rope_rescale, rope_shift, rope_jitter: see `RotaryEmbedding`.
+        rope_theta, rope_rescale, rope_shift, rope_jitter: see `RotaryEmbedding`; rope_theta=None leaves
+            positions out, for the ablation.
         layer_norm_epsilon: of every norm.
         remat: recompute each block in the backward pass, trading time for memory.
 
@@ -73,7 +74,7 @@ class NepaBackbone(PresetMixin, keras.Model):
         attention_dropout_rate: float = 0.0,
         use_causal_mask: bool = True,
         use_mask_token: bool = False,
-        rope_theta: float = 100.0,
+        rope_theta: float | None = 100.0,
         rope_rescale: float | None = 2.0,
         rope_shift: float | None = None,
         rope_jitter: float | None = None,
@@ -106,15 +107,17 @@ class NepaBackbone(PresetMixin, keras.Model):
         self.patch_embedding = PatchEmbedding(
             hidden_dim, patch_size, use_mask_token, name="patch_embedding", dtype=policy
         )
-        self.rotary = RotaryEmbedding(
-            hidden_dim // num_heads,
-            theta=rope_theta,
-            rescale=rope_rescale,
-            shift=rope_shift,
-            jitter=rope_jitter,
-            name="rotary",
-            dtype="float32",
-        )
+        self.rotary = None
+        if rope_theta is not None:
+            self.rotary = RotaryEmbedding(
+                hidden_dim // num_heads,
+                theta=rope_theta,
+                rescale=rope_rescale,
+                shift=rope_shift,
+                jitter=rope_jitter,
+                name="rotary",
+                dtype="float32",
+            )
         self.blocks = [
             TransformerBlock(
                 num_heads,
@@ -166,6 +169,8 @@ class NepaBackbone(PresetMixin, keras.Model):
         return {"embeddings": clean, "sequence_output": self.norm(x)}
 
     def _rope(self, images, training):
+        if self.rotary is None:
+            return None
         grid_h, grid_w = self.patch_embedding.grid(images.shape)
         return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
 

@@ -474,6 +474,28 @@ def test_save_and_load_every_argument(tmp_path):
         keras.tree.map_structure(lambda a, b: assert_close(b, a, "same_numbers"), expected, found)
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_without_positions_the_order_of_patches_is_nothing(remat, tmp_path):
+    """Bidirectional and rope_theta=None: patches in another order give the same outputs in that order."""
+    pretrainer = tiny.pretrainer(rope_theta=None, use_causal_mask=False, remat=remat)
+    backbone, images = pretrainer.backbone, tiny.images(3)
+    order = np.array([2, 0, 3, 1])
+    z = keras.ops.convert_to_numpy(backbone.embed(images))
+    moved = np.concatenate([z[:, :1], z[:, 1:][:, order]], axis=1)
+    out = keras.ops.convert_to_numpy(backbone(images)["sequence_output"])
+    again = keras.ops.convert_to_numpy(backbone(images, embeddings=moved)["sequence_output"])
+    assert_close(again[:, 1:], out[:, 1:][:, order], "same_numbers")
+    with_positions = tiny.pretrainer(use_causal_mask=False).backbone
+    other = keras.ops.convert_to_numpy(with_positions(images)["sequence_output"])
+    assert np.abs(other - out).max() > 1e-2
+    pretrainer.save(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras").backbone.rotary is None
+    tiny.compile_model(pretrainer)
+    assert np.isfinite(pretrainer.fit(images, verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match="no model without RoPE"):
+        nepa_keras.interop.export_huggingface(pretrainer, tmp_path / "official")
+
+
 def test_weights_file_round_trip(tmp_path):
     first, second = tiny.pretrainer(seed=1), tiny.pretrainer(seed=2)
     first.save_weights(tmp_path / "w.weights.h5")

@@ -1,5 +1,6 @@
 """What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
 
+from nepa_keras.evaluation.ablations import ABLATIONS, ablated, features_report
 from nepa_keras.evaluation.classification import (
     ClassificationReport,
     calibration_error,
@@ -26,9 +27,12 @@ from nepa_keras.evaluation.roofline import (
     predicted_step,
     roofline_table,
 )
+from nepa_keras.evaluation.study import Results, ablations_table, labels_table
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
+from nepa_keras.evaluation.tuning import tuned_comparison
 
 __all__ = [
+    "ABLATIONS",
     "AFTER_NORM",
     "AttentivePool",
     "DEVICES",
@@ -37,24 +41,30 @@ __all__ = [
     "FeatureMonitor",
     "FeatureSets",
     "FewLabelTrial",
+    "Results",
+    "ablated",
+    "ablations_table",
     "calibration_error",
     "class_balanced_subset",
     "classification_report",
     "diagnostics",
     "effective_rank",
     "extract_features",
+    "features_report",
     "few_label_accuracy",
     "few_label_comparison",
     "forward_flops",
     "frozen_accuracies",
     "knn_accuracy",
     "known_device",
+    "labels_table",
     "linear_probe_accuracy",
     "predict_batches",
     "predicted_step",
     "roofline_table",
     "sgd_probe_accuracy",
     "training_flops",
+    "tuned_comparison",
     "warnings_of",
     "worth_table",
 ]

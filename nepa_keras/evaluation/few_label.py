@@ -13,7 +13,7 @@ from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.data import AugmentedBatches, RandomResizedCrop, Resize
 from nepa_keras.evaluation.features import predict_padded
-from nepa_keras.training import WarmupCosine, adamw
+from nepa_keras.training import LayerwiseWarmupCosine, WarmupCosine, adamw
 
 
 class FewLabelTrial:
@@ -33,6 +33,8 @@ class FewLabelTrial:
         learning_rate: peak of the warm-up + cosine schedule.
         num_classes: K; default the largest label + 1.
         warmup_ratio: share of the steps that warms up.
+        layer_decay: of the rate from a block to the one below, with a warm-up of its own for each, as in the
+            paper's fine-tuning; None for one rate.
         weight_decay: on matrices.
         beta_2: of Adam; 0.999 as in the paper's fine-tuning.
         augment: random resized crop and flip.
@@ -63,6 +65,7 @@ class FewLabelTrial:
         learning_rate: float = 1e-3,
         num_classes: int | None = None,
         warmup_ratio: float = 0.1,
+        layer_decay: float | None = None,
         weight_decay: float = 0.05,
         beta_2: float = 0.999,
         augment: bool = True,
@@ -86,9 +89,14 @@ class FewLabelTrial:
         )
         self.pretrained = _values(pretrained.trainable_variables)
         self.classifier = NepaImageClassifier(pretrained, self.num_classes)
+        schedule = WarmupCosine(learning_rate, steps, warmup_ratio)
+        if layer_decay is not None:
+            schedule = LayerwiseWarmupCosine(
+                learning_rate, steps, backbone.num_layers, layer_decay, warmup_ratio=warmup_ratio
+            )
         self.classifier.compile(
             optimizer=adamw(
-                WarmupCosine(learning_rate, steps, warmup_ratio),
+                schedule,
                 weight_decay=weight_decay,
                 beta_2=beta_2,
             ),

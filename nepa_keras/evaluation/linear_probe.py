@@ -42,14 +42,7 @@ def linear_probe_accuracy(
 
     check_features("train", train_x, train_y)
     check_features("test", test_x, test_y)
-    present, counts = np.unique(train_y, return_counts=True)
-    held_out = round(validation_fraction * len(train_y))
-    if len(present) < 2 or counts.min() < 2 or not len(present) <= held_out < len(train_y):
-        raise ValueError(
-            f"{len(train_y)} training rows of {len(present)} classes (the rarest with "
-            f"{counts.min()}) cannot be split at validation_fraction={validation_fraction}; give "
-            "at least 2 classes, 2 rows of each, and a validation row for each."
-        )
+    held_out = check_probe_rows(train_y, validation_fraction)
     fit_x, validation_x, fit_y, validation_y = train_test_split(
         train_x, train_y, test_size=held_out, stratify=train_y, random_state=seed
     )
@@ -66,6 +59,23 @@ def linear_probe_accuracy(
     scaler = StandardScaler().fit(train_x)
     probe = _fit(_regression(C=best), scaler.transform(train_x), train_y)
     return float(probe.score(scaler.transform(test_x), test_y))
+
+
+def check_probe_rows(train_y: np.ndarray, validation_fraction: float = 0.1) -> int:
+    """How many of the training rows choose the penalty.
+
+    Raises:
+        ValueError: too few rows of a class for that.
+    """
+    present, counts = np.unique(train_y, return_counts=True)
+    held_out = round(validation_fraction * len(train_y))
+    if len(present) < 2 or counts.min() < 2 or not len(present) <= held_out < len(train_y):
+        raise ValueError(
+            f"{len(train_y)} training rows of {len(present)} classes (the rarest with "
+            f"{counts.min()}) cannot be split at validation_fraction={validation_fraction}; give "
+            "at least 2 classes, 2 rows of each, and a validation row for each."
+        )
+    return held_out
 
 
 def _regression(**options):

@@ -1,4 +1,4 @@
-"""What the features are like while a model trains: collapse diagnostics and k-NN, as a callback."""
+"""What the features are like while a model trains: collapse diagnostics and probes, as a callback."""
 
 import keras
 import numpy as np
@@ -7,6 +7,7 @@ from nepa_keras.data import normalize
 from nepa_keras.evaluation.diagnostics import diagnostics, warnings_of
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
+from nepa_keras.evaluation.linear_probe import check_probe_rows, linear_probe_accuracy
 
 
 class FeatureMonitor(keras.callbacks.Callback):
@@ -14,13 +15,16 @@ class FeatureMonitor(keras.callbacks.Callback):
 
     The logs get `feature_effective_rank`, `feature_mean_cosine`, `feature_spread` of the pooled features,
     `target_drift` of the patch embeddings, which are the targets, since the last look, and with labels
-    `knn_accuracy`. Between looks the last values stand. Put it before the callbacks that write logs.
+    `knn_accuracy` and, if asked for, `linear_probe_accuracy`. Between looks the last values stand. Put it
+    before the callbacks that write logs.
 
     Args:
         images: uint8 (N, height, width, channels), or floats already normalised; a few hundred.
-        labels: (N,) for k-NN: the first half of the images votes on the other; or None.
+        labels: (N,) for the probes, which learn from the first half of the images and are tested on the
+            other; or None.
         every: epochs between two looks; the first is after the first epoch.
         k: neighbours.
+        linear_probe: whether to fit a linear probe too.
         batch_size: images per forward pass.
         say: what is called with a warning.
 
@@ -34,6 +38,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         labels: np.ndarray | None = None,
         every: int = 1,
         k: int = 20,
+        linear_probe: bool = False,
         batch_size: int = 256,
         say=print,
     ):
@@ -43,12 +48,18 @@ class FeatureMonitor(keras.callbacks.Callback):
         if len(images) < 4:
             raise ValueError(f"A monitor needs at least 4 images, got {len(images)}.")
         self.images, self.labels = images, None if labels is None else np.asarray(labels)
+        self.linear_probe = linear_probe
+        if linear_probe:
+            if labels is None:
+                raise ValueError("A linear probe needs labels.")
+            check_probe_rows(self.labels[: len(images) // 2])
         self.every, self.batch_size, self.say = every, batch_size, say
         self.k = min(k, len(images) // 2)
         self.warnings = []
         self._extractor = self._targets = None
         names = ["feature_effective_rank", "feature_mean_cosine", "feature_spread", "target_drift"]
         self._names = names if labels is None else [*names, "knn_accuracy"]
+        self._names += ["linear_probe_accuracy"] if linear_probe else []
         self._last, self._warned = {}, set()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -78,6 +89,8 @@ class FeatureMonitor(keras.callbacks.Callback):
             half = len(features) // 2
             parts = features[:half], self.labels[:half], features[half:], self.labels[half:]
             logs["knn_accuracy"] = knn_accuracy(*parts, k=self.k)
+            if self.linear_probe:
+                logs["linear_probe_accuracy"] = linear_probe_accuracy(*parts)
         return logs
 
     def _embeddings(self, backbone) -> np.ndarray:

@@ -115,8 +115,15 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
         backbone: that of the model.
         source: configuration the model was imported with; keys that say nothing of the architecture
             are taken from it, in its order.
+
+    Raises:
+        ValueError: the backbone has no RoPE.
     """
     ours = backbone.get_config()
+    if ours["rope_theta"] is None:
+        raise ValueError(
+            "The official format has no model without RoPE (rope_theta=None); keep it with model.save."
+        )
     height, width, channels = ours["image_shape"]
     activation = ours["activation"] or ("silu" if ours["gated_mlp"] else "gelu")
     derived = {key: ours[argument] for key, argument in _ARGUMENTS.items()}

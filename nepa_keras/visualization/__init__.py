@@ -3,6 +3,7 @@
 from nepa_keras.visualization.confusion import plot_confusion
 from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
+from nepa_keras.visualization.label_counts import plot_label_counts
 from nepa_keras.visualization.similarity import (
     plot_similarity,
     predicted_similarity,
@@ -13,6 +14,7 @@ __all__ = [
     "plot_confusion",
     "plot_contact_sheet",
     "plot_curves",
+    "plot_label_counts",
     "plot_similarity",
     "predicted_similarity",
     "top_p_filter",

@@ -16,7 +16,11 @@ _PANELS = (
         {"val_accuracy": "trained weights", "ema_val_accuracy": "averaged weights"},
     ),
     ("Directions in use", "effective rank of features", {"feature_effective_rank": "features"}),
-    ("k-NN on frozen features", "accuracy", {"knn_accuracy": "k-NN"}),
+    (
+        "Probes of frozen features",
+        "accuracy",
+        {"knn_accuracy": "k-NN", "linear_probe_accuracy": "linear probe"},
+    ),
     ("Learning rate", "per step", {"learning_rate": "learning rate"}),
     ("Gradient norm", "L2, before clipping", {"gradient_norm": "gradient norm"}),
     (

@@ -92,6 +92,23 @@ def test_the_logs_have_what_the_monitor_saw_and_training_is_the_same():
     assert history["knn_accuracy"][-1] == pytest.approx(accuracy)
 
 
+def test_a_linear_probe_is_watched_too():
+    """Of bright and dark images, which any features tell apart."""
+    labels = np.arange(60) % 2
+    pixels = (
+        np.random.default_rng(0).integers(0, 90, (60, 8, 8, 1)) + 150 * labels[:, None, None, None]
+    )
+    pixels = pixels.astype("uint8")
+    watched = model()
+    monitor = evaluation.FeatureMonitor(pixels, labels, linear_probe=True)
+    history = fit(watched, [monitor], epochs=1)
+    features = evaluation.extract_features(watched.backbone, pixels)
+    expected = evaluation.linear_probe_accuracy(
+        features[:30], labels[:30], features[30:], labels[30:]
+    )
+    assert history["linear_probe_accuracy"] == pytest.approx([expected]) and expected > 0.9
+
+
 def test_a_collapse_is_said_once_until_it_is_over():
     collapsed, said = model(), []
     for variable in collapsed.backbone.trainable_variables:
@@ -122,10 +139,16 @@ def test_features_that_are_not_finite_are_said_too():
     assert "features are not finite" in monitor.warnings[-1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [((images(3),), "at least 4 images"), ((images(), [1, 2]), "2 labels for 24 images")],
-)
-def test_a_wrong_setting_gets_one_sentence(arguments, words):
+WRONG = {
+    "at least 4 images": ((images(3),), {}),
+    "2 labels for 24 images": ((images(), [1, 2]), {}),
+    "needs labels": ((images(),), {"linear_probe": True}),
+    "cannot be split": ((images(), np.arange(24) % 3), {"linear_probe": True}),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_setting_gets_one_sentence(words):
+    arguments, options = WRONG[words]
     with pytest.raises(ValueError, match=words):
-        evaluation.FeatureMonitor(*arguments)
+        evaluation.FeatureMonitor(*arguments, **options)

@@ -47,6 +47,19 @@ def test_both_sides_do_the_same_work(inference, tmp_path):
 
 
 @pytest.mark.once
+def test_rates_for_each_block_are_measured_against_one():
+    result = benchmark(
+        "--suite=groups", f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2"
+    )
+    assert result.returncode == 0, result.stderr
+    one, each, ratio = (
+        [float(number) for number in re.findall(r"\d+\.\d+", line)]
+        for line in result.stdout.splitlines()
+    )
+    assert 0 < one[0] < each[0] * 10 and min(ratio) > 0
+
+
+@pytest.mark.once
 def test_accelerator_suite_prints_prediction_beside_measurement():
     small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
     result = benchmark(*small, "--repeats=1", "--device=h100")
