@@ -1,4 +1,7 @@
-"""`benchmark.py --suite=groups`: a fine-tuning step with a rate for each block, against one rate for all."""
+"""`benchmark.py --suite=groups`: a fine-tuning step with a rate for each block, against one rate for all.
+
+Both decay matrices only, so one rate makes two groups.
+"""
 
 import statistics
 
@@ -20,6 +23,8 @@ class FinetuneSide:
         import nepa_keras
         from nepa_keras.training import LayerwiseWarmupCosine, WarmupCosine, adamw
 
+        if options["dtype"] == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
         random.seed(1337)
         backbone = nepa_keras.NepaBackbone.from_preset(
             options["preset"], load_weights=False, use_causal_mask=False
@@ -33,11 +38,14 @@ class FinetuneSide:
         self.model.compile(
             optimizer=adamw(schedule, beta_2=0.999, ema_decay=0.9999),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            jit_compile={"auto": "auto", "true": True, "false": False}[options["jit_compile"]],
         )
         images = random_batches(backbone.image_shape, options["batch_size"])
-        targets = np.eye(CLASSES, dtype="float32")[: options["batch_size"]]
+        targets = np.eye(CLASSES, dtype="float32")[np.arange(options["batch_size"]) % CLASSES]
         self.batches = [(x, targets) for x in images]
-        self.facts = {"name": "a rate for each block" if options["layerwise"] else "one rate"}
+        self.model.optimizer.build(self.model.trainable_variables)
+        groups = len(self.model.optimizer.groups)
+        self.facts = {"name": f"{groups} groups", "backend": keras.backend.backend()}
 
     def run(self, steps):
         batches = (self.batches[i % len(self.batches)] for i in range(steps))
@@ -50,6 +58,10 @@ def groups_suite(options, steps: int, repeats: int) -> int:
     for turn in range(repeats + 1):
         for side in sides if turn % 2 else reversed(sides):
             side.turn(steps)
+    print(
+        f"{options['preset']}, {sides[0].figures['backend']}, batch {options['batch_size']}, "
+        f"{options['dtype']}, {options['threads']} threads, {repeats} turns of {steps} steps"
+    )
     for side in sides:
         turns = sorted(side.seconds[1:])
         print(

@@ -144,10 +144,12 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
         return None
     if not isinstance(source, data.ImageArrays):
         raise ValueError(f"--monitor_images is for {', '.join(PRESETS)}, which fit into memory.")
-    count = FLAGS.monitor_images
-    return evaluation.FeatureMonitor(
-        source.test_images[:count], source.test_labels[:count], linear_probe=True
-    )
+    images, labels = (x[: FLAGS.monitor_images] for x in (source.test_images, source.test_labels))
+    try:
+        return evaluation.FeatureMonitor(images, labels, linear_probe=True)
+    except ValueError as error:
+        print(f"--monitor_images={FLAGS.monitor_images} watches no linear probe: {error}")
+        return evaluation.FeatureMonitor(images, labels)
 
 
 def number_of_updates(batches_per_epoch: int) -> int:

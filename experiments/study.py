@@ -1,42 +1,51 @@
 """What is NEPA worth on small real images? Pretrained against from scratch, and the paper's ablations.
 
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study
-    KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits
+    KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \\
+        --label_counts=10,50,100,500 --parts=labels
 
-The first takes about an hour on two CPU cores. Every result is kept in `results.jsonl` with all that it
-depends on, and the same command goes on where it was stopped. At the end `study.md` has the tables, and
-`labels.png` the picture of the first.
+The first takes about an hour and a half on two CPU cores. Every result is kept in `results.jsonl` with what
+it depends on beside the code, and the same command goes on where it was stopped. `labels.md` with
+`labels.png`, and `ablations.md`, hold the tables.
 """
 
-import time
+import hashlib
+import json
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+import keras
 import numpy as np
 from absl import app, flags
-from command_line import one_sentence, require_experiments_extra
+from command_line import one_sentence, require_experiments_extra, write_flags
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
 
 FLAGS = flags.FLAGS
+# Of Fashion-MNIST the patches with a third of the tokens, for hours on two cores.
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch7_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
 PARTS = ("labels", "ablations")
+VALIDATION_SHARE = 0.2
 
 flags.DEFINE_enum("data", "embedded", list(PRESETS), "Labelled images.")
 flags.DEFINE_string("data_dir", None, "Of fashion_mnist's four .gz files.")
 flags.DEFINE_string("run_dir", None, "Folder; one with results goes on.", required=True)
 flags.DEFINE_list("parts", list(PARTS), f"Of {', '.join(PARTS)}.")
-flags.DEFINE_integer("seed", 1337, "Of pretraining; later ablations count from it.")
+flags.DEFINE_integer(
+    "seed", 1337, "Of pretraining; of ablations the first.", lower_bound=0, upper_bound=10**6
+)
 
 flags.DEFINE_integer("batch_size", 128, "Images of a step of pretraining.", lower_bound=1)
-flags.DEFINE_float("base_learning_rate", 8e-3, "Of pretraining, for 256 images.")
-flags.DEFINE_float("ema_decay", 0.99, "Of the weight average of pretraining.")
-flags.DEFINE_integer("pretrain_steps", 3200, "Of the model of the part labels.", lower_bound=1)
-flags.DEFINE_integer("ablation_steps", 600, "Of pretraining an ablation.", lower_bound=1)
-flags.DEFINE_integer("ablation_seeds", 2, "Pretrainings of each ablation.", lower_bound=1)
+flags.DEFINE_float("base_learning_rate", 8e-3, "Of pretraining, for 256 images.", lower_bound=0)
+flags.DEFINE_float(
+    "ema_decay", 0.99, "Of the average of pretraining.", lower_bound=0, upper_bound=0.9999
+)
+flags.DEFINE_integer("pretrain_steps", 3200, "For the part labels; tens.", lower_bound=10)
+flags.DEFINE_integer("ablation_steps", 600, "For an ablation; tens.", lower_bound=10)
+flags.DEFINE_integer("ablation_seeds", 3, "Pretrainings of each ablation.", lower_bound=1)
 flags.DEFINE_list("ablations", list(evaluation.ABLATIONS), "Which.")
 
 flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Labels in all.")
@@ -44,11 +53,13 @@ flags.DEFINE_integer("finetune_steps", 200, "Of each fine-tuning.", lower_bound=
 flags.DEFINE_integer("finetune_batch_size", 50, "Or all the labels.", lower_bound=1)
 flags.DEFINE_list("learning_rates", ["5e-4", "2e-3", "5e-3"], "Peaks tried for either start.")
 flags.DEFINE_list("layer_decays", ["1", "0.75"], "Tried with each; 1 is one rate and warm-up.")
-flags.DEFINE_integer("seeds", 5, "Subsets of labels that count.", lower_bound=1)
-flags.DEFINE_integer("tuning_seeds", 1, "Others that choose the setting.", lower_bound=1)
+flags.DEFINE_integer("seeds", 5, "Subsets that count.", lower_bound=1, upper_bound=1000)
+flags.DEFINE_integer("tuning_seeds", 2, "Others that choose the setting.", lower_bound=1)
 flags.DEFINE_integer("ablation_labels", 100, "To fine-tune an ablation on.", lower_bound=1)
-flags.DEFINE_integer("ablation_subsets", 2, "Of labels, for each pretraining.", lower_bound=1)
-flags.DEFINE_float("ablation_learning_rate", 2e-3, "Peak of that fine-tuning.")
+flags.DEFINE_integer(
+    "ablation_subsets", 2, "Of labels, a pretraining.", lower_bound=1, upper_bound=100
+)
+flags.DEFINE_float("ablation_learning_rate", 2e-3, "Peak of that fine-tuning.", lower_bound=0)
 
 
 def numbers(name: str, kind=float) -> list:
@@ -57,63 +68,55 @@ def numbers(name: str, kind=float) -> list:
         values = [kind(value) for value in FLAGS[name].value]
     except ValueError:
         values = []
-    if not values or min(values) <= 0:
+    if not values or not all(0 < value < np.inf for value in values):
         raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be numbers above 0.")
     return values
 
 
-def pretraining(steps: int) -> dict:
-    """What a pretraining depends on, beside the seed."""
-    names = ("data", "batch_size", "base_learning_rate", "ema_decay")
-    return {"steps": steps, **{name: FLAGS[name].value for name in names}}
+def check_flags(source) -> None:
+    """Notices now what would end the study after hours.
 
-
-def pretrain(model, images, steps: int, seed: int) -> float:
-    """Trains a model and returns the loss of the last tenth of the steps."""
-    model.compile(
-        optimizer=training.adamw(
-            training.WarmupCosine(
-                training.scaled_learning_rate(FLAGS.base_learning_rate, FLAGS.batch_size),
-                steps,
-                0.1,
-            ),
-            weight_decay=0.05,
-            beta_2=0.95,
-            clip_norm=1.0,
-            ema_decay=FLAGS.ema_decay,
-        )
-    )
-    size = model.backbone.image_shape[:2]
-    stream = data.AugmentedBatches(images, FLAGS.batch_size, size, seed=seed).endless()
-    row = -(-steps // 10)
-    epochs = -(-steps // row)
-    fitted = model.fit(stream, steps_per_epoch=row, epochs=epochs, shuffle=False, verbose=0)
-    return fitted.history["loss"][-1]
-
-
-def pretrained_backbone(source, results) -> nepa_keras.NepaBackbone:
-    """Of the part labels: trained now, or by an earlier run of the same command."""
-    about = {"part": "pretraining", "seed": FLAGS.seed, "setup": pretraining(FLAGS.pretrain_steps)}
-    folder = Path(FLAGS.run_dir).expanduser() / f"pretrained_{FLAGS.pretrain_steps}_{FLAGS.seed}"
-
-    def train() -> dict:
-        model = evaluation.ablated("NEPA", fresh_backbone(source), FLAGS.seed)
-        started = time.time()
-        loss = pretrain(model, source.train_images, FLAGS.pretrain_steps, FLAGS.seed)
-        seconds = time.time() - started
-        with training.ema_weights(model):
-            interop.replace_huggingface(model, folder)
-            report = evaluation.features_report(model.backbone, source)
-        return {"loss": loss, "seconds": seconds, **report}
-
-    results.of(about, train)
-    return nepa_keras.NepaBackbone.from_preset(str(folder))
+    Raises:
+        ValueError: what is wrong.
+    """
+    for name, known in (("parts", PARTS), ("ablations", evaluation.ABLATIONS)):
+        given = FLAGS[name].value
+        if not given or len(set(given)) < len(given) or not set(given) <= set(known):
+            raise ValueError(
+                f"--{name}={','.join(given)}: take some of {', '.join(known)}, each once."
+            )
+    for name in ("pretrain_steps", "ablation_steps"):
+        if FLAGS[name].value % 10:
+            raise ValueError(f"--{name}={FLAGS[name].value} must be a multiple of 10.")
+    tried_settings()
+    left, _ = data.held_out(source.train_labels, VALIDATION_SHARE, seed=0)
+    for count in numbers("label_counts", int):
+        evaluation.class_balanced_subset(source.train_labels[left], count, seed=0)
+    evaluation.class_balanced_subset(source.train_labels, FLAGS.ablation_labels, seed=0)
+    data.AugmentedBatches(source.train_images, FLAGS.batch_size, source.train_images.shape[1:3])
 
 
 def fresh_backbone(source) -> nepa_keras.NepaBackbone:
     return nepa_keras.NepaBackbone.from_preset(
-        PRESETS[FLAGS.data], load_weights=False, image_shape=(*source.train_images.shape[1:],)
+        PRESETS[FLAGS.data], load_weights=False, image_shape=source.train_images.shape[1:]
     )
+
+
+def pretraining() -> dict:
+    """Arguments of `pretrain_briefly`."""
+    names = ("batch_size", "base_learning_rate", "ema_decay")
+    return {name: FLAGS[name].value for name in names}
+
+
+def few_labels(count: int) -> dict:
+    """Arguments of `FewLabelTrial`."""
+    batch_size = min(FLAGS.finetune_batch_size, count)
+    return {
+        "num_labels": count,
+        "steps": FLAGS.finetune_steps,
+        "batch_size": batch_size,
+        "augment": False,
+    }
 
 
 def tried_settings() -> list[dict]:
@@ -124,72 +127,62 @@ def tried_settings() -> list[dict]:
     ]
 
 
-def study_labels(source, results) -> dict[int, dict]:
-    """Comparisons by number of labels."""
-    backbone = pretrained_backbone(source, results)
+def pretrained_backbone(source, results, about: dict) -> nepa_keras.NepaBackbone:
+    """Trained now, or by an earlier run of the same command."""
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    folder = results.path.parent / f"pretrained_{keras.backend.backend()}_{name}"
+
+    def train() -> dict:
+        model = evaluation.ablated("NEPA", fresh_backbone(source), FLAGS.seed)
+        images, steps = source.train_images, FLAGS.pretrain_steps
+        loss = evaluation.pretrain_briefly(model, images, steps, seed=FLAGS.seed, **pretraining())
+        with training.ema_weights(model):
+            interop.replace_huggingface(model, folder)
+            return {"loss": loss, **evaluation.features_report(model.backbone, source)}
+
+    results.of(about, train, again=not folder.exists())
+    return nepa_keras.NepaBackbone.from_preset(str(folder))
+
+
+def study_labels(source, results) -> str:
+    """Pretrained against from scratch by number of labels; the table."""
+    setup = {"data": FLAGS.data, "steps": FLAGS.pretrain_steps, "seed": FLAGS.seed, **pretraining()}
+    backbone = pretrained_backbone(source, results, {"part": "pretraining", "setup": setup})
     found = {}
     for count in numbers("label_counts", int):
-        batch_size = min(FLAGS.finetune_batch_size, count)
-        setup = {
-            **pretraining(FLAGS.pretrain_steps),
-            "pretraining_seed": FLAGS.seed,
-            "finetune_steps": FLAGS.finetune_steps,
-            "finetune_batch_size": batch_size,
-        }
-        about = {"part": "labels", "num_labels": count, "setup": setup}
+        few = few_labels(count)
+        about = {"part": "labels", "num_labels": count, "setup": {**setup, "few": few}}
         found[count] = evaluation.tuned_comparison(
             backbone,
             source,
             tried_settings(),
             seeds=range(FLAGS.seeds),
             tuning_seeds=range(1000, 1000 + FLAGS.tuning_seeds),
+            validation_share=VALIDATION_SHARE,
             run=lambda run, trial, about=about: results.of({**about, **run}, trial),
-            num_labels=count,
-            steps=FLAGS.finetune_steps,
-            batch_size=batch_size,
-            augment=False,
+            **few,
         )
-    return found
+        visualization.plot_label_counts(found, results.path.parent / "labels.png")
+    return evaluation.labels_table(found, tried_settings())
 
 
-def study_ablation(name: str, seed: int, source) -> dict[str, float]:
-    """One pretraining with one thing changed, and what is there then."""
-    model = evaluation.ablated(name, fresh_backbone(source), seed)
-    loss = pretrain(model, source.train_images, FLAGS.ablation_steps, seed)
-    with training.ema_weights(model):
-        report = evaluation.features_report(model.backbone, source)
-        few = evaluation.few_label_comparison(
-            model.backbone,
-            source,
-            seeds=[seed * 100 + i for i in range(FLAGS.ablation_subsets)],
-            num_labels=FLAGS.ablation_labels,
-            steps=FLAGS.finetune_steps,
-            batch_size=min(FLAGS.finetune_batch_size, FLAGS.ablation_labels),
-            learning_rate=FLAGS.ablation_learning_rate,
-            augment=False,
-        )
-    accuracies = {start: float(np.mean(values)) for start, values in few.items()}
-    return {"loss": loss, **report, **accuracies}
-
-
-def study_ablations(source, results) -> dict[str, list[dict]]:
-    """What each ablation gave, a row for each pretraining."""
+def study_ablations(source, results) -> str:
+    """Each ablation with each seed; the table."""
+    few = {**few_labels(FLAGS.ablation_labels), "learning_rate": FLAGS.ablation_learning_rate}
+    how = {"steps": FLAGS.ablation_steps, "subsets": FLAGS.ablation_subsets, "few": few}
     found = {name: [] for name in FLAGS.ablations}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.ablation_seeds):
         for name in FLAGS.ablations:
-            setup = {
-                **pretraining(FLAGS.ablation_steps),
-                "num_labels": FLAGS.ablation_labels,
-                "subsets": FLAGS.ablation_subsets,
-                "finetune_steps": FLAGS.finetune_steps,
-                "finetune_batch_size": FLAGS.finetune_batch_size,
-                "learning_rate": FLAGS.ablation_learning_rate,
-            }
+
+            def report(name=name, seed=seed) -> dict:
+                model = evaluation.ablated(name, fresh_backbone(source), seed)
+                return evaluation.ablation_report(model, source, seed=seed, **how, **pretraining())
+
+            changed = evaluation.ABLATIONS[name]._asdict()
+            setup = {"data": FLAGS.data, **how, **pretraining(), **changed}
             about = {"part": "ablations", "name": name, "seed": seed, "setup": setup}
-            found[name].append(
-                results.of(about, lambda name=name, seed=seed: study_ablation(name, seed, source))
-            )
-    return found
+            found[name].append(results.of(about, report))
+    return evaluation.ablations_table(found)
 
 
 def main(argv):
@@ -197,25 +190,17 @@ def main(argv):
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
     with one_sentence():
         require_experiments_extra()
-        for name, known in (("parts", PARTS), ("ablations", evaluation.ABLATIONS)):
-            if unknown := set(FLAGS[name].value) - set(known):
-                raise ValueError(f"--{name} has no {unknown.pop()!r}; it knows {', '.join(known)}.")
         source = data.load(FLAGS.data, FLAGS.data_dir)
-        for count in [*numbers("label_counts", int), FLAGS.ablation_labels]:
-            evaluation.class_balanced_subset(source.train_labels, count, seed=0)
-        tried_settings()
+        check_flags(source)
         folder = Path(FLAGS.run_dir).expanduser()
         results = evaluation.Results(folder / "results.jsonl", partial(print, flush=True))
-    texts = []
-    if "labels" in FLAGS.parts:
-        found = study_labels(source, results)
-        texts.append(evaluation.labels_table(found, tried_settings()))
-        visualization.plot_label_counts(found, folder / "labels.png")
-    if "ablations" in FLAGS.parts:
-        texts.append(evaluation.ablations_table(study_ablations(source, results)))
-    text = "\n\n".join(texts)
-    (folder / "study.md").write_text(text + "\n")
-    print(f"\n{text}\n\nkept in {folder}; {results.seconds / 60:.0f} minutes of work in all")
+        write_flags(folder / "flags.txt")
+    studies = {"labels": study_labels, "ablations": study_ablations}
+    for part in FLAGS.parts:
+        table = studies[part](source, results)
+        (folder / f"{part}.md").write_text(table + "\n")
+        print(f"\n{table}\n", flush=True)
+    print(f"kept in {folder}; made in {results.seconds / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

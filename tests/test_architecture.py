@@ -31,7 +31,7 @@ ALLOWED = {
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
     "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
-    "evaluation": {"backends", "backbone", "data", "training"} | MODELS,
+    "evaluation": {"backends", "backbone", "data", "training", "guarded"} | MODELS,
     "visualization": {"backbone", "data"} | MODELS,
     "interop": {"backbone", "presets", "layers", "data", "training"} | MODELS,
 }

@@ -1,6 +1,12 @@
 """What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
 
-from nepa_keras.evaluation.ablations import ABLATIONS, ablated, features_report
+from nepa_keras.evaluation.ablations import (
+    ABLATIONS,
+    ablated,
+    ablation_report,
+    features_report,
+    pretrain_briefly,
+)
 from nepa_keras.evaluation.classification import (
     ClassificationReport,
     calibration_error,
@@ -43,6 +49,7 @@ __all__ = [
     "FewLabelTrial",
     "Results",
     "ablated",
+    "ablation_report",
     "ablations_table",
     "calibration_error",
     "class_balanced_subset",
@@ -61,6 +68,7 @@ __all__ = [
     "linear_probe_accuracy",
     "predict_batches",
     "predicted_step",
+    "pretrain_briefly",
     "roofline_table",
     "sgd_probe_accuracy",
     "training_flops",

@@ -6,12 +6,17 @@ import keras
 import numpy as np
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.data import ImageArrays, normalize
+from nepa_keras.data import AugmentedBatches, ImageArrays, normalize
 from nepa_keras.evaluation.diagnostics import diagnostics
 from nepa_keras.evaluation.features import FeatureExtractor
+from nepa_keras.evaluation.few_label import few_label_comparison
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
+from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer
+from nepa_keras.training import WarmupCosine, adamw, ema_weights, scaled_learning_rate
+
+ROWS = 10  # of the history of a brief pretraining
 
 
 class Ablation(NamedTuple):
@@ -44,18 +49,109 @@ ABLATIONS: dict[str, Ablation] = {
 def ablated(name: str, backbone: NepaBackbone, seed: int) -> NepaPretrainer:
     """A fresh pretrainer of the backbone's architecture with one thing changed.
 
-    The gated MLP is narrowed to two thirds, in steps of 8, so that it has as many weights.
+    What it has in common with NEPA starts at the same weights. The gated MLP is narrowed to two thirds, in
+    steps of 8, so that it has as many weights.
 
     Args:
         name: of `ABLATIONS`.
         seed: of the weights and masks.
     """
     ablation, config = ABLATIONS[name], backbone.get_config()
+    keras.utils.set_random_seed(seed)
+    plain = {_below(v): v for v in NepaBackbone.from_config(config).trainable_variables}
     if ablation.backbone.get("gated_mlp"):
         config["mlp_dim"] = max(round(config["mlp_dim"] * 2 / 3 / 8), 1) * 8
-    keras.utils.set_random_seed(seed)
     changed = NepaBackbone.from_config({**config, **ablation.backbone})
+    for variable in changed.trainable_variables:
+        same = plain.get(_below(variable))
+        if same is not None and tuple(same.shape) == tuple(variable.shape):
+            variable.assign(same)
     return NepaPretrainer(changed, **ablation.objective, seed=seed)
+
+
+def _below(variable) -> str:
+    """The path below the backbone, whose name differs from one to the next."""
+    return variable.path.partition("/")[2]
+
+
+def pretrain_briefly(
+    model: NepaPretrainer,
+    images: np.ndarray,
+    steps: int,
+    *,
+    seed: int,
+    batch_size: int = 128,
+    base_learning_rate: float = 8e-3,
+    ema_decay: float = 0.99,
+) -> float:
+    """Pretrains by the embedded recipe, without files; the averaged weights are in the optimizer.
+
+    Args:
+        model: from then on compiled.
+        images: uint8 (N, height, width, channels).
+        steps: a multiple of 10.
+        seed: of order and augmentation.
+        batch_size: images of a step.
+        base_learning_rate: peak for 256 images.
+        ema_decay: of the weight average.
+
+    Returns:
+        The mean loss of the last tenth of the steps.
+
+    Raises:
+        ValueError: another number of steps.
+        NonFiniteError: it diverged.
+    """
+    if steps < 1 or steps % ROWS:
+        raise ValueError(f"{steps} steps cannot be looked at in tenths; take a multiple of {ROWS}.")
+    rate = scaled_learning_rate(base_learning_rate, batch_size)
+    optimizer = adamw(
+        WarmupCosine(rate, steps, 0.1),
+        weight_decay=0.05,
+        beta_2=0.95,
+        clip_norm=1.0,
+        ema_decay=ema_decay,
+    )
+    model.compile(optimizer=optimizer)
+    stream = AugmentedBatches(images, batch_size, model.backbone.image_shape[:2], seed=seed)
+    return model.fit(
+        stream.endless(), steps_per_epoch=steps // ROWS, epochs=ROWS, shuffle=False, verbose=0
+    ).history["loss"][-1]
+
+
+def ablation_report(
+    model: NepaPretrainer,
+    data: ImageArrays,
+    steps: int,
+    *,
+    seed: int,
+    subsets: int,
+    few: dict,
+    **how,
+) -> dict[str, float]:
+    """One ablation: pretrained, looked at, fine-tuned on few labels.
+
+    Args:
+        model: of `ablated`.
+        data: images and labels.
+        steps, seed, **how: of `pretrain_briefly`.
+        subsets: of labels; the same for each ablation at one seed.
+        few: arguments of `FewLabelTrial`.
+
+    Returns:
+        "loss", those of `features_report`, and mean test accuracies "pretrained" and "scratch", in [0, 1];
+        or only {"diverged": step of the optimizer} if the pretraining did.
+    """
+    try:
+        loss = pretrain_briefly(model, data.train_images, steps, seed=seed, **how)
+    except NonFiniteError:
+        return {"diverged": int(model.optimizer.iterations)}
+    seeds = [seed * 100 + i for i in range(subsets)]
+    with ema_weights(model):
+        report = features_report(model.backbone, data)
+        accuracies = few_label_comparison(model.backbone, data, seeds, **few)
+    means = {start: float(np.mean(values)) for start, values in accuracies.items()}
+    return {"loss": loss, **report, **means}
 
 
 def features_report(backbone: NepaBackbone, data: ImageArrays, k: int = 20) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """What the features are like while a model trains: collapse diagnostics and probes, as a callback."""
 
+from importlib.util import find_spec
+
 import keras
 import numpy as np
 
@@ -52,6 +54,8 @@ class FeatureMonitor(keras.callbacks.Callback):
         if linear_probe:
             if labels is None:
                 raise ValueError("A linear probe needs labels.")
+            if find_spec("sklearn") is None:
+                raise ImportError("A linear probe needs scikit-learn: pip install scikit-learn.")
             check_probe_rows(self.labels[: len(images) // 2])
         self.every, self.batch_size, self.say = every, batch_size, say
         self.k = min(k, len(images) // 2)

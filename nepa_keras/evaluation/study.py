@@ -27,40 +27,48 @@ class Results:
         seconds: that the results asked for so far took when they were made.
 
     Raises:
-        ValueError: a line other than the last, which a kill may have cut, is not a result.
+        ValueError: a line is not a result. One without its end, which a kill has cut, is removed.
     """
 
     def __init__(self, path: str | Path, say: Callable[[str], None] = print):
         self.path, self.say, self.seconds = Path(path), say, 0.0
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._known, lines = {}, []
-        if self.path.exists():
-            lines = self.path.read_text().split("\n")
-        for number, line in enumerate(lines, 1):
+        self._known = {}
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
             try:
-                if line:
-                    row = json.loads(line)
-                    self._known[_key(row["about"])] = row
+                row = json.loads(line)
+                about, _, _ = (row[name] for name in ("about", "result", "seconds"))
             except (ValueError, KeyError, TypeError):
-                if number < len(lines):
-                    raise ValueError(
-                        f"{self.path}, line {number} is no result; remove the line."
-                    ) from None
-                self.path.write_text("".join(f"{whole}\n" for whole in lines[:-1]))
+                raise ValueError(
+                    f"{self.path}, line {number} is no result; remove the line."
+                ) from None
+            self._known[_key(about)] = row
 
-    def of(self, about: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    def of(self, about: Mapping[str, Any], make: Callable[[], Any], again: bool = False) -> Any:
         """The result kept for `about` and this backend, or the one that `make` returns, which is kept.
 
         Args:
-            about: all that the result depends on, for JSON; "setup", which others share, is not said.
+            about: what the result depends on beside the code, for JSON; "setup", which others share, is not
+                said.
             make: returns a number, or numbers by name.
+            again: make it even if there is one, as what else it left is gone.
         """
         about = {"backend": keras.backend.backend(), **about}
         row = self._known.get(_key(about))
-        if row is None:
+        if row is None or again:
             started = time.time()
             result = make()
-            row = {"about": about, "result": result, "seconds": round(time.time() - started, 1)}
+            row = {
+                "about": about,
+                "result": result,
+                "seconds": round(time.time() - started, 1),
+                "keras": keras.__version__,
+                "date": time.strftime("%Y-%m-%d"),
+            }
             self._known[_key(about)] = row
             with open(self.path, "a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -77,23 +85,37 @@ def labels_table(found: Mapping[int, Mapping[str, dict]], settings: Sequence[Map
 
     Args:
         found: of `tuned_comparison` by number of labels.
-        settings: given to it.
+        settings: given to it. A chosen rate that is the smallest or largest has a star: one beyond it may be
+            better.
     """
-    rows = [["labels", "from scratch", "pretrained", "gain, same subset", "settings chosen"]]
-    for count, starts in found.items():
-        scratch, pretrained = (np.array(starts[s]["test"]) for s in ("scratch", "pretrained"))
-        chosen = (_setting(settings[starts[s]["chosen"]]) for s in ("scratch", "pretrained"))
+    starts = "scratch", "pretrained"
+    head = ["labels", "from scratch", "pretrained", "gain, same subset"]
+    head += ["chosen from scratch (validation)", "chosen pretrained (validation)"]
+    rows = [head]
+    for count, of_count in found.items():
+        scratch, pretrained = (np.array(of_count[start]["test"]) for start in starts)
         values = _spread(scratch), _spread(pretrained), _spread(pretrained - scratch, "+")
-        rows.append([str(count), *values, "; ".join(chosen)])
+        chosen = [_chosen(of_count[start], settings) for start in starts]
+        rows.append([str(count), *values, *chosen])
     return _markdown(rows)
+
+
+def _chosen(of_start: Mapping, settings: Sequence[Mapping]) -> str:
+    setting = settings[of_start["chosen"]]
+    rates = [s["learning_rate"] for s in settings]
+    star = "*" if setting["learning_rate"] in (min(rates), max(rates)) else ""
+    decay = "" if setting["layer_decay"] is None else f", decay {setting['layer_decay']:g}"
+    accuracy = 100 * of_start["validation"][of_start["chosen"]]
+    return f"{setting['learning_rate']:g}{star}{decay} ({accuracy:.1f})"
 
 
 def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Ablations of the paper, in Markdown.
 
+    Losses are of each ablation's own task, so they say nothing across rows.
+
     Args:
-        found: by the names of `ABLATIONS`, for each pretraining "loss", those of `features_report`, and the
-            accuracies "pretrained" and "scratch".
+        found: by the names of `ABLATIONS`, `ablation_report` of each pretraining.
     """
     numbers = {
         "loss": "loss",
@@ -105,10 +127,13 @@ def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     accuracies = {"knn": "k-NN", "linear_probe": "linear probe", "pretrained": "fine-tuned"}
     head = ["", *numbers.values(), *accuracies.values(), "the same from scratch", "the paper"]
     rows = [head]
-    for name, runs in found.items():
+    for name, all_runs in found.items():
+        runs = [run for run in all_runs if "diverged" not in run]
+        if len(runs) < len(all_runs):
+            name = f"{name} ({len(all_runs) - len(runs)} of {len(all_runs)} diverged)"
         cells = [_spread([run[key] for run in runs], scale=1, digits=2) for key in numbers]
         cells += [_spread([run[key] for run in runs]) for key in (*accuracies, "scratch")]
-        rows.append([name, *cells, ABLATIONS[name].paper])
+        rows.append([name, *cells, ABLATIONS[name.partition(" (")[0]].paper])
     return _markdown(rows)
 
 
@@ -122,13 +147,10 @@ def _rounded(result):
     return f"{result:.4g}"
 
 
-def _setting(setting: Mapping) -> str:
-    decay = setting["layer_decay"]
-    return f"{setting['learning_rate']:g}" + ("" if decay is None else f", decay {decay:g}")
-
-
 def _spread(values, sign: str = "", scale: float = 100, digits: int = 1) -> str:
     values = scale * np.asarray(values, "float64")
+    if not len(values):
+        return "-"
     mean = f"{values.mean():{sign}.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 

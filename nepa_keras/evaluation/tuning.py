@@ -32,7 +32,7 @@ def tuned_comparison(
 
     Args:
         backbone: the pretrained `NepaBackbone`.
-        data: images and labels; those held out of the training images are never trained on here.
+        data: images and labels; those held out of the training images are not fine-tuned on.
         settings: each some arguments of `FewLabelTrial`, all of which are tried for either start.
         seeds: of the subsets and fresh weights that count.
         tuning_seeds: of those that choose; other ones.

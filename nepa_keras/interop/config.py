@@ -122,7 +122,7 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
     ours = backbone.get_config()
     if ours["rope_theta"] is None:
         raise ValueError(
-            "The official format has no model without RoPE (rope_theta=None); keep it with model.save."
+            "The official format has no model without RoPE (rope_theta=None); keep it with save_to_preset."
         )
     height, width, channels = ours["image_shape"]
     activation = ours["activation"] or ("silu" if ours["gated_mlp"] else "gelu")

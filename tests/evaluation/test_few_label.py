@@ -41,6 +41,26 @@ def _backbone():
     return backbone
 
 
+def test_layer_decay_slows_what_is_near_the_input(data):
+    """A decay of 1e-6 leaves all below the last block where it was."""
+    backbone = _backbone()
+    trial = FewLabelTrial(backbone, *_arrays(data), **OPTIONS, layer_decay=1e-6)
+    trial.run(0)
+    before = dict(
+        zip(
+            [v.path.partition("/")[2] for v in backbone.trainable_variables],
+            tiny.weights(backbone),
+            strict=True,
+        )
+    )
+    moved = {}
+    for variable in trial.classifier.backbone.trainable_variables:
+        path = variable.path.partition("/")[2]
+        moved[path] = np.abs(np.array(variable) - before[path]).max()
+    assert moved["block_1/mlp/up/kernel"] > 1e-3
+    assert moved["block_0/mlp/up/kernel"] < 1e-6 and moved["patch_embedding/kernel"] < 1e-6
+
+
 def test_a_run_does_not_depend_on_those_before_it(data):
     backbone = _backbone()
     before = tiny.weights(backbone)

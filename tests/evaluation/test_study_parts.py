@@ -110,6 +110,44 @@ def test_a_gated_mlp_has_as_many_weights():
     assert count("gated MLP") == pytest.approx(count("NEPA"), rel=0.03)
 
 
+def test_ablations_start_at_the_same_weights():
+    base = tiny.backbone(rope_rescale=2.0)
+    plain = tiny.weights(evaluation.ablated("NEPA", base, seed=3).backbone)
+    for name in ("no RoPE", "no causal mask", "no shift"):
+        for a, b in zip(
+            tiny.weights(evaluation.ablated(name, base, seed=3).backbone), plain, strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    masked = evaluation.ablated("40 % masked", base, seed=3).backbone
+    rest = [v for v in masked.trainable_variables if "mask_token" not in v.path]
+    for a, b in zip(rest, plain, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), b)
+
+
+def test_a_brief_pretraining_makes_the_steps_it_is_told(images):
+    model = evaluation.ablated("NEPA", tiny.backbone(), seed=1)
+    loss = evaluation.pretrain_briefly(model, images.train_images, 20, seed=1, batch_size=8)
+    assert int(model.optimizer.iterations) == 20 and -1 < loss < 0.5
+    with pytest.raises(ValueError, match="multiple of 10"):
+        evaluation.pretrain_briefly(model, images.train_images, 15, seed=1, batch_size=8)
+
+
+def test_an_ablation_that_diverges_is_a_result(images):
+    few = {"num_labels": 12, "steps": 2, "batch_size": 6}
+    reports = []
+    for rate in (8e-3, 1e35):
+        model = evaluation.ablated("no QK-norm", tiny.backbone(), seed=1)
+        reports.append(
+            evaluation.ablation_report(
+                model, images, 40, seed=1, subsets=1, few=few, batch_size=8, base_learning_rate=rate
+            )
+        )
+    assert set(reports[1]) == {"diverged"}
+    assert 0 <= reports[0]["pretrained"] <= 1 and 0 <= reports[0]["scratch"] <= 1
+    table = evaluation.ablations_table({"no QK-norm": reports, "no RoPE": reports[1:]})
+    assert "no QK-norm (1 of 2 diverged)" in table and "no RoPE (1 of 1 diverged) | - |" in table
+
+
 def test_the_report_of_features_tells_a_collapse(images):
     free, collapsed = tiny.backbone(), tiny.backbone()
     tiny.spread_weights(free)
@@ -129,7 +167,8 @@ def test_results_are_made_once_and_survive_a_cut_line(tmp_path):
     assert results.of(about, lambda: 0.5) == 0.5
     assert results.of({**about, "seed": 2}, lambda: {"loss": -0.25}) == {"loss": -0.25}
     assert len(said) == 2 and "seed=1 -> 0.5" in said[0] and "steps" not in said[0]
-    path.write_text(path.read_text() + '{"about": {"part": "la')  # as a kill leaves it
+    rows = path.read_text()
+    path.write_text(rows + '{"about": {"part": "la')  # as a kill leaves it
 
     def never():
         raise AssertionError("made twice")
@@ -140,6 +179,11 @@ def test_results_are_made_once_and_survive_a_cut_line(tmp_path):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["result"] for row in rows] == [0.5, {"loss": -0.25}, 0.75]
     assert {row["about"]["backend"] for row in rows} == {keras.backend.backend()}
+    path.write_text(path.read_text().rstrip("\n"))  # cut just before the end of a line: made anew
+    assert evaluation.Results(path).of({**about, "setup": {"steps": 6}}, lambda: 1.0) == 1.0
+    assert len(path.read_text().splitlines()) == 3
+    assert evaluation.Results(path).of(about, lambda: 0.25, again=True) == 0.25
+    assert evaluation.Results(path).of(about, never) == 0.25
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(ValueError, match="line 1 is no result"):
         evaluation.Results(path)

@@ -7,38 +7,51 @@ from scripts import run
 
 pytestmark = pytest.mark.once
 
-SMALL = """--data=digits --pretrain_steps=10 --ablation_steps=10 --ablation_seeds=1 --finetune_steps=3
-    --label_counts=10,20 --learning_rates=1e-3,2e-3 --layer_decays=1 --seeds=2 --ablation_subsets=1
-    --ablation_labels=20""".split()
+SMALL = """--data=digits --parts=labels --pretrain_steps=10 --ablation_steps=10 --ablation_seeds=1
+    --finetune_steps=2 --label_counts=20 --learning_rates=2e-3 --layer_decays=1 --seeds=2 --tuning_seeds=1
+    --ablation_subsets=1 --ablation_labels=20""".split()
+
+
+def study(folder, *flags) -> list[dict]:
+    """The results in the folder, after a run."""
+    result = run("study.py", f"--run_dir={folder}", *SMALL, *flags)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(row) for row in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def by_name(rows) -> dict:
+    return {json.dumps(row["about"]): row["result"] for row in rows}
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
-    flags = [f"--run_dir={tmp_path}", *SMALL]
-    result = run("study.py", *flags, "--parts=labels")
-    assert result.returncode == 0, result.stderr
-    rows = (tmp_path / "results.jsonl").read_text().splitlines()
-    # Pretraining; two numbers of labels, each two settings and two seeds for either start.
-    assert len(rows) == 1 + 2 * 2 * (2 + 2)
-    assert (tmp_path / "labels.png").exists()
-    (tmp_path / "results.jsonl").write_text("\n".join(rows[:10]) + '\n{"about": ')
-    again = run("study.py", *flags, "--ablations=NEPA,no RoPE")
-    assert again.returncode == 0, again.stderr
-    made = [line for line in again.stdout.splitlines() if " -> " in line]
-    assert len(made) == len(rows) - 10 + 2
-    kept = [json.loads(row) for row in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [json.loads(row)["about"] for row in rows] == [row["about"] for row in kept[:-2]]
-    # On one machine the same runs give the same numbers.
-    assert [json.loads(row)["result"] for row in rows[10:]] == [
-        row["result"] for row in kept[10:-2]
+    """Cut in the middle, and between with the weights of another pretraining in its folder."""
+    whole = study(tmp_path / "whole")
+    # Pretraining; one setting and two seeds for either start.
+    assert len(whole) == 1 + 2 * (1 + 2)
+    assert (tmp_path / "whole" / "labels.png").exists()
+    assert "| 20 |" in (tmp_path / "whole" / "labels.md").read_text()
+
+    cut = tmp_path / "cut"
+    study(cut, "--seeds=1")
+    study(cut, "--seeds=1", "--base_learning_rate=0.1")
+    rows = (cut / "results.jsonl").read_text().splitlines()
+    (cut / "results.jsonl").write_text("\n".join([rows[0], *rows[2:]]) + '\n{"about": ')
+    again = study(cut, "--parts=labels,ablations", "--ablations=no RoPE")
+    assert [row["about"] for row in again][: len(rows) - 1] == [
+        json.loads(row)["about"] for row in [rows[0], *rows[2:]]
     ]
-    table = (tmp_path / "study.md").read_text()
-    assert "| 20 |" in table and "| no RoPE |" in table
+    found = by_name(again)
+    # On one machine the same runs give the same numbers.
+    assert {name: found[name] for name in by_name(whole)} == by_name(whole)
+    assert "| no RoPE |" in (cut / "ablations.md").read_text()
 
 
 WRONG = {
-    "--ablations has no 'no luck'": ["--ablations=no luck"],
-    "--parts has no 'all'": ["--parts=all"],
-    "--learning_rates=fast must be numbers above 0": ["--learning_rates=fast"],
+    "--ablations=NEPA,NEPA: take some of": ["--ablations=NEPA,NEPA"],
+    "--learning_rates=nan must be numbers above 0": ["--learning_rates=nan"],
+    "--pretrain_steps=105 must be a multiple of 10": ["--pretrain_steps=105"],
+    "has 114 images where num_labels=1200": ["--label_counts=1200"],
+    "A batch of 20000 cannot be made": ["--batch_size=20000"],
     "num_labels=5 must be at least the 10 classes": ["--label_counts=5"],
 }
 
