@@ -226,9 +226,9 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
         ValueError: a weight of either side has no counterpart, or another shape.
     """
     clone = NepaBackbone.from_config({**backbone.get_config(), **overrides})
-    source = {_relative_path(v): v for v in backbone.trainable_variables}
+    source = {relative_path(v): v for v in backbone.trainable_variables}
     for variable in clone.trainable_variables:
-        path = _relative_path(variable)
+        path = relative_path(variable)
         value = source.pop(path, None)
         if value is not None:
             if tuple(value.shape) != tuple(variable.shape):
@@ -245,7 +245,7 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
     return clone
 
 
-def _relative_path(variable) -> str:
+def relative_path(variable) -> str:
     """The variable's path below the backbone, whatever the backbone is called."""
     parts = variable.path.split("/")
     first = next(

@@ -129,11 +129,11 @@ def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [head]
     for name, all_runs in found.items():
         runs = [run for run in all_runs if "diverged" not in run]
-        if len(runs) < len(all_runs):
-            name = f"{name} ({len(all_runs) - len(runs)} of {len(all_runs)} diverged)"
+        lost = len(all_runs) - len(runs)
+        title = f"{name} ({lost} of {len(all_runs)} diverged)" if lost else name
         cells = [_spread([run[key] for run in runs], scale=1, digits=2) for key in numbers]
         cells += [_spread([run[key] for run in runs]) for key in (*accuracies, "scratch")]
-        rows.append([name, *cells, ABLATIONS[name.partition(" (")[0]].paper])
+        rows.append([title, *cells, ABLATIONS[name].paper])
     return _markdown(rows)
 
 

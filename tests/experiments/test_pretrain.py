@@ -58,10 +58,13 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     nepa_keras.interop.load_official_tensors(model, averages)
     assert np.isfinite(model.evaluate(np.zeros((2, 8, 8, 1), "float32"), verbose=0)["loss"])
 
-    again = pretrain(
-        f"--flagfile={folder / 'flags.txt'}", "--noevaluate", f"--run_dir={tmp_path / 'again'}"
-    )
+    watched = ["--noevaluate", "--monitor_images=40", f"--run_dir={tmp_path / 'again'}"]
+    again = pretrain(f"--flagfile={folder / 'flags.txt'}", *watched)
     assert again.returncode == 0, again.stderr
+    # A look changes nothing of the run; 20 rows of ten classes are too few for a linear probe.
+    assert "--monitor_images=40 watches no linear probe: 20 training rows" in again.stdout
+    columns = (tmp_path / "again" / "log.csv").read_text().splitlines()[0]
+    assert "knn_accuracy" in columns and "linear_probe_accuracy" not in columns
     assert "what was it worth" not in again.stdout
     repeated = load_file(tmp_path / "again" / "ema" / "model.safetensors")
     for name, value in averages.items():
