@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \\
-        --blocks=norm --few_labels=10,100
+        --blocks=norm --labels_per_class=1,10
     KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \\
         --data=imagenet:/data --blocks=norm --probes=knn
 
@@ -42,10 +42,12 @@ flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of 
 flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
 flags.DEFINE_float("temperature", 0.07, "Of the neighbours' votes.", lower_bound=0)
 flags.DEFINE_list(
-    "few_labels", [], "Fine-tune with so many labels in all, from these weights and fresh."
+    "labels_per_class",
+    [],
+    "Fine-tune with so few, such as 1,5,10,100, from these weights and fresh.",
 )
-flags.DEFINE_integer("seeds", 3, "Of --few_labels.", lower_bound=1)
-flags.DEFINE_integer("steps", 200, "Of each fine-tuning of --few_labels.", lower_bound=1)
+flags.DEFINE_integer("seeds", 3, "Subsets of so few labels.", lower_bound=1)
+flags.DEFINE_integer("steps", 200, "Of each fine-tuning.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("json", None, "File to write all figures to.")
 
@@ -148,10 +150,12 @@ def probe_all(backbone, train, test) -> dict[str, dict[str, float]]:
 def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
     """Fine-tuning with few labels from these weights and from fresh ones; prints a line for each number."""
     results = {}
-    for count in numbers("few_labels"):
+    for per_class in numbers("labels_per_class"):
+        images = data.load(FLAGS.data, FLAGS.data_dir)
+        count = per_class * len(images.class_names)
         found = evaluation.few_label_comparison(
             backbone,
-            data.load(FLAGS.data, FLAGS.data_dir),
+            images,
             seeds=range(FLAGS.seeds),
             num_labels=count,
             steps=FLAGS.steps,
@@ -162,12 +166,12 @@ def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
         pretrained, scratch = (100 * np.array(found[key]) for key in ("pretrained", "scratch"))
         gain = pretrained - scratch
         print(
-            f"fine-tuning on {count} labels, {FLAGS.seeds} seeds: {pretrained.mean():.1f} % ± "
+            f"fine-tuning on {per_class} labels a class, {FLAGS.seeds} seeds: {pretrained.mean():.1f} % ± "
             f"{pretrained.std(ddof=min(1, len(gain) - 1)):.1f}, from scratch {scratch.mean():.1f} % ± "
             f"{scratch.std(ddof=min(1, len(gain) - 1)):.1f}, gain {gain.mean():+.1f}",
             flush=True,
         )
-        results[f"few labels, {count}"] = found
+        results[f"fine-tuned, {per_class} a class"] = found
     return results
 
 
@@ -179,10 +183,14 @@ def main(argv):
         if unknown := set(FLAGS.probes) - set(PROBES):
             raise ValueError(f"There is no probe {unknown.pop()!r}; choose of {', '.join(PROBES)}.")
         numbers("k")
-        if numbers("few_labels") and ":" in FLAGS.data:
+        if numbers("labels_per_class") and ":" in FLAGS.data:
             raise ValueError(
-                "--few_labels is for data sets in memory; use finetune.py --num_labels."
+                "--labels_per_class is for data sets in memory; use finetune.py --num_labels."
             )
+        if min(numbers("labels_per_class"), default=1) < 1:
+            raise ValueError(f"--labels_per_class={','.join(FLAGS.labels_per_class)}: at least 1.")
+        if FLAGS.json:
+            Path(FLAGS.json).parent.mkdir(parents=True, exist_ok=True)
         train, test = open_both()
         keras.utils.set_random_seed(0)
         backbone = nepa_keras.NepaBackbone.from_preset(

@@ -20,7 +20,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
-    figures = tmp_path / "figures.json"
+    figures = tmp_path / "new" / "figures.json"
     flags = [f"--model={model}", "--data=digits", f"--json={figures}"]
     result = run(
         "probe.py", *flags, "--probes=knn,linear,sgd,attentive", "--blocks=0,norm", "--k=1,20"
@@ -43,11 +43,15 @@ def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
 def test_few_labels_and_wrong_flags(model):
     flags = [f"--model={model}", "--data=digits"]
     small = ["--probes=knn", "--blocks=norm", "--pools=mean", "--attention=causal"]
-    result = run("probe.py", *flags, *small, "--few_labels=20", "--seeds=1", "--steps=2")
+    result = run("probe.py", *flags, *small, "--labels_per_class=2", "--seeds=1", "--steps=2")
     assert result.returncode == 0, result.stderr
-    assert "fine-tuning on 20 labels, 1 seeds" in result.stdout and "from scratch" in result.stdout
+    assert (
+        "fine-tuning on 2 labels a class, 1 seeds" in result.stdout
+        and "from scratch" in result.stdout
+    )
     cases = {
         "no probe 'svm'": ["--probes=svm"],
+        "--labels_per_class=0: at least 1": ["--labels_per_class=0"],
         "--k=many must be whole numbers": ["--k=many"],
         "blocks go from 0 to 2": ["--blocks=7"],
         "has no splits; name --test_data": ["--data=folder:/missing"],
