@@ -3,6 +3,7 @@
 NepaBackbone         the Vision Transformer
 NepaPretrainer       the objective; compile, fit, evaluate
 NepaImageClassifier  fine-tuning
+NepaImageSegmenter   a class for each pixel
 NepaImageConverter   pictures to what a model takes
 clone_backbone       the same weights in another configuration
 training             optimizer, schedule, averaged weights
@@ -16,6 +17,7 @@ from nepa_keras.data import NepaImageConverter
 from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
 from nepa_keras.presets import PRESETS, RELEASED
+from nepa_keras.segmenter import NepaImageSegmenter
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,7 @@ __all__ = [
     "NepaBackbone",
     "NepaImageClassifier",
     "NepaImageConverter",
+    "NepaImageSegmenter",
     "NepaPretrainer",
     "NonFiniteError",
     "clone_backbone",

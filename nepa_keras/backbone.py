@@ -160,13 +160,14 @@ class NepaBackbone(PresetMixin, keras.Model):
         x = clean if embeddings is None else embeddings
         rope = self._rope(images, training)
         causal = self.use_causal_mask if causal is None else causal
-        options = {"rope": rope, "causal": causal, "training": training}
         for block in self.blocks:
-            if self.remat and training:
-                x = backends.remat(block, x, **options)
-            else:
-                x = block(x, **options)
+            x = self._through(block, x, rope=rope, causal=causal, training=training)
         return {"embeddings": clean, "sequence_output": self.norm(x)}
+
+    def _through(self, block, x, training, **options):
+        if self.remat and training:
+            return backends.remat(block, x, training=training, **options)
+        return block(x, training=training, **options)
 
     def _rope(self, images, training):
         if self.rotary is None:
@@ -174,17 +175,17 @@ class NepaBackbone(PresetMixin, keras.Model):
         grid_h, grid_w = self.patch_embedding.grid(images.shape)
         return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
 
-    def block_outputs(self, images, causal=None) -> list:
-        """What leaves each block in inference, and last what the final norm makes of it.
+    def block_outputs(self, images, causal=None, training=False) -> list:
+        """What leaves each block, and last what the final norm makes of it.
 
         Returns:
             L + 1 of (B, 1 + T, D).
         """
         x, outputs = self.embed(images), []
         causal = self.use_causal_mask if causal is None else causal
-        rope = self._rope(images, training=False)
+        rope = self._rope(images, training)
         for block in self.blocks:
-            x = block(x, rope=rope, causal=causal, training=False)
+            x = self._through(block, x, rope=rope, causal=causal, training=training)
             outputs.append(x)
         return [*outputs, self.norm(x)]
 

@@ -18,7 +18,7 @@ NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
 # Part -> parts it may import. `backends` knows nothing of ours, layers know only it, and so on up:
 # backbone -> models -> everything that uses models.
-MODELS = {"nepa", "classifier"}
+MODELS = {"nepa", "classifier", "segmenter"}
 USERS = {"training", "data", "evaluation", "visualization", "interop"}
 ALLOWED = {
     "backends": set(),
@@ -31,7 +31,7 @@ ALLOWED = {
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
     "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
-    "evaluation": {"backends", "backbone", "data", "training", "guarded"} | MODELS,
+    "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,
     "visualization": {"backbone", "data"} | MODELS,
     "interop": {"backbone", "presets", "layers", "data", "training"} | MODELS,
 }

@@ -17,6 +17,7 @@ decides at import which module provides it. Everything else in the library is wr
     fit_input(batches)                  what `fit` is given in place of `batches`
     device_name()                       what the driver calls the first device
     DEFAULT_JIT_COMPILE                 what `jit_compile="auto"` means
+    SYNCHRONIZED_BATCH_NORM             whether Keras' BatchNormalization has to be told to span devices
 """
 
 import keras
@@ -47,9 +48,11 @@ train_step = _backend.train_step
 device_name = _backend.device_name
 fit_input = _backend.fit_input
 DEFAULT_JIT_COMPILE = _backend.DEFAULT_JIT_COMPILE
+SYNCHRONIZED_BATCH_NORM = _backend.SYNCHRONIZED_BATCH_NORM
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
+    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
     "attention",
     "barrier",

@@ -21,6 +21,7 @@ from nepa_keras.backends.portable import (
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
+    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
     "attention",
     "barrier",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 DEFAULT_JIT_COMPILE = True
+SYNCHRONIZED_BATCH_NORM = False  # a sharded batch is one array, so statistics span it anyhow
 
 # By erfc, as a SavedModel of JAX's erf asks for a newer StableHLO than TensorFlow's.
 gelu = gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))

@@ -19,6 +19,7 @@ from nepa_keras.backends.portable import (
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
+    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
     "attention",
     "barrier",
@@ -38,6 +39,7 @@ __all__ = [
 gelu = gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
 DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
+SYNCHRONIZED_BATCH_NORM = True
 
 
 def device_name() -> str:

@@ -10,6 +10,7 @@ from nepa_keras.backends.portable import remat
 
 __all__ = [
     "DEFAULT_JIT_COMPILE",
+    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
     "attention",
     "barrier",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 DEFAULT_JIT_COMPILE = False
+SYNCHRONIZED_BATCH_NORM = False  # Keras has none on PyTorch
 
 
 def linear(x, kernel, bias=None):

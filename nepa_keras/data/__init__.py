@@ -1,5 +1,6 @@
 """Images in: sources, deterministic augmentation, batches for `fit`."""
 
+from nepa_keras.data import segmentation
 from nepa_keras.data.arrays import ImageArrays, load
 from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "normalize",
     "open_source",
+    "segmentation",
     "survey",
     "with_classes",
 ]

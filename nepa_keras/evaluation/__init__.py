@@ -33,6 +33,8 @@ from nepa_keras.evaluation.roofline import (
     predicted_step,
     roofline_table,
 )
+from nepa_keras.evaluation.segment_images import ImageSegmenter
+from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.evaluation.study import Results, ablations_table, labels_table
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
 from nepa_keras.evaluation.tuning import tuned_comparison
@@ -47,7 +49,10 @@ __all__ = [
     "FeatureMonitor",
     "FeatureSets",
     "FewLabelTrial",
+    "ImageSegmenter",
     "Results",
+    "SegmentationReport",
+    "SegmentationScores",
     "ablated",
     "ablation_report",
     "ablations_table",

@@ -17,13 +17,13 @@ from nepa_keras.interop.official import (
 # What may differ between a source and a model: each is an exception that has a name.
 RULES = {
     "qk_norm_scale_ones": "QK-norm scales that the source lacks start at one",
-    "new_head": "fc_norm starts at one and zero, the classifier at zero; those of the source are left out",
-    "drop_head": "fc_norm and classifier of the source are left out",
+    "new_head": "the head starts anew (a classifier at zero); that of the source is left out",
+    "drop_head": "the head of the source is left out",
     "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
     "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
     "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
 }
-_HEAD = ("fc_norm.", "classifier.")
+_HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
 
 

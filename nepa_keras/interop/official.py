@@ -1,7 +1,7 @@
 """Our variables under the official tensor names and layouts (SPEC section 3).
 
 Official linear weights are (out, in), the patch kernel is (out, in, height, width), and q, k, v are
-three tensors where we keep one.
+three tensors where we keep one. There is no official segmenter: its heads are kept as they are, by path.
 """
 
 import re
@@ -43,12 +43,17 @@ _OTHER_NAMES = {
 }
 
 
+_OURS = re.compile(r"(?:^|/)((?:pyramid|decode_head|auxiliary_head)/.+)$")
+
+
 def official_names(path: str) -> list[str]:
     """Official names of the variable at `path`; three for the joint q, k, v.
 
     Raises:
         KeyError: the path is of no NEPA variable.
     """
+    if match := _OURS.search(path):
+        return [match[1].replace("/", ".")]
     if match := re.search(r"block_(\d+)/(.+)$", path):
         prefix, rest = f"vit_nepa.encoder.layer.{match[1]}.", match[2]
         if rest.startswith("attention/qkv/"):
@@ -65,6 +70,8 @@ def official_variables(model) -> list:
 
 def transform_name(path: str) -> str:
     """What happens to an official tensor on its way into the variable at `path`, in words."""
+    if _OURS.search(path):
+        return "copied"
     if path.endswith("patch_embedding/kernel"):
         return "OIHW -> HWIO"
     words = "transposed" if path.endswith("kernel") else "copied"
@@ -74,6 +81,8 @@ def transform_name(path: str) -> str:
 def official_views(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
     """The value of the variable at `path` as official tensors, views where they can be."""
     names = official_names(path)
+    if _OURS.search(path):
+        return {names[0]: value}
     parts = np.split(value, len(names), axis=-1)
     if path.endswith("patch_embedding/kernel"):
         parts = [p.transpose(3, 2, 0, 1) for p in parts]  # HWIO -> OIHW
@@ -90,6 +99,8 @@ def official_shapes(variable) -> dict[str, tuple[int, ...]]:
 
 def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
     """The value of the variable at `path` from its official tensors."""
+    if _OURS.search(path):
+        return tensors[0]
     if path.endswith("patch_embedding/kernel"):
         tensors = [t.transpose(2, 3, 1, 0) for t in tensors]
     elif path.endswith("kernel"):

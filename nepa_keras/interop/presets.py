@@ -26,10 +26,12 @@ from nepa_keras.interop.load import load_official_tensors
 from nepa_keras.interop.official import official_tensors
 from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.presets import PRESETS, RELEASED, preset_config
+from nepa_keras.segmenter import NepaImageSegmenter
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _FORMAT = "nepa_keras"
-_CLASSES = {c.__name__: c for c in (NepaBackbone, NepaPretrainer, NepaImageClassifier)}
+_WITH_HEAD = (NepaImageClassifier, NepaImageSegmenter)
+_CLASSES = {c.__name__: c for c in (NepaBackbone, NepaPretrainer, *_WITH_HEAD)}
 _NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype")
 
 
@@ -113,9 +115,9 @@ def load_preset(
         arguments = dict(source.arguments)
     own, rest = _split(model_class, overrides)
     rules = set()
-    if kind == "NepaImageClassifier":
-        rules |= _classifier_rules(source, arguments, own, backbone_arguments)
-    elif source.kind == "NepaImageClassifier":
+    if issubclass(model_class, _WITH_HEAD):
+        rules |= _head_rules(source, kind, arguments, own, backbone_arguments)
+    elif issubclass(_CLASSES[source.kind], _WITH_HEAD):
         rules.add("drop_head")
     if fold_layer_scale:
         rules.add("fold_layer_scale")
@@ -182,18 +184,18 @@ def _split(model_class, overrides: dict) -> tuple[dict, dict]:
     return own, {k: v for k, v in overrides.items() if k not in ours}
 
 
-def _classifier_rules(source: _Source, arguments: dict, own: dict, backbone: dict) -> set[str]:
-    """Rules for a classifier from `source`; changes the arguments that the conversion changes."""
+def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone: dict) -> set[str]:
+    """Rules for a model with a head from `source`; changes the arguments that the conversion changes."""
     names = own.get("class_names")
     if names is not None:
         own.setdefault("num_classes", len(names))
-    if source.kind == "NepaImageClassifier":
+    if source.kind == kind:
         if own.get("num_classes", arguments.get("num_classes")) == arguments.get("num_classes"):
             return set()
         arguments.pop("class_names", None)
         return {"new_head"}
     if "num_classes" not in own:
-        raise ValueError(f"{source.name} was trained without classes; pass num_classes=.")
+        raise ValueError(f"{source.name} was trained without these classes; pass num_classes=.")
     if backbone.get("qk_norm", True) and not backbone.get("qk_norm_scale", False):
         backbone["qk_norm_scale"] = True  # as the official conversion
         return {"new_head", "qk_norm_scale_ones"}

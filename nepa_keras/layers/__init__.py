@@ -8,10 +8,14 @@ from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.patch_embedding import PatchEmbedding
 from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
+from nepa_keras.layers.upernet import ConvNorm, FCNHead, FeaturePyramid, UPerNetHead
 
 __all__ = [
     "MLP",
+    "ConvNorm",
     "DropPath",
+    "FCNHead",
+    "FeaturePyramid",
     "LayerNorm",
     "LayerScale",
     "Linear",
@@ -20,4 +24,5 @@ __all__ = [
     "RotaryEmbedding",
     "SelfAttention",
     "TransformerBlock",
+    "UPerNetHead",
 ]

@@ -3,6 +3,7 @@
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
+from nepa_keras.training.poly import LayerwiseWarmupPoly
 from nepa_keras.training.run import fit_steps
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 from nepa_keras.training.validation import Validation
@@ -10,6 +11,7 @@ from nepa_keras.training.validation import Validation
 __all__ = [
     "AdamW",
     "LayerwiseWarmupCosine",
+    "LayerwiseWarmupPoly",
     "Validation",
     "WarmupCosine",
     "adamw",

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nepa_keras.training.layerwise import LayerwiseWarmupCosine, Place
+from nepa_keras.training.layerwise import Layerwise, Place
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ def parameter_groups(
     vectors and do not. The embedding (CLS and patches) may have its own rate.
 
     Args:
-        schedule: with a `LayerwiseWarmupCosine` there are two groups for each of its places, in the order
+        schedule: with a layer-wise one there are two groups for each of its places, in the order
             of the variables.
     """
-    if isinstance(schedule, LayerwiseWarmupCosine):
+    if isinstance(schedule, Layerwise):
         return _layerwise_groups(variables, weight_decay, schedule)
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
@@ -76,10 +76,10 @@ def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=(
 
     Args:
         groups: of `variables`.
-        schedule: whose rates and warm-ups are shown, if it is a `LayerwiseWarmupCosine`.
-        frozen: variables that are not trained.
+        schedule: whose rates and warm-ups are shown, if it is a layer-wise one.
+        frozen: variables that are not trained, also the statistics of BatchNorm.
     """
-    layerwise = isinstance(schedule, LayerwiseWarmupCosine)
+    layerwise = isinstance(schedule, Layerwise)
     rates = f"{'peak lr':>12}{'warm-up':>9}" if layerwise else f"{'lr x':>8}"
     lines = [f"{'parameter group':<22}{'tensors':>8}{'parameters':>14}{rates}{'decay':>8}"]
     for group in groups:
@@ -91,9 +91,14 @@ def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=(
         lines.append(
             f"{group.name:<22}{len(group.indices):>8}{count:>14,}{rates}{group.weight_decay:>8g}"
         )
-    if frozen:
-        count = sum(math.prod(v.shape) for v in frozen)
-        lines.append(f"{'frozen':<22}{len(frozen):>8}{count:>14,}")
+    statistics = [v for v in frozen if v.path.endswith(("moving_mean", "moving_variance"))]
+    for name, rest in (
+        ("frozen", [v for v in frozen if not any(v is s for s in statistics)]),
+        ("statistics", statistics),
+    ):
+        if rest:
+            count = sum(math.prod(v.shape) for v in rest)
+            lines.append(f"{name:<22}{len(rest):>8}{count:>14,}")
     total = sum(math.prod(v.shape) for v in (*variables, *frozen))
     lines.append(f"{'all':<22}{len(variables) + len(frozen):>8}{total:>14,}")
     return "\n".join(lines)

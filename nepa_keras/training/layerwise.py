@@ -40,11 +40,18 @@ def place_of(path: str, num_layers: int) -> Place:
     return Place("head", 0, head=True)
 
 
+class Layerwise:
+    """What the optimizer asks a schedule with a rate for each place of the network.
+
+    `place(path)`, `warmup_of(place)`, `rate_at(step, place)`, and `rates(step, places)` on the device.
+    """
+
+
 _TOP = Place("last block", 0)
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class LayerwiseWarmupCosine(WarmupCosine):
+class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
     """`WarmupCosine` for each block, at a rate and with a warm-up of its own.
 
         rate of a variable = base * f * (its warm-up and cosine),   f = layer_decay^exponent

@@ -10,7 +10,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.training.groups import group_table, parameter_groups
-from nepa_keras.training.layerwise import LayerwiseWarmupCosine
+from nepa_keras.training.layerwise import Layerwise
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
@@ -24,7 +24,7 @@ class AdamW(keras.optimizers.Optimizer):
         e <- w after the first step, then ema_decay * e + (1 - ema_decay) * w
 
     Args:
-        learning_rate: a float or a schedule; with a `LayerwiseWarmupCosine` each block has its own rate.
+        learning_rate: a float or a schedule; with a layer-wise one each block has its own rate.
         weight_decay: on variables of rank >= 2 (matrices, patch kernel, CLS).
         beta_1, beta_2, epsilon: of Adam; epsilon is added after the bias correction.
         clip_norm: bound of the global gradient norm, or None.
@@ -32,7 +32,7 @@ class AdamW(keras.optimizers.Optimizer):
         accumulation_steps: batches whose mean gradient makes one update. A non-finite batch ends
             the accumulation, and the next batch starts another.
         embedding_learning_rate_factor: the embedding's rate relative to the others; not together with
-            a `LayerwiseWarmupCosine`, which has one for it.
+            a layer-wise schedule, which has one for it.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class AdamW(keras.optimizers.Optimizer):
             )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
-        layerwise = isinstance(learning_rate, LayerwiseWarmupCosine)
+        layerwise = isinstance(learning_rate, Layerwise)
         if layerwise and embedding_learning_rate_factor != 1.0:
-            raise ValueError("A LayerwiseWarmupCosine already has a rate for the embedding.")
+            raise ValueError("A layer-wise schedule already has a rate for the embedding.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.layerwise = learning_rate if layerwise else None
         self.decay = weight_decay

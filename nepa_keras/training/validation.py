@@ -12,16 +12,17 @@ class Validation(keras.callbacks.Callback):
     """Adds results of a measurement to the logs of each epoch, and keeps the best weights.
 
     The logs get `val_NAME` of the trained and `ema_val_NAME` of the averaged weights, NaN before the first
-    update. Put it before the callbacks that write logs.
+    update; the latter, by which the best are chosen, only if the optimizer keeps an average. Put it before
+    the callbacks that write logs.
 
     Args:
         measure: results of a model by name, such as {"accuracy": 0.7}; larger is better.
-        name: the result by which the averaged weights are compared.
-        save_best: called with the model, while it holds the best averaged weights so far.
+        name: the result by which weights are compared.
+        save_best: called with the model, while it holds the best weights so far.
 
     Attributes:
         last: the results of the last epoch, as in the logs.
-        best: the same of the epoch whose averaged weights were the best, or None.
+        best: the same of the epoch whose weights were the best, or None.
     """
 
     def __init__(
@@ -41,18 +42,22 @@ class Validation(keras.callbacks.Callback):
         getattr(self.model, "jax_state_sync", lambda: None)()
         found = self.measure(self.model)
         self.last = {f"val_{k}": v for k, v in found.items()}
-        self.last |= {f"ema_val_{k}": math.nan for k in found}
-        if int(self.model.optimizer.iterations):
-            with ema_weights(self.model):
-                found = self.measure(self.model)
-                self.last |= {f"ema_val_{k}": v for k, v in found.items()}
-                self._keep_if_best(found[self.name], logs)
+        if getattr(self.model.optimizer, "averages", None):
+            self.last |= {f"ema_val_{k}": math.nan for k in found}
+            if int(self.model.optimizer.iterations):
+                with ema_weights(self.model):
+                    found = self.measure(self.model)
+                    self.last |= {f"ema_val_{k}": v for k, v in found.items()}
+                    self._keep_if_best("ema_val_", logs)
+        else:
+            self._keep_if_best("val_", logs)
         logs.update(self.last)
 
-    def _keep_if_best(self, result: float, logs: dict) -> None:
-        if not math.isfinite(result):
+    def _keep_if_best(self, kind: str, logs: dict) -> None:
+        key = kind + self.name
+        if not math.isfinite(self.last[key]):
             return
-        if self.best is None or result > self.best[f"ema_val_{self.name}"]:
+        if self.best is None or self.last[key] > self.best[key]:
             self.best = {**logs, **self.last}
             if self.save_best is not None:
                 self.save_best(self.model)

@@ -1,0 +1,20 @@
+"""Images with a class for each pixel: sources, joint transforms, batches for `fit`."""
+
+from nepa_keras.data.segmentation.ade20k import ade20k
+from nepa_keras.data.segmentation.batches import SegmentationBatches
+from nepa_keras.data.segmentation.open import open_pairs
+from nepa_keras.data.segmentation.pairs import IGNORED, FolderPairs, PairSource
+from nepa_keras.data.segmentation.scenes import Scenes
+from nepa_keras.data.segmentation.transforms import SegmentationTransform, fitting_size
+
+__all__ = [
+    "IGNORED",
+    "FolderPairs",
+    "PairSource",
+    "Scenes",
+    "SegmentationBatches",
+    "SegmentationTransform",
+    "ade20k",
+    "fitting_size",
+    "open_pairs",
+]

@@ -1,0 +1,47 @@
+"""Batches of images and labels for `NepaImageSegmenter.fit`."""
+
+import numpy as np
+
+from nepa_keras.data.batches import AugmentedBatches
+from nepa_keras.data.segmentation.pairs import PairSource
+from nepa_keras.data.segmentation.transforms import SegmentationTransform
+
+
+class SegmentationBatches(AugmentedBatches):
+    """`AugmentedBatches` of pairs: everything said there of order, positions, threads and bad images holds.
+
+    Args:
+        source: a `PairSource`.
+        batch_size, image_size, seed, **options: as there.
+        transform: default `SegmentationTransform()`, the recipe of ADE20K.
+
+    Yields:
+        float32 images (batch_size, *image_size, channels) in [-1, 1], and uint8 labels
+        (batch_size, *image_size).
+    """
+
+    def __init__(
+        self,
+        source: PairSource,
+        batch_size: int,
+        image_size: int | tuple[int, int],
+        seed: int = 1337,
+        transform: SegmentationTransform | None = None,
+        **options,
+    ):
+        super().__init__(
+            source,
+            batch_size,
+            image_size,
+            seed,
+            transform=transform or SegmentationTransform(),
+            channels=source.channels + 1,
+            **options,
+        )
+
+    def _finish(self, images, indices, place):
+        return images[..., :-1], images[..., -1].astype(np.uint8)
+
+    def endless(self):
+        for (batch,) in super().endless():
+            yield batch

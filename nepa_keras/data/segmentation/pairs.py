@@ -1,0 +1,137 @@
+"""Pairs of an image and its mask, which are one array: a mask is one more channel of its image.
+
+So whatever becomes of the pair, its threads, order and replacements of bad files are those of any image.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.decode import ImageError, check_size, decode_image, read_file
+from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.files import image_files
+
+IGNORED = 255  # the label of pixels that neither train nor count
+
+
+class PairSource(ImageSource):
+    """Images (height, width, channels) uint8 with labels (height, width) uint8: a class, or `IGNORED`.
+
+    Args:
+        class_names: of the classes 0 to K - 1.
+        channels: of the images.
+    """
+
+    def __init__(self, class_names: Sequence[str], channels: int = 3):
+        super().__init__(class_names=class_names)
+        self.channels = channels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image and its labels.
+
+        Raises:
+            ImageError: one of the two cannot be read, or they do not belong together.
+        """
+        raise NotImplementedError
+
+    def read(self, index: int) -> np.ndarray:
+        """Both, (height, width, channels + 1)."""
+        image, labels = self.pair(index)
+        if image.shape[:2] != labels.shape:
+            raise ImageError(
+                f"the image has {image.shape[0]}x{image.shape[1]} pixels, its mask "
+                f"{labels.shape[0]}x{labels.shape[1]}"
+            )
+        wrong = labels[(labels >= self.num_classes) & (labels != IGNORED)]
+        if wrong.size:
+            raise ImageError(
+                f"its mask has the label {wrong.max()}, but the classes are 0 to {self.num_classes - 1}, and "
+                f"{IGNORED} for none"
+            )
+        return np.concatenate([image, labels[..., None]], axis=-1)
+
+
+class FolderPairs(PairSource):
+    """A folder of images and one of PNG masks with the same names, at any depth.
+
+    Args:
+        images: folder of images.
+        masks: folder of one-channel PNGs whose values are classes.
+        class_names: of the classes.
+        reduce_zero_label: 0 in a file means no class, k the class k - 1, as in ADE20K.
+        channels: of the images that come out, 3 or 1.
+
+    Raises:
+        ValueError: a folder is missing or empty, or an image has no mask or a mask no image.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        masks: str | Path,
+        class_names: Sequence[str],
+        reduce_zero_label: bool = False,
+        channels: int = 3,
+    ):
+        super().__init__(class_names, channels)
+        self.reduce_zero_label = reduce_zero_label
+        found = {_stem(file, images): file for file in image_files(images)}
+        theirs = {_stem(f, masks): f for f in image_files(masks) if f.lower().endswith(".png")}
+        for kind, here, there in (("mask", found, theirs), ("image", theirs, found)):
+            if lone := sorted(set(here) - set(there)):
+                raise ValueError(
+                    f"{here[lone[0]]} has no {kind} (nor have {len(lone) - 1} others); masks are PNGs with "
+                    f"the names of the images, here in {masks}."
+                )
+        self.files = [(found[stem], theirs[stem]) for stem in sorted(found)]
+
+    def __len__(self):
+        return len(self.files)
+
+    def name(self, index):
+        return self.files[index][0]
+
+    def pair(self, index):
+        image, mask = self.files[index]
+        return decode_image(read_file(image), self.channels), self._labels(read_file(mask))
+
+    def _labels(self, content: bytes) -> np.ndarray:
+        labels = decode_mask(content)
+        if not self.reduce_zero_label:
+            return labels
+        return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - 1).astype(np.uint8)
+
+
+def decode_mask(content: bytes) -> np.ndarray:
+    """The values of a one-channel picture (height, width) uint8; of one with a palette its indices.
+
+    Raises:
+        ImageError: damaged, of several channels, or with values above 255.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            check_size(image.width, image.height)
+            values = np.asarray(image)
+    except ImageError:
+        raise
+    except Exception as error:  # as for images: Pillow raises whatever a damaged file makes it
+        raise ImageError(f"its mask cannot be read ({error})") from error
+    if values.ndim != 2:
+        raise ImageError("its mask is a picture in colours, not of class numbers")
+    if values.dtype != np.uint8:
+        if values.min() < 0 or values.max() > 255:
+            raise ImageError("its mask has values above 255")
+        values = values.astype(np.uint8)
+    return values
+
+
+def _stem(file: str, folder: str | Path) -> str:
+    return str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))

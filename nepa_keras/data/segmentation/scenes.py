@@ -1,0 +1,73 @@
+"""Scenes with a mask that need no download: clothes or digits, real scans, laid out on a canvas."""
+
+import numpy as np
+
+from nepa_keras.data.arrays import load
+from nepa_keras.data.segmentation.pairs import PairSource
+
+_FOREGROUND = 25  # of 255; below it the scans are background
+
+
+class Scenes(PairSource):
+    """Grey scenes of Fashion-MNIST or digits: class 0 is the background, i + 1 the class i of the set.
+
+    A scene is a function of (data, split, seed, index). Later things lie over earlier ones; a pixel belongs
+    to the last thing that is not dark there. The background is a slope of grey with noise.
+
+    Args:
+        data: "embedded", or "digits".
+        split: "train" or "test", of which the things are.
+        count: number of scenes.
+        size: side of the canvas; default twice that of the things.
+        things: smallest and largest number on a canvas.
+        seed: of all.
+
+    Raises:
+        ValueError: another data set or split, or a canvas smaller than a thing.
+    """
+
+    def __init__(
+        self,
+        data: str = "embedded",
+        split: str = "train",
+        count: int = 1000,
+        size: int | None = None,
+        things: tuple[int, int] = (2, 4),
+        seed: int = 0,
+    ):
+        held = load(data)
+        if split not in ("train", "test"):
+            raise ValueError(f"Scenes have the splits train and test, not {split!r}.")
+        super().__init__(("background", *held.class_names), channels=1)
+        self.images = getattr(held, f"{split}_images")[..., 0]
+        self.classes = getattr(held, f"{split}_labels")
+        self.size = size or 2 * self.images.shape[1]
+        if self.size < self.images.shape[1]:
+            raise ValueError(
+                f"A canvas of {self.size} pixels is smaller than a thing, {self.images.shape[1]}."
+            )
+        self.count, self.things = count, things
+        self.seed = [seed, split == "test"]
+
+    def __len__(self):
+        return self.count
+
+    def name(self, index):
+        return f"scene {index}"
+
+    def pair(self, index):
+        draw, n = np.random.default_rng([*self.seed, index]), self.size
+        slope = draw.uniform(-30, 30, 2)
+        ramp = np.linspace(-0.5, 0.5, n)
+        canvas = draw.uniform(20, 90) + slope[0] * ramp[:, None] + slope[1] * ramp
+        canvas = np.clip(canvas + draw.normal(0, 8, (n, n)), 0, 255).astype(np.uint8)
+        labels = np.zeros((n, n), np.uint8)
+        for _ in range(draw.integers(self.things[0], self.things[1] + 1)):
+            which = draw.integers(len(self.images))
+            thing = self.images[which]
+            top, left = draw.integers(0, n - len(thing) + 1, 2)
+            place = slice(top, top + len(thing)), slice(left, left + len(thing))
+            seen = thing > _FOREGROUND
+            canvas[place][seen] = thing[seen]
+            labels[place][seen] = self.classes[which] + 1
+        return canvas[..., None], labels

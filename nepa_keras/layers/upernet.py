@@ -1,0 +1,276 @@
+"""Heads for dense prediction: a pyramid from one scale, UPerNet (arXiv 1807.10221), FCN.
+
+B batch, h x w patches, D width, C channels of the head, K classes. As in mmsegmentation no convolution has a
+bias before its BatchNorm, and those before a ReLU start at Normal(0, sqrt(2 / fan-out)).
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.layers.linear import NormalInitializer
+
+
+def batch_norm(name: str, dtype) -> keras.layers.BatchNormalization:
+    """With the constants of PyTorch's, and statistics over all devices."""
+    return keras.layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        synchronized=backends.SYNCHRONIZED_BATCH_NORM,
+        name=name,
+        dtype=dtype,
+    )
+
+
+def resize(x, size: tuple[int, int]):
+    """Bilinear with half-pixel centres and no antialias, (B, h, w, C) -> (B, *size, C)."""
+    if tuple(x.shape[1:3]) == tuple(size):
+        return x
+    return ops.image.resize(x, size, interpolation="bilinear", data_format="channels_last")
+
+
+def average_pool(x, bins: int):
+    """Means over a grid of parts that overlap where they must: (B, h, w, C) -> (B, bins, bins, C).
+
+    Part i of n pixels goes from floor(i n / bins) to ceil((i + 1) n / bins), so n may be less than bins, at
+    which Keras' own function fails on TensorFlow.
+    """
+    rows, columns = (_bin_matrix(n, bins) for n in x.shape[1:3])
+    x = ops.einsum("ph,bhwc->bpwc", ops.convert_to_tensor(rows, x.dtype), x)
+    return ops.einsum("qw,bpwc->bpqc", ops.convert_to_tensor(columns, x.dtype), x)
+
+
+def _bin_matrix(n: int, bins: int) -> np.ndarray:
+    matrix = np.zeros((bins, n), "float32")
+    for i in range(bins):
+        first, last = i * n // bins, -((i + 1) * n // -bins)
+        matrix[i, first:last] = 1 / (last - first)
+    return matrix
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class ConvNorm(keras.layers.Layer):
+    """Convolution, BatchNorm, ReLU: (B, h, w, any) -> (B, h, w, filters)."""
+
+    def __init__(self, filters: int, kernel_size: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.conv = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=NormalInitializer(math.sqrt(2 / (kernel_size**2 * filters))),
+            data_format="channels_last",
+            name="conv",
+            dtype=self.dtype_policy,
+        )
+        self.norm = batch_norm("norm", self.dtype_policy)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build((*input_shape[:-1], self.filters))
+
+    def call(self, x, training=False):
+        return ops.relu(self.norm(self.conv(x), training=training))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class FeaturePyramid(keras.layers.Layer):
+    """Four maps of one scale to four scales: x4, x2, x1 and half (SPEC section 6).
+
+    Twice two transposed convolutions with BatchNorm and GELU between them, one, nothing, and max-pooling.
+
+    Args:
+        width: D.
+
+    Call arguments:
+        maps: four of (B, h, w, D).
+
+    Returns:
+        (B, 4h, 4w, D), (B, 2h, 2w, D), (B, h, w, D), (B, h // 2, w // 2, D).
+    """
+
+    def __init__(self, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        policy = self.dtype_policy
+
+        def doubling(name):
+            # Each new pixel is a sum over the D values of one patch.
+            return keras.layers.Conv2DTranspose(
+                width,
+                2,
+                strides=2,
+                kernel_initializer=NormalInitializer(1 / math.sqrt(width)),
+                data_format="channels_last",
+                name=name,
+                dtype=policy,
+            )
+
+        self.first, self.second = doubling("quadruple_first"), doubling("quadruple_second")
+        self.norm = batch_norm("quadruple_norm", policy)
+        self.only = doubling("double")
+
+    def build(self, input_shape):
+        shape = (None, None, None, self.width)
+        for layer in (self.first, self.norm, self.second, self.only):
+            layer.build(shape)
+
+    def call(self, maps, training=False):
+        quadruple, double, same, half = maps
+        quadruple = self.norm(self.first(quadruple), training=training)
+        quadruple = self.second(ops.gelu(quadruple, approximate=False))
+        # A grid of one patch cannot be halved.
+        window = (min(2, half.shape[1]), min(2, half.shape[2]))
+        half = ops.max_pool(half, window, window, padding="valid", data_format="channels_last")
+        return [quadruple, self.only(double), same, half]
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class UPerNetHead(keras.layers.Layer):
+    """Pyramid pooling on the smallest map, top-down additions, and a convolution over all scales.
+
+    Args:
+        num_classes: K.
+        channels: C.
+        pool_bins: sides of the grids that the smallest map is averaged to.
+        dropout: rate of whole channels before the last convolution.
+
+    Call arguments:
+        maps: from the largest to the smallest, of any widths, such as those of `FeaturePyramid`.
+
+    Returns:
+        Logits on the grid of the largest, (B, h, w, K).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int = 512,
+        pool_bins: tuple[int, ...] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.channels = channels
+        self.pool_bins = tuple(pool_bins)
+        self.dropout = dropout
+
+    def build(self, input_shape):
+        policy, c = self.dtype_policy, self.channels
+        *larger, smallest = [(None, None, None, shape[-1]) for shape in input_shape]
+
+        def conv(name, shape, kernel_size=1):
+            layer = ConvNorm(c, kernel_size, name=name, dtype=policy)
+            layer.build(shape)
+            return layer
+
+        inner = (None, None, None, c)
+        self.pooled = [conv(f"pool_{bins}", smallest) for bins in self.pool_bins]
+        together = (None, None, None, smallest[-1] + c * len(self.pool_bins))
+        self.bottleneck = conv("bottleneck", together, 3)
+        self.lateral = [conv(f"lateral_{i}", shape) for i, shape in enumerate(larger)]
+        self.output_convs = [conv(f"output_{i}", inner, 3) for i in range(len(larger))]
+        self.fuse = conv("fuse", (None, None, None, c * (len(larger) + 1)), 3)
+        self.drop = channel_dropout(self.dropout, policy)
+        self.classifier = classifier(self.num_classes, c, policy)
+
+    def call(self, maps, training=False):
+        *larger, smallest = maps
+        size = smallest.shape[1:3]
+        pooled = [smallest]
+        for bins, conv in zip(self.pool_bins, self.pooled, strict=True):
+            mean = average_pool(smallest, bins)
+            pooled.append(resize(conv(mean, training=training), size))
+        x = self.bottleneck(ops.concatenate(pooled, axis=-1), training=training)
+        merged = [x]
+        for map_, lateral in zip(reversed(larger), reversed(self.lateral), strict=True):
+            x = lateral(map_, training=training) + resize(x, map_.shape[1:3])
+            merged.insert(0, x)
+        *merged, top = merged
+        outputs = [
+            conv(x, training=training) for x, conv in zip(merged, self.output_convs, strict=True)
+        ]
+        size = maps[0].shape[1:3]
+        outputs = [resize(x, size) for x in (*outputs, top)]
+        x = self.fuse(ops.concatenate(outputs, axis=-1), training=training)
+        return self.classifier(self.drop(x, training=training))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+            "pool_bins": self.pool_bins,
+            "dropout": self.dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class FCNHead(keras.layers.Layer):
+    """One 3x3 convolution and a classifier: (B, h, w, D) -> logits (B, h, w, K)."""
+
+    def __init__(self, num_classes: int, channels: int = 256, dropout: float = 0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.channels = channels
+        self.dropout = dropout
+        self.conv = ConvNorm(channels, 3, name="conv", dtype=self.dtype_policy)
+        self.drop = channel_dropout(dropout, self.dtype_policy)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.classifier = classifier(self.num_classes, self.channels, self.dtype_policy)
+
+    def call(self, x, training=False):
+        x = self.conv(x, training=training)
+        return self.classifier(self.drop(x, training=training))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+            "dropout": self.dropout,
+        }
+
+
+def channel_dropout(rate: float, dtype) -> keras.layers.SpatialDropout2D:
+    return keras.layers.SpatialDropout2D(
+        rate, data_format="channels_last", name="dropout", dtype=dtype
+    )
+
+
+def classifier(
+    num_classes: int, channels: int, dtype, name: str = "classifier"
+) -> keras.layers.Conv2D:
+    """A built 1x1 convolution, Normal(0, 0.01) at the start."""
+    layer = keras.layers.Conv2D(
+        num_classes,
+        1,
+        kernel_initializer=NormalInitializer(0.01),
+        data_format="channels_last",
+        name=name,
+        dtype=dtype,
+    )
+    layer.build((None, None, None, channels))
+    return layer

@@ -1,0 +1,224 @@
+"""NepaImageSegmenter: outputs of four blocks -> pyramid -> UPerNet -> a class for each pixel.
+
+B batch, h x w patches, D width, K classes.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.guarded import FiniteMean, GuardedModel, freeze
+from nepa_keras.layers.upernet import (
+    FCNHead,
+    FeaturePyramid,
+    UPerNetHead,
+    classifier,
+    resize,
+)
+from nepa_keras.persistence import PresetMixin
+
+HEADS = ("upernet", "linear")
+
+
+def segmentation_loss(logits, labels, ignore_label: int = 255):
+    """Mean cross-entropy over the pixels that count, in float32; 0 if none does.
+
+    Args:
+        logits: (B, height, width, K).
+        labels: (B, height, width), integers.
+        ignore_label: of pixels that do not count.
+    """
+    labels = ops.cast(labels, "int32")
+    counts = ops.not_equal(labels, ignore_label)
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    chosen = ops.where(counts, labels, 0)[..., None]
+    losses = -ops.take_along_axis(log_probabilities, chosen, axis=-1)[..., 0]
+    counts = ops.cast(counts, "float32")
+    return ops.sum(losses * counts) / ops.maximum(ops.sum(counts), 1.0)
+
+
+def default_taps(num_layers: int) -> tuple[int, int, int, int]:
+    """The blocks at a third, a half, two thirds and the end: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24."""
+    shares = (1 / 3, 1 / 2, 2 / 3, 1)
+    return tuple(max(round(num_layers * share) - 1, 0) for share in shares)
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class NepaImageSegmenter(PresetMixin, GuardedModel):
+    """Semantic segmentation on a backbone (SPEC section 6): UPerNet, or a linear probe of the patches.
+
+    It has its own loss: cross-entropy over the pixels that are not `ignore_label`, and in training that of
+    the auxiliary head times its weight. `fit` logs the share of pixels that are right as `pixel_accuracy`.
+
+    Args:
+        backbone: a `NepaBackbone`; attention is bidirectional.
+        num_classes: K.
+        head: "upernet", or "linear": one linear layer on the final-normed patches, enlarged bilinearly.
+        taps: four blocks, counted from 0, that UPerNet reads, without the final norm; default
+            `default_taps`.
+        channels: of UPerNet; default D.
+        dropout: rate of whole channels before the last convolution of UPerNet and of the auxiliary head.
+        auxiliary_weight: of the loss of an FCN head on the third tap; 0 for no such head.
+        ignore_label: of pixels that neither train nor count.
+        freeze_backbone: train the head alone, on the backbone as in inference.
+        class_names: K names, or None.
+        frozen: names of variables or layers that are not trained, as `NepaImageClassifier`.
+
+    Call arguments:
+        images: (B, height, width, channels), normalised floats of any size: what the patch does not divide is
+            padded with zeros on the right and at the bottom, and cut off the logits.
+
+    Returns:
+        Logits (B, height, width, K), float32; in training {"logits": the same, "auxiliary": of that head}.
+
+    Raises:
+        ValueError: an unknown head, taps that are no four blocks in order, or as `NepaImageClassifier`.
+
+    Example:
+        >>> segmenter = NepaImageSegmenter(backbone, num_classes=150)
+        >>> segmenter.compile(optimizer=nepa_keras.training.adamw(1e-4))
+        >>> segmenter.fit(images, labels)  # (N, height, width, channels) and (N, height, width)
+    """
+
+    def __init__(
+        self,
+        backbone: NepaBackbone,
+        num_classes: int,
+        head: str = "upernet",
+        taps: Sequence[int] | None = None,
+        channels: int | None = None,
+        dropout: float = 0.1,
+        auxiliary_weight: float = 0.4,
+        ignore_label: int = 255,
+        freeze_backbone: bool = False,
+        class_names: Sequence[str] | None = None,
+        frozen: Sequence[str] = (),
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}.")
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"There are {len(class_names)} class names for {num_classes} classes.")
+        taps = default_taps(backbone.num_layers) if taps is None else tuple(taps)
+        if (
+            len(taps) != 4
+            or list(taps) != sorted(taps)
+            or not 0 <= taps[0] <= taps[-1] < backbone.num_layers
+        ):
+            raise ValueError(
+                f"taps must be four of the blocks 0 to {backbone.num_layers - 1} in order, got {taps}."
+            )
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.head = head
+        self.taps = taps
+        self.channels = channels
+        self.dropout = dropout
+        self.auxiliary_weight = auxiliary_weight
+        self.ignore_label = ignore_label
+        self.freeze_backbone = freeze_backbone
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.frozen = tuple(frozen)
+        self.pixel_accuracy = FiniteMean(name="pixel_accuracy")
+        self._build_heads()
+        self.built = True
+        if freeze_backbone:
+            backbone.trainable = False
+        freeze(self, self.frozen)
+
+    def _build_heads(self):
+        width, policy = self.backbone.hidden_dim, self.dtype_policy
+        self.pyramid = self.auxiliary_head = None
+        if self.head == "linear":
+            self.decode_head = classifier(self.num_classes, width, policy, name="decode_head")
+            return
+        one = (None, None, None, width)
+        self.pyramid = FeaturePyramid(width, name="pyramid", dtype=policy)
+        self.pyramid.build(4 * [one])
+        self.decode_head = UPerNetHead(
+            self.num_classes,
+            self.channels or width,
+            dropout=self.dropout,
+            name="decode_head",
+            dtype=policy,
+        )
+        self.decode_head.build(4 * [one])
+        if self.auxiliary_weight:
+            self.auxiliary_head = FCNHead(
+                self.num_classes, dropout=self.dropout, name="auxiliary_head", dtype=policy
+            )
+            self.auxiliary_head.build(one)
+
+    def call(self, images, training=False):
+        height, width = images.shape[1:3]
+        patch = self.backbone.patch_size
+        padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
+        images = ops.pad(images, padding) if any(map(sum, padding)) else images
+        outputs = self.backbone.block_outputs(
+            images, causal=False, training=training and not self.freeze_backbone
+        )
+        if self.freeze_backbone:
+            outputs = [ops.stop_gradient(x) for x in outputs]
+        whole = images.shape[1:3]
+        grid = (whole[0] // patch, whole[1] // patch)
+
+        def on_grid(tokens):  # (B, 1 + T, D) -> (B, h, w, D)
+            return ops.reshape(tokens[:, 1:], (-1, *grid, tokens.shape[-1]))
+
+        def on_pixels(logits):
+            logits = resize(ops.cast(logits, "float32"), whole)
+            return logits[:, :height, :width]
+
+        if self.head == "linear":
+            logits = on_pixels(self.decode_head(on_grid(outputs[-1])))
+            return {"logits": logits} if training else logits
+        maps = [on_grid(outputs[tap]) for tap in self.taps]
+        pyramid = self.pyramid(maps, training=training)
+        logits = on_pixels(self.decode_head(pyramid, training=training))
+        if not training:
+            return logits
+        found = {"logits": logits}
+        if self.auxiliary_head is not None:
+            found["auxiliary"] = on_pixels(self.auxiliary_head(maps[2], training=True))
+        return found
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not isinstance(y_pred, dict):
+            return segmentation_loss(y_pred, y, self.ignore_label)
+        loss = segmentation_loss(y_pred["logits"], y, self.ignore_label)
+        if "auxiliary" in y_pred:
+            auxiliary = segmentation_loss(y_pred["auxiliary"], y, self.ignore_label)
+            loss = loss + self.auxiliary_weight * auxiliary
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        logits = y_pred["logits"] if isinstance(y_pred, dict) else y_pred
+        labels = ops.cast(y, "int32")
+        counts = ops.cast(ops.not_equal(labels, self.ignore_label), "float32")
+        right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), labels), "float32")
+        number = ops.sum(counts)
+        share = ops.sum(right * counts) / ops.maximum(number, 1.0)
+        self.pixel_accuracy.update_state(share, sample_weight=number)
+        return super().compute_metrics(x, y, logits, sample_weight)
+
+    def get_config(self):
+        names = (
+            "num_classes head taps channels dropout auxiliary_weight ignore_label freeze_backbone "
+            "class_names frozen"
+        )
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            **{name: getattr(self, name) for name in names.split()},
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
+        )

@@ -1,0 +1,113 @@
+"""segment.py as a person starts it: train, evaluate, predict, on scenes and on a tree as ADE20K's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pairs import ade_tree
+from PIL import Image
+from scripts import run
+
+import nepa_keras
+
+pytestmark = pytest.mark.once
+SMALL = ["--steps=4", "--warmup_steps=1", "--batch_size=2", "--channels=8", "--validations=2"]
+RECIPE = Path(__file__).parents[2] / "experiments" / "recipes" / "segment_ade20k_base.flags"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    flags = [
+        f"--model={model}",
+        "--data=scenes:digits",
+        "--evaluate_images=6",
+        f"--run_dir={folder}",
+    ]
+    result = run("segment.py", *flags, *SMALL, "--taps=0,1,1,2")
+    assert result.returncode == 0, result.stderr
+    assert "heads matrices" in result.stdout and "best mIoU" in result.stdout
+    return folder
+
+
+def test_training_leaves_weights_log_and_pictures(trained):
+    for name in ("examples.png", "curves.png", "flags.txt", "checkpoint.keras"):
+        assert (trained / name).stat().st_size > 0
+    with Image.open(trained / "examples.png") as picture:
+        assert picture.width > 300 and len(picture.convert("RGB").getcolors(10**6)) > 50
+    header = (trained / "log.csv").read_text().splitlines()[0]
+    assert "val_miou" in header and "ema_val" not in header
+    for kind in ("best", "trained"):
+        segmenter = nepa_keras.NepaImageSegmenter.from_preset(trained / kind)
+        assert segmenter.class_names[0] == "background" and segmenter.num_classes == 11
+
+
+def test_evaluation_prints_every_class(trained):
+    flags = [f"--model={trained / 'best'}", "--data=scenes:digits", "--evaluate_images=6"]
+    result = run("segment.py", "--mode=evaluate", *flags, "--window=8", "--flip", "--scales=1,2")
+    assert result.returncode == 0, result.stderr
+    rows = result.stdout.splitlines()
+    assert rows[0].split() == ["class", "IoU", "accuracy", "pixels"] and rows[1].startswith(
+        "background"
+    )
+    assert sum(int(row.split()[-1].replace(",", "")) for row in rows[1:12]) == 6 * 16 * 16
+
+
+def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
+    pictures = tmp_path / "pictures" / "deep"
+    pictures.mkdir(parents=True)
+    Image.fromarray(np.zeros((13, 21), np.uint8)).save(pictures / "a.png")
+    (pictures / "b.jpg").write_bytes(b"no picture")
+    flags = ["--mode=predict", f"--model={trained / 'best'}", f"--images={tmp_path / 'pictures'}"]
+    result = run("segment.py", *flags, f"--run_dir={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    assert "left out: " in result.stdout and "b.jpg" in result.stdout
+    mask = np.array(Image.open(tmp_path / "out" / "masks" / "deep" / "a.png"))
+    assert mask.shape == (13, 21) and mask.max() < 11
+    assert Image.open(tmp_path / "out" / "overlays" / "deep" / "a.png").size == (21, 13)
+
+
+def test_a_tree_as_ade20ks_with_the_recipes_flags(tmp_path):
+    """The official recipe on a small tree; only the budget and the size are others."""
+    ade_tree(tmp_path / "ADEChallengeData2016")
+    folder, small = (
+        tmp_path / "model",
+        {"num_layers": 4, "hidden_dim": 32, "num_heads": 2, "mlp_dim": 32},
+    )
+    backbone = nepa_keras.NepaBackbone.from_preset(
+        "nepa_base_patch14_224", load_weights=False, image_shape=(56, 56, 3), **small
+    )
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
+    flags = [f"--flagfile={RECIPE}", f"--model={folder}", f"--data=ade20k:{tmp_path}", *SMALL]
+    sizes = ["--crop_size=56", "--fit=128,56", "--window=56", "--stride=40"]
+    result = run("segment.py", *flags, *sizes, f"--run_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "150 classes" in result.stdout and "mixed_bfloat16" in result.stdout
+    assert (tmp_path / "run" / "examples.png").exists()
+
+
+WRONG = {
+    "--model names what to segment with": [],
+    "--taps=0,1 must be 4 numbers": ["--model={model}", "--taps=0,1"],
+    "There are no pairs 'coco'": ["--model={model}", "--data=coco"],
+    "takes 1 channels, the images of": ["--model={model}", "--data=ade20k:{tree}"],
+    "--mode=predict needs --images": ["--mode=predict"],
+    "--model names a segmenter": ["--mode=evaluate"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_flag_gets_one_sentence(words, model, tmp_path):
+    ade_tree(tmp_path / "ade", 2, 1)
+    flags = [flag.format(model=model, tree=tmp_path / "ade") for flag in WRONG[words]]
+    result = run("segment.py", *flags, f"--run_dir={tmp_path / 'run'}")
+    assert result.returncode != 0 and words in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "run").exists()
