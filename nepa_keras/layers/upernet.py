@@ -215,6 +215,9 @@ class UPerNetHead(keras.layers.Layer):
         x = self.fuse(ops.concatenate(outputs, axis=-1), training=training)
         return self.classifier(self.drop(x, training=training))
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[0][:-1], self.num_classes)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -244,6 +247,9 @@ class FCNHead(keras.layers.Layer):
     def call(self, x, training=False):
         x = self.conv(x, training=training)
         return self.classifier(self.drop(x, training=training))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.num_classes)
 
     def get_config(self):
         return {
