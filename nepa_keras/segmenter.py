@@ -128,7 +128,9 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         self._build_heads()
         self.built = True
         if freeze_backbone:
-            backbone.trainable = False
+            # Not by its `trainable`: on TensorFlow that does nothing to a backbone whose config says so already.
+            for variable in backbone.weights:
+                variable.trainable = False
         freeze(self, self.frozen)
 
     def _build_heads(self):
