@@ -152,7 +152,15 @@ class GuardedModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force=False):
-        return backends.make_train_function(self, super().make_train_function, force)
+        return backends.make_function(self, "train_function", super().make_train_function, force)
+
+    def make_test_function(self, force=False):
+        return backends.make_function(self, "test_function", super().make_test_function, force)
+
+    def make_predict_function(self, force=False):
+        return backends.make_function(
+            self, "predict_function", super().make_predict_function, force
+        )
 
     def train_step(self, *args):
         return backends.train_step(self, *args)

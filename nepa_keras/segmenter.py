@@ -128,7 +128,7 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         self._build_heads()
         self.built = True
         if freeze_backbone:
-            # Not by its `trainable`: on TensorFlow that does nothing to a backbone whose config says so already.
+            # Not by its `trainable`: on TensorFlow that does nothing where a config says so already.
             for variable in backbone.weights:
                 variable.trainable = False
         freeze(self, self.frozen)

@@ -90,6 +90,21 @@ def test_any_size_goes_in_and_comes_out(head, size):
     assert ("auxiliary" in training) == (head == "upernet")
 
 
+def test_one_model_is_trained_and_used_at_several_sizes():
+    """A compiled function that has seen two sizes would know none of them any more on TensorFlow."""
+    model = segmenter(head="linear")
+    tiny.compile_model(model, keras.optimizers.SGD(0.01))
+    for size in ((8, 8), (9, 11), (8, 8)):
+        images, labels = scene(4, size)
+        assert np.isfinite(model.fit(images, labels, batch_size=2, verbose=0).history["loss"]).all()
+        assert np.isfinite(model.evaluate(images, labels, batch_size=2, verbose=0)).all()
+        on_batch = model.test_on_batch(images, labels, return_dict=True)["loss"]
+        assert on_batch == pytest.approx(float(segmentation_loss(model(images), labels)), rel=1e-5)
+        found = model.predict(images, batch_size=3, verbose=0)
+        assert_close(found, numpy_of(model(images)), "same_numbers")
+        assert_close(model.predict_on_batch(images), found, "same_numbers")
+
+
 def test_taps_are_raw_outputs_of_blocks_without_mask():
     """UPerNet sees neither the final norm nor anything after the last tap, and no causal mask."""
     model = segmenter(num_layers=4, taps=(0, 1, 1, 2), use_causal_mask=True)

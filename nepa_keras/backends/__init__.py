@@ -12,7 +12,7 @@ decides at import which module provides it. Everything else in the library is wr
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables
-    make_train_function(model, ...)     what `fit` calls for each batch; compiles the step
+    make_function(model, name, ...)     what `fit`, `evaluate` or `predict` calls for each batch
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
     fit_input(batches)                  what `fit` is given in place of `batches`
     device_name()                       what the driver calls the first device
@@ -43,7 +43,7 @@ barrier = _backend.barrier
 remat = _backend.remat
 global_norm = _backend.global_norm
 adamw_update = _backend.adamw_update
-make_train_function = _backend.make_train_function
+make_function = _backend.make_function
 train_step = _backend.train_step
 device_name = _backend.device_name
 fit_input = _backend.fit_input
@@ -62,7 +62,7 @@ __all__ = [
     "global_norm",
     "layer_norm",
     "linear",
-    "make_train_function",
+    "make_function",
     "remat",
     "rotate",
     "train_step",

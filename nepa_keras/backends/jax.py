@@ -31,7 +31,7 @@ __all__ = [
     "global_norm",
     "layer_norm",
     "linear",
-    "make_train_function",
+    "make_function",
     "remat",
     "rotate",
     "train_step",
@@ -93,14 +93,15 @@ def attention(q, k, v, scale, causal):
     return ops.transpose(heads, (0, 2, 1, 3))
 
 
-def make_train_function(model, keras_make_train_function, force=False):
-    """Keras' own; on CPU with a compiler that keeps `barrier`.
+def make_function(model, name, keras_make_function, force=False):
+    """Keras' own; for training on CPU with a compiler that keeps `barrier`.
 
     Otherwise a pass removes the barriers before fusion, and the cost of a step grows with the square
     of the depth.
     """
-    if model.run_eagerly or not model.jit_compile or not _tuned_for_cpu():
-        return keras_make_train_function(force)
+    compiled = model.jit_compile and not model.run_eagerly
+    if name != "train_function" or not compiled or not _tuned_for_cpu():
+        return keras_make_function(force)
     if model.train_function is not None and not force:
         return
     shardings = None

@@ -1,6 +1,8 @@
 """TensorFlow: XLA by default, attention by explicit scores, gradients by GradientTape."""
 
 import inspect
+import itertools
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -29,7 +31,7 @@ __all__ = [
     "global_norm",
     "layer_norm",
     "linear",
-    "make_train_function",
+    "make_function",
     "remat",
     "rotate",
     "train_step",
@@ -81,8 +83,32 @@ def barrier(x):
     return x
 
 
-def make_train_function(model, keras_make_train_function, force=False):
-    return keras_make_train_function(force)
+def make_function(model, name, keras_make_function, force=False):
+    """Keras' own, one for each size of images: a single one gives up their sizes once it has seen two."""
+    if getattr(model, name) is not None and not force:
+        return
+    functions = {}
+
+    def run(batches):
+        batches, sizes = _sizes(batches)
+        if sizes not in functions:
+            keras_make_function(True)
+            functions[sizes] = getattr(model, name)
+            setattr(model, name, run)
+        return functions[sizes](batches)
+
+    setattr(model, name, run)
+
+
+def _sizes(batches):
+    """What Keras hands to a step function, and the shapes in it without the batch's."""
+    if isinstance(batches, Iterator) and not hasattr(batches, "element_spec"):
+        first = next(batches)
+        batches, specs = itertools.chain([first], batches), first
+    else:
+        specs = getattr(batches, "element_spec", batches)
+    shapes = (getattr(leaf, "shape", None) for leaf in tf.nest.flatten(specs))
+    return batches, tuple(str(shape and shape[1:]) for shape in shapes)
 
 
 def train_step(model, data):

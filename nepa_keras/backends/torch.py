@@ -20,7 +20,7 @@ __all__ = [
     "global_norm",
     "layer_norm",
     "linear",
-    "make_train_function",
+    "make_function",
     "remat",
     "rotate",
     "train_step",
@@ -60,8 +60,8 @@ def barrier(x):
     return x
 
 
-def make_train_function(model, keras_make_train_function, force=False):
-    return keras_make_train_function(force)
+def make_function(model, name, keras_make_function, force=False):
+    return keras_make_function(force)
 
 
 def rotate(x, cos, sin):
