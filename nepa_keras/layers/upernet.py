@@ -29,7 +29,11 @@ def resize(x, size: tuple[int, int]):
     """Bilinear with half-pixel centres and no antialias, (B, h, w, C) -> (B, *size, C)."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
-    return ops.image.resize(x, size, interpolation="bilinear", data_format="channels_last")
+    # In float32, as in lower precision TensorFlow's gradient does not compile.
+    larger = ops.image.resize(
+        ops.cast(x, "float32"), size, interpolation="bilinear", data_format="channels_last"
+    )
+    return ops.cast(larger, x.dtype)
 
 
 def average_pool(x, bins: int):
