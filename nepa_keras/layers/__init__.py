@@ -8,11 +8,12 @@ from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.patch_embedding import PatchEmbedding
 from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
-from nepa_keras.layers.upernet import ConvNorm, FCNHead, FeaturePyramid, UPerNetHead
+from nepa_keras.layers.upernet import ConvNorm, Doubling, FCNHead, FeaturePyramid, UPerNetHead
 
 __all__ = [
     "MLP",
     "ConvNorm",
+    "Doubling",
     "DropPath",
     "FCNHead",
     "FeaturePyramid",

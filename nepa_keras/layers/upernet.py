@@ -94,6 +94,43 @@ class ConvNorm(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
+class Doubling(keras.layers.Layer):
+    """A transposed convolution of 2x2 without overlap: (B, h, w, D) -> (B, 2h, 2w, filters).
+
+    One matrix product, as every patch gives four pixels of its own; XLA's transposed convolution takes
+    several times as long on CPU, and the most of the time of a segmenter.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        # Each new pixel is a sum over the D values of one patch.
+        self.kernel = self.add_weight(
+            (width, 2, 2, self.filters),
+            NormalInitializer(1 / math.sqrt(width)),
+            name="kernel",
+        )
+        self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def call(self, x):
+        height, width, depth = x.shape[1:]
+        pixels = backends.linear(x, ops.reshape(self.kernel, (depth, -1)))
+        pixels = ops.reshape(pixels, (-1, height, width, 2, 2, self.filters)) + self.bias
+        pixels = ops.transpose(pixels, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(pixels, (-1, 2 * height, 2 * width, self.filters))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, 2 * height, 2 * width, self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
 class FeaturePyramid(keras.layers.Layer):
     """Four maps of one scale to four scales: x4, x2, x1 and half (SPEC section 6).
 
@@ -114,21 +151,10 @@ class FeaturePyramid(keras.layers.Layer):
         self.width = width
         policy = self.dtype_policy
 
-        def doubling(name):
-            # Each new pixel is a sum over the D values of one patch.
-            return keras.layers.Conv2DTranspose(
-                width,
-                2,
-                strides=2,
-                kernel_initializer=NormalInitializer(1 / math.sqrt(width)),
-                data_format="channels_last",
-                name=name,
-                dtype=policy,
-            )
-
-        self.first, self.second = doubling("quadruple_first"), doubling("quadruple_second")
+        self.first = Doubling(width, name="quadruple_first", dtype=policy)
         self.norm = batch_norm("quadruple_norm", policy)
-        self.only = doubling("double")
+        self.second = Doubling(width, name="quadruple_second", dtype=policy)
+        self.only = Doubling(width, name="double", dtype=policy)
 
     def build(self, input_shape):
         shape = (None, None, None, self.width)

@@ -79,6 +79,7 @@ CASES = {
         call={"causal": True},
     ),
     "ConvNorm": Case(layers.ConvNorm, {"filters": 6, "kernel_size": 3}, (4, 5, 8), (4, 5, 6)),
+    "Doubling": Case(layers.Doubling, {"filters": 6}, (4, 5, 8), (8, 10, 6)),
     "FCNHead": Case(
         layers.FCNHead, {"num_classes": 3, "channels": 6, "dropout": 0.1}, (4, 5, 8), (4, 5, 3)
     ),

@@ -63,7 +63,7 @@ class Reference:
         return F.relu(self.norm(self.conv(x, f"{name}/conv", bias=False), f"{name}/norm", training))
 
     def double(self, x, name):
-        kernel = self.value(f"{name}/kernel").permute(3, 2, 0, 1)  # Keras: height, width, out, in
+        kernel = self.value(f"{name}/kernel").permute(0, 3, 1, 2)
         return F.conv_transpose2d(x, kernel, self.value(f"{name}/bias"), stride=2)
 
     def pyramid(self, inputs, training):
