@@ -70,9 +70,9 @@ flags.DEFINE_integer("window", None, "Evaluate through windows of this side.", l
 flags.DEFINE_integer("stride", None, "Of the windows; default two thirds.", lower_bound=1)
 flags.DEFINE_list("scales", ["1"], "Factors of evaluation; probabilities are averaged.")
 flags.DEFINE_boolean("flip", False, "Evaluate mirrored images too.")
-flags.DEFINE_integer("validations", 5, "While training.", lower_bound=1)
+flags.DEFINE_integer("validations", 5, "While training, about.", lower_bound=1)
 flags.DEFINE_integer("seed", 1337, "Of the heads, order and augmentation.", lower_bound=0)
-flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/segment_DATA_TIME.")
+flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/segment_MODE_TIME.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 
@@ -204,7 +204,10 @@ def train(run_dir: Path) -> None:
         return {"miou": report.miou, "macc": report.macc, "aacc": report.aacc}
 
     validate = training.Validation(
-        measure, "miou", save_best=lambda best: best.save_to_preset(run_dir / "best")
+        measure,
+        "miou",
+        save_best=lambda best: best.save_to_preset(run_dir / "best"),
+        times=FLAGS.validations,
     )
     with data_failures(batches):
         training.fit_steps(
@@ -261,8 +264,7 @@ def predict(run_dir: Path) -> None:
         segment = image_segmenter(segmenter)
         new_run_dir(run_dir)
         write_flags(run_dir / "flags.txt")
-    names = segmenter.class_names or [str(i) for i in range(segmenter.num_classes)]
-    colors = visualization.class_colors(len(names))
+    colors = visualization.class_colors(segmenter.num_classes)
     for index in range(len(source)):
         try:
             pixels = data.decode_image(source.read(index), segmenter.backbone.image_shape[-1])
@@ -286,8 +288,7 @@ def main(argv):
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
     with one_sentence():
         require_experiments_extra()
-    kind = FLAGS.data.partition(":")[0] if FLAGS.mode == "train" else FLAGS.mode
-    name = f"runs/segment_{kind}_{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"runs/segment_{FLAGS.mode}_{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = Path(FLAGS.run_dir or name).expanduser()
     if FLAGS.mode == "evaluate":
         evaluate()

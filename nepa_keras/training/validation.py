@@ -9,7 +9,7 @@ from nepa_keras.training.ema import ema_weights
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds results of a measurement to the logs of each epoch, and keeps the best weights.
+    """Adds results of a measurement to the logs, and keeps the best weights.
 
     The logs get `val_NAME` of the trained and `ema_val_NAME` of the averaged weights, NaN before the first
     update; the latter, by which the best are chosen, only if the optimizer keeps an average. Put it before
@@ -19,10 +19,12 @@ class Validation(keras.callbacks.Callback):
         measure: results of a model by name, such as {"accuracy": 0.7}; larger is better.
         name: the result by which weights are compared.
         save_best: called with the model, while it holds the best weights so far.
+        times: about so many measurements in all, of which one is after the first epoch and one after the
+            last; the logs between repeat the latest. None measures after each epoch.
 
     Attributes:
-        last: the results of the last epoch, as in the logs.
-        best: the same of the epoch whose weights were the best, or None.
+        last: the latest results, as in the logs.
+        best: those of the best weights, or None.
     """
 
     def __init__(
@@ -30,14 +32,23 @@ class Validation(keras.callbacks.Callback):
         measure: Callable[[keras.Model], dict[str, float]],
         name: str = "accuracy",
         save_best: Callable[[keras.Model], None] | None = None,
+        times: int | None = None,
     ):
         super().__init__()
         self.measure = measure
         self.name = name
         self.save_best = save_best
+        self.times = times
         self.last = self.best = None
 
     def on_epoch_end(self, epoch, logs=None):
+        epochs = self.params["epochs"]
+        every = math.ceil(epochs / (self.times or epochs))
+        if epoch % every == 0 or epoch == epochs - 1:
+            self._measure(logs)
+        logs.update(self.last)
+
+    def _measure(self, logs: dict) -> None:
         # On JAX the newest weights are in the train state until they are synchronised.
         getattr(self.model, "jax_state_sync", lambda: None)()
         found = self.measure(self.model)
@@ -51,7 +62,6 @@ class Validation(keras.callbacks.Callback):
                     self._keep_if_best("ema_val_", logs)
         else:
             self._keep_if_best("val_", logs)
-        logs.update(self.last)
 
     def _keep_if_best(self, kind: str, logs: dict) -> None:
         key = kind + self.name

@@ -29,10 +29,15 @@ def values(model) -> list:
     return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
 
 
-def fit(callbacks=()):
+def fit(callbacks=(), epochs: int = 3):
     model = classifier()
     history = model.fit(
-        *examples(), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks)
+        *examples(),
+        batch_size=8,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
     )
     return model, history.history
 
@@ -103,3 +108,12 @@ def test_a_result_that_is_not_finite_is_never_the_best():
     validate = training.Validation(lambda model: {"accuracy": next(results)})
     fit([validate])
     assert validate.best["ema_val_accuracy"] == 0.3
+
+
+def test_it_measures_so_many_times_and_repeats_what_it_found_between():
+    results = iter([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])  # trained, averaged
+    validate = training.Validation(lambda model: {"accuracy": next(results)}, times=2)
+    _, history = fit([validate], epochs=6)
+    assert history["val_accuracy"] == [0.1, 0.1, 0.1, 0.3, 0.3, 0.5]
+    assert history["ema_val_accuracy"] == [0.2, 0.2, 0.2, 0.4, 0.4, 0.6]
+    assert validate.best["ema_val_accuracy"] == 0.6 and next(results, None) is None
