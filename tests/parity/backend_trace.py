@@ -80,8 +80,33 @@ def curve() -> dict[str, np.ndarray]:
     }
 
 
+def segmentation() -> dict[str, np.ndarray]:
+    """Logits, and gradients of both losses in training, with the statistics of the batch."""
+    keras.utils.set_random_seed(7)
+    model = nepa_keras.NepaImageSegmenter(
+        tiny.backbone(num_layers=4, image_shape=(16, 16, 1)), 3, channels=8, dropout=0.0
+    )
+    generator = np.random.default_rng(3)
+    for variable in model.trainable_variables:
+        value = np.asarray(ops.convert_to_numpy(variable))
+        variable.assign(value + 0.05 * generator.standard_normal(value.shape).astype("float32"))
+    images = tiny.images(4, (18, 14, 1))  # padded to 20 x 16
+    labels = generator.integers(0, 3, (4, 18, 14)).astype("uint8")
+    labels[:, :4] = 255
+    numbers = {"segment/logits": model(images)}
+    _, gradients = loss_and_gradients(
+        model, lambda: model.compute_loss(y=labels, y_pred=model(images, training=True))
+    )
+    for variable, value in zip(model.trainable_variables, gradients, strict=True):
+        # A constant before a BatchNorm changes nothing: those gradients are 0, and rounding.
+        if not (variable.path.startswith("pyramid/") and variable.path.endswith("/bias")):
+            numbers[f"segment_gradient/{variable.path}"] = value
+    return {name: np.asarray(ops.convert_to_numpy(v)) for name, v in numbers.items()}
+
+
 def main() -> None:
     numbers = pass_and_step("pretrain_gelu") | pass_and_step("pretrain_gated") | curve()
+    numbers |= segmentation()
     np.savez(sys.argv[1], backend=keras.backend.backend(), **numbers)
 
 

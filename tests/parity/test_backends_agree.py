@@ -68,6 +68,12 @@ def test_gradients(traces, pair):
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_segmentation(traces, pair):
+    assert compare(traces, pair, "segment", "backends_states") == 1
+    assert compare(traces, pair, "segment_gradient", "backends_gradient") > 100
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_weights_and_averages_after_a_step(traces, pair):
     assert compare(traces, pair, "step", "backends_step") > 200
 
