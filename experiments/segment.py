@@ -10,13 +10,14 @@
 
 Without --data it is scenes of Fashion-MNIST that ship with the library. The run directory gets `best/` and
 `trained/` (folders for `from_preset`), `log.csv`, `curves.png` and `examples.png`: image, truth, prediction.
+With `--flagfile=RUN_DIR/flags.txt` before --mode, images are looked at as in training.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
 import keras
-import numpy as np
 from absl import app, flags
 from command_line import (
     data_failures,
@@ -40,6 +41,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_boolean("from_scratch", False, "Fresh weights in the architecture of --model.")
 flags.DEFINE_string("data", "scenes", "scenes, scenes:digits, ade20k:PATH or pairs:PATH.")
+flags.DEFINE_float(
+    "validation_share", 0.1, "Held out where no split is for it.", lower_bound=0, upper_bound=1
+)
 flags.DEFINE_boolean("reduce_zero_label", False, "Of pairs: value 0 is no class, k is k - 1.")
 flags.DEFINE_string("images", None, "Folder of pictures for --mode=predict.")
 flags.DEFINE_integer("evaluate_images", None, "Only so many of them.", lower_bound=1)
@@ -91,14 +95,15 @@ def numbers(name: str, kind, count: int | None = None) -> tuple:
 def build_segmenter(source) -> nepa_keras.NepaImageSegmenter:
     if not FLAGS.model:
         raise ValueError("--model names what to segment with: a folder, a preset's name or hf://…")
+    given = {"channels": FLAGS.channels, "taps": FLAGS.taps and numbers("taps", int, 4)}
+    given = {name: value for name, value in given.items() if value}
     return nepa_keras.NepaImageSegmenter.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
         num_classes=source.num_classes,
         class_names=source.class_names,
         head=FLAGS.head,
-        channels=FLAGS.channels,
-        taps=numbers("taps", int, 4) if FLAGS.taps else None,
+        **given,
         freeze_backbone=FLAGS.freeze_backbone,
         auxiliary_weight=FLAGS.auxiliary_weight,
         drop_path_rate=FLAGS.drop_path,
@@ -118,45 +123,53 @@ def image_segmenter(segmenter) -> evaluation.ImageSegmenter:
     )
 
 
-def score(
-    segment: evaluation.ImageSegmenter, source, bad: data.BadImages
-) -> evaluation.SegmentationReport:
-    """Of all images of a source; bad ones are left out and counted."""
-    scores = evaluation.SegmentationScores(source.num_classes)
-    for index in range(min(len(source), FLAGS.evaluate_images or len(source))):
-        try:
-            image, labels = np.split(source.read(index), [source.channels], axis=-1)
-        except data.ImageError as error:
-            bad.add(index, source.name(index), str(error))
-            continue
-        scores.update(labels[..., 0], segment.labels(image))
-    return scores.report()
+def check_fits(segmenter, source) -> None:
+    """That the model is for images and classes such as those of the source.
+
+    Raises:
+        ValueError: it is not.
+    """
+    pairs = {
+        "channels": (segmenter.backbone.image_shape[-1], source.channels),
+        "classes": (segmenter.num_classes, source.num_classes),
+    }
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise ValueError(
+                f"--model={FLAGS.model} has {ours} {name}, --data={FLAGS.data} has {theirs}."
+            )
 
 
 def draw_examples(segment, source, path: Path, count: int = 4) -> None:
-    pairs = [source.pair(index) for index in range(min(count, len(source)))]
-    images, labels = zip(*pairs, strict=True)
+    pairs = []
+    for index in range(len(source)):
+        if len(pairs) == count:
+            break
+        with contextlib.suppress(data.ImageError):
+            pairs.append(source.read(index))
+    images, labels = [x[..., :-1] for x in pairs], [x[..., -1] for x in pairs]
     predictions = [segment.labels(image) for image in images]
     visualization.plot_segmentation(images, labels, predictions, source.class_names, path)
 
 
 def train(run_dir: Path) -> None:
     with one_sentence():
-        source = segmentation.open_pairs(FLAGS.data, "train", FLAGS.reduce_zero_label)
-        validation = segmentation.open_pairs(FLAGS.data, "test", FLAGS.reduce_zero_label)
+        source, validation = segmentation.train_and_validation(
+            FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
+        )
+        if not FLAGS.crop_size and not FLAGS.data.startswith("scenes"):
+            raise ValueError(
+                "--crop_size is the side of the training images; give a multiple of the patch."
+            )
         keras.utils.set_random_seed(FLAGS.seed)
         segmenter = build_segmenter(source)
-        if segmenter.backbone.image_shape[-1] != source.channels:
-            raise ValueError(
-                f"--model={FLAGS.model} takes {segmenter.backbone.image_shape[-1]} channels, the images of "
-                f"--data={FLAGS.data} have {source.channels}."
-            )
+        check_fits(segmenter, source)
         transform = segmentation.SegmentationTransform(
             numbers("fit", int, 2) if FLAGS.fit else None,
             numbers("ratios", float, 2),
             photometric=FLAGS.photometric,
         )
-        crop = FLAGS.crop_size or source.pair(0)[1].shape[0]
+        crop = FLAGS.crop_size or len(source.read(0))
         batches = segmentation.SegmentationBatches(
             source,
             FLAGS.batch_size,
@@ -200,7 +213,7 @@ def train(run_dir: Path) -> None:
     )
 
     def measure(model) -> dict[str, float]:
-        report = score(segment, validation, bad)
+        report = evaluation.segmentation_scores(segment, validation, bad, FLAGS.evaluate_images)
         return {"miou": report.miou, "macc": report.macc, "aacc": report.aacc}
 
     validate = training.Validation(
@@ -219,8 +232,13 @@ def train(run_dir: Path) -> None:
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
         )
+    for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
+        if account.reasons:
+            print(f"{len(account.reasons)} bad images: {run_dir / kind}_images.txt")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     segmenter.save_to_preset(run_dir / "trained")
+    if validate.best is None:
+        raise SystemExit(f"segment.py: no mIoU is a number; see {run_dir / 'log.csv'}.")
     draw_examples(segment, validation, run_dir / "examples.png")
     last = validate.last
     print(
@@ -238,18 +256,17 @@ def load() -> nepa_keras.NepaImageSegmenter:
 
 def evaluate() -> None:
     with one_sentence():
-        source = segmentation.open_pairs(FLAGS.data, "test", FLAGS.reduce_zero_label)
+        split = segmentation.test_split(FLAGS.data)
+        source = segmentation.open_pairs(FLAGS.data, split, FLAGS.reduce_zero_label)
         segmenter = load()
-        if segmenter.num_classes != source.num_classes:
-            raise ValueError(
-                f"--model={FLAGS.model} has {segmenter.num_classes} classes, --data={FLAGS.data} has "
-                f"{source.num_classes}."
-            )
+        check_fits(segmenter, source)
         segment = image_segmenter(segmenter)
     bad = data.BadImages(len(source), FLAGS.bad_images_share)
     with data_failures():
-        report = score(segment, source, bad)
+        report = evaluation.segmentation_scores(segment, source, bad, FLAGS.evaluate_images)
     print(report.table(source.class_names))
+    for line in bad.reasons.values():
+        print(f"left out: {line}")
 
 
 def predict(run_dir: Path) -> None:

@@ -151,6 +151,16 @@ class GuardedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    @property
+    def moving_statistics(self) -> list[keras.Variable]:
+        """What a forward pass in training moves; a step that is not good leaves them as they were."""
+        norms = (
+            layer
+            for layer in self._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        )
+        return [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
+
     def make_train_function(self, force=False):
         return backends.make_function(self, "train_function", super().make_train_function, force)
 

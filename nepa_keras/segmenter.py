@@ -10,13 +10,8 @@ from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel, freeze
-from nepa_keras.layers.upernet import (
-    FCNHead,
-    FeaturePyramid,
-    UPerNetHead,
-    classifier,
-    resize,
-)
+from nepa_keras.layers.convolutions import classifier, resize
+from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.persistence import PresetMixin
 
 HEADS = ("upernet", "linear")
@@ -190,6 +185,8 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         return found
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if sample_weight is not None:
+            raise ValueError("Pixels have no weights; those with the ignored label do not count.")
         if not isinstance(y_pred, dict):
             return segmentation_loss(y_pred, y, self.ignore_label)
         loss = segmentation_loss(y_pred["logits"], y, self.ignore_label)

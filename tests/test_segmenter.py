@@ -90,6 +90,22 @@ def test_any_size_goes_in_and_comes_out(head, size):
     assert ("auxiliary" in training) == (head == "upernet")
 
 
+def test_a_step_that_is_not_finite_leaves_moving_statistics_as_they_were():
+    model = segmenter()
+    tiny.compile_model(model, nepa_keras.training.adamw(1e-2))
+    images, labels = scene(4)
+    model.train_on_batch(images, labels)
+    before = [numpy_of(v) for v in model.weights]
+    images[1, 3, 3] = np.nan
+    assert model.train_on_batch(images, labels, return_dict=True)["skipped_steps"] == 1
+    for variable, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(numpy_of(variable), old, err_msg=variable.path)
+    images[1, 3, 3] = 0.0
+    model.train_on_batch(images, labels)
+    means = [numpy_of(v) for v in model.moving_statistics]
+    assert len(means) > 20 and all(np.isfinite(m).all() for m in means)
+
+
 def test_one_model_is_trained_and_used_at_several_sizes():
     """A compiled function that has seen two sizes would know none of them any more on TensorFlow."""
     model = segmenter(head="linear")
@@ -99,7 +115,8 @@ def test_one_model_is_trained_and_used_at_several_sizes():
         assert np.isfinite(model.fit(images, labels, batch_size=2, verbose=0).history["loss"]).all()
         assert np.isfinite(model.evaluate(images, labels, batch_size=2, verbose=0)).all()
         on_batch = model.test_on_batch(images, labels, return_dict=True)["loss"]
-        assert on_batch == pytest.approx(float(segmentation_loss(model(images), labels)), rel=1e-5)
+        loss = numpy_of(segmentation_loss(model(images), labels))
+        assert on_batch == pytest.approx(float(loss), rel=1e-5)
         found = model.predict(images, batch_size=3, verbose=0)
         assert_close(found, numpy_of(model(images)), "same_numbers")
         assert_close(model.predict_on_batch(images), found, "same_numbers")
@@ -243,6 +260,16 @@ def test_mixed_precision_trains():
     assert history["loss"][-1] < 0.9 * history["loss"][0]
     assert model.predict(images, verbose=0).dtype == np.float32
     assert all(v.dtype == "float32" for v in model.trainable_variables)
+
+
+def test_the_official_format_and_weights_of_pixels_are_refused(tmp_path):
+    model = segmenter(head="linear")
+    with pytest.raises(ValueError, match="has no segmenter; keep it with save_to_preset"):
+        nepa_keras.interop.export_huggingface(model, tmp_path / "official")
+    tiny.compile_model(model)
+    images, labels = scene()
+    with pytest.raises(ValueError, match="Pixels have no weights"):
+        model.fit(images, labels, sample_weight=np.ones(len(images)), verbose=0)
 
 
 WRONG = {

@@ -139,7 +139,7 @@ def train_step(model, state, data):
     trainable, non_trainable, optimizer_values, metric_values = state
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     gradient_function = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)
-    (_, (loss, y_pred, non_trainable, metric_values)), gradients = gradient_function(
+    (_, (loss, y_pred, moved, metric_values)), gradients = gradient_function(
         trainable,
         non_trainable,
         metric_values,
@@ -157,6 +157,11 @@ def train_step(model, state, data):
     norm, ok, trainable, optimizer_values = _apply(
         optimizer, gradients, trainable, optimizer_values, loss
     )
+    statistics = {id(v) for v in model.moving_statistics}
+    non_trainable = [
+        jnp.where(ok, new, old) if id(v) in statistics else new
+        for v, new, old in zip(model.non_trainable_variables, moved, non_trainable, strict=True)
+    ]
     with keras.StatelessScope(
         state_mapping=list(zip(model.metrics_variables, metric_values, strict=True))
     ) as scope:

@@ -42,6 +42,7 @@ gelu = gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
 DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
 SYNCHRONIZED_BATCH_NORM = True
+_MOST_SIZES = 16  # of images, for which compiled functions are kept
 
 
 def device_name() -> str:
@@ -92,6 +93,8 @@ def make_function(model, name, keras_make_function, force=False):
     def run(batches):
         batches, sizes = _sizes(batches)
         if sizes not in functions:
+            if len(functions) == _MOST_SIZES:
+                functions.pop(next(iter(functions)))  # the oldest
             keras_make_function(True)
             functions[sizes] = getattr(model, name)
             setattr(model, name, run)
@@ -115,6 +118,7 @@ def train_step(model, data):
     """One guarded step; returns the logs. Interface: `GuardedModel.record_step`."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     variables = model.trainable_variables
+    statistics = [(v, tf.identity(v.value)) for v in model.moving_statistics]
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
         loss = model.compute_loss(
@@ -124,6 +128,8 @@ def train_step(model, data):
     gradients = tape.gradient(scaled_loss, [v.value for v in variables])
     learning_rate = tf.identity(model.optimizer.learning_rate)
     norm, ok = _apply(model.optimizer, gradients, variables, loss)
+    for variable, old in statistics:
+        variable.assign(tf.where(ok, variable.value, old))
     return model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
 
 

@@ -155,6 +155,7 @@ def train_step(model, data):
         none_is_leaf=True,
     )
     variables = list(model.trainable_variables)
+    statistics = [(v, v.value.clone()) for v in model.moving_statistics]
     model.zero_grad()
     y_pred = model(x, training=True)
     loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
@@ -163,6 +164,8 @@ def train_step(model, data):
     with torch.no_grad():
         learning_rate = ops.convert_to_tensor(model.optimizer.learning_rate).clone()
         norm, ok = _apply(model.optimizer, gradients, variables, loss.detach())
+        for variable, old in statistics:
+            variable.assign(torch.where(ok, variable.value, old))
         y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
         return model.record_step(
             x, y, y_pred, sample_weight, loss.detach(), norm, ok, learning_rate.clone()

@@ -33,7 +33,7 @@ from nepa_keras.evaluation.roofline import (
     predicted_step,
     roofline_table,
 )
-from nepa_keras.evaluation.segment_images import ImageSegmenter
+from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.evaluation.study import Results, ablations_table, labels_table
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
@@ -42,8 +42,8 @@ from nepa_keras.evaluation.tuning import tuned_comparison
 __all__ = [
     "ABLATIONS",
     "AFTER_NORM",
-    "AttentivePool",
     "DEVICES",
+    "AttentivePool",
     "ClassificationReport",
     "FeatureExtractor",
     "FeatureMonitor",
@@ -75,6 +75,7 @@ __all__ = [
     "predicted_step",
     "pretrain_briefly",
     "roofline_table",
+    "segmentation_scores",
     "sgd_probe_accuracy",
     "training_flops",
     "tuned_comparison",

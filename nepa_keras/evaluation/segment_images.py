@@ -4,13 +4,17 @@ H x W an image, K classes.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from keras import ops
 
+from nepa_keras.data.bad_images import BadImages
+from nepa_keras.data.decode import ImageError
 from nepa_keras.data.resample import resize, scale
-from nepa_keras.data.segmentation import fitting_size
-from nepa_keras.layers.upernet import resize as resize_logits
+from nepa_keras.data.segmentation import PairSource, fitting_size
+from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
+from nepa_keras.layers.convolutions import resize as resize_logits
 from nepa_keras.segmenter import NepaImageSegmenter
 
 
@@ -24,15 +28,14 @@ class ImageSegmenter:
     Args:
         segmenter: a `NepaImageSegmenter`.
         fit: bounds of the longer and the shorter side, such as (2048, 512); None keeps the size.
-        window: side of the windows, or None for the whole. With windows each size of image costs no new
-            compilation.
+        window: side of the windows, or None for the whole. Images that are larger share a compilation.
         stride: from one window to the next; the last is shifted back inside.
         scales: factors on `fit`, or on the size.
         flip: whether to look at the mirrored image too.
         batch_size: windows at a time.
 
     Raises:
-        ValueError: a stride that leaves gaps, or no scales.
+        ValueError: a stride that leaves gaps or has no window, no scales, or `fit` in another order.
     """
 
     def __init__(
@@ -45,6 +48,12 @@ class ImageSegmenter:
         flip: bool = False,
         batch_size: int = 4,
     ):
+        if fit is not None and not 0 < min(fit[1], fit[0]) == fit[1]:
+            raise ValueError(
+                f"fit={tuple(fit)} must be a longer and a shorter side, such as 2048, 512."
+            )
+        if window is None and stride is not None:
+            raise ValueError(f"A stride of {stride} needs a window.")
         if window is not None:
             stride = stride or max(window * 2 // 3, 1)
             if not 0 < stride <= window:
@@ -62,14 +71,13 @@ class ImageSegmenter:
 
     def scores(self, image: np.ndarray) -> np.ndarray:
         """Logits (H, W, K) of uint8 (H, W, channels); of several looks the mean of the probabilities."""
-        looks = [
-            self._look(image, factor, mirrored)
-            for factor in self.scales
-            for mirrored in ((False, True) if self.flip else (False,))
-        ]
+        looks = list(product(self.scales, (False, True) if self.flip else (False,)))
         if len(looks) == 1:
-            return looks[0]
-        return np.mean([_softmax(look) for look in looks], axis=0)
+            return self._look(image, *looks[0])
+        total = _softmax(self._look(image, *looks[0]))
+        for look in looks[1:]:
+            total += _softmax(self._look(image, *look))
+        return total / len(looks)
 
     def _look(self, image: np.ndarray, factor: float, mirrored: bool) -> np.ndarray:
         height, width = image.shape[:2]
@@ -86,7 +94,12 @@ class ImageSegmenter:
         return ops.convert_to_numpy(resize_logits(logits[None], (height, width)))[0]
 
     def _whole(self, pixels: np.ndarray) -> np.ndarray:
-        return ops.convert_to_numpy(self.segmenter.predict_on_batch(pixels))
+        """Logits of a batch; padded here as the segmenter would, so that fewer sizes are compiled."""
+        height, width = pixels.shape[1:3]
+        patch = self.segmenter.backbone.patch_size
+        pixels = np.pad(pixels, [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)])
+        logits = ops.convert_to_numpy(self.segmenter.predict_on_batch(pixels))
+        return logits[:, :height, :width]
 
     def _windows(self, pixels: np.ndarray) -> np.ndarray:
         """Logits (H, W, K) averaged over the windows that see a pixel."""
@@ -108,6 +121,30 @@ class ImageSegmenter:
                 total[place] += logits
                 count[place] += 1
         return total / count
+
+
+def segmentation_scores(
+    segment: ImageSegmenter, source: PairSource, bad_images: BadImages, count: int | None = None
+) -> SegmentationReport:
+    """Scores of the images of a source, one by one.
+
+    Args:
+        source: pairs of as many classes and channels as the segmenter.
+        bad_images: account of those that are left out because they cannot be read.
+        count: only so many of them, the first.
+
+    Raises:
+        BadImagesError: more are bad than it allows.
+    """
+    scores = SegmentationScores(source.num_classes)
+    for index in range(min(len(source), count or len(source))):
+        try:
+            pair = source.read(index)
+        except ImageError as error:
+            bad_images.add(index, source.name(index), str(error))
+            continue
+        scores.update(pair[..., -1], segment.labels(pair[..., :-1]))
+    return scores.report()
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
 
 from nepa_keras.interop.checkpoint import CheckpointError
+from nepa_keras.segmenter import NepaImageSegmenter
 
 PRETRAINING, CLASSIFICATION = "ViTNepaForPreTraining", "ViTNepaForImageClassification"
 
@@ -119,6 +120,8 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
     Raises:
         ValueError: the backbone has no RoPE.
     """
+    if isinstance(model, NepaImageSegmenter):
+        raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
     ours = backbone.get_config()
     if ours["rope_theta"] is None:
         raise ValueError(

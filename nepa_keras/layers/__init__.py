@@ -2,13 +2,14 @@
 
 from nepa_keras.layers.attention import SelfAttention
 from nepa_keras.layers.block import TransformerBlock
+from nepa_keras.layers.convolutions import ConvNorm, Doubling
 from nepa_keras.layers.linear import Linear, NormalInitializer
 from nepa_keras.layers.mlp import MLP
 from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.patch_embedding import PatchEmbedding
 from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
-from nepa_keras.layers.upernet import ConvNorm, Doubling, FCNHead, FeaturePyramid, UPerNetHead
+from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 
 __all__ = [
     "MLP",

@@ -44,7 +44,7 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         epochs = self.params["epochs"]
         every = math.ceil(epochs / (self.times or epochs))
-        if epoch % every == 0 or epoch == epochs - 1:
+        if self.last is None or epoch % every == 0 or epoch == epochs - 1:
             self._measure(logs)
         logs.update(self.last)
 

@@ -111,14 +111,51 @@ def test_pairs_by_text(tmp_path):
     reduced = segmentation.open_pairs(f"pairs:{tmp_path}", "test", reduce_zero_label=True)
     np.testing.assert_array_equal(reduced.pair(0)[1], [[255, 0], [1, 255]])
     cases = {
-        "has no folder val": (f"pairs:{tmp_path}", "val"),
-        "classes.txt is missing": (f"pairs:{tmp_path / 'images'}", "train"),
+        "has the splits train, test, not val": (f"pairs:{tmp_path}", "val"),
+        "classes.txt is missing": (f"pairs:{tmp_path / 'masks'}", None),
+        "is for pairs:PATH": ("scenes", "train", True),
         "known are scenes": ("coco:x", "train"),
         "no in-memory data set 'cats'": ("scenes:cats", "train"),
     }
     for words, arguments in cases.items():
         with pytest.raises(ValueError, match=words):
             segmentation.open_pairs(*arguments)
+
+
+def test_what_is_trained_on_is_never_tested_on(tmp_path):
+    """A share is held out where there is no split for it; what is not split serves for both."""
+    for i in range(20):
+        write(tmp_path / "images" / f"{i}.png", np.full((2, 3, 3), i, np.uint8))
+        write(tmp_path / "masks" / f"{i}.png", np.full((2, 3), i % 2, np.uint8))
+    (tmp_path / "classes.txt").write_text("sky\nsea\n")
+    text = f"pairs:{tmp_path}"
+    assert segmentation.splits_of(text) == () and segmentation.test_split(text) is None
+    parts = segmentation.train_and_validation(text, 0.25, seed=1)
+    assert [len(part) for part in parts] == [15, 5]
+    seen = [{part.name(i) for i in range(len(part))} for part in parts]
+    assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 20
+    for part in parts:
+        image, labels = part.pair(2)
+        assert image[0, 0, 0] % 2 == labels[0, 0] and part.class_names == ("sky", "sea")
+    with pytest.raises(ValueError, match="leaves none"):
+        segmentation.train_and_validation(text, 0.01)
+    (tmp_path / "images" / "test").mkdir()
+    with pytest.raises(ValueError, match="has the splits test, not train"):
+        segmentation.train_and_validation(text)
+    ade_tree(tmp_path / "ADEChallengeData2016", 3, 2)
+    ade = f"ade20k:{tmp_path}"
+    assert [len(part) for part in segmentation.train_and_validation(ade)] == [3, 2]
+    assert segmentation.test_split(ade) == "val" and segmentation.test_split("scenes") == "test"
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        write(tmp_path / "images" / name, np.zeros((2, 3, 3), np.uint8))
+    write(tmp_path / "masks" / "a.png", np.zeros((2, 3), np.uint8))
+    with pytest.raises(ValueError, match="have the same name"):
+        segmentation.FolderPairs(tmp_path / "images", tmp_path / "masks", "ab")
+    with pytest.raises(ValueError, match="There is no folder"):
+        segmentation.FolderPairs(tmp_path / "images", tmp_path / "labels", "ab")
 
 
 @pytest.mark.parametrize("name", ["embedded", "digits"])
@@ -137,8 +174,9 @@ def test_scenes_are_things_with_their_classes(name):
         np.testing.assert_array_equal(image, again[0])
         np.testing.assert_array_equal(labels, again[1])
     assert seen == set(range(11))
-    other = segmentation.Scenes(name, "test", 30, seed=3).pair(0)
-    assert (other[0] != scenes.pair(0)[0]).any()
+    for split in ("test", "val"):
+        other = segmentation.Scenes(name, split, 30, seed=3).pair(0)
+        assert (other[0] != scenes.pair(0)[0]).any()
 
 
 def coded(height: int, width: int, seed: int) -> np.ndarray:

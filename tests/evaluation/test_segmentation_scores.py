@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import tiny
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nepa_keras
 from nepa_keras import evaluation, visualization
+from nepa_keras.data.resample import resize
 from nepa_keras.evaluation.segment_images import window_starts
 
 
@@ -126,9 +128,11 @@ def test_mirrors_and_scales_are_averaged_as_probabilities():
     expected = (softmax(logits_of(model, pixels)) + softmax(mirrored)) / 2
     found = evaluation.ImageSegmenter(model, flip=True).scores(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    both = evaluation.ImageSegmenter(model, flip=True, scales=(0.5, 1.0, 1.75)).scores(pixels)
-    assert both.shape == (16, 16, 3)
-    np.testing.assert_allclose(both.sum(-1), 1.0, atol=1e-5)
+    factors = (0.5, 1.0, 1.75)
+    looks = [evaluation.ImageSegmenter(model, scales=(f,)).scores(pixels) for f in factors]
+    assert np.abs(looks[0] - looks[1]).max() > 0.1
+    both = evaluation.ImageSegmenter(model, scales=factors).scores(pixels)
+    np.testing.assert_allclose(both, np.mean([softmax(x) for x in looks], axis=0), atol=1e-5)
     labels = evaluation.ImageSegmenter(model, flip=True).labels(pixels)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, found.argmax(-1))
@@ -136,9 +140,17 @@ def test_mirrors_and_scales_are_averaged_as_probabilities():
 
 def test_logits_come_back_to_the_original_size():
     """Fitted into other bounds, decided at the size the image had."""
-    labels = evaluation.ImageSegmenter(segmenter(), fit=(64, 16)).labels(image(37, 51))
-    assert labels.shape == (37, 51)
+    model, pixels = segmenter(), image(37, 51)
+    found = evaluation.ImageSegmenter(model, fit=(64, 16))
+    logits = torch.tensor(logits_of(model, resize(pixels, (16, 22), "bilinear")))
+    expected = torch.nn.functional.interpolate(
+        logits.permute(2, 0, 1)[None], (37, 51), mode="bilinear", align_corners=False
+    )[0].permute(1, 2, 0)
+    np.testing.assert_allclose(found.scores(pixels), expected.numpy(), atol=1e-4)
+    np.testing.assert_array_equal(found.labels(pixels), found.scores(pixels).argmax(-1))
     for words, arguments in {
+        "needs a window": {"stride": 9},
+        "a longer and a shorter side": {"fit": (16, 64)},
         "leaves gaps": {"window": 8, "stride": 9},
         "factors above 0": {"scales": ()},
     }.items():

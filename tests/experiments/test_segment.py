@@ -98,7 +98,8 @@ WRONG = {
     "--model names what to segment with": [],
     "--taps=0,1 must be 4 numbers": ["--model={model}", "--taps=0,1"],
     "There are no pairs 'coco'": ["--model={model}", "--data=coco"],
-    "takes 1 channels, the images of": ["--model={model}", "--data=ade20k:{tree}"],
+    "has 1 channels, --data=": ["--model={model}", "--data=ade20k:{tree}", "--crop_size=56"],
+    "--crop_size is the side": ["--model={model}", "--data=ade20k:{tree}"],
     "--mode=predict needs --images": ["--mode=predict"],
     "--model names a segmenter": ["--mode=evaluate"],
 }

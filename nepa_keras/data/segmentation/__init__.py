@@ -2,8 +2,13 @@
 
 from nepa_keras.data.segmentation.ade20k import ade20k
 from nepa_keras.data.segmentation.batches import SegmentationBatches
-from nepa_keras.data.segmentation.open import open_pairs
-from nepa_keras.data.segmentation.pairs import IGNORED, FolderPairs, PairSource
+from nepa_keras.data.segmentation.open import (
+    open_pairs,
+    splits_of,
+    test_split,
+    train_and_validation,
+)
+from nepa_keras.data.segmentation.pairs import IGNORED, FolderPairs, PairSource, SubsetPairs
 from nepa_keras.data.segmentation.scenes import Scenes
 from nepa_keras.data.segmentation.transforms import SegmentationTransform, fitting_size
 
@@ -14,7 +19,11 @@ __all__ = [
     "Scenes",
     "SegmentationBatches",
     "SegmentationTransform",
+    "SubsetPairs",
     "ade20k",
     "fitting_size",
     "open_pairs",
+    "splits_of",
+    "test_split",
+    "train_and_validation",
 ]

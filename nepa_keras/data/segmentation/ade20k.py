@@ -26,7 +26,7 @@ def ade20k(root: str | Path, split: str = "train") -> FolderPairs:
     folder = Path(root).expanduser()
     if (folder / ARCHIVE).is_dir():
         folder = folder / ARCHIVE
-    if _is_full_release(folder):
+    if any(map(_is_full_release, (folder, *folder.glob("ADE20K_*")))):
         raise ValueError(
             f"{folder} is the full ADE20K data set (scenes in folders, masks named _seg.png); needed is the "
             f"archive {ARCHIVE}.zip of the Scene Parsing benchmark."

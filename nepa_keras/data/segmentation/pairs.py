@@ -4,7 +4,7 @@ So whatever becomes of the pair, its threads, order and replacements of bad file
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,27 @@ class PairSource(ImageSource):
         return np.concatenate([image, labels[..., None]], axis=-1)
 
 
+class SubsetPairs(PairSource):
+    """The pairs of a source at some indices, in that order."""
+
+    def __init__(self, source: PairSource, indices: Sequence[int]):
+        super().__init__(source.class_names, source.channels)
+        self.source, self.indices = source, [int(index) for index in indices]
+
+    def __len__(self):
+        return len(self.indices)
+
+    def name(self, index):
+        return self.source.name(self.indices[index])
+
+    def pair(self, index):
+        return self.source.pair(self.indices[index])
+
+
 class FolderPairs(PairSource):
     """A folder of images and one of PNG masks with the same names, at any depth.
+
+    An image whose EXIF says that it is turned is turned, so its mask has to be as the image is seen.
 
     Args:
         images: folder of images.
@@ -68,7 +87,8 @@ class FolderPairs(PairSource):
         channels: of the images that come out, 3 or 1.
 
     Raises:
-        ValueError: a folder is missing or empty, or an image has no mask or a mask no image.
+        ValueError: a folder is missing or empty, an image has no mask or a mask no image, two have one name,
+            or there are more than 255 classes.
     """
 
     def __init__(
@@ -80,9 +100,16 @@ class FolderPairs(PairSource):
         channels: int = 3,
     ):
         super().__init__(class_names, channels)
+        if len(self.class_names) > IGNORED:
+            raise ValueError(
+                f"{len(self.class_names)} classes are more than a mask has values for, {IGNORED}."
+            )
+        for folder in (images, masks):
+            if not Path(folder).expanduser().is_dir():
+                raise ValueError(f"There is no folder {folder}.")
         self.reduce_zero_label = reduce_zero_label
-        found = {_stem(file, images): file for file in image_files(images)}
-        theirs = {_stem(f, masks): f for f in image_files(masks) if f.lower().endswith(".png")}
+        found = _by_stem(image_files(images), images)
+        theirs = _by_stem((f for f in image_files(masks) if f.lower().endswith(".png")), masks)
         for kind, here, there in (("mask", found, theirs), ("image", theirs, found)):
             if lone := sorted(set(here) - set(there)):
                 raise ValueError(
@@ -133,5 +160,11 @@ def decode_mask(content: bytes) -> np.ndarray:
     return values
 
 
-def _stem(file: str, folder: str | Path) -> str:
-    return str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))
+def _by_stem(files: Iterable[str], folder: str | Path) -> dict[str, str]:
+    found = {}
+    for file in files:
+        stem = str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {file} have the same name; take one of them away.")
+        found[stem] = file
+    return found

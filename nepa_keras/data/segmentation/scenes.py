@@ -5,6 +5,7 @@ import numpy as np
 from nepa_keras.data.arrays import load
 from nepa_keras.data.segmentation.pairs import PairSource
 
+SPLITS = ("train", "test", "val")
 _FOREGROUND = 25  # of 255; below it the scans are background
 
 
@@ -16,7 +17,7 @@ class Scenes(PairSource):
 
     Args:
         data: "embedded", or "digits".
-        split: "train" or "test", of which the things are.
+        split: "train" or "test", of which the things are; "val" shows those of "train" in other scenes.
         count: number of scenes.
         size: side of the canvas; default twice that of the things.
         things: smallest and largest number on a canvas.
@@ -36,18 +37,19 @@ class Scenes(PairSource):
         seed: int = 0,
     ):
         held = load(data)
-        if split not in ("train", "test"):
-            raise ValueError(f"Scenes have the splits train and test, not {split!r}.")
+        if split not in SPLITS:
+            raise ValueError(f"Scenes have the splits {', '.join(SPLITS)}, not {split!r}.")
+        things_of = "test" if split == "test" else "train"
         super().__init__(("background", *held.class_names), channels=1)
-        self.images = getattr(held, f"{split}_images")[..., 0]
-        self.classes = getattr(held, f"{split}_labels")
+        self.images = getattr(held, f"{things_of}_images")[..., 0]
+        self.classes = getattr(held, f"{things_of}_labels")
         self.size = size or 2 * self.images.shape[1]
         if self.size < self.images.shape[1]:
             raise ValueError(
                 f"A canvas of {self.size} pixels is smaller than a thing, {self.images.shape[1]}."
             )
         self.count, self.things = count, things
-        self.seed = [seed, split == "test"]
+        self.seed = [seed, SPLITS.index(split)]
 
     def __len__(self):
         return self.count

@@ -1,0 +1,152 @@
+"""Parts of heads for dense prediction: convolution with BatchNorm, doubling, resizing, pooling.
+
+B batch, h x w places, D width. As in mmsegmentation no convolution has a bias before its BatchNorm, and those
+before a ReLU start at Normal(0, sqrt(2 / fan-out)).
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.layers.linear import NormalInitializer
+
+
+def batch_norm(name: str, dtype) -> keras.layers.BatchNormalization:
+    """With the constants of PyTorch's, and statistics over all devices but on PyTorch (`backends`)."""
+    return keras.layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        synchronized=backends.SYNCHRONIZED_BATCH_NORM,
+        name=name,
+        dtype=dtype,
+    )
+
+
+def resize(x, size: tuple[int, int]):
+    """Bilinear with half-pixel centres and no antialias, (B, h, w, C) -> (B, *size, C)."""
+    if tuple(x.shape[1:3]) == tuple(size):
+        return x
+    # In float32, as in lower precision TensorFlow's gradient does not compile.
+    larger = ops.image.resize(
+        ops.cast(x, "float32"), size, interpolation="bilinear", data_format="channels_last"
+    )
+    return ops.cast(larger, x.dtype)
+
+
+def average_pool(x, bins: int):
+    """Means over a grid of parts that overlap where they must: (B, h, w, C) -> (B, bins, bins, C).
+
+    Part i of n pixels goes from floor(i n / bins) to ceil((i + 1) n / bins), so n may be less than bins, at
+    which Keras' own function fails on TensorFlow.
+    """
+    rows, columns = (_bin_matrix(n, bins) for n in x.shape[1:3])
+    x = ops.einsum("ph,bhwc->bpwc", ops.convert_to_tensor(rows, x.dtype), x)
+    return ops.einsum("qw,bpwc->bpqc", ops.convert_to_tensor(columns, x.dtype), x)
+
+
+def _bin_matrix(n: int, bins: int) -> np.ndarray:
+    matrix = np.zeros((bins, n), "float32")
+    for i in range(bins):
+        first, last = i * n // bins, -((i + 1) * n // -bins)
+        matrix[i, first:last] = 1 / (last - first)
+    return matrix
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class ConvNorm(keras.layers.Layer):
+    """Convolution, BatchNorm, ReLU: (B, h, w, any) -> (B, h, w, filters)."""
+
+    def __init__(self, filters: int, kernel_size: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.conv = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=NormalInitializer(math.sqrt(2 / (kernel_size**2 * filters))),
+            data_format="channels_last",
+            name="conv",
+            dtype=self.dtype_policy,
+        )
+        self.norm = batch_norm("norm", self.dtype_policy)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build((*input_shape[:-1], self.filters))
+
+    def call(self, x, training=False):
+        return ops.relu(self.norm(self.conv(x), training=training))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class Doubling(keras.layers.Layer):
+    """A transposed convolution of 2x2 without overlap: (B, h, w, D) -> (B, 2h, 2w, filters).
+
+    One matrix product, as every patch gives four pixels of its own; XLA's transposed convolution takes
+    several times as long on CPU, and the most of the time of a segmenter.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        # Each new pixel is a sum over the D values of one patch.
+        self.kernel = self.add_weight(
+            (width, 2, 2, self.filters),
+            NormalInitializer(1 / math.sqrt(width)),
+            name="kernel",
+        )
+        self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def call(self, x):
+        height, width, depth = x.shape[1:]
+        pixels = backends.linear(x, ops.reshape(self.kernel, (depth, -1)))
+        pixels = ops.reshape(pixels, (-1, height, width, 2, 2, self.filters)) + self.bias
+        pixels = ops.transpose(pixels, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(pixels, (-1, 2 * height, 2 * width, self.filters))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, 2 * height, 2 * width, self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+def channel_dropout(rate: float, dtype) -> keras.layers.SpatialDropout2D:
+    return keras.layers.SpatialDropout2D(
+        rate, data_format="channels_last", name="dropout", dtype=dtype
+    )
+
+
+def classifier(
+    num_classes: int, channels: int, dtype, name: str = "classifier"
+) -> keras.layers.Conv2D:
+    """A built 1x1 convolution, Normal(0, 0.01) at the start."""
+    layer = keras.layers.Conv2D(
+        num_classes,
+        1,
+        kernel_initializer=NormalInitializer(0.01),
+        data_format="channels_last",
+        name=name,
+        dtype=dtype,
+    )
+    layer.build((None, None, None, channels))
+    return layer
