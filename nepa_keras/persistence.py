@@ -21,7 +21,7 @@ class PresetMixin:
     ):
         """A model from a named preset, a folder or the Hugging Face hub.
 
-        Any of the three model classes can be made from a checkpoint of another: a classifier from a
+        Any of the model classes can be made from a checkpoint of another: a classifier from a
         pretrained one gets a new head (pass `num_classes`, as also to replace the head), QK-norm scales
         of one where there were none, and attention to all tokens. What was read, and by which rule
         something was left out or added, is in the attribute `load_report`.

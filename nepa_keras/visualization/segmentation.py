@@ -71,7 +71,7 @@ def plot_segmentation(
         for axes, picture in zip(grid[:, column], pictures, strict=True):
             axes.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)))
             axes.set_axis_off()
-    labels = [x for x in (*(truths or ()), *predictions)]
+    labels = [*([] if truths is None else truths), *predictions]
     present = sorted(set(np.concatenate([np.unique(x) for x in labels])) & set(range(len(colors))))
     patches = [Patch(color=colors[i] / 255, label=class_names[i]) for i in present]
     figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=7)

@@ -57,7 +57,7 @@ class SegmentationTransform(ImageTransform):
         self.flip, self.photometric = flip, photometric
 
     def __call__(self, pixels, draws, out):
-        image, labels = pixels[..., :-1], pixels[..., -1]
+        image, labels = np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1]
         size = self._size(draws[0], *labels.shape)
         labels = _nearest(labels, size)
         height, width = (min(a, b) for a, b in zip(out.shape, size, strict=False))
