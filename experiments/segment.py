@@ -13,6 +13,7 @@ Without --data it is scenes of Fashion-MNIST that ship with the library. The run
 With `--flagfile=RUN_DIR/flags.txt` before --mode, images are looked at as in training.
 """
 
+import collections
 import contextlib
 import time
 from pathlib import Path
@@ -282,14 +283,19 @@ def predict(run_dir: Path) -> None:
         new_run_dir(run_dir)
         write_flags(run_dir / "flags.txt")
     colors = visualization.class_colors(segmenter.num_classes)
-    for index in range(len(source)):
+    folder = Path(FLAGS.images).expanduser()
+    names = [Path(source.name(index)).relative_to(folder) for index in range(len(source))]
+    of_stem = collections.Counter(name.with_suffix("") for name in names)
+    for index, name in enumerate(names):
         try:
             pixels = data.decode_image(source.read(index), segmenter.backbone.image_shape[-1])
         except data.ImageError as error:
             print(f"left out: {source.name(index)}: {error}")
             continue
         labels = segment.labels(pixels)
-        stem = Path(source.name(index)).relative_to(Path(FLAGS.images).expanduser()).with_suffix("")
+        # a.jpg becomes a.png; beside another a.* it becomes a.jpg.png, and both are kept.
+        stem = name.with_suffix("")
+        stem = name if of_stem[stem] > 1 else stem
         for kind, picture in (
             ("masks", labels),
             ("overlays", visualization.overlay(pixels, labels, colors)),

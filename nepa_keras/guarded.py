@@ -5,6 +5,7 @@ finite check -> clip -> update -> metrics. The check is on device and before the
 no host synchronisation.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -151,7 +152,7 @@ class GuardedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    @property
+    @functools.cached_property  # asked for in each step
     def moving_statistics(self) -> list[keras.Variable]:
         """What a forward pass in training moves; a step that is not good leaves them as they were."""
         norms = (

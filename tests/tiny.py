@@ -66,3 +66,10 @@ def optimizer_state(model: keras.Model) -> dict[str, np.ndarray]:
         f"{i}:{v.path}": np.array(keras.ops.convert_to_numpy(v))
         for i, v in enumerate(model.optimizer.variables)
     }
+
+
+def exported(preset: str, folder, **arguments):
+    """The folder, with fresh weights of a preset's architecture as official ones; for the scripts."""
+    backbone = nepa_keras.NepaBackbone.from_preset(preset, load_weights=False, **arguments)
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
+    return folder

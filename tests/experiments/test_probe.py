@@ -4,19 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 from scripts import run
-
-import nepa_keras
 
 pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
-    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
-    return folder
+    return tiny.exported("nepa_micro_patch2_8", tmp_path_factory.mktemp("model"))
 
 
 def test_every_probe_of_every_feature_in_one_table(model, tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from pairs import ade_tree
 from PIL import Image
 from scripts import run
@@ -17,10 +18,7 @@ RECIPE = Path(__file__).parents[2] / "experiments" / "recipes" / "segment_ade20k
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
-    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
-    return folder
+    return tiny.exported("nepa_micro_patch2_8", tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +64,14 @@ def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
     pictures.mkdir(parents=True)
     Image.fromarray(np.zeros((13, 21), np.uint8)).save(pictures / "a.png")
     (pictures / "b.jpg").write_bytes(b"no picture")
+    for name in ("c.png", "c.jpg"):
+        Image.fromarray(np.zeros((9, 8), np.uint8)).save(pictures / name)
     flags = ["--mode=predict", f"--model={trained / 'best'}", f"--images={tmp_path / 'pictures'}"]
     result = run("segment.py", *flags, f"--run_dir={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     assert "left out: " in result.stdout and "b.jpg" in result.stdout
+    written = sorted(path.name for path in (tmp_path / "out" / "masks" / "deep").iterdir())
+    assert written == ["a.png", "c.jpg.png", "c.png.png"]
     mask = np.array(Image.open(tmp_path / "out" / "masks" / "deep" / "a.png"))
     assert mask.shape == (13, 21) and mask.max() < 11
     assert Image.open(tmp_path / "out" / "overlays" / "deep" / "a.png").size == (21, 13)
@@ -78,14 +80,10 @@ def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
 def test_a_tree_as_ade20ks_with_the_recipes_flags(tmp_path):
     """The official recipe on a small tree; only the budget and the size are others."""
     ade_tree(tmp_path / "ADEChallengeData2016")
-    folder, small = (
-        tmp_path / "model",
-        {"num_layers": 4, "hidden_dim": 32, "num_heads": 2, "mlp_dim": 32},
+    small = {"num_layers": 4, "hidden_dim": 32, "num_heads": 2, "mlp_dim": 32}
+    folder = tiny.exported(
+        "nepa_base_patch14_224", tmp_path / "model", image_shape=(56, 56, 3), **small
     )
-    backbone = nepa_keras.NepaBackbone.from_preset(
-        "nepa_base_patch14_224", load_weights=False, image_shape=(56, 56, 3), **small
-    )
-    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), folder)
     flags = [f"--flagfile={RECIPE}", f"--model={folder}", f"--data=ade20k:{tmp_path}", *SMALL]
     sizes = ["--crop_size=56", "--fit=128,56", "--window=56", "--stride=40"]
     result = run("segment.py", *flags, *sizes, f"--run_dir={tmp_path / 'run'}")
