@@ -22,23 +22,38 @@ def one_sentence():
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
+# How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
+NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
+
+
 @contextmanager
-def data_failures(batches=None):
-    """Ends the program with one sentence where images could not be read.
+def honest_exit(batches=None):
+    """Ends the program with one sentence and a status of its own where a training could not go on.
 
     TensorFlow hands an error of a generator on as one of its own, so `AugmentedBatches` are asked.
     """
+    from nepa_keras import NonFiniteError
     from nepa_keras.data import BadImagesError
+    from nepa_keras.training import Preempted
 
     try:
         yield
     except Exception as error:
-        failure = getattr(batches, "failure", None)
-        if failure is None and isinstance(error, BadImagesError):
-            failure = error
+        failure, status = getattr(batches, "failure", None), BAD_DATA
         if failure is None:
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
+            known = {
+                BadImagesError: BAD_DATA,
+                NonFiniteError: NOT_FINITE,
+                Preempted: SAVED_EARLY,
+                OSError: NOT_SAVED,
+            }
+            found = [status for kind, status in known.items() if isinstance(error, kind)]
+            if not found:
+                raise
+            failure, (status,) = error, found
+        more = "; the same command goes on" if status == SAVED_EARLY else ""
+        print(f"{Path(sys.argv[0]).name}: {failure}{more}", file=sys.stderr)
+        sys.exit(status)
 
 
 # What a source has for testing where no split is named; kinds without splits are not here.
@@ -88,20 +103,58 @@ def require_experiments_extra() -> None:
             raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")
 
 
-def write_flags(path: Path) -> None:
-    """Writes all flags of the script, but for the run directory, as a flag file that repeats it."""
+def flags_text(path: Path) -> str:
+    """All flags of the script, but for the run directory, as a flag file that repeats it."""
     import keras
 
     backend = keras.backend.backend()
-    package = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend]
     lines = [
         f"# KERAS_BACKEND={backend} python {sys.argv[0]} --flagfile={path}",
-        f"# keras {keras.__version__}, {package} {_version(package)}",
+        f"# keras {keras.__version__}, {backend} {_version(backend)}",
     ]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         if flag.name != "run_dir" and flag.value is not None:
             lines.append(flag.serialize())
-    path.write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+def open_run_dir(path: str | Path) -> Path:
+    """Makes the folder of a run, or takes up one of the same flags, and keeps it for this process.
+
+    Raises:
+        ValueError: it holds a run of other flags.
+        BlockingIOError: another process has it.
+    """
+    from nepa_keras.training import RunLock
+
+    folder = Path(path).expanduser()
+    os.makedirs(folder, exist_ok=True)
+    _locks.append(RunLock(folder))
+    file = folder / "flags.txt"
+    now = flags_text(file)
+    if not file.exists():
+        unfinished = folder / "unfinished-flags.txt"
+        unfinished.write_text(now)
+        unfinished.replace(file)
+        return folder
+    before = file.read_text()
+    if different := set(_lines(before)) ^ set(_lines(now)):
+        raise ValueError(
+            f"--run_dir={folder} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "
+            f"another folder, or go on with --flagfile={file}."
+        )
+    if before.splitlines()[:1] != now.splitlines()[:1]:
+        print(
+            f"begun as {before.splitlines()[0][2:]}; on another backend numbers are equal but for rounding"
+        )
+    return folder
+
+
+_locks = []  # of this process, until it ends
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("--")]
 
 
 def _version(package: str) -> str:
@@ -169,18 +222,3 @@ def warn_of_departures(script: str, backbone, effective_batch: int, **values) ->
     key_flags = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     if different := departures(recipe, key_flags, values):
         print(f"not as in recipes/{recipe.name}: {'; '.join(different)}\n")
-
-
-def new_run_dir(path: str) -> Path:
-    """Makes the folder of a run.
-
-    Raises:
-        ValueError: it holds a run already.
-    """
-    folder = Path(path).expanduser()
-    if (folder / "flags.txt").exists():
-        raise ValueError(
-            f"--run_dir={folder} holds a run already and is left as it is; name another folder."
-        )
-    os.makedirs(folder, exist_ok=True)
-    return folder

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
-from command_line import data_failures, one_sentence, open_labelled, test_split
+from command_line import honest_exit, one_sentence, open_labelled, test_split
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -81,7 +81,7 @@ def main(argv):
         for weights in dict.fromkeys(FLAGS.weights):
             with one_sentence():
                 model, batches, source, names = prepare(preset, weights, images)
-            with data_failures():
+            with honest_exit():
                 logits, indices = evaluation.predict_batches(model, batches)
             for reason in batches.bad_images.reasons.values():
                 print(f"left out: {reason}")

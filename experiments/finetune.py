@@ -17,15 +17,14 @@ import keras
 import numpy as np
 from absl import app, flags
 from command_line import (
-    data_failures,
     describe_batch,
-    new_run_dir,
+    honest_exit,
     one_sentence,
     open_labelled,
+    open_run_dir,
     require_experiments_extra,
     test_split,
     warn_of_departures,
-    write_flags,
 )
 
 import nepa_keras
@@ -158,7 +157,7 @@ def account(source, record: Path) -> data.BadImages:
 
 
 def build_batches(source, model, record: Path) -> tuple:
-    """The batches, and the endless stream of images and soft targets made of them."""
+    """The batches, and a function that gives the endless stream of images and soft targets from a step on."""
     crop = data.RandomResizedCrop(
         area=(FLAGS.smallest_crop, 1.0), interpolation=FLAGS.interpolation
     )
@@ -191,9 +190,14 @@ def build_batches(source, model, record: Path) -> tuple:
         channels=channels,
         bad_images=account(source, record),
     )
-    if FLAGS.augmentation == "keras_cv":
-        return batches, data.keras_cv_batches(batches, mix, augment, erasing)
-    return batches, batches.endless()
+
+    def batches_from(step: int):
+        batches.seek(step)
+        if FLAGS.augmentation == "keras_cv":
+            return data.keras_cv_batches(batches, mix, augment, erasing)
+        return batches.endless()
+
+    return batches, batches_from
 
 
 def number_of_updates(batches_per_epoch: int) -> int:
@@ -250,7 +254,7 @@ def main(argv):
         converter = build_converter(shape)
         name = f"runs/finetune_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
         run_dir = Path(FLAGS.run_dir or name).expanduser()
-        batches, stream = build_batches(source, model, run_dir / "bad_images.txt")
+        batches, batches_from = build_batches(source, model, run_dir / "bad_images.txt")
         ordered = data.OrderedBatches(
             validation,
             batches.batch_size,
@@ -260,7 +264,6 @@ def main(argv):
             bad_images=account(validation, run_dir / "bad_validation_images.txt"),
         )
         updates = number_of_updates(batches.steps_per_epoch)
-        new_run_dir(run_dir)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on, "
         f"{len(validation):,} to validate with, {model.num_classes} classes, "
@@ -270,7 +273,7 @@ def main(argv):
     )
     with one_sentence():
         compile_model(model, batches.batch_size, updates)
-        write_flags(run_dir / "flags.txt")
+        open_run_dir(run_dir)
 
     def measure(trained) -> dict[str, float]:
         logits, indices = evaluation.predict_batches(trained, ordered)
@@ -283,10 +286,10 @@ def main(argv):
         measure,
         save_best=lambda best: interop.replace_huggingface(best, run_dir / "best", converter),
     )
-    with data_failures(batches):
+    with honest_exit(batches):
         training.fit_steps(
             model,
-            stream,
+            batches_from,
             updates * FLAGS.accumulation_steps,
             batches.batch_size,
             run_dir,

@@ -13,13 +13,12 @@ from pathlib import Path
 import keras
 from absl import app, flags
 from command_line import (
-    data_failures,
     describe_batch,
-    new_run_dir,
+    honest_exit,
     one_sentence,
+    open_run_dir,
     require_experiments_extra,
     warn_of_departures,
-    write_flags,
 )
 
 import nepa_keras
@@ -224,7 +223,6 @@ def main(argv):
         run_dir = Path(FLAGS.run_dir or name).expanduser()
         batches = build_batches(source, shape, run_dir / "bad_images.txt")
         updates = number_of_updates(len(batches))
-        new_run_dir(run_dir)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
         f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
@@ -235,14 +233,14 @@ def main(argv):
     with one_sentence():
         monitor = build_monitor(source)
         compile_model(model, updates)
-        write_flags(run_dir / "flags.txt")
+        open_run_dir(run_dir)
 
     before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
     steps = updates * FLAGS.accumulation_steps
-    with data_failures(batches):
+    with honest_exit(batches):
         training.fit_steps(
             model,
-            batches.endless(),
+            lambda step: batches.seek(step).endless(),
             steps,
             FLAGS.batch_size,
             run_dir,

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from command_line import (
-    data_failures,
+    honest_exit,
     one_sentence,
     open_labelled,
     require_experiments_extra,
@@ -203,7 +203,7 @@ def main(argv):
         f"{len(train):,} images of {FLAGS.data} to learn from, {len(test):,} to test with",
         flush=True,
     )
-    with data_failures():
+    with honest_exit():
         rows = probe_all(backbone, *batches)
     print(table(rows), flush=True)
     results = few_labels(backbone)

@@ -21,12 +21,11 @@ from pathlib import Path
 import keras
 from absl import app, flags
 from command_line import (
-    data_failures,
     describe_batch,
-    new_run_dir,
+    honest_exit,
     one_sentence,
+    open_run_dir,
     require_experiments_extra,
-    write_flags,
 )
 
 import nepa_keras
@@ -199,8 +198,7 @@ def train(run_dir: Path) -> None:
             jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
         )
         segment = image_segmenter(segmenter)
-        new_run_dir(run_dir)
-        write_flags(run_dir / "flags.txt")
+        open_run_dir(run_dir)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {crop}x{crop}, "
         f"{len(validation):,} to validate with, {source.num_classes} classes\n"
@@ -223,10 +221,10 @@ def train(run_dir: Path) -> None:
         save_best=lambda best: best.save_to_preset(run_dir / "best"),
         times=FLAGS.validations,
     )
-    with data_failures(batches):
+    with honest_exit(batches):
         training.fit_steps(
             segmenter,
-            batches.endless(),
+            lambda step: batches.seek(step).endless(),
             FLAGS.steps,
             FLAGS.batch_size,
             run_dir,
@@ -263,7 +261,7 @@ def evaluate() -> None:
         check_fits(segmenter, source)
         segment = image_segmenter(segmenter)
     bad = data.BadImages(len(source), FLAGS.bad_images_share)
-    with data_failures():
+    with honest_exit():
         report = evaluation.segmentation_scores(segment, source, bad, FLAGS.evaluate_images)
     print(report.table(source.class_names))
     for line in bad.reasons.values():
@@ -280,8 +278,7 @@ def predict(run_dir: Path) -> None:
         source = data.open_source(f"folder:{FLAGS.images}")
         segmenter = load()
         segment = image_segmenter(segmenter)
-        new_run_dir(run_dir)
-        write_flags(run_dir / "flags.txt")
+        open_run_dir(run_dir)
     colors = visualization.class_colors(segmenter.num_classes)
     folder = Path(FLAGS.images).expanduser()
     names = [Path(source.name(index)).relative_to(folder) for index in range(len(source))]

@@ -18,7 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from absl import app, flags
-from command_line import one_sentence, require_experiments_extra, write_flags
+from command_line import flags_text, one_sentence, require_experiments_extra
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
@@ -194,7 +194,7 @@ def main(argv):
         check_flags(source)
         folder = Path(FLAGS.run_dir).expanduser()
         results = evaluation.Results(folder / "results.jsonl", partial(print, flush=True))
-        write_flags(folder / "flags.txt")
+        (folder / "flags.txt").write_text(flags_text(folder / "flags.txt"))
     studies = {"labels": study_labels, "ablations": study_ablations}
     for part in FLAGS.parts:
         table = studies[part](source, results)

@@ -109,7 +109,7 @@ class AugmentedBatches(keras.utils.PyDataset):
         self.seconds_waited = 0.0  # by `endless`, for images that were not ready
         self.threads = threads or available_cores()
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
-        self.epoch, self.offset = divmod(start_step, self.steps_per_epoch)
+        self.seek(start_step)
         self._orders, self._lock = {}, threading.Lock()
 
     def __len__(self):
@@ -122,6 +122,11 @@ class AugmentedBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.epoch, self.offset = self.epoch + 1, 0
+
+    def seek(self, step: int) -> "AugmentedBatches":
+        """Goes to where so many batches were used; returns itself."""
+        self.epoch, self.offset = divmod(step, self.steps_per_epoch)
+        return self
 
     def endless(self):
         """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""

@@ -66,6 +66,18 @@ class FeatureMonitor(keras.callbacks.Callback):
         self._names += ["linear_probe_accuracy"] if linear_probe else []
         self._last, self._warned = {}, set()
 
+    name_in_record = "monitor"
+
+    def record(self) -> dict:
+        """What a run that goes on has to know again; see `training.resume.Remembering`."""
+        arrays = {} if self._targets is None else {"targets": self._targets}
+        return {"last": self._last, "warned": sorted(self._warned), **arrays}
+
+    def remember(self, record: dict) -> None:
+        """Takes up what `record` gave."""
+        self._last, self._warned = record["last"], set(record["warned"])
+        self._targets = record.get("targets")
+
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0:
             # On JAX the newest weights are in the train state until they are synchronised.

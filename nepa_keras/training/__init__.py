@@ -4,7 +4,9 @@ from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.poly import LayerwiseWarmupPoly
+from nepa_keras.training.resume import Preempted
 from nepa_keras.training.run import fit_steps
+from nepa_keras.training.run_lock import RunLock
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 from nepa_keras.training.validation import Validation
 
@@ -12,6 +14,8 @@ __all__ = [
     "AdamW",
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
+    "Preempted",
+    "RunLock",
     "Validation",
     "WarmupCosine",
     "adamw",

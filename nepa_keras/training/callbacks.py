@@ -1,7 +1,6 @@
-"""What a run shows and keeps while `fit` works: throughput, progress, events, checkpoints."""
+"""What a run shows and keeps while `fit` works: throughput, progress, events."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,21 +18,27 @@ class Throughput(keras.callbacks.Callback):
         batch_size: images per batch.
         seconds_waited: gives the seconds that were waited for data so far; then `data_wait`, the share of the
             epoch's time, is in the logs, too.
+        step: batches that were done before this `fit`.
     """
 
-    def __init__(self, batch_size: int, seconds_waited: Callable[[], float] | None = None):
+    def __init__(
+        self,
+        batch_size: int,
+        seconds_waited: Callable[[], float] | None = None,
+        step: int = 0,
+    ):
         super().__init__()
         self.batch_size = batch_size
         self.seconds_waited = seconds_waited
-        self.step = 0
-        self.first_step = 0  # of this epoch
-        self.started_at = 0  # step at which the clock was started
+        self.step = self.before = step
+        self.first_step = step  # of this epoch
+        self.started_at = step  # step at which the clock was started
         self.started = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.first_step = self.step
         self.started = None
-        if self.step:
+        if self.step > self.before:
             self._start()
 
     def _start(self):
@@ -120,12 +125,13 @@ class EventLog(keras.callbacks.Callback):
 
     Args:
         folder: of the event file.
+        step: events of earlier files beyond it, of a run that was killed, no longer count.
 
     Raises:
         ImportError: tensorboardX is missing.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, step: int = 0):
         super().__init__()
         try:
             from tensorboardX import SummaryWriter
@@ -133,7 +139,7 @@ class EventLog(keras.callbacks.Callback):
             raise ImportError(
                 "TensorBoard events need tensorboardX: pip install tensorboardX."
             ) from None
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def on_epoch_end(self, epoch, logs=None):
         step = int(logs.get("step", epoch + 1))
@@ -144,39 +150,3 @@ class EventLog(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.writer.close()
-
-
-class SaveModel(keras.callbacks.Callback):
-    """Saves the whole model (weights, optimizer, averages) now and then, and at the end.
-
-    The file is written beside the last one and takes its name when complete, so that a run that is
-    killed while saving keeps the one before.
-
-    Args:
-        path: a .keras file.
-        every_steps: batches between two saves.
-        throughput: the `Throughput` of the same `fit`, which counts them.
-    """
-
-    def __init__(self, path: str | Path, every_steps: int, throughput: Throughput):
-        super().__init__()
-        self.path = Path(path)
-        self.every_steps = every_steps
-        self.throughput = throughput
-        self.saved_at = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.throughput.step - self.saved_at >= self.every_steps:
-            self._save()
-
-    def on_train_end(self, logs=None):
-        if self.throughput.step != self.saved_at:
-            self._save()
-
-    def _save(self):
-        unfinished = self.path.with_name(f"unfinished-{self.path.name}")
-        # On JAX the newest weights are in the train state until they are synchronised.
-        getattr(self.model, "jax_state_sync", lambda: None)()
-        self.model.save(unfinished)
-        os.replace(unfinished, self.path)
-        self.saved_at = self.throughput.step

@@ -1,8 +1,9 @@
-"""A training run of so many steps that leaves its record in a folder.
+"""A training run of so many steps that leaves its record in a folder, and goes on where it was stopped.
 
 RUN_DIR/log.csv            one row per part of the run
 RUN_DIR/events.out.*       the same for TensorBoard
-RUN_DIR/checkpoint.keras   model, optimizer and averages
+RUN_DIR/checkpoints/       what the run goes on from; see `checkpoints`
+RUN_DIR/checkpoint.keras   at the end: model, optimizer and averages, for `keras.saving.load_model`
 """
 
 import math
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import keras
 
-from nepa_keras.training.callbacks import EventLog, Progress, SaveModel, StopAtStep, Throughput
+from nepa_keras.training.callbacks import EventLog, Progress, StopAtStep, Throughput
+from nepa_keras.training.checkpoints import Checkpoints, restore_metrics, restore_state
+from nepa_keras.training.resume import FirstRow, SaveCheckpoints, cut_log, remember
 
 # A row per 20th of a run, so that short runs have curves too, but at least one in so many steps.
 _ROWS = 20
@@ -21,45 +24,72 @@ _CHECKPOINTS = 10
 
 def fit_steps(
     model: keras.Model,
-    batches: Iterable,
+    batches_from: Callable[[int], Iterable],
     steps: int,
     batch_size: int,
     run_dir: str | Path,
     seconds_waited: Callable[[], float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    keep_last: int = 2,
+    keep_every: int | None = None,
 ) -> None:
-    """Trains for exactly `steps` batches, with one progress bar, and records into `run_dir`.
+    """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
+
+    If the folder has a checkpoint the run goes on from the newest whole one, with the numbers it would have
+    had without the break.
 
     Args:
         model: compiled.
-        batches: endless generator or `tf.data.Dataset` of batches.
+        batches_from: gives the endless batches from a step on, as a generator or `tf.data.Dataset`.
         steps: batches to train on.
         batch_size: images per batch, for the throughput.
         run_dir: existing folder.
         seconds_waited: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
+        keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
 
     Raises:
         ImportError: tensorboardX is missing.
         NonFiniteError: see `GuardedModel`.
+        Preempted: the process was asked to end; the run is saved.
+        ValueError: the checkpoint is of another model.
+        OSError: a checkpoint could not be written; those before are whole.
     """
     folder = Path(run_dir)
     row = min(math.ceil(steps / _ROWS), _LONGEST_ROW)
     row = max(row, getattr(model.optimizer, "accumulation_steps", 1))  # an update or more
-    throughput = Throughput(batch_size, seconds_waited)
+    remembering = [part for part in callbacks if hasattr(part, "remember")]
+    checkpoints = Checkpoints(folder / "checkpoints", keep_last, keep_every)
+    saved = checkpoints.newest()
+    for sentence in checkpoints.damaged:
+        print(sentence)
+    first = 0 if saved is None else saved.step
+    if saved is not None:
+        restore_state(model, saved.state)
+        remember(saved, remembering)
+        print(f"goes on from step {first:,} of {steps:,}")
+    cut_log(folder / "log.csv", first)
+    if first >= steps:
+        return
+    throughput = Throughput(batch_size, seconds_waited, first)
     model.fit(
-        batches,
+        batches_from(first),
         steps_per_epoch=row,
+        initial_epoch=first // row,
         epochs=math.ceil(steps / row),
         shuffle=False,
         verbose=0,
         callbacks=[
+            FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
             throughput,
             *callbacks,
-            keras.callbacks.CSVLogger(folder / "log.csv"),
-            EventLog(folder),
-            SaveModel(folder / "checkpoint.keras", math.ceil(steps / _CHECKPOINTS), throughput),
+            keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+            EventLog(folder, first),
             Progress(steps, throughput),
             StopAtStep(steps, throughput),
+            SaveCheckpoints(
+                checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering
+            ),
         ],
     )
+    model.save(folder / "checkpoint.keras")

@@ -27,6 +27,8 @@ class Validation(keras.callbacks.Callback):
         best: those of the best weights, or None.
     """
 
+    name_in_record = "validation"
+
     def __init__(
         self,
         measure: Callable[[keras.Model], dict[str, float]],
@@ -40,6 +42,14 @@ class Validation(keras.callbacks.Callback):
         self.save_best = save_best
         self.times = times
         self.last = self.best = None
+
+    def record(self) -> dict:
+        """What a run that goes on has to know again; see `Remembering`."""
+        return {"last": self.last, "best": self.best}
+
+    def remember(self, record: dict) -> None:
+        """Takes up what `record` gave."""
+        self.last, self.best = record["last"], record["best"]
 
     def on_epoch_end(self, epoch, logs=None):
         epochs = self.params["epochs"]

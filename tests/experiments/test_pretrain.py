@@ -84,7 +84,7 @@ def test_a_run_that_was_killed_keeps_its_log_and_is_not_overwritten(tmp_path):
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,data_wait,gradient_norm")
     refused = pretrain(*SHORT, "--steps=6", f"--run_dir={tmp_path}")
-    assert refused.returncode == 1 and "holds a run already" in refused.stderr
+    assert refused.returncode == 1 and "holds a run with other flags" in refused.stderr
 
 
 @pytest.mark.once

@@ -1,6 +1,9 @@
 """A run of fixed length and what it leaves in its folder."""
 
 import csv
+import itertools
+import os
+import signal
 import time
 
 import keras
@@ -10,11 +13,14 @@ import tiny
 
 import nepa_keras
 from nepa_keras.training import adamw, callbacks, fit_steps
+from nepa_keras.training.checkpoints import model_state
+from nepa_keras.training.resume import Preempted, cut_log
 
 
-def batches(size: int = 4):
-    while True:
-        yield (tiny.images(size),)
+def batches(first: int = 0):
+    """Another batch at each step, the same whenever a run begins."""
+    for step in itertools.count(first):
+        yield (tiny.images(4, seed=step),)
 
 
 def rows_of(path) -> list[dict]:
@@ -31,7 +37,7 @@ def model():
 
 @pytest.mark.parametrize("steps", [3, 45])
 def test_exactly_so_many_steps_are_trained_and_recorded(model, tmp_path, steps, capsys):
-    fit_steps(model, batches(), steps, 4, tmp_path)
+    fit_steps(model, batches, steps, 4, tmp_path)
     assert int(model.optimizer.iterations) == steps
     rows = rows_of(tmp_path / "log.csv")
     assert [float(row["step"]) for row in rows] == [
@@ -53,14 +59,14 @@ def test_waiting_for_data_is_logged(model, tmp_path, capsys):
     """A generator that sleeps far longer than a step takes is what the run waits for."""
     waited = 0.0
 
-    def slow():
+    def slow(first):
         nonlocal waited
-        for batch in batches():
+        for batch in batches(first):
             time.sleep(0.3)
             waited += 0.3
             yield batch
 
-    fit_steps(model, slow(), 24, 4, tmp_path, seconds_waited=lambda: waited)
+    fit_steps(model, slow, 24, 4, tmp_path, seconds_waited=lambda: waited)
     shares = [float(row["data_wait"]) for row in rows_of(tmp_path / "log.csv")][2:]
     assert all(0.5 < share <= 1 for share in shares), shares
     assert "data_wait" in capsys.readouterr().out
@@ -68,33 +74,12 @@ def test_waiting_for_data_is_logged(model, tmp_path, capsys):
 
 def test_events_can_be_read_back(model, tmp_path):
     """Each row is there; the speed not of the first, whose only step is not timed."""
-    fit_steps(model, batches(), 3, 4, tmp_path)
+    fit_steps(model, batches, 3, 4, tmp_path)
     (path,) = tmp_path.glob("events.out.*")
     content = path.read_bytes()
     for name in (b"loss", b"gradient_norm", b"target_spread"):
         assert content.count(name) >= 3, name
     assert content.count(b"images_per_second") == 2
-
-
-def test_a_model_is_saved_now_and_then(model, tmp_path):
-    throughput = callbacks.Throughput(4)
-    path = tmp_path / "model.keras"
-    seen = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append(path.exists())
-
-    saving = callbacks.SaveModel(path, 3, throughput)
-    model.fit(
-        batches(),
-        steps_per_epoch=7,
-        verbose=0,
-        callbacks=[throughput, saving, Watch()],
-        shuffle=False,
-    )
-    assert seen == [False, False, True, True, True, True, True]
-    assert saving.saved_at == 7
 
 
 def test_throughput_counts_images_and_not_the_first_batch(model):
@@ -113,9 +98,66 @@ def test_throughput_counts_images_and_not_the_first_batch(model):
 def test_a_run_that_only_meets_non_finite_batches_stops(model, tmp_path):
     model.max_skipped_in_a_row = 2
 
-    def bad():
+    def bad(first):
         while True:
             yield (np.full((4, 8, 8, 1), np.nan, "float32"),)
 
     with pytest.raises(nepa_keras.NonFiniteError, match="in a row"):
-        fit_steps(model, bad(), 100, 4, tmp_path)
+        fit_steps(model, bad, 100, 4, tmp_path)
+
+
+ASKED = 7
+
+
+class AskToEnd(keras.callbacks.Callback):
+    """Does to this process what a scheduler does: SIGTERM during a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def trainer(seed: int):
+    keras.utils.set_random_seed(seed)
+    made = nepa_keras.NepaPretrainer(tiny.backbone(drop_path_rate=0.3))
+    tiny.compile_model(made, adamw(1e-2, ema_decay=0.9))
+    return made
+
+
+@pytest.mark.parametrize("steps", [20, 50])
+def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps):
+    """Bit for bit: weights, averages, moments, seeds, and the log, also in the middle of a row."""
+    straight = trainer(0)
+    fit_steps(straight, batches, steps, 4, tmp_path / "straight")
+    first = trainer(0)
+    with pytest.raises(Preempted):
+        fit_steps(first, batches, steps, 4, tmp_path / "again", callbacks=[AskToEnd(ASKED)])
+    assert int(first.optimizer.iterations) == ASKED
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    resumed = trainer(1)
+    fit_steps(resumed, batches, steps, 4, tmp_path / "again")
+    expected, found = model_state(straight), model_state(resumed)
+    assert sorted(expected) == sorted(found)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    rows = [rows_of(tmp_path / name / "log.csv") for name in ("straight", "again")]
+    assert len(rows[0]) == len(rows[1])
+    for a, b in zip(*rows, strict=True):
+        assert {k: v for k, v in a.items() if k != "images_per_second"} == {
+            k: v for k, v in b.items() if k != "images_per_second"
+        }
+    fit_steps(resumed, batches, steps, 4, tmp_path / "again")  # nothing is left to do
+    assert int(resumed.optimizer.iterations) == steps
+
+
+def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")
+    cut_log(path, 6)
+    assert path.read_text() == "epoch,loss,step\n0,0.5,3\n1,0.4,6\n"
+    cut_log(tmp_path / "none.csv", 6)

@@ -1,0 +1,166 @@
+"""What makes a run go on where it was: checkpoints while `fit` works, and the rest of a row that was begun.
+
+A row is what the log has a line for: so many steps, an epoch of `fit`.
+"""
+
+import csv
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from nepa_keras.training.callbacks import Throughput
+from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
+
+
+class Preempted(Exception):
+    """The process was asked to end, and the run is saved."""
+
+
+class Remembering(Protocol):
+    """What a callback has that must know again what it knew, such as the best result so far."""
+
+    name_in_record: str
+
+    def record(self) -> dict:
+        """Of what JSON can hold, and arrays."""
+
+    def remember(self, record: dict) -> None:
+        """Takes up what `record` gave."""
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves the run now and then, and when the process is asked to end (SIGTERM).
+
+    Put it after the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row
+    is of a run whose log has the row.
+
+    Args:
+        checkpoints: where to.
+        every_steps: batches between two.
+        row: steps of a row.
+        throughput: the `Throughput` of the same `fit`, which counts the steps.
+        remembering: callbacks whose record is kept.
+
+    Raises:
+        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every_steps: int,
+        row: int,
+        throughput: Throughput,
+        remembering: Sequence[Remembering] = (),
+    ):
+        super().__init__()
+        self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
+        self.throughput, self.remembering = throughput, remembering
+        self.saved_at = throughput.step
+        self.asked_to_end = False
+
+    def on_train_begin(self, logs=None):
+        self.before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number, frame):
+        self.asked_to_end = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        # At the end of a row, or of the run, its line is written first.
+        if self.throughput.step % self.row and not self.model.stop_training:
+            self._save_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save_if_due()
+
+    def on_train_end(self, logs=None):
+        if self.throughput.step != self.saved_at:
+            self._save()
+        self.give_back_signal()
+
+    def give_back_signal(self) -> None:
+        signal.signal(signal.SIGTERM, self.before)
+
+    def _save_if_due(self):
+        if self.asked_to_end or self.throughput.step - self.saved_at >= self.every_steps:
+            self._save()
+        if self.asked_to_end:
+            self.give_back_signal()
+            raise Preempted(f"saved at step {self.throughput.step}")
+
+    def _save(self):
+        state = model_state(self.model) | metrics_state(self.model)
+        record = {}
+        for part in self.remembering:
+            name, found = part.name_in_record, part.record()
+            arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
+            state |= {f"{name}/{key}": value for key, value in arrays.items()}
+            record[name] = {key: value for key, value in found.items() if key not in arrays}
+        self.checkpoints.save(self.throughput.step, state, record)
+        self.saved_at = self.throughput.step
+
+
+def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:
+    """Gives callbacks back what `SaveCheckpoints` kept of them."""
+    for part in remembering:
+        name = part.name_in_record
+        arrays = {
+            key.removeprefix(f"{name}/"): value
+            for key, value in saved.state.items()
+            if key.startswith(f"{name}/")
+        }
+        part.remember({**saved.record[name], **arrays})
+
+
+class FirstRow(keras.callbacks.Callback):
+    """Ends the first epoch of a resumed `fit` where its row ends, and gives it the means of the steps before.
+
+    Put it before `Throughput`.
+
+    Args:
+        done: steps of the row that were done before.
+        row: steps of a row.
+        restore_metrics: called when `fit` has reset them.
+    """
+
+    def __init__(self, done: int, row: int, restore_metrics: Callable[[], None]):
+        super().__init__()
+        self.done, self.row, self.restore_metrics = done, row, restore_metrics
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.done:
+            self.restore_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.done and self.done + batch + 1 >= self.row:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.done:
+            self.model.stop_training = False
+        self.done = 0
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Takes away rows of a CSV log that a killed run wrote after the checkpoint of a step."""
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    place = rows[0].index("step") if rows and "step" in rows[0] else None
+    kept = [row for row in rows[1:] if place is not None and _at_most(row, place, step)]
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    with open(unfinished, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([*rows[:1], *kept])
+    unfinished.replace(path)
+
+
+def _at_most(row: list[str], place: int, step: int) -> bool:
+    try:
+        return float(row[place]) <= step
+    except (IndexError, ValueError):  # a line that was cut by the kill
+        return False
