@@ -5,7 +5,9 @@ A row is what the log has a line for: so many steps, an epoch of `fit`.
 
 import csv
 import signal
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +37,14 @@ class Remembering(Protocol):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves the run now and then, and when the process is asked to end (SIGTERM).
 
-    Put it after the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row
-    is of a run whose log has the row.
+    The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
+    the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row is of a run
+    whose log has the row. It is a context around `fit`, too:
+
+        with saving:
+            model.fit(..., callbacks=[..., saving])
+
+    At its end the last checkpoint is written, however `fit` ended.
 
     Args:
         checkpoints: where to.
@@ -47,6 +55,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     Raises:
         Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
+        OSError: from `fit`, or at the end of the context, when a checkpoint could not be written.
     """
 
     def __init__(
@@ -62,9 +71,21 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.throughput, self.remembering = throughput, remembering
         self.saved_at = throughput.step
         self.asked_to_end = False
+        self.writing = None  # a future
 
-    def on_train_begin(self, logs=None):
-        self.before = signal.signal(signal.SIGTERM, self._ask)
+    def __enter__(self):
+        self.writer = ThreadPoolExecutor(1, "nepa_keras-checkpoint")
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.in_main_thread:  # no other may listen to signals
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self.in_main_thread:
+            signal.signal(signal.SIGTERM, self.before)
+        self.writer.shutdown()
+        if error is None:
+            self._wait()
 
     def _ask(self, number, frame):
         self.asked_to_end = True
@@ -80,16 +101,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.throughput.step != self.saved_at:
             self._save()
-        self.give_back_signal()
-
-    def give_back_signal(self) -> None:
-        signal.signal(signal.SIGTERM, self.before)
 
     def _save_if_due(self):
+        if self.writing is not None and self.writing.done():
+            self._wait()  # what it could not write is said now
         if self.asked_to_end or self.throughput.step - self.saved_at >= self.every_steps:
             self._save()
         if self.asked_to_end:
-            self.give_back_signal()
+            self._wait()
             raise Preempted(f"saved at step {self.throughput.step}")
 
     def _save(self):
@@ -100,8 +119,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
             arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
             state |= {f"{name}/{key}": value for key, value in arrays.items()}
             record[name] = {key: value for key, value in found.items() if key not in arrays}
-        self.checkpoints.save(self.throughput.step, state, record)
-        self.saved_at = self.throughput.step
+        self._wait()
+        step = self.saved_at = self.throughput.step
+        self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
+
+    def _wait(self):
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
 
 
 def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:

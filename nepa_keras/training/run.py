@@ -72,24 +72,24 @@ def fit_steps(
     if first >= steps:
         return
     throughput = Throughput(batch_size, seconds_waited, first)
-    model.fit(
-        batches_from(first),
-        steps_per_epoch=row,
-        initial_epoch=first // row,
-        epochs=math.ceil(steps / row),
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
-            throughput,
-            *callbacks,
-            keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-            EventLog(folder, first),
-            Progress(steps, throughput),
-            StopAtStep(steps, throughput),
-            SaveCheckpoints(
-                checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering
-            ),
-        ],
-    )
+    every = math.ceil(steps / _CHECKPOINTS)
+    with SaveCheckpoints(checkpoints, every, row, throughput, remembering) as saving:
+        model.fit(
+            batches_from(first),
+            steps_per_epoch=row,
+            initial_epoch=first // row,
+            epochs=math.ceil(steps / row),
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
+                throughput,
+                *callbacks,
+                keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+                EventLog(folder, first),
+                Progress(steps, throughput),
+                StopAtStep(steps, throughput),
+                saving,
+            ],
+        )
     model.save(folder / "checkpoint.keras")
