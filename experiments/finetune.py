@@ -296,9 +296,9 @@ def main(argv):
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
         )
-    if bad := batches.bad_images.reasons:
+    if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
-    if bad := ordered.bad_images.reasons:
+    if bad := ordered.bad_images.lines:
         print(f"{len(bad)} images were not validated with: {run_dir / 'bad_validation_images.txt'}")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     interop.replace_huggingface(model, run_dir / "trained", converter)

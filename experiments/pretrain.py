@@ -247,7 +247,7 @@ def main(argv):
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[monitor] if monitor else [],
         )
-    if bad := batches.bad_images.reasons:
+    if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")

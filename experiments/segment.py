@@ -232,8 +232,8 @@ def train(run_dir: Path) -> None:
             callbacks=[validate],
         )
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
-        if account.reasons:
-            print(f"{len(account.reasons)} bad images: {run_dir / kind}_images.txt")
+        if account.lines:
+            print(f"{len(account.lines)} bad images: {run_dir / kind}_images.txt")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     segmenter.save_to_preset(run_dir / "trained")
     if validate.best is None:

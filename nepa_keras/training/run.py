@@ -69,27 +69,31 @@ def fit_steps(
         remember(saved, remembering)
         print(f"goes on from step {first:,} of {steps:,}")
     cut_log(folder / "log.csv", first)
-    if first >= steps:
+    final = folder / "checkpoint.keras"
+    if first >= steps and final.exists():
         return
-    throughput = Throughput(batch_size, seconds_waited, first)
-    every = math.ceil(steps / _CHECKPOINTS)
-    with SaveCheckpoints(checkpoints, every, row, throughput, remembering) as saving:
-        model.fit(
-            batches_from(first),
-            steps_per_epoch=row,
-            initial_epoch=first // row,
-            epochs=math.ceil(steps / row),
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
-                throughput,
-                *callbacks,
-                keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-                EventLog(folder, first),
-                Progress(steps, throughput),
-                StopAtStep(steps, throughput),
-                saving,
-            ],
-        )
-    model.save(folder / "checkpoint.keras")
+    if first < steps:
+        throughput = Throughput(batch_size, seconds_waited, first)
+        every = math.ceil(steps / _CHECKPOINTS)
+        with SaveCheckpoints(checkpoints, every, row, throughput, remembering) as saving:
+            model.fit(
+                batches_from(first),
+                steps_per_epoch=row,
+                initial_epoch=first // row,
+                epochs=math.ceil(steps / row),
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
+                    throughput,
+                    *callbacks,
+                    keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+                    EventLog(folder, first),
+                    Progress(steps, throughput),
+                    StopAtStep(steps, throughput),
+                    saving,
+                ],
+            )
+    unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
+    model.save(unfinished)
+    unfinished.replace(final)
