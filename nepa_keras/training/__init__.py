@@ -1,5 +1,6 @@
 """Optimizer, schedule and weight averaging of the recipes."""
 
+from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
@@ -12,6 +13,7 @@ from nepa_keras.training.validation import Validation
 
 __all__ = [
     "AdamW",
+    "Checkpoints",
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
     "Preempted",

@@ -6,6 +6,7 @@ A row is what the log has a line for: so many steps, an epoch of `fit`.
 import csv
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
+
+
+_LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
 
 
 class Preempted(Exception):
@@ -48,7 +52,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     Args:
         checkpoints: where to.
-        every_steps: batches between two.
+        every_steps: batches between two; half an hour is the most, however many it takes.
         row: steps of a row.
         throughput: the `Throughput` of the same `fit`, which counts the steps.
         remembering: callbacks whose record is kept.
@@ -69,7 +73,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         super().__init__()
         self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
         self.throughput, self.remembering = throughput, remembering
-        self.saved_at = throughput.step
+        self.saved_at, self.saved_when = throughput.step, time.monotonic()
         self.asked_to_end = False
         self.writing = None  # a future
 
@@ -105,7 +109,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _save_if_due(self):
         if self.writing is not None and self.writing.done():
             self._wait()  # what it could not write is said now
-        if self.asked_to_end or self.throughput.step - self.saved_at >= self.every_steps:
+        overdue = time.monotonic() - self.saved_when >= _LONGEST_PAUSE
+        due = overdue or self.throughput.step - self.saved_at >= self.every_steps
+        if due or self.asked_to_end:
             self._save()
         if self.asked_to_end:
             self._wait()
@@ -120,7 +126,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             state |= {f"{name}/{key}": value for key, value in arrays.items()}
             record[name] = {key: value for key, value in found.items() if key not in arrays}
         self._wait()
-        step = self.saved_at = self.throughput.step
+        step = self.throughput.step
+        self.saved_at, self.saved_when = step, time.monotonic()
         self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
 
     def _wait(self):
