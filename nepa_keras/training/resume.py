@@ -18,7 +18,6 @@ import numpy as np
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
 
-
 _LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
 
 
