@@ -1,6 +1,6 @@
 """Optimizer, schedule and weight averaging of the recipes."""
 
-from nepa_keras.training.checkpoints import Checkpoints
+from nepa_keras.training.checkpoints import Checkpoints, OtherModelError
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoints",
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
+    "OtherModelError",
     "Preempted",
     "RunLock",
     "Validation",

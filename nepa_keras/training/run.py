@@ -52,7 +52,7 @@ def fit_steps(
         ImportError: tensorboardX is missing.
         NonFiniteError: see `GuardedModel`.
         Preempted: the process was asked to end; the run is saved.
-        ValueError: the checkpoint is of another model.
+        OtherModelError: the checkpoint is of another model.
         OSError: a checkpoint could not be written; those before are whole.
     """
     folder = Path(run_dir)
