@@ -147,9 +147,7 @@ def open_run_dir(path: str | Path) -> Path:
             f"another folder, or go on with --flagfile={file}."
         )
     if before.splitlines()[:1] != now.splitlines()[:1]:
-        print(
-            f"begun as {before.splitlines()[0][2:]}; on another backend numbers are equal but for rounding"
-        )
+        print(f"begun as {before.splitlines()[0][2:]}; another backend draws other random numbers")
     return folder
 
 

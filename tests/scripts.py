@@ -8,12 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(script: str, *flags, backend: str | None = None) -> subprocess.Popen:
-    """Starts experiments/`script` with the backend of this process, or another."""
-    other = {} if backend is None else {"KERAS_BACKEND": backend}
+def start(script: str, *flags) -> subprocess.Popen:
+    """Starts experiments/`script` with the backend of this process."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "experiments" / script), *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2", **other},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -236,8 +236,8 @@ def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) 
 
 
 def _same_kind(there: str, here: str) -> bool:
-    """The state of a seed generator is signed on PyTorch, unsigned elsewhere; it is below 2^31."""
-    return there == here or {there, here} == {"int32", "uint32"}
+    """The state of a seed generator, small numbers, is int32, uint32 or int64, as the backend has it."""
+    return there == here or {there, here} <= {"int32", "uint32", "int64"}
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
