@@ -118,6 +118,20 @@ def flags_text(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def repeat_flags(file: Path) -> None:
+    """Sets the flags of a run again; those of this command line win.
+
+    Raises:
+        ValueError: the file is missing, or has flags that the script lacks.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is missing, which has the flags of the run.")
+    try:
+        flags.FLAGS([sys.argv[0], f"--flagfile={file}", *sys.argv[1:]])
+    except flags.Error as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
 def open_run_dir(path: str | Path) -> Path:
     """Makes the folder of a run, or takes up one of the same flags, and keeps it for this process.
 

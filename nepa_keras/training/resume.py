@@ -33,7 +33,7 @@ class Remembering(Protocol):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the run now and then, and when the process is asked to end (SIGTERM).
+    """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM).
 
     Put it after the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row
     is of a run whose log has the row.
@@ -44,6 +44,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         row: steps of a row.
         throughput: the `Throughput` of the same `fit`, which counts the steps.
         remembering: callbacks whose record is kept.
+        before_save: called while the checkpoints that a save removes are still there.
 
     Raises:
         Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
@@ -56,15 +57,19 @@ class SaveCheckpoints(keras.callbacks.Callback):
         row: int,
         throughput: Throughput,
         remembering: Sequence[Remembering] = (),
+        before_save: Callable[[], None] = lambda: None,
     ):
         super().__init__()
         self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
         self.throughput, self.remembering = throughput, remembering
+        self.before_save = before_save
         self.saved_at = throughput.step
         self.asked_to_end = False
 
     def on_train_begin(self, logs=None):
         self.before = signal.signal(signal.SIGTERM, self._ask)
+        if self.throughput.step == 0:  # what a replay of the first steps begins with
+            self._save()
 
     def _ask(self, number, frame):
         self.asked_to_end = True
@@ -93,6 +98,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Preempted(f"saved at step {self.throughput.step}")
 
     def _save(self):
+        self.before_save()
         state = model_state(self.model) | metrics_state(self.model)
         record = {}
         for part in self.remembering:
