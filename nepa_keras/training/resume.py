@@ -65,9 +65,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.before_save = before_save
         self.saved_at = throughput.step
         self.asked_to_end = False
+        self.before = signal.getsignal(signal.SIGTERM)
 
     def on_train_begin(self, logs=None):
-        self.before = signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
         if self.throughput.step == 0:  # what a replay of the first steps begins with
             self._save()
 
@@ -85,16 +86,15 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.throughput.step != self.saved_at:
             self._save()
-        self.give_back_signal()
 
     def give_back_signal(self) -> None:
+        """To be called after `fit`, however it ended."""
         signal.signal(signal.SIGTERM, self.before)
 
     def _save_if_due(self):
         if self.asked_to_end or self.throughput.step - self.saved_at >= self.every_steps:
             self._save()
         if self.asked_to_end:
-            self.give_back_signal()
             raise Preempted(f"saved at step {self.throughput.step}")
 
     def _save(self):

@@ -79,6 +79,8 @@ def fit_steps(
         return
     throughput = Throughput(batch_size, seconds_waited, first)
     keep = KeepNonFinite(folder, checkpoints, row, throughput, describe_batch, replay_with)
+    every = math.ceil(steps / _CHECKPOINTS)
+    saving = SaveCheckpoints(checkpoints, every, row, throughput, remembering, keep.look)
     try:
         model.fit(
             batches_from(first),
@@ -97,17 +99,12 @@ def fit_steps(
                 Progress(steps, throughput),
                 StopAtStep(steps, throughput),
                 keep,
-                SaveCheckpoints(
-                    checkpoints,
-                    math.ceil(steps / _CHECKPOINTS),
-                    row,
-                    throughput,
-                    remembering,
-                    before_save=keep.look,
-                ),
+                saving,
             ],
         )
     except NonFiniteError:
         keep.look(stopped=True)
         raise
+    finally:
+        saving.give_back_signal()
     model.save(folder / "checkpoint.keras")
