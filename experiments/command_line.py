@@ -192,7 +192,8 @@ def describe_batch(batch_size: int, accumulation_steps: int) -> str:
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
     "model data data_dir validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir jit_compile seed evaluate monitor_images finetune_steps finetune_learning_rate"
+    "bad_images_share run_dir replay remat jit_compile seed evaluate monitor_images finetune_steps "
+    "finetune_learning_rate"
 ).split()
 
 

@@ -57,6 +57,9 @@ flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float1
 
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
+flags.DEFINE_boolean(
+    "remat", False, "Recompute blocks in the backward pass: less memory, more time."
+)
 flags.DEFINE_integer("steps", None, "Updates; default 1600.", lower_bound=1)
 flags.DEFINE_float("epochs", None, "Passes over the data, in place of --steps.", lower_bound=0)
 flags.DEFINE_float("base_learning_rate", 8e-3, "For 256 images; scaled by the effective batch.")
@@ -118,6 +121,7 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
         image_shape=(height, width, channels),
         use_causal_mask=FLAGS.causal,
         use_mask_token=FLAGS.masking_ratio > 0,
+        remat=FLAGS.remat,
         dtype=FLAGS.dtype,
         **overrides,
     )

@@ -18,8 +18,8 @@ def examine(model: NepaPretrainer, state: dict, batch, names: list[str]) -> dict
     """What is not finite in a step, in words, from its input to its gradients.
 
     Args:
-        state: of the model before the step, of `model_state`. Afterwards the model has its weights, and another
-            optimizer.
+        state: of the model before the step, of `model_state`. Afterwards the model has its weights and
+            another optimizer.
         batch: that of the step, as `fit` takes it.
         names: of its images, or none.
     """
