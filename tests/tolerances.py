@@ -57,8 +57,7 @@ TOLERANCES = {
     "same_bfloat16_weights": Tolerance(
         2e-3,
         False,
-        "three steps of 1e-2 by gradients of 8 bits, which TensorFlow's graph fuses and so rounds otherwise in a "
-        "recomputed block (3e-4 seen)",
+        "three steps of 1e-2, gradients of 8 bits, rounded otherwise by TensorFlow's remat (3e-4 seen)",
     ),
     "same_gradient": Tolerance(5e-5, True, "as gradient"),
 }
