@@ -9,6 +9,7 @@
     KERAS_BACKEND=jax python experiments/benchmark.py --input      # images from JPEG files
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
     KERAS_BACKEND=jax python experiments/benchmark.py --suite=groups      # what rates for each block cost
+    python experiments/benchmark.py --suite=memory       # bfloat16, remat, accumulation
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -25,6 +26,7 @@ from absl import app, flags
 from benchmark_groups import groups_suite
 from benchmark_input import measure_input
 from benchmark_measure import describe, measure
+from benchmark_memory import memory_suite
 from benchmark_suites import (
     ACCELERATOR_CASES,
     SIZES,
@@ -39,10 +41,10 @@ flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a stand
 flags.DEFINE_enum(
     "suite",
     None,
-    ["cpu", "sweep", "accelerator", "transforms", "groups"],
+    ["cpu", "sweep", "accelerator", "transforms", "groups", "memory"],
     "a table of measurements",
 )
-flags.DEFINE_list("backends", None, "of --suite=cpu and sweep; default all installed ones")
+flags.DEFINE_list("backends", None, "of --suite=cpu, sweep and memory; default all installed ones")
 flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
 flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
@@ -79,7 +81,7 @@ def run_suite(options):
     backends = FLAGS.backends or installed_backends()
     if unknown := set(backends) - set(installed_backends()):
         raise app.UsageError(f"No such backend is installed: {', '.join(sorted(unknown))}.")
-    suite = {"cpu": cpu_suite, "sweep": sweep_suite}[FLAGS.suite]
+    suite = {"cpu": cpu_suite, "sweep": sweep_suite, "memory": memory_suite}[FLAGS.suite]
     return suite(options, FLAGS.steps, FLAGS.repeats, backends)
 
 

@@ -42,7 +42,9 @@ class KerasSide:
         rate = scaled_learning_rate(3e-4, options["batch_size"])
         schedule = WarmupCosine(rate, TOTAL_STEPS, warmup_steps=WARMUP_STEPS)
         jit = {"auto": "auto", "true": True, "false": False}[options["jit_compile"]]
-        self.model.compile(optimizer=adamw(schedule, ema_decay=0.9999), jit_compile=jit)
+        accumulation_steps = options.get("accumulation_steps", 1)
+        optimizer = adamw(schedule, ema_decay=0.9999, accumulation_steps=accumulation_steps)
+        self.model.compile(optimizer=optimizer, jit_compile=jit)
         self.extractor = FeatureExtractor(backbone) if options["inference"] else None
         self.images = random_batches(backbone.image_shape, options["batch_size"])
         backend = keras.backend.backend()
@@ -162,7 +164,7 @@ def serve(side_class, options, pipe):
     """A side's process: builds it, then answers requests until it is told None.
 
     Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
-    dtype, jit_compile, inference, threads, and config for the reference.
+    accumulation_steps, dtype, jit_compile, inference, threads, and config for the reference.
     """
     if options.get("backend"):
         os.environ["KERAS_BACKEND"] = options["backend"]

@@ -121,6 +121,20 @@ def flags_text(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def repeat_flags(file: Path) -> None:
+    """Sets the flags of a run again; those of this command line win.
+
+    Raises:
+        ValueError: the file is missing, or has flags that the script lacks.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is missing, which has the flags of the run.")
+    try:
+        flags.FLAGS([sys.argv[0], f"--flagfile={file}", *sys.argv[1:]])
+    except flags.Error as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
 def open_run_dir(path: str | Path) -> Path:
     """Makes the folder of a run, or takes up one of the same flags, and keeps it for this process.
 
@@ -179,7 +193,8 @@ def describe_batch(batch_size: int, accumulation_steps: int) -> str:
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
     "model data data_dir validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir jit_compile seed evaluate monitor_images finetune_steps finetune_learning_rate"
+    "bad_images_share run_dir replay remat jit_compile seed evaluate monitor_images finetune_steps "
+    "finetune_learning_rate"
 ).split()
 
 

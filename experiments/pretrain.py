@@ -5,18 +5,24 @@
         --data=folder:/path/to/images --run_dir=runs/base
 
 Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library.
+A step of a run that was not finite is computed again, with the run's own flags, by
+
+    KERAS_BACKEND=jax python experiments/pretrain.py --replay=runs/base/non_finite/step-00000123
 """
 
+import sys
 import time
 from pathlib import Path
 
 import keras
 from absl import app, flags
 from command_line import (
+    NOT_FINITE,
     describe_batch,
     honest_exit,
     one_sentence,
     open_run_dir,
+    repeat_flags,
     require_experiments_extra,
     warn_of_departures,
 )
@@ -51,6 +57,9 @@ flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float1
 
 flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
+flags.DEFINE_boolean(
+    "remat", False, "Recompute blocks in the backward pass: less memory, more time."
+)
 flags.DEFINE_integer("steps", None, "Updates; default 1600.", lower_bound=1)
 flags.DEFINE_float("epochs", None, "Passes over the data, in place of --steps.", lower_bound=0)
 flags.DEFINE_float("base_learning_rate", 8e-3, "For 256 images; scaled by the effective batch.")
@@ -75,6 +84,7 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
+flags.DEFINE_string("replay", None, "Folder RUN_DIR/non_finite/step-...: compute the step again.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
 flags.DEFINE_integer("num_labels", 100, "Labels to fine-tune on.", lower_bound=1)
@@ -111,6 +121,7 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
         image_shape=(height, width, channels),
         use_causal_mask=FLAGS.causal,
         use_mask_token=FLAGS.masking_ratio > 0,
+        remat=FLAGS.remat,
         dtype=FLAGS.dtype,
         **overrides,
     )
@@ -123,8 +134,8 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
     )
 
 
-def build_batches(source, image_shape, record: Path) -> data.AugmentedBatches:
-    """Batches of floats; bad images are named in the file `record`."""
+def build_batches(source, image_shape, record: Path | None) -> data.AugmentedBatches:
+    """Batches of floats; bad images are named in the file `record`, if any."""
     images = source.train_images if isinstance(source, data.ImageArrays) else source
     share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
     return data.AugmentedBatches(
@@ -207,9 +218,28 @@ def what_was_it_worth(model, source, before: dict[str, float]) -> str:
     )
 
 
+def replay() -> bool:
+    """Computes the step of --replay again; returns whether it is not finite again."""
+    with one_sentence():
+        training.replay.read_report(FLAGS.replay)
+        repeat_flags(Path(FLAGS.replay) / "flags.txt")
+        source = load_data()
+        keras.utils.set_random_seed(FLAGS.seed)
+        model = build_model(source)
+        batches = build_batches(source, model.backbone.image_shape, None)
+        compile_model(model, number_of_updates(len(batches)))
+        step = training.Replay(
+            model, FLAGS.replay, lambda step: batches.seek(step).endless(), batches.describe
+        )
+    with honest_exit(batches):
+        return step.run()
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+    if FLAGS.replay:
+        sys.exit(NOT_FINITE if replay() else 0)
     with one_sentence():
         require_experiments_extra()
         source = load_data()
@@ -246,6 +276,8 @@ def main(argv):
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[monitor] if monitor else [],
+            describe_batch=batches.describe,
+            replay_with="experiments/pretrain.py --replay=",
         )
     if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")

@@ -9,9 +9,12 @@ import functools
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from nepa_keras import backends
+
+_NORMS_KEPT = 1000  # the longest row of a run's log
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -22,6 +25,38 @@ class FiniteMean(keras.metrics.Mean):
         finite = ops.isfinite(value)
         weight = ops.cast(finite, "float32") * ops.cast(sample_weight, "float32")
         super().update_state(ops.where(finite, value, 0.0), sample_weight=weight)
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class GradientNorm(FiniteMean):
+    """As `FiniteMean`, and the latest 1000 values one by one, to be read by the host after many steps."""
+
+    def __init__(self, name="gradient_norm", **kwargs):
+        super().__init__(name=name, **kwargs)
+        same = "only_first_replica"  # the norm is of the gradient that all replicas share
+        self.steps = self.add_variable((), "zeros", aggregation=same, name="steps")
+        self.norms = self.add_variable((_NORMS_KEPT,), "zeros", aggregation=same, name="norms")
+
+    def update_state(self, value, sample_weight=1.0):
+        super().update_state(value, sample_weight)
+        place = ops.cast(self.steps, "int32") % _NORMS_KEPT
+        kept = ops.convert_to_tensor(self.norms)
+        self.norms.assign(ops.where(ops.arange(_NORMS_KEPT) == place, value, kept))
+        self.steps.assign_add(1.0)
+
+    def reset_state(self):
+        super().reset_state()
+        self.steps.assign(0.0)
+
+    def latest(self) -> tuple[int, np.ndarray]:
+        """(first, norms): steps since the reset before the norms that are kept, and these in order.
+
+        A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
+        """
+        # On JAX the metric lives in the train state until the model's `jax_state_sync`.
+        steps, norms = int(self.steps), np.array(ops.convert_to_numpy(self.norms))
+        first = max(0, steps - _NORMS_KEPT)
+        return first, norms[np.arange(first, steps) % _NORMS_KEPT]
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -142,7 +177,7 @@ class GuardedModel(keras.Model):
                 optimizer.enable_loss_scaling()
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.step_metrics = {
-            "gradient_norm": FiniteMean(name="gradient_norm"),
+            "gradient_norm": GradientNorm(name="gradient_norm"),
             "learning_rate": LastValue(name="learning_rate"),
             "skipped_steps": SkippedSteps(name="skipped_steps"),
         }
@@ -185,7 +220,8 @@ class GuardedModel(keras.Model):
             sample_weight=ops.cast(finite, "float32") * ops.cast(batch_size, "float32"),
         )
         logs = self.compute_metrics(x, y, y_pred, sample_weight)
-        self.step_metrics["gradient_norm"].update_state(gradient_norm)
+        bad = ops.where(finite, float("inf"), float("nan"))
+        self.step_metrics["gradient_norm"].update_state(ops.where(ok, gradient_norm, bad))
         self.step_metrics["learning_rate"].update_state(learning_rate)
         self.step_metrics["skipped_steps"].update_state(ok)
         return {**logs, **{name: m.result() for name, m in self.step_metrics.items()}}

@@ -300,15 +300,17 @@ def test_run_eagerly():
     assert_same_weights(model, other)
 
 
-def test_remat_changes_no_number():
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_remat_changes_no_number(policy):
     """Same states and, through the recomputed backward pass, same weights after training."""
-    models = [compiled(remat=remat) for remat in (False, True)]
+    models = [compiled(remat=remat, dtype=policy) for remat in (False, True)]
     images = tiny.images(12)
     outs = [ops.convert_to_numpy(m(images, training=True)["predictions"]) for m in models]
     assert_close(outs[1], outs[0], "same_numbers")
     for model in models:
         model.fit(images, batch_size=4, shuffle=False, verbose=0)
-    assert_same_weights(*models)
+    kind = "same_numbers" if policy == "float32" else "same_bfloat16_weights"
+    assert_same_weights(*models, kind)
 
 
 def test_remat_draws_the_same_random_numbers_twice():

@@ -1,6 +1,8 @@
 """Augmented batches whose content is a function of their position."""
 
+import copy
 import functools
+import hashlib
 import itertools
 import os
 import threading
@@ -153,6 +155,27 @@ class AugmentedBatches(keras.utils.PyDataset):
         number, processes = self.shard
         start = (position * processes + number) * self.batch_size
         return self._order(epoch)[start : start + self.batch_size]
+
+    def describe(self, step: int) -> dict:
+        """What the batch of all processes after so many is made of, for a report.
+
+        Returns:
+            epoch and position in it, seed, indices and names of the images before bad ones are replaced, and
+            sha256 of the pixels; all as JSON has it.
+        """
+        whole = copy.copy(self)
+        whole.shard, whole.batch_size = (0, 1), self.batch_size * self.shard[1]
+        epoch, position = divmod(step, self.steps_per_epoch)
+        indices = whole.indices(epoch, position)
+        images = keras.tree.flatten(whole._begin(epoch, position)())[0]
+        return {
+            "epoch": epoch,
+            "position": position,
+            "seed": self.seed,
+            "indices": indices.tolist(),
+            "names": [self.source.name(index) for index in indices.tolist()],
+            "sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+        }
 
     def _order(self, epoch: int) -> np.ndarray:
         with self._lock:

@@ -21,6 +21,7 @@ class LayerScale(keras.layers.Layer):
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.initial_value),
             name="scale",
+            autocast=False,  # or a recomputed block, outside the model's scope, gives other numbers
         )
 
     def call(self, x):

@@ -5,6 +5,7 @@ from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.poly import LayerwiseWarmupPoly
+from nepa_keras.training.replay import Replay
 from nepa_keras.training.resume import Preempted
 from nepa_keras.training.run import fit_steps
 from nepa_keras.training.run_lock import RunLock
@@ -18,6 +19,7 @@ __all__ = [
     "LayerwiseWarmupPoly",
     "OtherModelError",
     "Preempted",
+    "Replay",
     "RunLock",
     "Validation",
     "WarmupCosine",

@@ -15,9 +15,11 @@ named, and the one before it is used.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +80,7 @@ class Checkpoints:
         self.keep_last, self.keep_every = keep_last, keep_every
         self.at_boundary = at_boundary
         self.damaged: list[str] = []
+        self.lock = threading.Lock()  # of a save, which a reader waits for
 
     def steps(self) -> list[int]:
         """Of the complete checkpoints, damaged or not, in order."""
@@ -95,10 +98,14 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or cannot be written to; nothing of the new one is left.
         """
+        with self.lock:
+            return self._save(step, state, record)
+
+    def _save(self, step: int, state: dict[str, np.ndarray], record: dict) -> Path:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        final = self._path(step)
+        final = self.path(step)
         if final.exists():
             if self._is_whole(final, step):
                 return final
@@ -133,15 +140,16 @@ class Checkpoints:
         self.at_boundary("removed")
         return final
 
-    def newest(self) -> Saved | None:
-        """The newest checkpoint that is whole, or None; `damaged` names those that were passed over."""
+    def newest(self, at_most: float = math.inf) -> Saved | None:
+        """The newest whole checkpoint up to a step, or None; `damaged` names those that were passed over."""
         self.damaged = []
-        for step in reversed(self.steps()):
-            path = self._path(step)
-            try:
-                return self._read(path, step)
-            except (OSError, ValueError) as error:
-                self.damaged.append(f"{path} is damaged ({error}).")
+        with self.lock:
+            for step in reversed([step for step in self.steps() if step <= at_most]):
+                path = self.path(step)
+                try:
+                    return self._read(path, step)
+                except (OSError, ValueError) as error:
+                    self.damaged.append(f"{path} is damaged ({error}).")
         return None
 
     def _is_whole(self, path: Path, step: int) -> bool:
@@ -166,7 +174,8 @@ class Checkpoints:
                 raise ValueError(f"{name} is not as it was written")
         return Saved(step, load(content[_STATE]), json.loads(content[_RECORD]))
 
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """Of the checkpoint of a step, which may or may not be there."""
         return self.folder / f"step-{step:08d}"
 
     def _remove_unfinished(self) -> None:
@@ -176,7 +185,7 @@ class Checkpoints:
     def _remove_old(self) -> None:
         for step in self.steps()[: -self.keep_last]:
             if not self.keep_every or step % self.keep_every:
-                path = self._path(step)
+                path = self.path(step)
                 # Under a name that no reader takes for complete, while its files go one by one.
                 gone = path.with_name(f"{_UNFINISHED}old-{path.name}")
                 os.rename(path, gone)
@@ -187,6 +196,7 @@ def model_state(model: keras.Model) -> dict[str, np.ndarray]:
     """All that a step reads and changes of a compiled model: weights, statistics, seeds, optimizer."""
     # On JAX the newest weights are in the train state until they are synchronised.
     getattr(model, "jax_state_sync", lambda: None)()
+    _build_optimizer(model)
     return _values(_variables(model))
 
 
@@ -211,10 +221,14 @@ def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     Raises:
         OtherModelError: it is of another model or optimizer; then nothing was changed.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    _build_optimizer(model)
     ours = {n: value for n, value in state.items() if n.startswith((_MODEL, _OPTIMIZER))}
     _assign(_variables(model), ours)
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    if not model.optimizer.built:  # before the first step
+        model.optimizer.build(model.trainable_variables)
 
 
 def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ class Remembering(Protocol):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the run now and then, and when the process is asked to end (SIGTERM).
+    """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM).
 
     The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
     the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row is of a run
@@ -55,6 +55,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         row: steps of a row.
         throughput: the `Throughput` of the same `fit`, which counts the steps.
         remembering: callbacks whose record is kept.
+        before_save: called while the checkpoints that a save removes are still there.
 
     Raises:
         Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
@@ -68,10 +69,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         row: int,
         throughput: Throughput,
         remembering: Sequence[Remembering] = (),
+        before_save: Callable[[], None] = lambda: None,
     ):
         super().__init__()
         self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
         self.throughput, self.remembering = throughput, remembering
+        self.before_save = before_save
         self.saved_at, self.saved_when = throughput.step, time.monotonic()
         self.asked_to_end = False
         self.writing = None  # a future
@@ -89,6 +92,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.writer.shutdown()
         if error is None:
             self._wait()
+
+    def on_train_begin(self, logs=None):
+        if self.throughput.step == 0:  # what a replay of the first steps begins with
+            self._save()
 
     def _ask(self, number, frame):
         self.asked_to_end = True
@@ -117,6 +124,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Preempted(f"saved at step {self.throughput.step}")
 
     def _save(self):
+        self._wait()
+        self.before_save()
         state = model_state(self.model) | metrics_state(self.model)
         record = {}
         for part in self.remembering:
@@ -124,7 +133,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
             arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
             state |= {f"{name}/{key}": value for key, value in arrays.items()}
             record[name] = {key: value for key, value in found.items() if key not in arrays}
-        self._wait()
         step = self.throughput.step
         self.saved_at, self.saved_when = step, time.monotonic()
         self.writing = self.writer.submit(self.checkpoints.save, step, state, record)

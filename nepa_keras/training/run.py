@@ -3,6 +3,7 @@
 RUN_DIR/log.csv            one row per part of the run
 RUN_DIR/events.out.*       the same for TensorBoard
 RUN_DIR/checkpoints/       what the run goes on from; see `checkpoints`
+RUN_DIR/non_finite/        steps that were skipped, to be computed again; see `non_finite`
 RUN_DIR/checkpoint.keras   at the end: model, optimizer and averages, for `keras.saving.load_model`
 """
 
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import keras
 
+from nepa_keras.guarded import GuardedModel, NonFiniteError
 from nepa_keras.training.callbacks import EventLog, Progress, StopAtStep, Throughput
 from nepa_keras.training.checkpoints import Checkpoints, restore_metrics, restore_state
+from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
 from nepa_keras.training.resume import FirstRow, SaveCheckpoints, cut_log, remember
 
 # A row per 20th of a run, so that short runs have curves too, but at least one in so many steps.
@@ -23,7 +26,7 @@ _CHECKPOINTS = 10
 
 
 def fit_steps(
-    model: keras.Model,
+    model: GuardedModel,
     batches_from: Callable[[int], Iterable],
     steps: int,
     batch_size: int,
@@ -32,6 +35,8 @@ def fit_steps(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep_last: int = 2,
     keep_every: int | None = None,
+    describe_batch: Callable[[int], dict] | None = None,
+    replay_with: str | None = None,
 ) -> None:
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
@@ -47,6 +52,7 @@ def fit_steps(
         seconds_waited: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
         keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
+        describe_batch, replay_with: see `KeepNonFinite`.
 
     Raises:
         ImportError: tensorboardX is missing.
@@ -74,26 +80,35 @@ def fit_steps(
         return
     if first < steps:
         throughput = Throughput(batch_size, seconds_waited, first)
-        every = math.ceil(steps / _CHECKPOINTS)
-        with SaveCheckpoints(checkpoints, every, row, throughput, remembering) as saving:
-            model.fit(
-                batches_from(first),
-                steps_per_epoch=row,
-                initial_epoch=first // row,
-                epochs=math.ceil(steps / row),
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
-                    throughput,
-                    *callbacks,
-                    keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-                    EventLog(folder, first),
-                    Progress(steps, throughput),
-                    StopAtStep(steps, throughput),
-                    saving,
-                ],
-            )
+        keep = KeepNonFinite(folder, checkpoints, row, throughput, describe_batch, replay_with)
+        saving = SaveCheckpoints(
+            checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering, keep.look
+        )
+        try:
+            with saving:
+                model.fit(
+                    batches_from(first),
+                    steps_per_epoch=row,
+                    initial_epoch=first // row,
+                    epochs=math.ceil(steps / row),
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[
+                        FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
+                        throughput,
+                        *callbacks,
+                        GradientNormQuantiles(),
+                        keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+                        EventLog(folder, first),
+                        Progress(steps, throughput),
+                        StopAtStep(steps, throughput),
+                        keep,
+                        saving,
+                    ],
+                )
+        except NonFiniteError:
+            keep.look(stopped=True)
+            raise
     unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
     model.save(unfinished)
     unfinished.replace(final)

@@ -22,7 +22,11 @@ _PANELS = (
         {"knn_accuracy": "k-NN", "linear_probe_accuracy": "linear probe"},
     ),
     ("Learning rate", "per step", {"learning_rate": "learning rate"}),
-    ("Gradient norm", "L2, before clipping", {"gradient_norm": "gradient norm"}),
+    (
+        "Gradient norm",
+        "L2, before clipping",
+        {"gradient_norm": "mean", "gradient_norm_p99": "99 % of steps are below"},
+    ),
     (
         "Spread of directions",
         "1 = all directions, 0 = collapsed",

@@ -1,0 +1,151 @@
+"""What a run keeps of steps that were not finite, so that they can be computed again; see `replay`.
+
+    RUN_DIR/non_finite/
+        step-00000123/                 the step after 123 others was skipped
+            report.json                its batch, the gradient norms of its row, versions
+            flags.txt                  of the run, where it has one
+            checkpoints/step-00000100/ the newest at or before the step, as links to the run's own
+
+The weights of the step cannot be copied in the step itself unless the host waits for the device in each. They
+need not be: a run is the same each time, so a checkpoint and the number of the step give them.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nepa_keras.training.callbacks import Throughput
+from nepa_keras.training.checkpoints import Checkpoints
+
+_MOST = 3  # folders of a run
+_QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+def quantiles(norms: np.ndarray) -> dict[str, float]:
+    """p50, p99 and max of the finite ones of (N,); NaN where there are none."""
+    finite = norms[np.isfinite(norms)]
+    if not len(finite):
+        return dict.fromkeys(_QUANTILES, float("nan"))
+    return {name: float(np.quantile(finite, share)) for name, share in _QUANTILES.items()}
+
+
+class GradientNormQuantiles(keras.callbacks.Callback):
+    """Adds `gradient_norm_p50`, `_p99` and `_max` to the logs of each epoch, of its latest 1000 steps.
+
+    Put it before the callbacks that write logs. Only here the host sees the norms one by one.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        _, norms = _norms(self.model)
+        logs.update({f"gradient_norm_{name}": value for name, value in quantiles(norms).items()})
+
+
+class KeepNonFinite(keras.callbacks.Callback):
+    """Keeps what a replay of a skipped step needs: of several in a row the first, and three in a run at most.
+
+    Put it before the callback that saves checkpoints, and call `look` before each save, as that removes older
+    checkpoints. Overflows that a loss scale of float16 is there for are passed over.
+
+    Args:
+        run_dir: of the run.
+        checkpoints: of the run; one is at or before each of its steps.
+        row: steps of a row.
+        throughput: the `Throughput` of the same `fit`, which knows where an epoch began.
+        describe_batch: gives what the batch after so many is made of, as JSON has it.
+        replay_with: what to put before the folder to have a command that computes the step again.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        checkpoints: Checkpoints,
+        row: int,
+        throughput: Throughput,
+        describe_batch: Callable[[int], dict] | None = None,
+        replay_with: str | None = None,
+    ):
+        super().__init__()
+        self.run_dir = Path(run_dir)
+        self.checkpoints, self.row, self.throughput = checkpoints, row, throughput
+        self.describe_batch, self.replay_with = describe_batch, replay_with
+        self.looked_to = throughput.step
+        self.last_skipped = None  # of those that were looked at
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look()
+
+    def look(self, stopped: bool = False) -> None:
+        """Keeps the first step that was skipped since the last look, unless it follows one seen then.
+
+        Args:
+            stopped: skipped steps have ended the run, so even those of a loss scale are no mere overflow.
+
+        Raises:
+            OSError: the disk is full or cannot be written to.
+        """
+        if self.throughput.step == self.looked_to and not stopped:
+            return
+        before, norms = _norms(self.model)
+        first = self.throughput.first_step // self.row * self.row + before
+        scaled = getattr(self.model.optimizer, "loss_scale", None) is not None
+        bad = np.isnan(norms) if scaled and not stopped else ~np.isfinite(norms)
+        skipped = (first + np.flatnonzero(bad)).tolist()
+        new = [step for step in skipped if step >= self.looked_to]
+        self.looked_to = first + len(norms)
+        known, self.last_skipped = self.last_skipped, new[-1] if new else self.last_skipped
+        if new and new[0] - 1 != known:
+            row = {"first_step": first, "steps": len(norms), "gradient_norm": quantiles(norms)}
+            loss_finite = not np.isnan(norms[new[0] - first])
+            self._keep(new[0], {"loss_finite": loss_finite, "skipped_steps": skipped, "row": row})
+
+    def _keep(self, step: int, report: dict):
+        folder = self.run_dir / "non_finite"
+        final = folder / f"step-{step:08d}"
+        if final.exists() or len(list(folder.glob("step-*"))) >= _MOST:
+            return
+        saved = self.checkpoints.newest(at_most=step)
+        if saved is None:
+            print(f"\nstep {step} was not finite, and no whole checkpoint before it is left.")
+            return
+        unfinished = folder / f"unfinished-{final.name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        path = self.checkpoints.path(saved.step)
+        shutil.copytree(path, unfinished / "checkpoints" / path.name, copy_function=_link)
+        if (self.run_dir / "flags.txt").exists():
+            shutil.copy2(self.run_dir / "flags.txt", unfinished)
+        if self.describe_batch is not None:
+            report["batch"] = self.describe_batch(step)
+        report = {"step": step, "checkpoint": saved.step, **report, "versions": versions()}
+        (unfinished / "report.json").write_text(json.dumps(report, indent=1))
+        unfinished.rename(final)
+        again = f", to be computed again by {self.replay_with}{final}" if self.replay_with else ""
+        print(f"\nstep {step} was not finite and changed nothing; it is kept in {final}{again}")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, Keras and the backend."""
+    backend = keras.backend.backend()
+    return {
+        "python": sys.version.split()[0],
+        "keras": keras.__version__,
+        backend: sys.modules[backend].__version__,
+    }
+
+
+def _norms(model) -> tuple[int, np.ndarray]:
+    getattr(model, "jax_state_sync", lambda: None)()
+    return model.step_metrics["gradient_norm"].latest()
+
+
+def _link(source: str, target: str) -> None:
+    """As a checkpoint's files never change, a second name of them will do."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)

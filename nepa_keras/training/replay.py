@@ -1,0 +1,144 @@
+"""Computes a step again that was not finite, and says what in it is not; see `non_finite`."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nepa_keras.nepa import NepaPretrainer
+from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
+from nepa_keras.training.examination import examine
+from nepa_keras.training.non_finite import versions
+
+_LINES = 20  # of the steps before; of those further back every hundredth has one
+
+
+class Replay:
+    """A step of a run that `KeepNonFinite` kept, ready to be computed again. Writes nothing.
+
+    Args:
+        model: compiled as in the run; gets the state of the checkpoint.
+        folder: RUN_DIR/non_finite/step-XXXXXXXX.
+        batches_from, describe_batch: those of the run, see `fit_steps`.
+
+    Raises:
+        ValueError: the folder holds no such step, its checkpoint is damaged or of another model, or the batch
+            is made of other images.
+    """
+
+    def __init__(
+        self,
+        model: NepaPretrainer,
+        folder: str | Path,
+        batches_from: Callable[[int], Iterable],
+        describe_batch: Callable[[int], dict] | None = None,
+    ):
+        self.model, self.batches_from = model, batches_from
+        self.report = read_report(folder)
+        self.step = self.report["step"]
+        checkpoints = Checkpoints(Path(folder) / "checkpoints")
+        saved = checkpoints.newest(at_most=self.step)
+        if saved is None:
+            raise ValueError(" ".join([f"{folder} has no whole checkpoint.", *checkpoints.damaged]))
+        restore_state(model, saved.state)
+        self.first = saved.step
+        expected = self.report.get("batch")
+        if expected and describe_batch is not None:
+            _check_batch(self.step, expected, describe_batch(self.step))
+
+    def run(self) -> bool:
+        """Goes to the step, printing a line for each, and then prints what is not finite in it.
+
+        Returns:
+            Whether the step is not finite again.
+        """
+        steps = _Steps(self.step)
+        self.model.max_skipped_in_a_row = math.inf
+        there, here = (", ".join(f"{n} {v}" for n, v in x.items()) for x in self._versions())
+        print(
+            f"from the checkpoint of step {self.first} to step {self.step}, by {here}"
+            + (f" (the run: {there})" if there != here else "")
+        )
+        self.model.fit(
+            self.batches_from(self.first),
+            steps_per_epoch=1,
+            initial_epoch=self.first,
+            epochs=self.step + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[steps],
+        )
+        for what, found in examine(self.model, steps.before, self._batch(), self._names()).items():
+            print(f"{what:<24}{found}")
+        print(f"step {self.step} is {'reproduced' if steps.skipped else 'not reproduced'}")
+        return steps.skipped
+
+    def _versions(self):
+        return self.report["versions"], versions()
+
+    def _batch(self):
+        return next(iter(self.batches_from(self.step)))
+
+    def _names(self) -> list[str]:
+        batch = self.report.get("batch")
+        if batch is None:
+            return []
+        return [f"{n} ({i})" for n, i in zip(batch["names"], batch["indices"], strict=True)]
+
+
+def read_report(folder: str | Path) -> dict:
+    """The report of a step that was kept.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(folder) / "report.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing; a step that was not finite is kept as RUN_DIR/non_finite/step-XXXXXXXX."
+        )
+    report = json.loads(path.read_text())
+    if not isinstance(report, dict) or not {"step", "versions"} <= set(report):
+        raise ValueError(f"{path} is no report of a step that was not finite.")
+    return report
+
+
+def _check_batch(step: int, expected: dict, found: dict) -> None:
+    if expected["indices"] != found["indices"]:
+        there, here = (", ".join(map(str, x["indices"][:3])) for x in (expected, found))
+        raise ValueError(
+            f"The batch of step {step} was made of the images {there}, ... and is now of {here}, ...; the "
+            "data or the seed is another."
+        )
+    if expected["sha256"] != found["sha256"]:
+        raise ValueError(
+            f"The images of step {step} have other pixels than in the run; files or their decoder changed."
+        )
+
+
+class _Steps(keras.callbacks.Callback):
+    """Prints a line for each epoch of one step, and keeps the state before the last."""
+
+    def __init__(self, last: int):
+        super().__init__()
+        self.last = last
+        self.before, self.skipped = {}, False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.last:
+            self.before = model_state(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        getattr(self.model, "jax_state_sync", lambda: None)()
+        _, (norm,) = self.model.step_metrics["gradient_norm"].latest()
+        self.skipped = not np.isfinite(norm)
+        if np.isnan(norm):
+            found = "loss not finite, skipped"
+        else:
+            found = f"loss {logs['loss']:.6g}, gradient norm {norm:.6g}"
+            found += ", skipped" if self.skipped else ", ok"
+        if self.last - epoch < _LINES or epoch % 100 == 0:
+            print(f"step {epoch}: {found}", flush=True)

@@ -1,0 +1,59 @@
+"""experiments/pretrain.py --replay, from a run that diverged."""
+
+import pytest
+from scripts import run
+
+pytestmark = pytest.mark.once
+NOT_FINITE = 3
+RUN = ["--data=digits", "--noevaluate", "--batch_size=32", "--steps=60"]
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory):
+    """The folder of a run whose rate is far too large."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = run("pretrain.py", *RUN, "--base_learning_rate=1e30", f"--run_dir={folder}")
+    assert result.returncode == NOT_FINITE, result.stderr
+    (kept,) = (folder / "non_finite").iterdir()
+    assert f"pretrain.py --replay={kept}" in result.stdout
+    return folder
+
+
+def content(folder) -> dict:
+    return {p: (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in folder.rglob("*")}
+
+
+def test_the_step_is_reproduced_without_repeating_a_flag(diverged):
+    (kept,) = (diverged / "non_finite").iterdir()
+    before = content(diverged)
+    result = run("pretrain.py", f"--replay={kept}")
+    assert result.returncode == NOT_FINITE, result.stderr
+    assert content(diverged) == before
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("step 0: loss -0.") and line.endswith("ok") for line in lines)
+    assert any("32 of 32 images: image " in line for line in lines)
+    assert lines[-1] == f"step {int(kept.name[5:])} is reproduced"
+
+
+def test_a_flag_beside_it_wins(diverged):
+    """With a rate that is small enough the step is as any other."""
+    (kept,) = (diverged / "non_finite").iterdir()
+    result = run("pretrain.py", f"--replay={kept}", "--base_learning_rate=1e-3")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("is not reproduced")
+
+
+@pytest.mark.parametrize(
+    ("place", "flags", "words"),
+    [
+        ("missing", [], "report.json is missing"),
+        ("checkpoints", [], "report.json is missing"),
+        ("non_finite/*", ["--seed=5"], "the data or the seed is another"),
+        ("non_finite/*", ["--accumulation_steps=2"], "another model"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_in_one_sentence(place, flags, words, diverged):
+    folder = next(diverged.glob(place), diverged / place)
+    result = run("pretrain.py", f"--replay={folder}", *flags)
+    assert result.returncode == 1 and words in result.stderr
+    assert "Traceback" not in result.stderr
