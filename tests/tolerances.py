@@ -54,6 +54,11 @@ TOLERANCES = {
     "same_numbers": Tolerance(
         1e-5, False, "remat, compilation and accumulation reorder float32 sums"
     ),
+    "bfloat16_curve": Tolerance(
+        4e-3,
+        False,
+        "16 updates, losses up to 1: one rounding to 8 bits, as many average out (6e-4 seen)",
+    ),
     "same_bfloat16_weights": Tolerance(
         2e-3,
         False,

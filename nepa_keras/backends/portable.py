@@ -130,8 +130,10 @@ def remat(layer, x, **kwargs):
         at_end = [ops.copy(seed) for seed in seeds]
         _assign(seeds, at_start)
         try:
-            return layer(x, **kwargs)
-        finally:  # PyTorch ends a recomputation by an exception once it has what it needs
+            # PyTorch ends a recomputation by an exception once it has what it needs. `layer.__call__` would
+            # describe it, in a cycle of references that holds the activations until the next collection.
+            return layer.call(x, **kwargs)
+        finally:
             _assign(seeds, at_end)
 
     return keras.remat(run)(x)

@@ -61,6 +61,18 @@ def test_rates_for_each_block_are_measured_against_one():
 
 
 @pytest.mark.once
+def test_what_saves_memory_is_measured_against_float32():
+    small = ["--suite=memory", "--backends=torch", f"--preset={PRESET}", "--batch_size=256"]
+    result = benchmark(*small, "--steps=1", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+    names = [row[1] for row in rows]
+    assert names == ["float32", "bfloat16", "remat", "4 batches", "all three"]
+    beyond = {row[1]: int(row[3].removesuffix(" MiB")) for row in rows}
+    assert beyond["remat"] < 0.8 * beyond["float32"] and beyond["4 batches"] < beyond["float32"]
+
+
+@pytest.mark.once
 def test_accelerator_suite_prints_prediction_beside_measurement():
     small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
     result = benchmark(*small, "--repeats=1", "--device=h100")
