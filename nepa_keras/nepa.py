@@ -13,6 +13,7 @@ B batch, T patches, D width.
 import keras
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel
 from nepa_keras.persistence import PresetMixin
@@ -35,7 +36,7 @@ def nepa_loss(predictions, targets, stop_gradient: bool = True):
 
 def spread(x):
     """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
-    mean = ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1))
+    mean = backends.mean_over_replicas(ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1)))
     return 1.0 - ops.sum(ops.square(mean))
 
 

@@ -22,6 +22,7 @@ MODELS = {"nepa", "classifier", "segmenter"}
 USERS = {"training", "data", "evaluation", "visualization", "interop"}
 ALLOWED = {
     "backends": set(),
+    "distribution": {"backends"},
     "presets": set(),
     "persistence": {"interop"},  # the models' door to files; imports when called
     "layers": {"backends"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
     "segmenter": {"backbone", "layers", "persistence", "guarded"},
-    "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
+    "training": {"backends", "backbone", "distribution", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
     "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,
     "visualization": {"backbone", "data"} | MODELS,

@@ -2,6 +2,7 @@
 
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
+from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.poly import LayerwiseWarmupPoly
 from nepa_keras.training.resume import Preempted
@@ -21,5 +22,6 @@ __all__ = [
     "adamw",
     "ema_weights",
     "fit_steps",
+    "on_one_device",
     "scaled_learning_rate",
 ]
