@@ -216,4 +216,4 @@ class GuardedModel(keras.Model):
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
-        return super().fit(backends.fit_input(x), *args, callbacks=callbacks, **kwargs)
+        return super().fit(backends.fit_input(self, x), *args, callbacks=callbacks, **kwargs)

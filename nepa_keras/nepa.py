@@ -104,8 +104,11 @@ class NepaPretrainer(PresetMixin, GuardedModel):
     def _mask(self, embeddings):
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
         batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
-        draw = keras.random.uniform((batch, tokens, 1), seed=self.seed_generator, dtype="float32")
-        masked = (draw < self.masking_ratio) & (ops.arange(tokens) > 0)[None, :, None]
+        shape = (batch * backends.replicas(), tokens, 1)
+        draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
+        masked = (backends.part_of_replica(draw) < self.masking_ratio) & (ops.arange(tokens) > 0)[
+            None, :, None
+        ]
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)
 

@@ -15,7 +15,7 @@ decides at import which module provides it. Everything else in the library is wr
     make_function(model, name, ...)     what `fit`, `evaluate` or `predict` calls for each batch
     train_step(model, *args)            forward, loss, gradients, guarded update, metrics
     test_step(model, keras_test_step, *args)  forward, loss, metrics
-    fit_input(batches)                  what `fit` is given in place of `batches`
+    fit_input(model, batches)           what `fit` is given in place of `batches`
     device_name()                       what the driver calls the first device
     default_jit_compile()               what `jit_compile="auto"` means
 
@@ -27,6 +27,7 @@ Many devices; each backend has its own engine (BACKEND_devices.py). Those marked
     process()                           (number of this process, of all)
     replicas()                          copies of the model a train step runs on, each with part of the batch
     mean_over_replicas(x)               * in a step: of what each replica has; else x
+    part_of_replica(x)                  in a step: of rows for the images of all replicas, this one's; else x
     of_all_processes(number)            * the integers of all processes, in order
     whole_value(variable)               * as NumPy array, also of one that is split between devices
 """
@@ -64,6 +65,7 @@ alone = _backend.alone
 is_distributed = _backend.is_distributed
 mean_over_replicas = _backend.mean_over_replicas
 of_all_processes = _backend.of_all_processes
+part_of_replica = _backend.part_of_replica
 process = _backend.process
 replicas = _backend.replicas
 start_distribution = _backend.start_distribution
@@ -85,6 +87,7 @@ __all__ = [
     "make_function",
     "mean_over_replicas",
     "of_all_processes",
+    "part_of_replica",
     "process",
     "remat",
     "replicas",

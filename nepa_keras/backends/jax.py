@@ -15,6 +15,7 @@ from nepa_keras.backends.jax_devices import (
     is_distributed,
     mean_over_replicas,
     of_all_processes,
+    part_of_replica,
     process,
     replicas,
     start_distribution,
@@ -45,6 +46,7 @@ __all__ = [
     "make_function",
     "mean_over_replicas",
     "of_all_processes",
+    "part_of_replica",
     "process",
     "remat",
     "replicas",
@@ -87,7 +89,7 @@ def _tuned_for_cpu() -> bool:
     return _TUNE_CPU and jax.default_backend() == "cpu"
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     return batches
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from nepa_keras.backends.portable import (
     adamw_update,
@@ -24,6 +25,7 @@ from nepa_keras.backends.tensorflow_devices import (
     is_distributed,
     mean_over_replicas,
     of_all_processes,
+    part_of_replica,
     process,
     replicas,
     start_distribution,
@@ -46,6 +48,7 @@ __all__ = [
     "make_function",
     "mean_over_replicas",
     "of_all_processes",
+    "part_of_replica",
     "process",
     "remat",
     "replicas",
@@ -69,7 +72,7 @@ def device_name() -> str:
     return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     """A generator of NumPy batches as a pipeline without autotuning; anything else as it is.
 
     With many devices it gives the batches of this process, and each device gets its part.
@@ -98,7 +101,13 @@ def fit_input(batches):
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.prefetch(2).with_options(options)
-    return distribute_batches(dataset) if is_distributed() else dataset
+    if not is_distributed():
+        return dataset
+    model._symbolic_build(data_batch=keras.tree.map_structure(ops.convert_to_tensor, first))
+    model._distribute_strategy = (
+        None  # that of the process; or Keras built by a batch, which were lost
+    )
+    return distribute_batches(dataset)
 
 
 def default_jit_compile() -> bool:
@@ -155,7 +164,8 @@ def train_step(model, data):
     norm, ok = _apply(model.optimizer, gradients, variables, loss)
     for variable, old in statistics:
         variable.assign(tf.where(ok, variable.value, old))
-    return model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+    logs = model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+    return _for_workers(logs)
 
 
 def _loss(model, x, y, y_pred, sample_weight, training):
@@ -183,7 +193,12 @@ def test_step(model, keras_test_step, data):
     images = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")  # fewer in the last batch
     loss = mean_over_replicas(loss * images) / mean_over_replicas(images)
     model._loss_tracker.update_state(loss, sample_weight=mean_over_replicas(images) * replicas())
-    return model.compute_metrics(x, y, y_pred, sample_weight)
+    return _for_workers(model.compute_metrics(x, y, y_pred, sample_weight))
+
+
+def _for_workers(logs):
+    """Keras takes the mean over the first axis and all workers, which scalars do not have."""
+    return {k: tf.reshape(v, [1]) for k, v in logs.items()} if process()[1] > 1 else logs
 
 
 def _apply(optimizer, gradients, variables, loss):

@@ -66,14 +66,22 @@ def process() -> tuple[int, int]:
 
 
 def replicas() -> int:
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    inside = not tf.distribute.in_cross_replica_context()
+    return tf.distribute.get_strategy().num_replicas_in_sync if inside else 1
 
 
 def mean_over_replicas(x):
     """Of a tensor or a list, also of gradients; as it is outside of a step on many devices."""
-    if replicas() == 1 or tf.distribute.in_cross_replica_context():
+    if replicas() == 1:
         return x
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, x)
+
+
+def part_of_replica(x):
+    if replicas() == 1:
+        return x
+    place = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return tf.reshape(x, [replicas(), -1, *x.shape[1:]])[place]
 
 
 def distribute_batches(dataset):
@@ -97,10 +105,10 @@ def distribute_batches(dataset):
 def of_all_processes(number: int) -> list[int]:
     count = process()[1]
     if count == 1:
-        return [number]
+        return [int(number)]
     strategy = tf.distribute.get_strategy()
     values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant([number], tf.int32)
+        lambda context: tf.constant([int(number)], tf.int32)
     )
     found = strategy.gather(values, axis=0).numpy().tolist()  # of each device
     return found[:: len(found) // count]

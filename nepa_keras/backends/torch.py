@@ -12,6 +12,7 @@ from nepa_keras.backends.torch_devices import (
     is_distributed,
     mean_over_replicas,
     of_all_processes,
+    part_of_replica,
     process,
     replicas,
     start_distribution,
@@ -34,6 +35,7 @@ __all__ = [
     "make_function",
     "mean_over_replicas",
     "of_all_processes",
+    "part_of_replica",
     "process",
     "remat",
     "replicas",
@@ -63,7 +65,7 @@ def attention(q, k, v, scale, causal):
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     return batches
 
 

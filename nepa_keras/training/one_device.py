@@ -22,6 +22,8 @@ def on_one_device(model: keras.Model):
     if not backends.is_distributed():
         yield model
         return
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     state = model_state(model)
     with backends.alone():
         # One copy, as it has to be compiled; not as an attribute, or it were part of the model.

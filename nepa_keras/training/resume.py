@@ -12,8 +12,11 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
+
+_ASK_EVERY = 10  # steps, whether another process is to end
 
 
 class Preempted(Exception):
@@ -38,6 +41,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
     Put it after the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row
     is of a run whose log has the row.
 
+    Of several processes the first writes; where one is asked to end, all do so after the same step.
+
     Args:
         checkpoints: where to.
         every_steps: batches between two.
@@ -46,7 +51,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
         remembering: callbacks whose record is kept.
 
     Raises:
-        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
+        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done
+            (of several processes, a few more).
+        OSError: from `fit`, of all processes, if the first could not write.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.throughput, self.remembering = throughput, remembering
         self.saved_at = throughput.step
         self.asked_to_end = False
+        self.number, self.processes = backends.process()
 
     def on_train_begin(self, logs=None):
         self.before = signal.signal(signal.SIGTERM, self._ask)
@@ -72,10 +80,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # At the end of a row, or of the run, its line is written first.
         if self.throughput.step % self.row and not self.model.stop_training:
-            self._save_if_due()
+            self._save_if_due(ask=self.throughput.step % _ASK_EVERY == 0)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save_if_due()
+        self._save_if_due(ask=True)
 
     def on_train_end(self, logs=None):
         if self.throughput.step != self.saved_at:
@@ -85,10 +93,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def give_back_signal(self) -> None:
         signal.signal(signal.SIGTERM, self.before)
 
-    def _save_if_due(self):
-        if self.asked_to_end or self.throughput.step - self.saved_at >= self.every_steps:
+    def _save_if_due(self, ask: bool):
+        asked = self.asked_to_end
+        if self.processes > 1:
+            asked = ask and any(backends.of_all_processes(self.asked_to_end))
+        if asked or self.throughput.step - self.saved_at >= self.every_steps:
             self._save()
-        if self.asked_to_end:
+        if asked:
             self.give_back_signal()
             raise Preempted(f"saved at step {self.throughput.step}")
 
@@ -100,8 +111,18 @@ class SaveCheckpoints(keras.callbacks.Callback):
             arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
             state |= {f"{name}/{key}": value for key, value in arrays.items()}
             record[name] = {key: value for key, value in found.items() if key not in arrays}
-        self.checkpoints.save(self.throughput.step, state, record)
         self.saved_at = self.throughput.step
+        failure = self._write(state, record) if self.number == 0 else None
+        if any(backends.of_all_processes(failure is not None)):
+            raise failure or OSError("process 0 could not write a checkpoint")
+
+    def _write(self, state: dict, record: dict) -> OSError | None:
+        """Returns what went wrong, as the other processes have to know it first."""
+        try:
+            self.checkpoints.save(self.throughput.step, state, record)
+        except OSError as error:
+            return error
+        return None
 
 
 def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:
