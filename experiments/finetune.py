@@ -244,7 +244,8 @@ def compile_model(model, batch_size: int, updates: int, processes) -> None:
     )
     print(
         f"{describe_batch(batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
-        f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n{optimizer.table(model)}\n"
+        f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
+        f"{optimizer.table(model)}\n"
     )
     warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
 

@@ -103,15 +103,22 @@ def distribute_batches(dataset):
 
 
 def of_all_processes(number: int) -> list[int]:
-    count = process()[1]
+    place, count = _place
     if count == 1:
         return [int(number)]
+    mine = tf.one_hot(place, count, on_value=int(number), off_value=0, dtype=tf.int32)
+    devices = tf.distribute.get_strategy().num_replicas_in_sync // count
+    return (_sum(mine).numpy() // devices).tolist()
+
+
+@tf.function
+def _sum(x):
     strategy = tf.distribute.get_strategy()
-    values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant([int(number)], tf.int32)
-    )
-    found = strategy.gather(values, axis=0).numpy().tolist()  # of each device
-    return found[:: len(found) // count]
+
+    def reduce(x):
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+    return strategy.experimental_local_results(strategy.run(reduce, args=(x,)))[0]
 
 
 def whole_value(variable) -> np.ndarray:

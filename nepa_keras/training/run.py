@@ -72,8 +72,8 @@ def fit_steps(
     found = backends.of_all_processes(first)
     if len(set(found)) > 1:
         raise ValueError(
-            f"The processes found checkpoints of the steps {', '.join(map(str, found))}: {folder} must be one "
-            "folder, on a file system that all of them share."
+            f"The processes found checkpoints of the steps {', '.join(map(str, found))}: {folder} must be "
+            "one folder, on a file system that all of them share."
         )
     if saved is not None:
         restore_state(model, saved.state)

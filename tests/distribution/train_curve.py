@@ -1,10 +1,10 @@
 """Trains a tiny pretrainer on however many devices there are, and writes what came of it as JSON.
 
-    python train_curve.py OUT KIND MESH DEVICES PART...     one process of it; MESH and PART may be "-"
+    python train_curve.py OUT KIND MESH DEVICES PART...     one process of it; MESH may be "-"
 
-DEVICES are virtual ones on the CPU. The parts: "plain"; "accumulate", two batches an update; "bad", a NaN in
-one image of batch 5; "segment", a segmenter with BatchNorm whose images have different numbers of pixels that
-count.
+DEVICES are virtual ones on the CPU. The parts: "plain", with hidden patches, DropPath and a NaN in one image
+of one batch; "accumulate", two batches an update; "segment", a segmenter with BatchNorm whose images have
+different numbers of pixels that count, two steps only.
 """
 
 import itertools
@@ -37,6 +37,7 @@ import nepa_keras  # noqa: E402
 from nepa_keras.training import adamw, on_one_device  # noqa: E402
 
 STEPS, BATCH, BAD = 20, 8, 5
+SEGMENT_STEPS = 2
 processes = nepa_keras.distribute(kind, None if mesh == "-" else mesh)
 
 
@@ -53,7 +54,7 @@ def batches(part: str, size: int):
             yield images[rows], labels[rows]
             continue
         images = numbers.standard_normal((BATCH, 8, 8, 1)).astype("float32")
-        if part == "bad" and step == BAD:
+        if part == "plain" and step == BAD:
             images[BATCH - 1, 2, 3, 0] = np.nan
         yield (images[rows],)
 
@@ -65,11 +66,13 @@ def make(part: str):
         load_weights=False,
         image_shape=(16, 16, 1) if part == "segment" else (8, 8, 1),
         num_layers=4 if part == "segment" else 2,
+        use_mask_token=part == "plain",
+        drop_path_rate=0.2 * (part == "plain"),
     )
     if part == "segment":
         model = nepa_keras.NepaImageSegmenter(backbone, num_classes=2, dropout=0.0)
     else:
-        model = nepa_keras.NepaPretrainer(backbone, seed=0)
+        model = nepa_keras.NepaPretrainer(backbone, seed=0, masking_ratio=0.2 * (part == "plain"))
     optimizer = adamw(
         1e-3, ema_decay=0.9, clip_norm=0.5, accumulation_steps=2 if part == "accumulate" else 1
     )
@@ -88,7 +91,7 @@ for part in parts:
     history = model.fit(
         batches(part, processes.images_of_process(BATCH)),
         steps_per_epoch=1,
-        epochs=STEPS,
+        epochs=SEGMENT_STEPS if part == "segment" else STEPS,
         shuffle=False,
         verbose=0,
     ).history
