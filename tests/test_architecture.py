@@ -30,7 +30,7 @@ ALLOWED = {
     "guarded": {"backends"},
     "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
-    "segmenter": {"backbone", "layers", "persistence", "guarded"},
+    "segmenter": {"backbone", "layers", "backends", "persistence", "guarded"},
     "training": {"backends", "backbone", "distribution", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
     "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,
