@@ -28,32 +28,35 @@ NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
 
 @contextmanager
 def honest_exit(batches=None):
-    """Ends the program with one sentence and a status of its own where a training could not go on.
+    """Ends the program with one sentence and a status of its own where its work could not go on.
 
     TensorFlow hands an error of a generator on as one of its own, so `AugmentedBatches` are asked.
     """
     from nepa_keras import NonFiniteError
-    from nepa_keras.data import BadImagesError
-    from nepa_keras.training import Preempted
+    from nepa_keras.data import BadImagesError, ImageError
+    from nepa_keras.training import OtherModelError, Preempted
 
+    again = "the same command goes on"
+    endings = {
+        BadImagesError: (BAD_DATA, ""),
+        ImageError: (BAD_DATA, ""),
+        NonFiniteError: (NOT_FINITE, ""),
+        Preempted: (SAVED_EARLY, f"; {again}"),
+        OtherModelError: (1, ""),
+        OSError: (
+            NOT_SAVED,
+            f"; with room and permission to write, {again} from the last checkpoint",
+        ),
+    }
     try:
         yield
     except Exception as error:
-        failure, status = getattr(batches, "failure", None), BAD_DATA
-        if failure is None:
-            known = {
-                BadImagesError: BAD_DATA,
-                NonFiniteError: NOT_FINITE,
-                Preempted: SAVED_EARLY,
-                OSError: NOT_SAVED,
-            }
-            found = [status for kind, status in known.items() if isinstance(error, kind)]
-            if not found:
-                raise
-            failure, (status,) = error, found
-        more = "; the same command goes on" if status == SAVED_EARLY else ""
-        print(f"{Path(sys.argv[0]).name}: {failure}{more}", file=sys.stderr)
-        sys.exit(status)
+        failure = getattr(batches, "failure", None) or error
+        for kind, (status, more) in endings.items():
+            if isinstance(failure, kind):
+                print(f"{Path(sys.argv[0]).name}: {failure}{more}", file=sys.stderr)
+                sys.exit(status)
+        raise
 
 
 # What a source has for testing where no split is named; kinds without splits are not here.
@@ -153,9 +156,7 @@ def open_run_dir(path: str | Path, number: int = 0) -> Path:
             f"another folder, or go on with --flagfile={file}."
         )
     if before.splitlines()[:1] != now.splitlines()[:1]:
-        print(
-            f"begun as {before.splitlines()[0][2:]}; on another backend numbers are equal but for rounding"
-        )
+        print(f"begun as {before.splitlines()[0][2:]}; another backend draws other random numbers")
     return folder
 
 

@@ -317,9 +317,9 @@ def main(argv):
 
 def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
     """Curves, the trained and the averaged weights, and what they are worth."""
-    if bad := batches.bad_images.reasons:
+    if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
-    if bad := ordered.bad_images.reasons:
+    if bad := ordered.bad_images.lines:
         print(f"{len(bad)} images were not validated with: {run_dir / 'bad_validation_images.txt'}")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     interop.replace_huggingface(model, run_dir / "trained", converter)

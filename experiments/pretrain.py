@@ -265,7 +265,7 @@ def main(argv):
 
 def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path) -> None:
     """Pictures, the averaged weights, and what they are worth."""
-    if bad := batches.bad_images.reasons:
+    if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")

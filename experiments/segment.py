@@ -250,8 +250,8 @@ def train(run_dir: Path) -> None:
 def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
     """Curves, the trained weights, examples, and the scores."""
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
-        if account.reasons:
-            print(f"{len(account.reasons)} bad images: {run_dir / kind}_images.txt")
+        if account.lines:
+            print(f"{len(account.lines)} bad images: {run_dir / kind}_images.txt")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     segmenter.save_to_preset(run_dir / "trained")
     if validate.best is None:

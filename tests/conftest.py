@@ -44,6 +44,12 @@ def pytest_addoption(parser):
         default=10_000,
         help="variants of a valid file that each test of damaged files tries",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=5,
+        help="deaths that the runs under tests/faults have to survive; 200 are the full set",
+    )
 
 
 @pytest.fixture

@@ -14,14 +14,21 @@ class BadImages:
 
     Args:
         count: images of the source.
-        share: the part of them that may be bad; 0 stops at the first one.
-        record: file that gets a line `name: reason` for each, or None.
+        share: the part of them that may be bad in one process; 0 stops at the first one.
+        record: file that gets a line `name: reason` for each, once also when a run goes on, or None.
+
+    Attributes:
+        reasons: the lines of this process, by index.
+        lines: those of the record, too.
     """
 
     def __init__(self, count: int, share: float = 0.001, record: str | Path | None = None):
         self.budget = math.ceil(share * count)
         self.record = None if record is None else Path(record)
         self.reasons: dict[int, str] = {}
+        self.lines: set[str] = set()
+        if self.record is not None and self.record.exists():
+            self.lines.update(self.record.read_text("utf-8").splitlines())
         self.lock = threading.Lock()
 
     def add(self, index: int, name: str, reason: str) -> None:
@@ -33,10 +40,12 @@ class BadImages:
         with self.lock:
             if index in self.reasons:
                 return
-            self.reasons[index] = line = f"{name}: {reason}"
-            if self.record is not None:
-                with open(self.record, "a", encoding="utf-8", errors="backslashreplace") as file:
+            line = f"{name}: {reason}".encode("utf-8", "backslashreplace").decode()
+            self.reasons[index] = line
+            if self.record is not None and line not in self.lines:
+                with open(self.record, "a", encoding="utf-8") as file:
                     file.write(line + "\n")
+            self.lines.add(line)
             if len(self.reasons) > self.budget:
                 raise BadImagesError(self._message())
 

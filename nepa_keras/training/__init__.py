@@ -1,5 +1,6 @@
 """Optimizer, schedule and weight averaging of the recipes."""
 
+from nepa_keras.training.checkpoints import Checkpoints, OtherModelError
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
 from nepa_keras.training.one_device import on_one_device
@@ -13,8 +14,10 @@ from nepa_keras.training.validation import Validation
 
 __all__ = [
     "AdamW",
+    "Checkpoints",
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
+    "OtherModelError",
     "Preempted",
     "RunLock",
     "Validation",

@@ -33,6 +33,10 @@ _UNFINISHED = "unfinished-"
 _MODEL, _OPTIMIZER, _METRIC = "model/", "optimizer/", "metric/"
 
 
+class OtherModelError(ValueError):
+    """A checkpoint does not fit the model."""
+
+
 class Saved(NamedTuple):
     """A checkpoint that was read whole.
 
@@ -200,7 +204,7 @@ def restore_metrics(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     """Puts back what `metrics_state` gave; call it in `fit`, after the metrics were reset.
 
     Raises:
-        ValueError: the model has other metrics.
+        OtherModelError: the model has other metrics.
     """
     found = {name: value for name, value in state.items() if name.startswith(_METRIC)}
     _assign(_metrics(model), found)
@@ -210,7 +214,7 @@ def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     """Puts back what `model_state` gave, also of another backend.
 
     Raises:
-        ValueError: it is of another model or optimizer; then nothing was changed.
+        OtherModelError: it is of another model or optimizer; then nothing was changed.
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -221,19 +225,24 @@ def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
 def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) -> None:
     if set(variables) != set(state):
         differing = sorted(set(variables) ^ set(state))
-        raise ValueError(
+        raise OtherModelError(
             f"The checkpoint is of another model or optimizer: {differing[0]} and {len(differing) - 1} "
             "others are in one of the two only."
         )
     for name, variable in variables.items():
         found = state[name]
-        if found.shape != tuple(variable.shape) or found.dtype.name != variable.dtype:
-            raise ValueError(
+        if found.shape != tuple(variable.shape) or not _same_kind(found.dtype.name, variable.dtype):
+            raise OtherModelError(
                 f"The checkpoint is of another model: {name} is {found.dtype.name} {found.shape} there, "
                 f"{variable.dtype} {tuple(variable.shape)} here."
             )
     for name, variable in variables.items():
-        variable.assign(state[name])
+        variable.assign(state[name].astype(variable.dtype, copy=False))
+
+
+def _same_kind(there: str, here: str) -> bool:
+    """The state of a seed generator, small numbers, is int32, uint32 or int64, as the backend has it."""
+    return there == here or {there, here} <= {"int32", "uint32", "int64"}
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:

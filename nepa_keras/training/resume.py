@@ -4,8 +4,13 @@ A row is what the log has a line for: so many steps, an epoch of `fit`.
 """
 
 import csv
+import functools
+import operator
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +21,9 @@ from nepa_keras import backends
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
 
-_ASK_EVERY = 10  # steps, whether another process is to end
+_LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
+_EXCHANGE_EVERY = 10  # steps, what each of several processes knows
+_ASKED, _OVERDUE, _FAILED = 1, 2, 4  # which is the sum of these
 
 
 class Preempted(Exception):
@@ -38,14 +45,20 @@ class Remembering(Protocol):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves the run now and then, and when the process is asked to end (SIGTERM).
 
-    Put it after the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row
-    is of a run whose log has the row.
+    The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
+    the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row is of a run
+    whose log has the row. It is a context around `fit`, too:
+
+        with saving:
+            model.fit(..., callbacks=[..., saving])
+
+    At its end the last checkpoint is written, however `fit` ended.
 
     Of several processes the first writes; where one is asked to end, all do so after the same step.
 
     Args:
         checkpoints: where to.
-        every_steps: batches between two.
+        every_steps: batches between two; half an hour is the most, however many it takes.
         row: steps of a row.
         throughput: the `Throughput` of the same `fit`, which counts the steps.
         remembering: callbacks whose record is kept.
@@ -53,7 +66,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
     Raises:
         Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done
             (of several processes, a few more).
-        OSError: from `fit`, of all processes, if the first could not write.
+        OSError: from `fit`, or at the end of the context, when a checkpoint could not be written; of all
+            processes.
     """
 
     def __init__(
@@ -67,12 +81,24 @@ class SaveCheckpoints(keras.callbacks.Callback):
         super().__init__()
         self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
         self.throughput, self.remembering = throughput, remembering
-        self.saved_at = throughput.step
+        self.saved_at, self.saved_when = throughput.step, time.monotonic()
         self.asked_to_end = False
         self.number, self.processes = backends.process()
+        self.writing = None  # a future
 
-    def on_train_begin(self, logs=None):
-        self.before = signal.signal(signal.SIGTERM, self._ask)
+    def __enter__(self):
+        self.writer = ThreadPoolExecutor(1, "nepa_keras-checkpoint")
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.in_main_thread:  # no other may listen to signals
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self.in_main_thread:
+            signal.signal(signal.SIGTERM, self.before)
+        self.writer.shutdown()
+        if error is None:
+            self._wait()
 
     def _ask(self, number, frame):
         self.asked_to_end = True
@@ -80,27 +106,29 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # At the end of a row, or of the run, its line is written first.
         if self.throughput.step % self.row and not self.model.stop_training:
-            self._save_if_due(ask=self.throughput.step % _ASK_EVERY == 0)
+            self._save_if_due(self.throughput.step % _EXCHANGE_EVERY == 0)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save_if_due(ask=True)
+        self._save_if_due(together=True)
 
     def on_train_end(self, logs=None):
         if self.throughput.step != self.saved_at:
             self._save()
-        self.give_back_signal()
 
-    def give_back_signal(self) -> None:
-        signal.signal(signal.SIGTERM, self.before)
-
-    def _save_if_due(self, ask: bool):
-        asked = self.asked_to_end
+    def _save_if_due(self, together: bool):
+        known = _ASKED * self.asked_to_end
+        known |= _OVERDUE * (time.monotonic() - self.saved_when >= _LONGEST_PAUSE)
+        known |= _FAILED * (self.writing is not None and self.writing.done() and self._failed())
         if self.processes > 1:
-            asked = ask and any(backends.of_all_processes(self.asked_to_end))
-        if asked or self.throughput.step - self.saved_at >= self.every_steps:
+            all_known = backends.of_all_processes(known) if together else []
+            known = functools.reduce(operator.or_, all_known, 0)
+        if known & _FAILED:
+            self._wait()
+        due = known & _OVERDUE or self.throughput.step - self.saved_at >= self.every_steps
+        if due or known & _ASKED:
             self._save()
-        if asked:
-            self.give_back_signal()
+        if known & _ASKED:
+            self._wait()
             raise Preempted(f"saved at step {self.throughput.step}")
 
     def _save(self):
@@ -111,18 +139,23 @@ class SaveCheckpoints(keras.callbacks.Callback):
             arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
             state |= {f"{name}/{key}": value for key, value in arrays.items()}
             record[name] = {key: value for key, value in found.items() if key not in arrays}
-        self.saved_at = self.throughput.step
-        failure = self._write(state, record) if self.number == 0 else None
-        if any(backends.of_all_processes(failure is not None)):
-            raise failure or OSError("process 0 could not write a checkpoint")
+        self._wait()
+        step = self.throughput.step
+        self.saved_at, self.saved_when = step, time.monotonic()
+        if self.number == 0:
+            self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
 
-    def _write(self, state: dict, record: dict) -> OSError | None:
-        """Returns what went wrong, as the other processes have to know it first."""
-        try:
-            self.checkpoints.save(self.throughput.step, state, record)
-        except OSError as error:
-            return error
-        return None
+    def _failed(self) -> bool:
+        """Whether the last checkpoint could not be written, once that is known."""
+        return self.writing is not None and self.writing.exception() is not None
+
+    def _wait(self):
+        """Until the last checkpoint is written; all processes together, as all have to know if it is not."""
+        if any(backends.of_all_processes(self._failed())):
+            if self.number == 0:
+                self.writing.result()
+            raise OSError("the first process could not write a checkpoint")
+        self.writing = None
 
 
 def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:

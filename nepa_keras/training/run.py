@@ -55,7 +55,8 @@ def fit_steps(
         ImportError: tensorboardX is missing.
         NonFiniteError: see `GuardedModel`.
         Preempted: the process was asked to end; the run is saved.
-        ValueError: the checkpoint is of another model, or not all processes see it.
+        OtherModelError: the checkpoint is of another model.
+        ValueError: not all processes see the same checkpoint.
         OSError: a checkpoint could not be written; those before are whole.
     """
     folder = Path(run_dir)
@@ -81,34 +82,38 @@ def fit_steps(
         say(f"goes on from step {first:,} of {steps:,}")
     if number == 0:
         cut_log(folder / "log.csv", first)
-    if first >= steps:
+    final = folder / "checkpoint.keras"
+    if first >= steps and all(backends.of_all_processes(final.exists())):
         return
-    throughput = Throughput(batch_size, seconds_waited, first)
-    writing = []
-    if number == 0:
-        writing = [
-            keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-            EventLog(folder, first),
-            Progress(steps, throughput),
-        ]
-    model.fit(
-        batches_from(first),
-        steps_per_epoch=row,
-        initial_epoch=first // row,
-        epochs=math.ceil(steps / row),
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
-            throughput,
-            *callbacks,
-            *writing,
-            StopAtStep(steps, throughput),
-            SaveCheckpoints(
-                checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering
-            ),
-        ],
-    )
+    if first < steps:
+        throughput = Throughput(batch_size, seconds_waited, first)
+        recording = []
+        if number == 0:
+            recording = [
+                keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+                EventLog(folder, first),
+                Progress(steps, throughput),
+            ]
+        every = math.ceil(steps / _CHECKPOINTS)
+        with SaveCheckpoints(checkpoints, every, row, throughput, remembering) as saving:
+            model.fit(
+                batches_from(first),
+                steps_per_epoch=row,
+                initial_epoch=first // row,
+                epochs=math.ceil(steps / row),
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
+                    throughput,
+                    *callbacks,
+                    *recording,
+                    StopAtStep(steps, throughput),
+                    saving,
+                ],
+            )
     with on_one_device(model) as whole:
         if number == 0:
-            whole.save(folder / "checkpoint.keras")
+            unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
+            whole.save(unfinished)
+            unfinished.replace(final)

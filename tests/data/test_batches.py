@@ -136,10 +136,9 @@ def test_threads_change_nothing():
 
 
 def test_bad_images_are_replaced_and_named(tmp_path):
-    """By the same others each time, with their labels; and the file names each once."""
-    streams = []
+    """By the same others each time, with their labels; the file names each once, also when a run goes on."""
+    streams, record = [], tmp_path / "bad.txt"
     for run in range(2):
-        record = tmp_path / f"bad_{run}.txt"
         batches = data.AugmentedBatches(
             Numbered(100, bad=(7, 50)),
             10,

@@ -150,7 +150,7 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
     (tmp_path / "images" / source_files.CLASSES[0] / "00.png").write_bytes(b"no image")
     flags = [f"--model={folder / 'best'}", f"--data={text}", "--bad_images_share=0"]
     result = run("evaluate.py", *flags)
-    assert result.returncode == 1 and "00.png: no image of a known format" in result.stderr
+    assert result.returncode == 4 and "00.png: no image of a known format" in result.stderr
     assert "Traceback" not in result.stderr
     result = run("evaluate.py", *flags[:2])
     assert "left out: " in result.stdout and "11 images" in result.stdout

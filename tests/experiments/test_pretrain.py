@@ -151,5 +151,5 @@ def test_bad_images_are_skipped_within_the_budget_and_named_beyond(tmp_path):
     recorded = (tmp_path / "skip" / "bad_images.txt").read_text()
     assert recorded == f"{bad}: no image of a known format\n"
     result = pretrain(*flags, "--bad_images=fail", f"--run_dir={tmp_path / 'fail'}")
-    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert result.returncode == 4 and "Traceback" not in result.stderr, result.stderr
     assert f"{bad}: no image of a known format. Remove or replace it" in result.stderr

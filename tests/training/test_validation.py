@@ -76,7 +76,7 @@ def test_results_are_in_the_log_of_a_recorded_run(tmp_path):
             yield images[:8], labels[:8]
 
     validate = training.Validation(lambda model: {"accuracy": 0.25})
-    training.fit_steps(model, batches(), 4, 8, tmp_path, callbacks=[validate])
+    training.fit_steps(model, lambda step: batches(), 4, 8, tmp_path, callbacks=[validate])
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     column = header.split(",").index("ema_val_accuracy")
     assert len(rows) == 4 and all(float(row.split(",")[column]) == 0.25 for row in rows)
@@ -93,7 +93,7 @@ def test_before_the_first_update_averages_are_nan_and_the_column_is_there(tmp_pa
             yield images[:8], labels[:8]
 
     validate = training.Validation(lambda model: {"accuracy": 0.25})
-    training.fit_steps(model, batches(), 8, 8, tmp_path, callbacks=[validate])
+    training.fit_steps(model, lambda step: batches(), 8, 8, tmp_path, callbacks=[validate])
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert len(rows) == 2 and "ema_val_accuracy" in header
 

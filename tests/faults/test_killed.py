@@ -1,0 +1,36 @@
+"""Runs and saves that are killed at random moments and at each boundary; `--kills=200` is the full set."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIVES = Path(__file__).with_name("lives.py")
+
+
+def deaths(what: str, folder: Path, kills: int) -> dict:
+    command = [sys.executable, str(LIVES), what, str(folder), f"--kills={kills}"]
+    result = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    account = json.loads(result.stdout)
+    print(what, account)  # with -s these are the figures of BUILD.md
+    return account
+
+
+@pytest.mark.once
+def test_a_save_that_is_killed_loses_nothing_that_was_complete(tmp_path):
+    """At each boundary of the first, second and fourth save, and at 200 random moments."""
+    account = deaths("saves", tmp_path, 200)
+    assert account["faults"] == []
+    assert account["kills"] == 200 + 8 * 3 and account["in_a_save"] > 100
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_run_without_a_break(tmp_path, request):
+    """State, log and batches bit for bit; no checkpoint that was complete is lost, none damaged."""
+    kills = request.config.getoption("--kills")
+    account = deaths("runs", tmp_path, kills)
+    assert account["faults"] == []
+    assert account["kills"] >= kills and account["finished"] > 0
