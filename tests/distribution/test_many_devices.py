@@ -27,7 +27,7 @@ PARTS = ("plain", "accumulate", "segment")
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
 # steps are of the size of the rate however small the gradient is; 2e-5 in moving statistics after two.
 CURVE, WEIGHTS, STATISTICS = 2e-6, 3e-5, 2e-4
-RUN = 1e-4  # 200 steps of a run at its own rates
+RUN = 1e-5  # 200 steps of a run at its own rates: 8e-7
 
 
 def free_ports(count: int) -> list[int]:
