@@ -106,8 +106,12 @@ def require_experiments_extra() -> None:
             raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")
 
 
+# Flags that may change when a run goes on: its numbers do not depend on them.
+_OF_A_START = ("run_dir", "distribute", "mesh")
+
+
 def flags_text(path: Path) -> str:
-    """All flags of the script, but for the run directory, as a flag file that repeats it."""
+    """All flags of the script, but for where it runs, as a flag file that repeats it."""
     import keras
 
     backend = keras.backend.backend()
@@ -116,7 +120,7 @@ def flags_text(path: Path) -> str:
         f"# keras {keras.__version__}, {backend} {_version(backend)}",
     ]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        if flag.name != "run_dir" and flag.value is not None:
+        if flag.name not in _OF_A_START and flag.value is not None:
             lines.append(flag.serialize())
     return "\n".join(lines) + "\n"
 
@@ -135,8 +139,11 @@ def repeat_flags(file: Path) -> None:
         raise ValueError(f"{file}: {error}") from None
 
 
-def open_run_dir(path: str | Path) -> Path:
+def open_run_dir(path: str | Path, number: int = 0) -> Path:
     """Makes the folder of a run, or takes up one of the same flags, and keeps it for this process.
+
+    Args:
+        number: of this process; the folder is that of the first, which lets in the others.
 
     Raises:
         ValueError: it holds a run of other flags.
@@ -146,6 +153,8 @@ def open_run_dir(path: str | Path) -> Path:
 
     folder = Path(path).expanduser()
     os.makedirs(folder, exist_ok=True)
+    if number:
+        return folder
     _locks.append(RunLock(folder))
     file = folder / "flags.txt"
     now = flags_text(file)
@@ -165,6 +174,27 @@ def open_run_dir(path: str | Path) -> Path:
     return folder
 
 
+def start_processes():
+    """Joins the processes and devices as --distribute and --mesh say; only the first goes on speaking.
+
+    Returns:
+        `Processes`.
+
+    Raises:
+        ValueError: see `nepa_keras.distribute`; or each process would name a folder of its own.
+    """
+    import nepa_keras
+
+    processes = nepa_keras.distribute(flags.FLAGS.distribute, flags.FLAGS.mesh)
+    if processes.count > 1 and not flags.FLAGS.run_dir:
+        raise ValueError(
+            "With several processes --run_dir names the folder that all of them share."
+        )
+    if processes.number:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    return processes
+
+
 _locks = []  # of this process, until it ends
 
 
@@ -181,20 +211,24 @@ def _version(package: str) -> str:
     return "of unknown version"
 
 
-def describe_batch(batch_size: int, accumulation_steps: int) -> str:
+def describe_batch(batch_size: int, accumulation_steps: int, processes=None) -> str:
     """The effective batch and what it is made of."""
+    place = "1 process"
+    if processes and processes.devices > 1:
+        more = "es" if processes.count > 1 else ""
+        place = f"{processes.devices} devices of {processes.count} process{more}"
     batches = "1 batch" if accumulation_steps == 1 else f"{accumulation_steps} batches"
     return (
         f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images an update, "
-        "1 process)"
+        f"{place})"
     )
 
 
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
     "model data data_dir validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir replay remat jit_compile seed evaluate monitor_images finetune_steps "
-    "finetune_learning_rate"
+    "bad_images_share run_dir distribute mesh replay remat jit_compile seed evaluate monitor_images "
+    "finetune_steps finetune_learning_rate"
 ).split()
 
 

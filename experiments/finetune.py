@@ -23,6 +23,7 @@ from command_line import (
     open_labelled,
     open_run_dir,
     require_experiments_extra,
+    start_processes,
     test_split,
     warn_of_departures,
 )
@@ -92,6 +93,13 @@ flags.DEFINE_enum("interpolation", "bicubic", ["bilinear", "bicubic"], "Of all r
 
 flags.DEFINE_integer("seed", 1337, "Of the head, order, augmentation and split.")
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/finetune_DATA_TIME.")
+flags.DEFINE_enum(
+    "distribute",
+    "auto",
+    ["auto", "none", "data", "fsdp"],
+    "Devices; auto: all, each with its images.",
+)
+flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 
@@ -150,13 +158,13 @@ def build_converter(image_shape) -> data.NepaImageConverter:
     return data.NepaImageConverter(tuple(size), resize_to, FLAGS.interpolation, channels=channels)
 
 
-def account(source, record: Path) -> data.BadImages:
+def account(source, record: Path | None) -> data.BadImages:
     """Of the bad images of a source, as --bad_images says; they are named in the file `record`."""
     share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
     return data.BadImages(len(source), share, record)
 
 
-def build_batches(source, model, record: Path) -> tuple:
+def build_batches(source, model, record: Path, processes) -> tuple:
     """The batches, and a function that gives the endless stream of images and soft targets from a step on."""
     crop = data.RandomResizedCrop(
         area=(FLAGS.smallest_crop, 1.0), interpolation=FLAGS.interpolation
@@ -181,8 +189,9 @@ def build_batches(source, model, record: Path) -> tuple:
     *size, channels = model.backbone.image_shape
     batches = data.AugmentedBatches(
         source,
-        min(FLAGS.batch_size, len(source)),
+        processes.images_of_process(min(FLAGS.batch_size, len(source))),
         tuple(size),
+        shard=processes[:2],
         seed=FLAGS.seed,
         labels=source.labels,
         transform=transform,
@@ -207,7 +216,7 @@ def number_of_updates(batches_per_epoch: int) -> int:
     return updates
 
 
-def compile_model(model, batch_size: int, updates: int) -> None:
+def compile_model(model, batch_size: int, updates: int, processes) -> None:
     """AdamW of the recipe with a rate for each block; prints what comes of the flags."""
     effective_batch = batch_size * FLAGS.accumulation_steps
     rate = training.scaled_learning_rate(FLAGS.base_learning_rate, effective_batch)
@@ -234,8 +243,9 @@ def compile_model(model, batch_size: int, updates: int) -> None:
         jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
     )
     print(
-        f"{describe_batch(batch_size, FLAGS.accumulation_steps)}, {updates} updates, peak learning rate "
-        f"{FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n{optimizer.table(model)}\n"
+        f"{describe_batch(batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
+        f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
+        f"{optimizer.table(model)}\n"
     )
     warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
 
@@ -245,6 +255,7 @@ def main(argv):
         raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
     with one_sentence():
         require_experiments_extra()
+        processes = start_processes()
         source, validation = open_data()
         keras.utils.set_random_seed(FLAGS.seed)
         classes = number_of_classes(source, validation)
@@ -254,14 +265,17 @@ def main(argv):
         converter = build_converter(shape)
         name = f"runs/finetune_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
         run_dir = Path(FLAGS.run_dir or name).expanduser()
-        batches, batches_from = build_batches(source, model, run_dir / "bad_images.txt")
+        batches, batches_from = build_batches(source, model, run_dir / "bad_images.txt", processes)
+        batch_size = batches.batch_size * processes.count
+        # Every process validates with all images.
+        bad_validation = None if processes.number else run_dir / "bad_validation_images.txt"
         ordered = data.OrderedBatches(
             validation,
-            batches.batch_size,
+            batch_size,
             shape[:2],
             converter.transform(),
             shape[2],
-            bad_images=account(validation, run_dir / "bad_validation_images.txt"),
+            bad_images=account(validation, bad_validation),
         )
         updates = number_of_updates(batches.steps_per_epoch)
     print(
@@ -272,8 +286,8 @@ def main(argv):
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}"
     )
     with one_sentence():
-        compile_model(model, batches.batch_size, updates)
-        open_run_dir(run_dir)
+        compile_model(model, batch_size, updates, processes)
+        open_run_dir(run_dir, processes.number)
 
     def measure(trained) -> dict[str, float]:
         logits, indices = evaluation.predict_batches(trained, ordered)
@@ -291,11 +305,18 @@ def main(argv):
             model,
             batches_from,
             updates * FLAGS.accumulation_steps,
-            batches.batch_size,
+            batch_size,
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
         )
+    with training.on_one_device(model) as whole:
+        if processes.number == 0:
+            finish(whole, batches, ordered, converter, validate, run_dir)
+
+
+def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
+    """Curves, the trained and the averaged weights, and what they are worth."""
     if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
     if bad := ordered.bad_images.lines:

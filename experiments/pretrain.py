@@ -24,6 +24,7 @@ from command_line import (
     open_run_dir,
     repeat_flags,
     require_experiments_extra,
+    start_processes,
     warn_of_departures,
 )
 
@@ -55,7 +56,7 @@ flags.DEFINE_integer("image_size", None, "Side of the images; default the preset
 flags.DEFINE_float("layer_scale", None, "Initial LayerScale; default the preset's.")
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
 
-flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images per batch, on all devices.", lower_bound=1)
 flags.DEFINE_integer("accumulation_steps", 1, "Batches per update.", lower_bound=1)
 flags.DEFINE_boolean(
     "remat", False, "Recompute blocks in the backward pass: less memory, more time."
@@ -85,6 +86,13 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
 flags.DEFINE_string("replay", None, "Folder RUN_DIR/non_finite/step-...: compute the step again.")
+flags.DEFINE_enum(
+    "distribute",
+    "auto",
+    ["auto", "none", "data", "fsdp"],
+    "Devices; auto: all, each with its images.",
+)
+flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
 flags.DEFINE_integer("num_labels", 100, "Labels to fine-tune on.", lower_bound=1)
@@ -134,14 +142,15 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
     )
 
 
-def build_batches(source, image_shape, record: Path | None) -> data.AugmentedBatches:
-    """Batches of floats; bad images are named in the file `record`, if any."""
+def build_batches(source, image_shape, record: Path | None, processes) -> data.AugmentedBatches:
+    """Batches of floats for this process; bad images are named in the file `record`, if any."""
     images = source.train_images if isinstance(source, data.ImageArrays) else source
     share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
     return data.AugmentedBatches(
         images,
-        FLAGS.batch_size,
+        processes.images_of_process(FLAGS.batch_size),
         image_shape[:2],
+        shard=processes[:2],
         seed=FLAGS.seed,
         channels=image_shape[2],
         bad_images=data.BadImages(len(images), share, record),
@@ -174,7 +183,7 @@ def number_of_updates(batches_per_epoch: int) -> int:
     return updates
 
 
-def compile_model(model, updates: int) -> None:
+def compile_model(model, updates: int, processes) -> None:
     """AdamW of the recipe at the scaled rate."""
     effective_batch = FLAGS.batch_size * FLAGS.accumulation_steps
     rate = training.scaled_learning_rate(FLAGS.base_learning_rate, effective_batch)
@@ -190,7 +199,7 @@ def compile_model(model, updates: int) -> None:
         jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
     )
     print(
-        f"{describe_batch(FLAGS.batch_size, FLAGS.accumulation_steps)}, {updates} updates, "
+        f"{describe_batch(FLAGS.batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
         f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
         f"{model.optimizer.table(model)}\n"
     )
@@ -226,8 +235,9 @@ def replay() -> bool:
         source = load_data()
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
-        batches = build_batches(source, model.backbone.image_shape, None)
-        compile_model(model, number_of_updates(len(batches)))
+        alone = nepa_keras.distribute("none")
+        batches = build_batches(source, model.backbone.image_shape, None, alone)
+        compile_model(model, number_of_updates(len(batches)), alone)
         step = training.Replay(
             model, FLAGS.replay, lambda step: batches.seek(step).endless(), batches.describe
         )
@@ -242,6 +252,7 @@ def main(argv):
         sys.exit(NOT_FINITE if replay() else 0)
     with one_sentence():
         require_experiments_extra()
+        processes = start_processes()
         source = load_data()
         evaluates = isinstance(source, data.ImageArrays) and FLAGS.evaluate is not False
         if evaluates:  # a wrong number is noticed now, not after the training
@@ -251,7 +262,7 @@ def main(argv):
         shape = model.backbone.image_shape
         name = f"runs/pretrain_{FLAGS.data.partition(':')[0]}_{time.strftime('%Y%m%d-%H%M%S')}"
         run_dir = Path(FLAGS.run_dir or name).expanduser()
-        batches = build_batches(source, shape, run_dir / "bad_images.txt")
+        batches = build_batches(source, shape, run_dir / "bad_images.txt", processes)
         updates = number_of_updates(len(batches))
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
@@ -262,10 +273,11 @@ def main(argv):
     )
     with one_sentence():
         monitor = build_monitor(source)
-        compile_model(model, updates)
-        open_run_dir(run_dir)
+        compile_model(model, updates, processes)
+        open_run_dir(run_dir, processes.number)
 
-    before = evaluation.frozen_accuracies(model.backbone, source) if evaluates else {}
+    with training.on_one_device(model) as whole:
+        before = evaluation.frozen_accuracies(whole.backbone, source) if evaluates else {}
     steps = updates * FLAGS.accumulation_steps
     with honest_exit(batches):
         training.fit_steps(
@@ -279,6 +291,13 @@ def main(argv):
             describe_batch=batches.describe,
             replay_with="experiments/pretrain.py --replay=",
         )
+    with training.on_one_device(model) as whole:
+        if processes.number == 0:
+            finish(whole, source, batches, evaluates, before, run_dir)
+
+
+def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path) -> None:
+    """Pictures, the averaged weights, and what they are worth."""
     if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 
@@ -286,7 +305,7 @@ def main(argv):
     with training.ema_weights(model):
         interop.export_huggingface(model, run_dir / "ema")
         if isinstance(source, data.ImageArrays):
-            examples = data.normalize(source.test_images[:4], shape[:2])
+            examples = data.normalize(source.test_images[:4], model.backbone.image_shape[:2])
         else:
             examples = batches[0][:4]
         visualization.plot_similarity(model, examples, run_dir / "similarity.png")

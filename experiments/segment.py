@@ -26,6 +26,7 @@ from command_line import (
     one_sentence,
     open_run_dir,
     require_experiments_extra,
+    start_processes,
 )
 
 import nepa_keras
@@ -77,6 +78,13 @@ flags.DEFINE_boolean("flip", False, "Evaluate mirrored images too.")
 flags.DEFINE_integer("validations", 5, "While training, about.", lower_bound=1)
 flags.DEFINE_integer("seed", 1337, "Of the heads, order and augmentation.", lower_bound=0)
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/segment_MODE_TIME.")
+flags.DEFINE_enum(
+    "distribute",
+    "auto",
+    ["auto", "none", "data", "fsdp"],
+    "Devices; auto: all, each with its images.",
+)
+flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 
@@ -154,6 +162,7 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> None:
 
 def train(run_dir: Path) -> None:
     with one_sentence():
+        processes = start_processes()
         source, validation = segmentation.train_and_validation(
             FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
         )
@@ -172,10 +181,11 @@ def train(run_dir: Path) -> None:
         crop = FLAGS.crop_size or len(source.read(0))
         batches = segmentation.SegmentationBatches(
             source,
-            FLAGS.batch_size,
+            processes.images_of_process(FLAGS.batch_size),
             crop,
             FLAGS.seed,
             transform,
+            shard=processes[:2],
             bad_images=data.BadImages(
                 len(source), FLAGS.bad_images_share, run_dir / "bad_images.txt"
             ),
@@ -197,21 +207,22 @@ def train(run_dir: Path) -> None:
             optimizer=optimizer,
             jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
         )
-        segment = image_segmenter(segmenter)
-        open_run_dir(run_dir)
+        image_segmenter(segmenter)  # a wrong flag is noticed now
+        open_run_dir(run_dir, processes.number)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {crop}x{crop}, "
         f"{len(validation):,} to validate with, {source.num_classes} classes\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {segmenter.count_params():,} "
         f"parameters, {FLAGS.head} on blocks {', '.join(map(str, segmenter.taps))}, {FLAGS.dtype}\n"
-        f"{describe_batch(FLAGS.batch_size, 1)}, {FLAGS.steps} updates, peak learning rate "
+        f"{describe_batch(FLAGS.batch_size, 1, processes)}, {FLAGS.steps} updates, peak learning rate "
         f"{FLAGS.learning_rate:g}\n\n{optimizer.table(segmenter)}\n"
     )
-    bad = data.BadImages(
-        len(validation), FLAGS.bad_images_share, run_dir / "bad_validation_images.txt"
-    )
+    # Every process validates with all images.
+    record = None if processes.number else run_dir / "bad_validation_images.txt"
+    bad = data.BadImages(len(validation), FLAGS.bad_images_share, record)
 
     def measure(model) -> dict[str, float]:
+        segment = image_segmenter(model)
         report = evaluation.segmentation_scores(segment, validation, bad, FLAGS.evaluate_images)
         return {"miou": report.miou, "macc": report.macc, "aacc": report.aacc}
 
@@ -231,6 +242,13 @@ def train(run_dir: Path) -> None:
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
         )
+    with training.on_one_device(segmenter) as whole:
+        if processes.number == 0:
+            finish(whole, batches, bad, validation, validate, run_dir)
+
+
+def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
+    """Curves, the trained weights, examples, and the scores."""
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
         if account.lines:
             print(f"{len(account.lines)} bad images: {run_dir / kind}_images.txt")
@@ -238,7 +256,7 @@ def train(run_dir: Path) -> None:
     segmenter.save_to_preset(run_dir / "trained")
     if validate.best is None:
         raise SystemExit(f"segment.py: no mIoU is a number; see {run_dir / 'log.csv'}.")
-    draw_examples(segment, validation, run_dir / "examples.png")
+    draw_examples(image_segmenter(segmenter), validation, run_dir / "examples.png")
     last = validate.last
     print(
         f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "

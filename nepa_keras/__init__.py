@@ -6,6 +6,7 @@ NepaImageClassifier  fine-tuning
 NepaImageSegmenter   a class for each pixel
 NepaImageConverter   pictures to what a model takes
 clone_backbone       the same weights in another configuration
+distribute           many devices
 training             optimizer, schedule, averaged weights
 layers, data, evaluation, visualization, interop
 """
@@ -14,6 +15,7 @@ from nepa_keras import data, evaluation, interop, layers, training, visualizatio
 from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.data import NepaImageConverter
+from nepa_keras.distribution import distribute
 from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
 from nepa_keras.presets import PRESETS, RELEASED
@@ -32,6 +34,7 @@ __all__ = [
     "NonFiniteError",
     "clone_backbone",
     "data",
+    "distribute",
     "evaluation",
     "interop",
     "layers",

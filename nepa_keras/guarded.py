@@ -17,8 +17,15 @@ from nepa_keras import backends
 _NORMS_KEPT = 1000  # the longest row of a run's log
 
 
+class _OfAllReplicas:
+    """A metric that is given the same values in all replicas of a model, so each has the result."""
+
+    def add_variable(self, *args, **kwargs):
+        return super().add_variable(*args, **{**kwargs, "aggregation": "mean"})  # default: sum
+
+
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class FiniteMean(keras.metrics.Mean):
+class FiniteMean(_OfAllReplicas, keras.metrics.Mean):
     """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
 
     def update_state(self, value, sample_weight=1.0):
@@ -33,9 +40,8 @@ class GradientNorm(FiniteMean):
 
     def __init__(self, name="gradient_norm", **kwargs):
         super().__init__(name=name, **kwargs)
-        same = "only_first_replica"  # the norm is of the gradient that all replicas share
-        self.steps = self.add_variable((), "zeros", aggregation=same, name="steps")
-        self.norms = self.add_variable((_NORMS_KEPT,), "zeros", aggregation=same, name="norms")
+        self.steps = self.add_variable((), "zeros", name="steps")
+        self.norms = self.add_variable((_NORMS_KEPT,), "zeros", name="norms")
 
     def update_state(self, value, sample_weight=1.0):
         super().update_state(value, sample_weight)
@@ -54,13 +60,14 @@ class GradientNorm(FiniteMean):
         A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
         """
         # On JAX the metric lives in the train state until the model's `jax_state_sync`.
-        steps, norms = int(self.steps), np.array(ops.convert_to_numpy(self.norms))
+        steps, norms = (np.array(ops.convert_to_numpy(v)) for v in (self.steps, self.norms))
+        steps = int(steps)
         first = max(0, steps - _NORMS_KEPT)
         return first, norms[np.arange(first, steps) % _NORMS_KEPT]
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class LastValue(keras.metrics.Metric):
+class LastValue(_OfAllReplicas, keras.metrics.Metric):
     """The latest value."""
 
     def __init__(self, name="last_value", **kwargs):
@@ -75,7 +82,7 @@ class LastValue(keras.metrics.Metric):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class SkippedSteps(keras.metrics.Metric):
+class SkippedSteps(_OfAllReplicas, keras.metrics.Metric):
     """Counts skipped steps since the last reset, and the longest run of them ever."""
 
     def __init__(self, name="skipped_steps", **kwargs):
@@ -125,7 +132,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def _check(self, batch):
         # On JAX the metric lives in the train state until it is synchronised.
         getattr(self.model, "jax_state_sync", lambda: None)()
-        longest = int(self.model.step_metrics["skipped_steps"].longest)
+        longest = int(ops.convert_to_numpy(self.model.step_metrics["skipped_steps"].longest))
         if longest < self.patience:
             return
         where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
@@ -169,13 +176,14 @@ class GuardedModel(keras.Model):
     def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
         if jit_compile == "auto":
-            jit_compile = backends.DEFAULT_JIT_COMPILE and not kwargs.get("run_eagerly")
+            jit_compile = backends.default_jit_compile() and not kwargs.get("run_eagerly")
         if hasattr(optimizer, "apply_guarded"):
             # Our optimizer scales the loss itself, as the guard and the clip need the true norm.
             kwargs["auto_scale_loss"] = False
             if self.dtype_policy.compute_dtype == "float16":
                 optimizer.enable_loss_scaling()
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.__dict__["_loss_tracker"] = FiniteMean(name="loss")  # in place of Keras' own
         self.step_metrics = {
             "gradient_norm": GradientNorm(name="gradient_norm"),
             "learning_rate": LastValue(name="learning_rate"),
@@ -211,16 +219,18 @@ class GuardedModel(keras.Model):
     def train_step(self, *args):
         return backends.train_step(self, *args)
 
+    def test_step(self, *args):
+        return backends.test_step(self, super().test_step, *args)
+
     def record_step(self, x, y, y_pred, sample_weight, loss, gradient_norm, ok, learning_rate):
-        """Updates the metrics after a step and returns the logs; part of the backend's story."""
-        batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
-        finite = ops.isfinite(loss)
-        self._loss_tracker.update_state(
-            ops.where(finite, loss, 0.0),
-            sample_weight=ops.cast(finite, "float32") * ops.cast(batch_size, "float32"),
-        )
+        """Updates the metrics after a step and returns the logs; part of the backend's story.
+
+        The numbers are those of all replicas; x, y and y_pred what this one has.
+        """
+        batch_size = ops.shape(keras.tree.flatten(x)[0])[0] * backends.replicas()
+        self._loss_tracker.update_state(loss, sample_weight=batch_size)
         logs = self.compute_metrics(x, y, y_pred, sample_weight)
-        bad = ops.where(finite, float("inf"), float("nan"))
+        bad = ops.where(ops.isfinite(loss), float("inf"), float("nan"))
         self.step_metrics["gradient_norm"].update_state(ops.where(ok, gradient_norm, bad))
         self.step_metrics["learning_rate"].update_state(learning_rate)
         self.step_metrics["skipped_steps"].update_state(ok)
@@ -242,4 +252,4 @@ class GuardedModel(keras.Model):
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
-        return super().fit(backends.fit_input(x), *args, callbacks=callbacks, **kwargs)
+        return super().fit(backends.fit_input(self, x), *args, callbacks=callbacks, **kwargs)

@@ -13,6 +13,7 @@ B batch, T patches, D width.
 import keras
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel
 from nepa_keras.persistence import PresetMixin
@@ -35,7 +36,7 @@ def nepa_loss(predictions, targets, stop_gradient: bool = True):
 
 def spread(x):
     """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
-    mean = ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1))
+    mean = backends.mean_over_replicas(ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1)))
     return 1.0 - ops.sum(ops.square(mean))
 
 
@@ -103,8 +104,11 @@ class NepaPretrainer(PresetMixin, GuardedModel):
     def _mask(self, embeddings):
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
         batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
-        draw = keras.random.uniform((batch, tokens, 1), seed=self.seed_generator, dtype="float32")
-        masked = (draw < self.masking_ratio) & (ops.arange(tokens) > 0)[None, :, None]
+        shape = (batch * backends.replicas(), tokens, 1)
+        draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
+        masked = (backends.part_of_replica(draw) < self.masking_ratio) & (ops.arange(tokens) > 0)[
+            None, :, None
+        ]
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel, freeze
 from nepa_keras.layers.convolutions import classifier, resize
@@ -20,6 +21,8 @@ HEADS = ("upernet", "linear")
 def segmentation_loss(logits, labels, ignore_label: int = 255):
     """Mean cross-entropy over the pixels that count, in float32; 0 if none does.
 
+    In a step on several replicas: their mean is that of the pixels of all.
+
     Args:
         logits: (B, height, width, K).
         labels: (B, height, width), integers.
@@ -31,7 +34,8 @@ def segmentation_loss(logits, labels, ignore_label: int = 255):
     chosen = ops.where(counts, labels, 0)[..., None]
     losses = -ops.take_along_axis(log_probabilities, chosen, axis=-1)[..., 0]
     counts = ops.cast(counts, "float32")
-    return ops.sum(losses * counts) / ops.maximum(ops.sum(counts), 1.0)
+    number = backends.mean_over_replicas(ops.sum(counts))
+    return ops.sum(losses * counts) / ops.maximum(number, 1.0 / backends.replicas())
 
 
 def default_taps(num_layers: int) -> tuple[int, int, int, int]:
@@ -200,8 +204,9 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         labels = ops.cast(y, "int32")
         counts = ops.cast(ops.not_equal(labels, self.ignore_label), "float32")
         right = ops.cast(ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), labels), "float32")
-        number = ops.sum(counts)
-        share = ops.sum(right * counts) / ops.maximum(number, 1.0)
+        number = backends.mean_over_replicas(ops.sum(counts)) * backends.replicas()
+        right = backends.mean_over_replicas(ops.sum(right * counts)) * backends.replicas()
+        share = right / ops.maximum(number, 1.0)
         self.pixel_accuracy.update_state(share, sample_weight=number)
         return super().compute_metrics(x, y, logits, sample_weight)
 

@@ -22,6 +22,7 @@ MODELS = {"nepa", "classifier", "segmenter"}
 USERS = {"training", "data", "evaluation", "visualization", "interop"}
 ALLOWED = {
     "backends": set(),
+    "distribution": {"backends"},
     "presets": set(),
     "persistence": {"interop"},  # the models' door to files; imports when called
     "layers": {"backends"},
@@ -29,8 +30,8 @@ ALLOWED = {
     "guarded": {"backends"},
     "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
-    "segmenter": {"backbone", "layers", "persistence", "guarded"},
-    "training": {"backends", "backbone", "layers", "guarded"} | MODELS,
+    "segmenter": {"backbone", "layers", "backends", "persistence", "guarded"},
+    "training": {"backends", "backbone", "distribution", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
     "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,
     "visualization": {"backbone", "data"} | MODELS,

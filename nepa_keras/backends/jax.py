@@ -10,6 +10,17 @@ import keras
 from keras import ops
 
 from nepa_keras.backends import portable
+from nepa_keras.backends.jax_devices import (
+    alone,
+    is_distributed,
+    mean_over_replicas,
+    of_all_processes,
+    part_of_replica,
+    process,
+    replicas,
+    start_distribution,
+    whole_value,
+)
 from nepa_keras.backends.portable import (
     adamw_update,
     gelu_of,
@@ -20,25 +31,32 @@ from nepa_keras.backends.portable import (
 )
 
 __all__ = [
-    "DEFAULT_JIT_COMPILE",
-    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
+    "alone",
     "attention",
     "barrier",
+    "default_jit_compile",
     "device_name",
     "fit_input",
     "gelu",
     "global_norm",
+    "is_distributed",
     "layer_norm",
     "linear",
     "make_function",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
     "remat",
+    "replicas",
     "rotate",
+    "start_distribution",
+    "test_step",
     "train_step",
+    "whole_value",
 ]
 
-DEFAULT_JIT_COMPILE = True
-SYNCHRONIZED_BATCH_NORM = False  # a sharded batch is one array, so statistics span it anyhow
 
 # By erfc, as a SavedModel of JAX's erf asks for a newer StableHLO than TensorFlow's.
 gelu = gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
@@ -71,12 +89,16 @@ def _tuned_for_cpu() -> bool:
     return _TUNE_CPU and jax.default_backend() == "cpu"
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     return batches
 
 
 def device_name() -> str:
     return jax.devices()[0].device_kind
+
+
+def default_jit_compile() -> bool:
+    return True
 
 
 def barrier(x):
@@ -189,3 +211,7 @@ def _apply(optimizer, gradients, trainable, optimizer_values, loss):
         (list(trainable), list(optimizer_values)),
     )
     return norm, ok, new_trainable, new_values
+
+
+def test_step(model, keras_test_step, *args):
+    return keras_test_step(*args)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from nepa_keras.backends.portable import (
     adamw_update,
@@ -18,30 +19,49 @@ from nepa_keras.backends.portable import (
     remat,
     rotate,
 )
+from nepa_keras.backends.tensorflow_devices import (
+    alone,
+    distribute_batches,
+    is_distributed,
+    mean_over_replicas,
+    of_all_processes,
+    part_of_replica,
+    process,
+    replicas,
+    start_distribution,
+    whole_value,
+)
 
 __all__ = [
-    "DEFAULT_JIT_COMPILE",
-    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
+    "alone",
     "attention",
     "barrier",
+    "default_jit_compile",
     "device_name",
     "fit_input",
     "gelu",
     "global_norm",
+    "is_distributed",
     "layer_norm",
     "linear",
     "make_function",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
     "remat",
+    "replicas",
     "rotate",
+    "start_distribution",
+    "test_step",
     "train_step",
+    "whole_value",
 ]
 
 # By erf, as ONNX has no erfc, which Keras' own uses.
 gelu = gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
-DEFAULT_JIT_COMPILE = True  # XLA also on CPU, where it is about a third faster
-SYNCHRONIZED_BATCH_NORM = True
 _MOST_SIZES = 16  # of images, for which compiled functions are kept
 
 
@@ -52,8 +72,10 @@ def device_name() -> str:
     return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     """A generator of NumPy batches as a pipeline without autotuning; anything else as it is.
+
+    With many devices it gives the batches of this process, and each device gets its part.
 
     Keras' own has it on, and then the end of `fit` can wait for minutes until the tuner wakes up.
     """
@@ -71,13 +93,26 @@ def fit_input(batches):
     arrays = all(isinstance(leaf, np.ndarray) for leaf in tf.nest.flatten(first))
     if not isinstance(first, tuple | dict) or not arrays:
         return from_the_first()
+    size = len(tf.nest.flatten(first)[0]) if is_distributed() else None
     signature = tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), first
+        lambda leaf: tf.TensorSpec((size, *leaf.shape[1:]), leaf.dtype), first
     )
     dataset = tf.data.Dataset.from_generator(from_the_first, output_signature=signature)
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.prefetch(2).with_options(options)
+    dataset = dataset.prefetch(2).with_options(options)
+    if not is_distributed():
+        return dataset
+    model._symbolic_build(data_batch=keras.tree.map_structure(ops.convert_to_tensor, first))
+    model._distribute_strategy = (
+        None  # that of the process; or Keras built by a batch, which were lost
+    )
+    return distribute_batches(dataset)
+
+
+def default_jit_compile() -> bool:
+    """XLA also on CPU, where it is about a third faster; it cannot compile a step of several devices."""
+    return not is_distributed()
 
 
 def barrier(x):
@@ -121,16 +156,49 @@ def train_step(model, data):
     statistics = [(v, tf.identity(v.value)) for v in model.moving_statistics]
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
-        loss = model.compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-        )
+        loss = _loss(model, x, y, y_pred, sample_weight, training=True)
         scaled_loss = model.optimizer.scale_loss(loss)
-    gradients = tape.gradient(scaled_loss, [v.value for v in variables])
+    gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
+    loss = mean_over_replicas(loss)
     learning_rate = tf.identity(model.optimizer.learning_rate)
     norm, ok = _apply(model.optimizer, gradients, variables, loss)
     for variable, old in statistics:
         variable.assign(tf.where(ok, variable.value, old))
-    return model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+    logs = model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+    return _for_workers(logs)
+
+
+def _loss(model, x, y, y_pred, sample_weight, training):
+    """Of this replica; Keras' own is divided by the number of replicas."""
+    loss = model.compute_loss(
+        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+    )
+    return loss * replicas() if type(model).compute_loss is keras.Model.compute_loss else loss
+
+
+def _mean_gradients(gradients):
+    present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    means = mean_over_replicas([gradients[i] for i in present])
+    means = dict(zip(present, means, strict=True))
+    return [means.get(i) for i in range(len(gradients))]
+
+
+def test_step(model, keras_test_step, data):
+    """Keras' own, but with the mean over the replicas, where Keras' own takes all losses for shares."""
+    if not is_distributed():
+        return keras_test_step(data)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    y_pred = model(x, training=False)
+    loss = _loss(model, x, y, y_pred, sample_weight, training=False)
+    images = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")  # fewer in the last batch
+    loss = mean_over_replicas(loss * images) / mean_over_replicas(images)
+    model._loss_tracker.update_state(loss, sample_weight=mean_over_replicas(images) * replicas())
+    return _for_workers(model.compute_metrics(x, y, y_pred, sample_weight))
+
+
+def _for_workers(logs):
+    """Keras takes the mean over the first axis and all workers, which scalars do not have."""
+    return {k: tf.reshape(v, [1]) for k, v in logs.items()} if process()[1] > 1 else logs
 
 
 def _apply(optimizer, gradients, variables, loss):
@@ -142,6 +210,13 @@ def _apply(optimizer, gradients, variables, loss):
         optimizer.build(variables)
     state = variables + optimizer.variables
     before = [tf.identity(v.value) for v in state]
+    if replicas() > 1 and (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue):
+        raise ValueError(
+            "Keras' optimizers clip on TensorFlow before gradients of devices are summed, which is not the "
+            "clipping of one device; use nepa_keras.training.adamw(clip_norm=...)."
+        )
+    # Keras takes the sum over the replicas.
+    gradients = [g if g is None else g / replicas() for g in gradients]
     optimizer.apply(gradients, variables)
     for variable, old in zip(state, before, strict=True):
         variable.assign(tf.where(ok, variable.value, old))

@@ -5,29 +5,46 @@ import torch
 import torch.nn.functional as F
 from keras import ops
 
-from nepa_keras.backends import portable
+from nepa_keras.backends import portable, torch_devices
 from nepa_keras.backends.portable import remat
+from nepa_keras.backends.torch_devices import (
+    alone,
+    is_distributed,
+    mean_over_replicas,
+    of_all_processes,
+    part_of_replica,
+    process,
+    replicas,
+    start_distribution,
+    whole_value,
+)
 
 __all__ = [
-    "DEFAULT_JIT_COMPILE",
-    "SYNCHRONIZED_BATCH_NORM",
     "adamw_update",
+    "alone",
     "attention",
     "barrier",
+    "default_jit_compile",
     "device_name",
     "fit_input",
     "gelu",
     "global_norm",
+    "is_distributed",
     "layer_norm",
     "linear",
     "make_function",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
     "remat",
+    "replicas",
     "rotate",
+    "start_distribution",
+    "test_step",
     "train_step",
+    "whole_value",
 ]
-
-DEFAULT_JIT_COMPILE = False
-SYNCHRONIZED_BATCH_NORM = False  # Keras has none on PyTorch
 
 
 def linear(x, kernel, bias=None):
@@ -48,7 +65,7 @@ def attention(q, k, v, scale, causal):
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
-def fit_input(batches):
+def fit_input(model, batches):
     return batches
 
 
@@ -56,11 +73,17 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def default_jit_compile() -> bool:
+    return False
+
+
 def barrier(x):
     return x
 
 
 def make_function(model, name, keras_make_function, force=False):
+    if force or getattr(model, name) is None:  # not as an attribute, or Keras saw the model twice
+        model.__dict__["in_parallel"] = None
     return keras_make_function(force)
 
 
@@ -154,22 +177,36 @@ def train_step(model, data):
         keras.utils.unpack_x_y_sample_weight(data),
         none_is_leaf=True,
     )
+    with torch_devices.step():
+        return _step(model, x, y, sample_weight)
+
+
+def _step(model, x, y, sample_weight):
     variables = list(model.trainable_variables)
     statistics = [(v, v.value.clone()) for v in model.moving_statistics]
     model.zero_grad()
-    y_pred = model(x, training=True)
+    if replicas() > 1 and model.in_parallel is None:
+        model.__dict__["in_parallel"] = torch_devices.wrap(model)
+    y_pred = (model.in_parallel if replicas() > 1 else model)(x, training=True)
     loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
     model.optimizer.scale_loss(loss).backward()
     gradients = [v.value.grad for v in variables]
     with torch.no_grad():
+        loss = mean_over_replicas(loss.detach())
         learning_rate = ops.convert_to_tensor(model.optimizer.learning_rate).clone()
-        norm, ok = _apply(model.optimizer, gradients, variables, loss.detach())
+        norm, ok = _apply(model.optimizer, gradients, variables, loss)
         for variable, old in statistics:
             variable.assign(torch.where(ok, variable.value, old))
         y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
-        return model.record_step(
-            x, y, y_pred, sample_weight, loss.detach(), norm, ok, learning_rate.clone()
-        )
+        logs = model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate.clone())
+        if replicas() > 1:  # metrics given to `compile` know the images of this process only
+            values = torch.stack([v.to(torch.float32) for v in logs.values()])
+            logs = dict(zip(logs, mean_over_replicas(values), strict=True))
+        return logs
+
+
+def test_step(model, keras_test_step, *args):
+    return keras_test_step(*args)
 
 
 def _apply(optimizer, gradients, variables, loss):

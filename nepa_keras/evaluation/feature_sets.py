@@ -53,7 +53,7 @@ class FeatureSets(keras.Model):
         self.backbone = backbone
         self.causal = causal
         self.built = True
-        self.compile(jit_compile=backends.DEFAULT_JIT_COMPILE)
+        self.compile(jit_compile=backends.default_jit_compile())
 
     def call(self, images):
         states = self.backbone.block_outputs(images, causal=self.causal)

@@ -57,7 +57,7 @@ class FeatureExtractor(keras.Model):
         self.pool = pool
         self.causal = causal
         self.built = True
-        self.compile(jit_compile=backends.DEFAULT_JIT_COMPILE)
+        self.compile(jit_compile=backends.default_jit_compile())
 
     def call(self, images):
         tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]

@@ -5,11 +5,13 @@ from importlib.util import find_spec
 import keras
 import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.data import normalize
 from nepa_keras.evaluation.diagnostics import diagnostics, warnings_of
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import check_probe_rows, linear_probe_accuracy
+from nepa_keras.training import on_one_device
 
 
 class FeatureMonitor(keras.callbacks.Callback):
@@ -82,11 +84,11 @@ class FeatureMonitor(keras.callbacks.Callback):
         if epoch % self.every == 0:
             # On JAX the newest weights are in the train state until they are synchronised.
             getattr(self.model, "jax_state_sync", lambda: None)()
-            self._last = self._look(epoch)
+            with on_one_device(self.model) as model:
+                self._last = self._look(model.backbone, epoch)
         logs.update(self._last)
 
-    def _look(self, epoch: int) -> dict[str, float]:
-        backbone = self.model.backbone
+    def _look(self, backbone, epoch: int) -> dict[str, float]:
         if self._extractor is None:
             self._extractor = FeatureExtractor(backbone)
         features = self._extractor.extract(self.images, self.batch_size)
@@ -122,5 +124,6 @@ class FeatureMonitor(keras.callbacks.Callback):
         for name, sentence in words.items():
             if name not in self._warned:
                 self.warnings.append(f"epoch {epoch + 1}: {sentence}.")
-                self.say(f"\n{self.warnings[-1]}")
+                if backends.process()[0] == 0:
+                    self.say(f"\n{self.warnings[-1]}")
         self._warned = set(words)

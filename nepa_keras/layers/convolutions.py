@@ -14,15 +14,20 @@ from nepa_keras import backends
 from nepa_keras.layers.linear import NormalInitializer
 
 
+class _BatchNorm(keras.layers.BatchNormalization):
+    """With the statistics of the images of all devices, on each backend."""
+
+    def _moments(self, inputs, mask):
+        if backends.replicas() == 1:
+            return super()._moments(inputs, mask)
+        mean = backends.mean_over_replicas(ops.mean(inputs, axis=self._reduction_axes))
+        squares = ops.square(inputs - mean)
+        return mean, backends.mean_over_replicas(ops.mean(squares, axis=self._reduction_axes))
+
+
 def batch_norm(name: str, dtype) -> keras.layers.BatchNormalization:
-    """With the constants of PyTorch's, and statistics over all devices but on PyTorch (`backends`)."""
-    return keras.layers.BatchNormalization(
-        momentum=0.9,
-        epsilon=1e-5,
-        synchronized=backends.SYNCHRONIZED_BATCH_NORM,
-        name=name,
-        dtype=dtype,
-    )
+    """With the constants of PyTorch's."""
+    return _BatchNorm(momentum=0.9, epsilon=1e-5, name=name, dtype=dtype)
 
 
 def resize(x, size: tuple[int, int]):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from nepa_keras import backends
+
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LayerScale(keras.layers.Layer):
@@ -54,8 +56,9 @@ class DropPath(keras.layers.Layer):
 
     def keep_mask(self, batch_size):
         """1 for a kept sample, 0 for a dropped one: (B,) float32."""
-        draw = keras.random.uniform((batch_size,), dtype="float32", seed=self.seed_generator)
-        return ops.cast(draw >= self.rate, "float32")
+        shape = (batch_size * backends.replicas(),)
+        draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return ops.cast(backends.part_of_replica(draw) >= self.rate, "float32")
 
     def call(self, x, training=False):
         if not training or self.rate == 0.0:

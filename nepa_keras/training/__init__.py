@@ -3,6 +3,7 @@
 from nepa_keras.training.checkpoints import Checkpoints, OtherModelError
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine
+from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.poly import LayerwiseWarmupPoly
 from nepa_keras.training.replay import Replay
@@ -26,5 +27,6 @@ __all__ = [
     "adamw",
     "ema_weights",
     "fit_steps",
+    "on_one_device",
     "scaled_learning_rate",
 ]

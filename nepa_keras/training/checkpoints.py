@@ -27,6 +27,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from nepa_keras import backends
+
 _STATE, _RECORD, _MANIFEST = "state.safetensors", "record.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = "unfinished-"
@@ -193,7 +195,10 @@ class Checkpoints:
 
 
 def model_state(model: keras.Model) -> dict[str, np.ndarray]:
-    """All that a step reads and changes of a compiled model: weights, statistics, seeds, optimizer."""
+    """All that a step reads and changes of a compiled model: weights, statistics, seeds, optimizer.
+
+    All processes of a run must call it together, as parts may be with another.
+    """
     # On JAX the newest weights are in the train state until they are synchronised.
     getattr(model, "jax_state_sync", lambda: None)()
     _build_optimizer(model)
@@ -269,9 +274,7 @@ def _numbered(prefix: str, variables) -> dict[str, keras.Variable]:
 
 
 def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
-    return {
-        name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()
-    }
+    return {name: backends.whole_value(variable) for name, variable in variables.items()}
 
 
 def _fingerprint(path: Path) -> dict:

@@ -4,6 +4,8 @@ A row is what the log has a line for: so many steps, an epoch of `fit`.
 """
 
 import csv
+import functools
+import operator
 import signal
 import threading
 import time
@@ -15,10 +17,13 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
 
 _LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
+_EXCHANGE_EVERY = 10  # steps, what each of several processes knows
+_ASKED, _OVERDUE, _FAILED = 1, 2, 4  # which is the sum of these
 
 
 class Preempted(Exception):
@@ -49,6 +54,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     At its end the last checkpoint is written, however `fit` ended.
 
+    Of several processes the first writes; where one is asked to end, all do so after the same step.
+
     Args:
         checkpoints: where to.
         every_steps: batches between two; half an hour is the most, however many it takes.
@@ -58,8 +65,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         before_save: called while the checkpoints that a save removes are still there.
 
     Raises:
-        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done.
-        OSError: from `fit`, or at the end of the context, when a checkpoint could not be written.
+        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done
+            (of several processes, a few more).
+        OSError: from `fit`, or at the end of the context, when a checkpoint could not be written; of all
+            processes.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.before_save = before_save
         self.saved_at, self.saved_when = throughput.step, time.monotonic()
         self.asked_to_end = False
+        self.number, self.processes = backends.process()
         self.writing = None  # a future
 
     def __enter__(self):
@@ -103,23 +113,28 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # At the end of a row, or of the run, its line is written first.
         if self.throughput.step % self.row and not self.model.stop_training:
-            self._save_if_due()
+            self._save_if_due(self.throughput.step % _EXCHANGE_EVERY == 0)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save_if_due()
+        self._save_if_due(together=True)
 
     def on_train_end(self, logs=None):
         if self.throughput.step != self.saved_at:
             self._save()
 
-    def _save_if_due(self):
-        if self.writing is not None and self.writing.done():
-            self._wait()  # what it could not write is said now
-        overdue = time.monotonic() - self.saved_when >= _LONGEST_PAUSE
-        due = overdue or self.throughput.step - self.saved_at >= self.every_steps
-        if due or self.asked_to_end:
+    def _save_if_due(self, together: bool):
+        known = _ASKED * self.asked_to_end
+        known |= _OVERDUE * (time.monotonic() - self.saved_when >= _LONGEST_PAUSE)
+        known |= _FAILED * (self.writing is not None and self.writing.done() and self._failed())
+        if self.processes > 1:
+            all_known = backends.of_all_processes(known) if together else []
+            known = functools.reduce(operator.or_, all_known, 0)
+        if known & _FAILED:
+            self._wait()
+        due = known & _OVERDUE or self.throughput.step - self.saved_at >= self.every_steps
+        if due or known & _ASKED:
             self._save()
-        if self.asked_to_end:
+        if known & _ASKED:
             self._wait()
             raise Preempted(f"saved at step {self.throughput.step}")
 
@@ -135,12 +150,20 @@ class SaveCheckpoints(keras.callbacks.Callback):
             record[name] = {key: value for key, value in found.items() if key not in arrays}
         step = self.throughput.step
         self.saved_at, self.saved_when = step, time.monotonic()
-        self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
+        if self.number == 0:
+            self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
+
+    def _failed(self) -> bool:
+        """Whether the last checkpoint could not be written, once that is known."""
+        return self.writing is not None and self.writing.exception() is not None
 
     def _wait(self):
-        writing, self.writing = self.writing, None
-        if writing is not None:
-            writing.result()
+        """Until the last checkpoint is written; all processes together, as all have to know if it is not."""
+        if any(backends.of_all_processes(self._failed())):
+            if self.number == 0:
+                self.writing.result()
+            raise OSError("the first process could not write a checkpoint")
+        self.writing = None
 
 
 def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import keras
 
+from nepa_keras import backends
 from nepa_keras.guarded import GuardedModel, NonFiniteError
 from nepa_keras.training.callbacks import EventLog, Progress, StopAtStep, Throughput
 from nepa_keras.training.checkpoints import Checkpoints, restore_metrics, restore_state
 from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
+from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.resume import FirstRow, SaveCheckpoints, cut_log, remember
 
 # A row per 20th of a run, so that short runs have curves too, but at least one in so many steps.
@@ -41,13 +43,14 @@ def fit_steps(
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
     If the folder has a checkpoint the run goes on from the newest whole one, with the numbers it would have
-    had without the break.
+    had without the break, also on another number of devices or another backend. Of several processes the
+    first writes and speaks; `run_dir` is the same for all.
 
     Args:
         model: compiled.
         batches_from: gives the endless batches from a step on, as a generator or `tf.data.Dataset`.
         steps: batches to train on.
-        batch_size: images per batch, for the throughput.
+        batch_size: images per batch of all processes, for the throughput.
         run_dir: existing folder.
         seconds_waited: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
@@ -59,6 +62,7 @@ def fit_steps(
         NonFiniteError: see `GuardedModel`.
         Preempted: the process was asked to end; the run is saved.
         OtherModelError: the checkpoint is of another model.
+        ValueError: not all processes see the same checkpoint.
         OSError: a checkpoint could not be written; those before are whole.
     """
     folder = Path(run_dir)
@@ -67,22 +71,41 @@ def fit_steps(
     remembering = [part for part in callbacks if hasattr(part, "remember")]
     checkpoints = Checkpoints(folder / "checkpoints", keep_last, keep_every)
     saved = checkpoints.newest()
+    number, _ = backends.process()
+    say = print if number == 0 else lambda sentence: None
     for sentence in checkpoints.damaged:
-        print(sentence)
+        say(sentence)
     first = 0 if saved is None else saved.step
+    found = backends.of_all_processes(first)
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The processes found checkpoints of the steps {', '.join(map(str, found))}: {folder} must be "
+            "one folder, on a file system that all of them share."
+        )
     if saved is not None:
         restore_state(model, saved.state)
         remember(saved, remembering)
-        print(f"goes on from step {first:,} of {steps:,}")
-    cut_log(folder / "log.csv", first)
+        say(f"goes on from step {first:,} of {steps:,}")
+    if number == 0:
+        cut_log(folder / "log.csv", first)
     final = folder / "checkpoint.keras"
-    if first >= steps and final.exists():
+    if first >= steps and all(backends.of_all_processes(final.exists())):
         return
     if first < steps:
         throughput = Throughput(batch_size, seconds_waited, first)
         keep = KeepNonFinite(folder, checkpoints, row, throughput, describe_batch, replay_with)
+        recording = []
+        if number == 0:
+            recording = [
+                keep,
+                GradientNormQuantiles(),
+                keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
+                EventLog(folder, first),
+                Progress(steps, throughput),
+            ]
+        look = keep.look if number == 0 else lambda **stopped: None
         saving = SaveCheckpoints(
-            checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering, keep.look
+            checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering, look
         )
         try:
             with saving:
@@ -97,18 +120,16 @@ def fit_steps(
                         FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
                         throughput,
                         *callbacks,
-                        GradientNormQuantiles(),
-                        keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-                        EventLog(folder, first),
-                        Progress(steps, throughput),
+                        *recording,
                         StopAtStep(steps, throughput),
-                        keep,
                         saving,
                     ],
                 )
         except NonFiniteError:
-            keep.look(stopped=True)
+            look(stopped=True)
             raise
-    unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
-    model.save(unfinished)
-    unfinished.replace(final)
+    with on_one_device(model) as whole:
+        if number == 0:
+            unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
+            whole.save(unfinished)
+            unfinished.replace(final)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import keras
 
+from nepa_keras import backends
 from nepa_keras.training.ema import ema_weights
+from nepa_keras.training.one_device import on_one_device
 
 
 class Validation(keras.callbacks.Callback):
@@ -13,7 +15,8 @@ class Validation(keras.callbacks.Callback):
 
     The logs get `val_NAME` of the trained and `ema_val_NAME` of the averaged weights, NaN before the first
     update; the latter, by which the best are chosen, only if the optimizer keeps an average. Put it before
-    the callbacks that write logs.
+    the callbacks that write logs. With many devices the model that is measured and saved is a copy on one;
+    each process measures all, and the first saves.
 
     Args:
         measure: results of a model by name, such as {"accuracy": 0.7}; larger is better.
@@ -61,23 +64,24 @@ class Validation(keras.callbacks.Callback):
     def _measure(self, logs: dict) -> None:
         # On JAX the newest weights are in the train state until they are synchronised.
         getattr(self.model, "jax_state_sync", lambda: None)()
-        found = self.measure(self.model)
-        self.last = {f"val_{k}": v for k, v in found.items()}
-        if getattr(self.model.optimizer, "averages", None):
-            self.last |= {f"ema_val_{k}": math.nan for k in found}
-            if int(self.model.optimizer.iterations):
-                with ema_weights(self.model):
-                    found = self.measure(self.model)
-                    self.last |= {f"ema_val_{k}": v for k, v in found.items()}
-                    self._keep_if_best("ema_val_", logs)
-        else:
-            self._keep_if_best("val_", logs)
+        with on_one_device(self.model) as model:
+            found = self.measure(model)
+            self.last = {f"val_{k}": v for k, v in found.items()}
+            if getattr(model.optimizer, "averages", None):
+                self.last |= {f"ema_val_{k}": math.nan for k in found}
+                if int(model.optimizer.iterations):
+                    with ema_weights(model):
+                        found = self.measure(model)
+                        self.last |= {f"ema_val_{k}": v for k, v in found.items()}
+                        self._keep_if_best(model, "ema_val_", logs)
+            else:
+                self._keep_if_best(model, "val_", logs)
 
-    def _keep_if_best(self, kind: str, logs: dict) -> None:
+    def _keep_if_best(self, model: keras.Model, kind: str, logs: dict) -> None:
         key = kind + self.name
         if not math.isfinite(self.last[key]):
             return
         if self.best is None or self.last[key] > self.best[key]:
             self.best = {**logs, **self.last}
-            if self.save_best is not None:
-                self.save_best(self.model)
+            if self.save_best is not None and backends.process()[0] == 0:
+                self.save_best(model)

@@ -1,0 +1,134 @@
+"""Many devices on JAX: `keras.distribution` over one mesh, processes joined by `jax.distributed`."""
+
+import os
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import jax
+import keras
+import numpy as np
+from jax.experimental import multihost_utils
+
+_DATA, _SHARDS = "batch", "shards"  # axes of the mesh
+_LONGEST_EVALUATION = 24 * 3600  # seconds that a process waits at its end for the others
+
+
+def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
+    _join_processes()
+    devices = keras.distribution.list_devices()
+    place = jax.process_index(), jax.process_count(), len(devices)
+    if kind == "auto":
+        kind = "data" if len(devices) > 1 else "none"
+    if kind == "data":
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
+        )
+    elif kind == "fsdp":
+        keras.distribution.set_distribution(_sharded(mesh, devices))
+    elif place[1] == 1:
+        place = 0, 1, 1
+    return place
+
+
+def _join_processes() -> None:
+    """Joins the processes that the environment tells of: ours to name, Slurm, Open MPI, a TPU pod."""
+    env = os.environ
+    started = any(int(env.get(name, 1)) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    address = env.get("JAX_COORDINATOR_ADDRESS")
+    if jax.distributed.is_initialized() or not (address or started or _has_tpu()):
+        return
+    count, number = env.get("JAX_NUM_PROCESSES"), env.get("JAX_PROCESS_ID")
+    jax.distributed.initialize(
+        num_processes=count and int(count),
+        process_id=number and int(number),
+        shutdown_timeout_seconds=_LONGEST_EVALUATION,
+    )
+
+
+def _has_tpu() -> bool:
+    return find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS") != "cpu"
+
+
+def _sharded(mesh, devices):
+    count, processes = len(devices), jax.process_count()
+    if mesh is None:
+        mesh, axes, split = (count,), [_DATA], _DATA
+    else:
+        axes, split = [_DATA, _SHARDS], _SHARDS
+        if mesh[0] * mesh[1] != count:
+            raise ValueError(
+                f"--mesh={mesh[0]}x{mesh[1]} needs {mesh[0] * mesh[1]} devices, there are {count}."
+            )
+        if count // processes % mesh[1]:
+            raise ValueError(
+                f"--mesh={mesh[0]}x{mesh[1]}: the shards of the model must divide the {count // processes} "
+                "devices of a process, as each process reads its own images."
+            )
+    mesh = keras.distribution.DeviceMesh(mesh, axes, devices)
+    return _Sharded(mesh, split)
+
+
+class _Sharded(keras.distribution.ModelParallel):
+    """Splits each matrix, kernel and table along its largest axis that can be; all else is everywhere.
+
+    What the optimizer keeps of a variable has its layout, as Keras hands it on.
+    """
+
+    def __init__(self, mesh, split: str):
+        layouts = keras.distribution.LayoutMap(mesh)  # by path; ours go by shape
+        super().__init__(layout_map=layouts, batch_dim_name=_DATA, auto_shard_dataset=False)
+        self.split = split
+
+    def get_variable_layout(self, variable):
+        if variable._layout is not None:
+            return variable._layout
+        parts = self.device_mesh.shape[self.device_mesh.axis_names.index(self.split)]
+        axes = [None] * len(variable.shape)
+        able = [i for i, side in enumerate(variable.shape) if side % parts == 0]
+        if len(axes) > 1 and able:
+            axes[max(able, key=lambda i: variable.shape[i])] = self.split
+        return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+
+@contextmanager
+def alone():
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+def is_distributed() -> bool:
+    return keras.distribution.distribution() is not None
+
+
+def process() -> tuple[int, int]:
+    return jax.process_index(), jax.process_count()
+
+
+def replicas() -> int:
+    return 1  # a sharded batch is one array
+
+
+def mean_over_replicas(x):
+    return x
+
+
+def part_of_replica(x):
+    return x
+
+
+def of_all_processes(number: int) -> list[int]:
+    if jax.process_count() == 1:
+        return [int(number)]
+    return np.ravel(multihost_utils.process_allgather(np.int32(number))).tolist()
+
+
+def whole_value(variable) -> np.ndarray:
+    value = variable.value
+    if value.is_fully_addressable or value.is_fully_replicated:
+        return np.array(value)
+    return np.array(multihost_utils.process_allgather(value, tiled=True))

@@ -1,0 +1,120 @@
+"""Many devices on PyTorch: one process each, started by torchrun; gradients are DDP's."""
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
+
+import keras
+import numpy as np
+import torch
+import torch.distributed as dist
+
+_LONGEST_EVALUATION = timedelta(hours=24)  # that a process waits for the others
+
+
+class _State:
+    """Of this process."""
+
+    alone = False
+    in_step = False
+
+
+def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
+    if kind == "fsdp":
+        raise ValueError(
+            "--distribute=fsdp is for JAX: Keras' variables on PyTorch keep the whole tensors that "
+            "fully_shard replaces. Use --distribute=data, or KERAS_BACKEND=jax."
+        )
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return 0, 1, 1
+    if kind == "none":
+        raise ValueError(
+            f"--distribute=none, but {count} processes were started; start one, or use --distribute=data."
+        )
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        # Both, as numbers of processes are exchanged on the host.
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, timeout=_LONGEST_EVALUATION)
+    return dist.get_rank(), count, count
+
+
+def wrap(model):
+    """The model in DDP, for the passes of training; made anew when the model is compiled."""
+    # The first step shows which variables the loss does not reach, such as a mask token that is not used.
+    return torch.nn.parallel.DistributedDataParallel(model, static_graph=True)
+
+
+@contextmanager
+def step():
+    """Inside, `mean_over_replicas` is of the processes: all are in the same step."""
+    _State.in_step = is_distributed()
+    try:
+        yield
+    finally:
+        _State.in_step = False
+
+
+@contextmanager
+def alone():
+    before, _State.alone = _State.alone, True
+    try:
+        yield
+    finally:
+        _State.alone = before
+
+
+def is_distributed() -> bool:
+    return not _State.alone and process()[1] > 1
+
+
+def process() -> tuple[int, int]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def replicas() -> int:
+    return dist.get_world_size() if _State.in_step else 1
+
+
+def mean_over_replicas(x):
+    """Also of gradients, where x has one."""
+    if not _State.in_step:
+        return x
+    return _Mean.apply(x)
+
+
+class _Mean(torch.autograd.Function):
+    """Each process has a part in the mean, and its loss has a part in the mean of losses: its own adjoint."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Mean.forward(ctx, gradient)
+
+
+def part_of_replica(x):
+    return x.chunk(replicas())[process()[0]] if _State.in_step else x
+
+
+def of_all_processes(number: int) -> list[int]:
+    if process()[1] == 1:
+        return [int(number)]
+    numbers = torch.zeros(process()[1], dtype=torch.int64)
+    numbers[process()[0]] = number
+    dist.all_reduce(numbers)
+    return numbers.tolist()
+
+
+def whole_value(variable) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(variable))
