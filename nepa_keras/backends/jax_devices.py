@@ -26,7 +26,11 @@ def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, in
         )
     elif kind == "fsdp":
         keras.distribution.set_distribution(_sharded(mesh, devices))
-    elif place[1] == 1:
+    elif place[1] > 1:
+        raise ValueError(
+            f"--distribute=none, but {place[1]} processes were started; start one, or use --distribute=data."
+        )
+    else:
         place = 0, 1, 1
     return place
 

@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 from scripts import ROOT
 
+import nepa_keras
+from nepa_keras.distribution import Processes
+
 pytestmark = pytest.mark.once
 
 WORKER = Path(__file__).with_name("train_curve.py")
@@ -195,3 +198,31 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
             print(f"{row['step']:.0f} {name} {difference:.1e}")
             assert difference <= RUN, (row["step"], name, difference)
     assert (stopped / "ema" / "model.safetensors").exists()
+
+
+REFUSED = {
+    "a mesh for data": (("data", "2x2"), "--mesh=2x2 is for --distribute=fsdp"),
+    "no mesh": (("fsdp", "2by2"), "--mesh=2by2 must be like 4x2"),
+    "a mesh of other devices": (("fsdp", "3x2"), "needs 6 devices, there are "),
+    "no kind": (("ddp", None), "must be one of auto, none, data, fsdp"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_in_a_sentence(case):
+    arguments, words = REFUSED[case]
+    with pytest.raises(ValueError, match=words):
+        nepa_keras.distribute(*arguments)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    assert Processes(0, 2, 8).images_of_process(64) == 32
+    with pytest.raises(ValueError, match="--batch_size=60 .* all 8 devices.* 56 would do"):
+        Processes(0, 2, 8).images_of_process(60)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_weights_are_split_on_jax_only(backend):
+    code = "import nepa_keras; nepa_keras.distribute('fsdp')"
+    (done,) = finish(start(backend, 1, "-c", code))
+    assert "--distribute=fsdp is for JAX" in done.stderr
