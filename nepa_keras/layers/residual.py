@@ -27,7 +27,7 @@ class LayerScale(keras.layers.Layer):
         )
 
     def call(self, x):
-        return x * self.scale
+        return x * ops.cast(self.scale, x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
