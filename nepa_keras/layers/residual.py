@@ -25,7 +25,7 @@ class LayerScale(keras.layers.Layer):
         )
 
     def call(self, x):
-        return x * self.scale
+        return ops.cast(x * self.scale, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
