@@ -47,7 +47,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills",
         type=int,
-        default=5,
+        default=3,
         help="deaths that the runs under tests/faults have to survive; 200 are the full set",
     )
 
