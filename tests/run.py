@@ -4,9 +4,10 @@
     python tests/run.py --backends=jax tests/layers       # pytest's own arguments follow
 
 Keras fixes its backend at import, so every backend gets a pytest process of its own. Tests marked
-`once` compare the backends in processes of their own, or do not depend on the backend; they run at
-the end of a complete run. The exit status is 0 only when every test ran and passed: a skipped test,
-or a process that ran no test, is a failure, because a parity test that does not run proves nothing.
+`once` compare the backends in processes of their own, or do not depend on the backend; they are part of
+a complete run. A process keeps about one core busy, so two run at a time, the longest first. The exit
+status is 0 only when every test ran and passed: a skipped test, or a process that ran no test, is a
+failure, because a parity test that does not run proves nothing.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -39,14 +41,18 @@ class Outcome(NamedTuple):
 
 
 def run_pytest(name: str, backend: str, arguments: list[str]) -> Outcome:
-    """Run pytest under one backend and count from its own JUnit report."""
-    print(f"\n=== {name} ===", flush=True)
+    """Run pytest under one backend and count from its own JUnit report; its lines begin with `name`."""
     environment = {**os.environ, "KERAS_BACKEND": backend}
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
-        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for line in process.stdout:
+            print(f"{name:>10} | {line.decode(errors='replace')}", end="", flush=True)
+        status = process.wait()
         if not report.exists():  # pytest stopped before it could count: a crash or a wrong argument
             return Outcome(name, status or 1, 0, 0, 0)
         suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
@@ -67,6 +73,12 @@ def main() -> int:
         default=",".join(BACKENDS),
         help="comma-separated backends; the comparison of backends runs only with all three",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="processes at a time; one more than cores makes PyTorch's threads wait for each other",
+    )
     options, pytest_arguments = parser.parse_known_args()
     backends = options.backends.split(",")
     for backend in backends:
@@ -78,11 +90,11 @@ def main() -> int:
                 "install '.[all,test]' or name fewer backends with --backends."
             )
 
-    outcomes = [
-        run_pytest(backend, backend, ["-m", "not once", *pytest_arguments]) for backend in backends
-    ]
+    runs = [(backend, backend, ["-m", "not once", *pytest_arguments]) for backend in backends]
     if set(backends) == set(BACKENDS) and not pytest_arguments:
-        outcomes.append(run_pytest("once", "jax", ["-m", "once"]))
+        runs.insert(0, ("once", "jax", ["-m", "once"]))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(run_pytest, *zip(*runs, strict=True)))
 
     print("\n=== summary ===")
     for outcome in outcomes:
