@@ -309,10 +309,11 @@ def main(argv):
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
+            describe_batch=batches.describe,
         )
-    with training.on_one_device(model) as whole:
-        if processes.number == 0:
-            finish(whole, batches, ordered, converter, validate, run_dir)
+        with training.on_one_device(model) as whole:
+            if processes.number == 0:
+                finish(whole, batches, ordered, converter, validate, run_dir)
 
 
 def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:

@@ -291,9 +291,9 @@ def main(argv):
             describe_batch=batches.describe,
             replay_with="experiments/pretrain.py --replay=",
         )
-    with training.on_one_device(model) as whole:
-        if processes.number == 0:
-            finish(whole, source, batches, evaluates, before, run_dir)
+        with training.on_one_device(model) as whole:
+            if processes.number == 0:
+                finish(whole, source, batches, evaluates, before, run_dir)
 
 
 def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path) -> None:

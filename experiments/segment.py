@@ -241,10 +241,11 @@ def train(run_dir: Path) -> None:
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
+            describe_batch=batches.describe,
         )
-    with training.on_one_device(segmenter) as whole:
-        if processes.number == 0:
-            finish(whole, batches, bad, validation, validate, run_dir)
+        with training.on_one_device(segmenter) as whole:
+            if processes.number == 0:
+                finish(whole, batches, bad, validation, validate, run_dir)
 
 
 def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
