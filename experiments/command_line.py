@@ -107,7 +107,7 @@ def require_experiments_extra() -> None:
 
 
 # Flags that may change when a run goes on: its numbers do not depend on them.
-_OF_A_START = ("run_dir", "distribute", "mesh")
+_OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
 
 
 def flags_text(path: Path) -> str:
@@ -227,8 +227,8 @@ def describe_batch(batch_size: int, accumulation_steps: int, processes=None) -> 
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
     "model data data_dir validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir distribute mesh replay remat jit_compile seed evaluate monitor_images "
-    "finetune_steps finetune_learning_rate"
+    "bad_images_share run_dir distribute mesh keep_last keep_every replay remat jit_compile seed evaluate "
+    "monitor_images finetune_steps finetune_learning_rate"
 ).split()
 
 

@@ -93,6 +93,10 @@ flags.DEFINE_enum(
     "Devices; auto: all, each with its images.",
 )
 flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
+flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
+flags.DEFINE_integer(
+    "keep_every", None, "Steps; at each of these a checkpoint is saved, and stays.", lower_bound=1
+)
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
 flags.DEFINE_integer("num_labels", 100, "Labels to fine-tune on.", lower_bound=1)
@@ -288,6 +292,8 @@ def main(argv):
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[monitor] if monitor else [],
+            keep_last=FLAGS.keep_last,
+            keep_every=FLAGS.keep_every,
             describe_batch=batches.describe,
             replay_with="experiments/pretrain.py --replay=",
         )

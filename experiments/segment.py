@@ -85,6 +85,10 @@ flags.DEFINE_enum(
     "Devices; auto: all, each with its images.",
 )
 flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
+flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
+flags.DEFINE_integer(
+    "keep_every", None, "Steps; at each of these a checkpoint is saved, and stays.", lower_bound=1
+)
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 
@@ -241,6 +245,8 @@ def train(run_dir: Path) -> None:
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
             callbacks=[validate],
+            keep_last=FLAGS.keep_last,
+            keep_every=FLAGS.keep_every,
             describe_batch=batches.describe,
         )
         with training.on_one_device(segmenter) as whole:

@@ -58,7 +58,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     Args:
         checkpoints: where to.
-        every_steps: batches between two; half an hour is the most, however many it takes.
+        every_steps: batches between two; half an hour is the most, however many it takes, and the steps
+            that `checkpoints` keeps are saved, too.
         row: steps of a row.
         throughput: the `Throughput` of the same `fit`, which counts the steps.
         remembering: callbacks whose record is kept.
@@ -131,8 +132,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
             known = functools.reduce(operator.or_, all_known, 0)
         if known & _FAILED:
             self._wait()
-        due = known & _OVERDUE or self.throughput.step - self.saved_at >= self.every_steps
-        if due or known & _ASKED:
+        step, keep_every = self.throughput.step, self.checkpoints.keep_every
+        due = step - self.saved_at >= self.every_steps or (keep_every and step % keep_every == 0)
+        if due or known & (_OVERDUE | _ASKED):
             self._save()
         if known & _ASKED:
             self._wait()

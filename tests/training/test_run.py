@@ -157,6 +157,12 @@ def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps)
     assert int(resumed.optimizer.iterations) == steps
 
 
+def test_checkpoints_of_each_so_many_steps_are_saved_and_stay(model, tmp_path):
+    fit_steps(model, batches, 20, 4, tmp_path, keep_every=7)
+    steps = [int(path.name[5:]) for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert steps == [0, 7, 14, 18, 20]  # and the newest two
+
+
 def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")
