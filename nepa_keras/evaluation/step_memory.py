@@ -5,7 +5,7 @@ P parameters, N tokens (T patches and CLS), D width, M width of the MLP, H heads
 keeps of each image for the backward pass, as counted in the two kinds of program there are:
 
     fused       N (8 D + 11 c D + [c < 4] 8 D + 2 c M + 16 + 20 H)            PyTorch
-    explicit    N (24 D + 9 c D + 3 c M) + (9 + c) H 5/8 N^2                  JAX without fused attention
+    explicit    N (16 D + 11 c D + 3 c M) + (9 + c) H 5/8 N^2                 JAX without fused attention
 
 With a gated MLP 4 c M + [c < 4] c D in place of 2 c M, and 6 c M + c D of 3 c M. The terms:
 
@@ -15,8 +15,9 @@ With a gated MLP 4 c M + [c < 4] c D in place of 2 c M, and 6 c M + c D of 3 c M
     8 D         q and k before their norm in float32, where they are not that already
     2 c M       the MLP before and after GELU; explicit: GELU's share too
     16 + 20 H   mean and deviation of the norms, log-sum-exp of the softmax
-    24 D        explicit: norms, q and k, and the branches, all in float32
-    9 c D       explicit: what enters qkv, up and output (3), q (1), k and v for each block of queries (5)
+    16 D        explicit: norms, q and k, all in float32
+    11 c D      explicit: what enters qkv, up and output (3), q (1), k and v for each block of queries (5),
+                both branches (2)
     9 + c       explicit: a score masked, exponentiated (float32) and normalised (c), and its mask (1), of the
                 five eighths of the square that causal blocks compute
 """
@@ -59,7 +60,7 @@ def block_bytes(backbone: NepaBackbone, fused: bool, compute_bytes: int = 2) -> 
         return n * (8 * d + 11 * c * d + 8 * d * (c < 4) + mlp + 16 + 20 * heads)
     mlp = c * (6 * m + d if gated else 3 * m)
     share = _CAUSAL_SHARE if backbone.use_causal_mask else 1
-    return n * (24 * d + 9 * c * d + mlp) + (9 + c) * heads * share * n**2
+    return n * (16 * d + 11 * c * d + mlp) + (9 + c) * heads * share * n**2
 
 
 def ends_bytes(backbone: NepaBackbone, fused: bool, compute_bytes: int = 2) -> float:
