@@ -203,7 +203,7 @@ def train(folder: Path, die_at, tell) -> None:
             tell(f"batch:{place}", zlib.crc32(batch[0].tobytes()))
             yield batch
 
-    began = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_, **__: tell("step"))
+    began = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: tell("step"))
     folder.mkdir(exist_ok=True)
     training.fit_steps(model, batches_from, STEPS, BATCH, folder, callbacks=[began])
 
