@@ -106,6 +106,27 @@ def require_experiments_extra() -> None:
             raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")
 
 
+flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+
+
+def define_long_run_flags() -> None:
+    """Flags of a script that trains by `fit_steps`."""
+    flags.DEFINE_enum(
+        "distribute",
+        "auto",
+        ["auto", "none", "data", "fsdp"],
+        "Devices; auto: all, each with its images.",
+    )
+    flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
+    flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
+    flags.DEFINE_integer(
+        "keep_every",
+        None,
+        "Steps; at each of these a checkpoint is saved, and stays.",
+        lower_bound=1,
+    )
+
+
 # Flags that may change when a run goes on: its numbers do not depend on them.
 _OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from command_line import (
+    define_long_run_flags,
     describe_batch,
     honest_exit,
     one_sentence,
@@ -93,17 +94,7 @@ flags.DEFINE_enum("interpolation", "bicubic", ["bilinear", "bicubic"], "Of all r
 
 flags.DEFINE_integer("seed", 1337, "Of the head, order, augmentation and split.")
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/finetune_DATA_TIME.")
-flags.DEFINE_enum(
-    "distribute",
-    "auto",
-    ["auto", "none", "data", "fsdp"],
-    "Devices; auto: all, each with its images.",
-)
-flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
-flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
-flags.DEFINE_integer(
-    "keep_every", None, "Steps; at each of these a checkpoint is saved, and stays.", lower_bound=1
-)
+define_long_run_flags()
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 

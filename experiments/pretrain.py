@@ -18,6 +18,7 @@ import keras
 from absl import app, flags
 from command_line import (
     NOT_FINITE,
+    define_long_run_flags,
     describe_batch,
     honest_exit,
     one_sentence,
@@ -86,17 +87,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/pretrain_DATA_TIME.")
 flags.DEFINE_string("replay", None, "Folder RUN_DIR/non_finite/step-...: compute the step again.")
-flags.DEFINE_enum(
-    "distribute",
-    "auto",
-    ["auto", "none", "data", "fsdp"],
-    "Devices; auto: all, each with its images.",
-)
-flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
-flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
-flags.DEFINE_integer(
-    "keep_every", None, "Steps; at each of these a checkpoint is saved, and stays.", lower_bound=1
-)
+define_long_run_flags()
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 flags.DEFINE_boolean("evaluate", None, "What was it worth; default where the data has labels.")
 flags.DEFINE_integer("num_labels", 100, "Labels to fine-tune on.", lower_bound=1)

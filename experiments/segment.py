@@ -21,6 +21,7 @@ from pathlib import Path
 import keras
 from absl import app, flags
 from command_line import (
+    define_long_run_flags,
     describe_batch,
     honest_exit,
     one_sentence,
@@ -78,17 +79,7 @@ flags.DEFINE_boolean("flip", False, "Evaluate mirrored images too.")
 flags.DEFINE_integer("validations", 5, "While training, about.", lower_bound=1)
 flags.DEFINE_integer("seed", 1337, "Of the heads, order and augmentation.", lower_bound=0)
 flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/segment_MODE_TIME.")
-flags.DEFINE_enum(
-    "distribute",
-    "auto",
-    ["auto", "none", "data", "fsdp"],
-    "Devices; auto: all, each with its images.",
-)
-flags.DEFINE_string("mesh", None, "Of fsdp: parts of the batch x parts of the weights, as 4x2.")
-flags.DEFINE_integer("keep_last", 2, "Newest checkpoints that stay.", lower_bound=1)
-flags.DEFINE_integer(
-    "keep_every", None, "Steps; at each of these a checkpoint is saved, and stays.", lower_bound=1
-)
+define_long_run_flags()
 flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_checkpoints import assert_newest, filled, state
 
 from nepa_keras.training.checkpoints import Checkpoints
 
@@ -15,25 +16,10 @@ FILES = ("state.safetensors", "record.json", "manifest.json")
 SIZES, BYTES = 64, 256
 
 
-def state(step: int) -> dict[str, np.ndarray]:
-    return {"weights": np.full(1000, step, "float32"), "seed": np.array([step, 7], "int32")}
-
-
 @pytest.fixture
 def checkpoints(tmp_path) -> Checkpoints:
     """Two, of steps 3 and 6."""
-    made = Checkpoints(tmp_path)
-    for step in (3, 6):
-        made.save(step, state(step), {"best": step / 10})
-    return made
-
-
-def assert_newest(checkpoints: Checkpoints, step: int) -> None:
-    saved = checkpoints.newest()
-    assert saved.step == step and saved.record == {"best": step / 10, "step": step}
-    for name, value in state(step).items():
-        np.testing.assert_array_equal(saved.state[name], value)
-        assert saved.state[name].dtype == value.dtype
+    return filled(tmp_path)
 
 
 def assert_damage_is_named(checkpoints: Checkpoints) -> None:
@@ -101,9 +87,7 @@ def test_no_room_leaves_what_was_there_and_nothing_else(checkpoints):
 def test_a_folder_that_cannot_be_written_to_is_named():
     """As another user where this process is one whom no mode of a folder stops."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(folder)
-        for step in (3, 6):
-            checkpoints.save(step, state(step), {"best": step / 10})
+        checkpoints = filled(folder)
         for path in [Path(folder), *Path(folder).glob("*"), *Path(folder).glob("*/*")]:
             path.chmod(0o555)
         user = os.geteuid()

@@ -6,29 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from small_checkpoints import assert_newest, filled, state
 
 import nepa_keras
 from nepa_keras import training
 from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
-
-
-def state(step: int) -> dict[str, np.ndarray]:
-    return {"weights": np.full(1000, step, "float32"), "seed": np.array([step, 7], "int32")}
-
-
-def filled(folder, steps=(3, 6), **arguments) -> Checkpoints:
-    checkpoints = Checkpoints(folder, **arguments)
-    for step in steps:
-        checkpoints.save(step, state(step), {"best": step / 10})
-    return checkpoints
-
-
-def assert_newest(checkpoints: Checkpoints, step: int) -> None:
-    saved = checkpoints.newest()
-    assert saved.step == step and saved.record == {"best": step / 10, "step": step}
-    for name, value in state(step).items():
-        np.testing.assert_array_equal(saved.state[name], value)
-        assert saved.state[name].dtype == value.dtype
 
 
 def test_the_newest_comes_back_and_old_ones_go(tmp_path):
