@@ -5,6 +5,7 @@ NepaPretrainer       the objective; compile, fit, evaluate
 NepaImageClassifier  fine-tuning
 NepaImageSegmenter   a class for each pixel
 NepaImageConverter   pictures to what a model takes
+EmbeddingRollout     the model reading its own predictions
 clone_backbone       the same weights in another configuration
 distribute           many devices
 training             optimizer, schedule, averaged weights
@@ -19,6 +20,7 @@ from nepa_keras.distribution import distribute
 from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
 from nepa_keras.presets import PRESETS, RELEASED
+from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.segmenter import NepaImageSegmenter
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PRESETS",
     "RELEASED",
+    "EmbeddingRollout",
     "NepaBackbone",
     "NepaImageClassifier",
     "NepaImageConverter",

@@ -7,7 +7,13 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.layers import LayerNorm, PatchEmbedding, RotaryEmbedding, TransformerBlock
+from nepa_keras.layers import (
+    LayerNorm,
+    PatchEmbedding,
+    RotaryEmbedding,
+    SequenceEmbedding,
+    TransformerBlock,
+)
 from nepa_keras.persistence import PresetMixin
 
 
@@ -34,10 +40,13 @@ class NepaBackbone(PresetMixin, keras.Model):
         attention_dropout_rate: on the attention probabilities.
         use_causal_mask: whether token t sees only tokens 0..t (pretraining).
         use_mask_token: whether there is a mask token, for `NepaPretrainer(masking_ratio=...)`.
-        rope_theta, rope_rescale, rope_shift, rope_jitter: see `RotaryEmbedding`; rope_theta=None leaves
-            positions out, for the ablation.
+        rope_theta, rope_rescale, rope_shift, rope_jitter, rope_extent: see `RotaryEmbedding`;
+            rope_theta=None leaves positions out, for the ablation.
         layer_norm_epsilon: of every norm.
         remat: recompute each block in the backward pass, trading time for memory.
+        embedding: a layer in place of the patch embedding, for anything that is no image: see
+            `SequenceEmbedding`. Then `image_shape` is the shape of one input, `images` are those inputs,
+            `patch_size` means nothing, and positions have as many axes as the layer's grid.
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
@@ -80,6 +89,8 @@ class NepaBackbone(PresetMixin, keras.Model):
         rope_jitter: float | None = None,
         layer_norm_epsilon: float = 1e-12,
         remat: bool = False,
+        rope_extent: float = 1.0,
+        embedding: keras.layers.Layer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -104,9 +115,12 @@ class NepaBackbone(PresetMixin, keras.Model):
         self.remat = remat
 
         policy, stream = self.dtype_policy, self.variable_dtype
-        self.patch_embedding = PatchEmbedding(
-            hidden_dim, patch_size, use_mask_token, name="patch_embedding", dtype=policy
-        )
+        options = {"use_mask_token": use_mask_token, "name": "patch_embedding", "dtype": policy}
+        if embedding is None:
+            self.patch_embedding = PatchEmbedding(hidden_dim, patch_size, **options)
+        else:
+            self.patch_embedding = SequenceEmbedding(embedding, **options)
+            self._config["embedding"] = keras.saving.serialize_keras_object(embedding)
         self.rotary = None
         if rope_theta is not None:
             self.rotary = RotaryEmbedding(
@@ -115,6 +129,8 @@ class NepaBackbone(PresetMixin, keras.Model):
                 rescale=rope_rescale,
                 shift=rope_shift,
                 jitter=rope_jitter,
+                extent=rope_extent,
+                axes=len(self.patch_embedding.grid((None, *self.image_shape))),
                 name="rotary",
                 dtype="float32",
             )
@@ -146,6 +162,11 @@ class NepaBackbone(PresetMixin, keras.Model):
             return
         self.patch_embedding.build(input_shape)
         tokens = self.patch_embedding.compute_output_shape(input_shape)
+        if tokens[-1] != self.hidden_dim:
+            raise ValueError(
+                f"The embedding makes tokens of width {tokens[-1]}, but hidden_dim is {self.hidden_dim}; "
+                "make them equal."
+            )
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
@@ -158,7 +179,7 @@ class NepaBackbone(PresetMixin, keras.Model):
     def call(self, images, training=False, causal=None, embeddings=None):
         clean = self.embed(images)
         x = clean if embeddings is None else embeddings
-        rope = self._rope(images, training)
+        rope = self.rope(images, training)
         causal = self.use_causal_mask if causal is None else causal
         for block in self.blocks:
             x = self._through(block, x, rope=rope, causal=causal, training=training)
@@ -169,11 +190,11 @@ class NepaBackbone(PresetMixin, keras.Model):
             return backends.remat(block, x, training=training, **options)
         return block(x, training=training, **options)
 
-    def _rope(self, images, training):
+    def rope(self, images, training=False):
+        """The tables of `RotaryEmbedding` for these images; None of a backbone without positions."""
         if self.rotary is None:
             return None
-        grid_h, grid_w = self.patch_embedding.grid(images.shape)
-        return self.rotary(grid_h=grid_h, grid_w=grid_w, training=training)
+        return self.rotary(grid=self.patch_embedding.grid(images.shape), training=training)
 
     def block_outputs(self, images, causal=None, training=False) -> list:
         """What leaves each block, and last what the final norm makes of it.
@@ -183,7 +204,7 @@ class NepaBackbone(PresetMixin, keras.Model):
         """
         x, outputs = self.embed(images), []
         causal = self.use_causal_mask if causal is None else causal
-        rope = self._rope(images, training)
+        rope = self.rope(images, training)
         for block in self.blocks:
             x = self._through(block, x, rope=rope, causal=causal, training=training)
             outputs.append(x)
@@ -199,7 +220,7 @@ class NepaBackbone(PresetMixin, keras.Model):
         """
         images = ops.convert_to_tensor(images)
         x = embeddings = self.embed(images)
-        rope = self._rope(images, training=False)
+        rope = self.rope(images)
         causal = self.use_causal_mask if causal is None else causal
         hidden_states, attentions = [x], []
         for block in self.blocks:
@@ -215,6 +236,13 @@ class NepaBackbone(PresetMixin, keras.Model):
 
     def get_config(self):
         return {**super().get_config(), **self._config}
+
+    @classmethod
+    def from_config(cls, config):
+        embedding = config.get("embedding")
+        if isinstance(embedding, dict):
+            embedding = keras.saving.deserialize_keras_object(embedding)
+        return cls(**{**config, "embedding": embedding})
 
 
 def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:

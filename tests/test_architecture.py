@@ -18,7 +18,7 @@ NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
 # Part -> parts it may import. `backends` knows nothing of ours, layers know only it, and so on up:
 # backbone -> models -> everything that uses models.
-MODELS = {"nepa", "classifier", "segmenter"}
+MODELS = {"nepa", "classifier", "segmenter", "rollout"}
 USERS = {"training", "data", "evaluation", "visualization", "interop"}
 ALLOWED = {
     "backends": set(),
@@ -31,6 +31,7 @@ ALLOWED = {
     "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
     "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
     "segmenter": {"backbone", "layers", "backends", "persistence", "guarded"},
+    "rollout": {"nepa", "backbone", "backends"},
     "training": {"backends", "backbone", "distribution", "layers", "guarded"} | MODELS,
     "data": {"persistence"},
     "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,

@@ -11,7 +11,7 @@ from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.backends import rotate
-from nepa_keras.layers.rotary import patch_coordinates, rope_tables
+from nepa_keras.layers.rotary import grid_coordinates, rope_tables
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -75,14 +75,15 @@ def test_bidirectional_outputs_see_the_future():
 
 @FEW
 @given(
-    offset=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
-    head_dim=st.sampled_from([4, 8, 12, 16]),
+    grid=st.sampled_from([(6,), (2, 3), (3, 1, 2)]),
+    offset=st.tuples(st.floats(-2, 2), st.floats(-2, 2), st.floats(-2, 2)),
+    head_dim=st.sampled_from([8, 12, 16]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_rope_scores_depend_on_relative_position_only(offset, head_dim, seed):
+def test_rope_scores_depend_on_relative_position_only(grid, offset, head_dim, seed):
     """Moving all coordinates by one vector leaves every q . k as it was; and norms are kept."""
     generator = np.random.default_rng(seed)
-    coordinates = patch_coordinates(2, 3)
+    coordinates, offset = grid_coordinates(grid), offset[: len(grid)]
     q, k = generator.standard_normal((2, 1, 1, 6, head_dim)).astype("float32")
 
     def scores(moved):

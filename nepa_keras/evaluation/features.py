@@ -101,7 +101,7 @@ def predict_padded(
 
     Args:
         images: (N, H, W, C): uint8 of any size (then normalised and resized batch by batch, so that
-            only one batch exists as floats), or floats already normalised.
+            only one batch exists as floats), or floats already normalised, also of another rank.
         image_size: (height, width) that uint8 images are brought to.
 
     Raises:
@@ -116,6 +116,6 @@ def predict_padded(
         if chunk.dtype == np.uint8:
             chunk = normalize(chunk, image_size)
         missing = batch_size - len(chunk)
-        padded = np.pad(chunk, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else chunk
+        padded = np.pad(chunk, ((0, missing), *[(0, 0)] * (chunk.ndim - 1))) if missing else chunk
         outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(chunk)])
     return np.concatenate(outputs)

@@ -118,7 +118,7 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
             are taken from it, in its order.
 
     Raises:
-        ValueError: the backbone has no RoPE.
+        ValueError: the backbone has no RoPE, or positions or an embedding of its own.
     """
     if isinstance(model, NepaImageSegmenter):
         raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
@@ -126,6 +126,11 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
     if ours["rope_theta"] is None:
         raise ValueError(
             "The official format has no model without RoPE (rope_theta=None); keep it with save_to_preset."
+        )
+    if ours["embedding"] is not None or ours["rope_extent"] != 1.0:
+        raise ValueError(
+            "The official format has no other embedding than that of patches (embedding=None) and no other "
+            "positions (rope_extent=1); keep the model with save_to_preset."
         )
     height, width, channels = ours["image_shape"]
     activation = ours["activation"] or ("silu" if ours["gated_mlp"] else "gelu")

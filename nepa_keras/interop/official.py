@@ -1,7 +1,8 @@
 """Our variables under the official tensor names and layouts (SPEC section 3).
 
 Official linear weights are (out, in), the patch kernel is (out, in, height, width), and q, k, v are
-three tensors where we keep one. There is no official segmenter: its heads are kept as they are, by path.
+three tensors where we keep one. There is no official segmenter, and no official embedding of anything but
+images: their weights are kept as they are, by path.
 """
 
 import re
@@ -43,7 +44,7 @@ _OTHER_NAMES = {
 }
 
 
-_OURS = re.compile(r"(?:^|/)((?:pyramid|decode_head|auxiliary_head)/.+)$")
+_OURS = re.compile(r"(?:^|/)((?:pyramid|decode_head|auxiliary_head|patch_embedding/[^/]+)/.+)$")
 
 
 def official_names(path: str) -> list[str]:

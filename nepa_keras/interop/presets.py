@@ -133,7 +133,7 @@ def load_preset(
     try:
         if load_weights:
             _check_size(backbone_arguments, tensors)
-        model = backbone = NepaBackbone(**backbone_arguments)
+        model = backbone = NepaBackbone.from_config(backbone_arguments)
         if model_class is not NepaBackbone:
             model = model_class(backbone, **arguments | own)
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.patch_embedding import PatchEmbedding
 from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
+from nepa_keras.layers.sequence_embedding import SequenceEmbedding
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PatchEmbedding",
     "RotaryEmbedding",
     "SelfAttention",
+    "SequenceEmbedding",
     "TransformerBlock",
     "UPerNetHead",
 ]

@@ -87,12 +87,21 @@ class SelfAttention(keras.layers.Layer):
             x = backends.rotate(ops.cast(x, "float32"), *rope)
         return ops.cast(x, self.compute_dtype)
 
-    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
-        length, width = x.shape[1], x.shape[2]
-        qkv = ops.reshape(self.qkv.call(x), (-1, length, 3, self.num_heads, self.head_dim))
+    def _queries_keys_values(self, x, rope):
+        """(B, T, D) -> three of (B, H, T, K)."""
+        qkv = ops.reshape(self.qkv.call(x), (-1, x.shape[1], 3, self.num_heads, self.head_dim))
         q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in ops.unstack(qkv, axis=2))
-        q = self._positioned(q, self.q_norm, rope)  # (B, H, T, K)
-        k = self._positioned(k, self.k_norm, rope)
+        q = self._positioned(q, self.q_norm, rope)
+        return q, self._positioned(k, self.k_norm, rope), v
+
+    def _joined(self, heads):
+        """(B, H, T, K) -> (B, T, D)."""
+        heads = ops.transpose(heads, (0, 2, 1, 3))
+        heads = ops.reshape(heads, (-1, heads.shape[1], self.num_heads * self.head_dim))
+        return self.output_dense.call(heads)
+
+    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
+        q, k, v = self._queries_keys_values(x, rope)
         scale = self.head_dim**-0.5
         probabilities = None
         if return_probabilities or (self.drop is not None and training):
@@ -103,9 +112,34 @@ class SelfAttention(keras.layers.Layer):
             heads = ops.matmul(weights, v)
         else:
             heads = backends.attention(q, k, v, scale=scale, causal=causal)
-        heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, length, width))
-        y = self.output_dense.call(heads)
+        y = self._joined(heads)
         return (y, probabilities) if return_probabilities else y
+
+    def empty_cache(self, batch, tokens: int):
+        """Keys and values of no token yet, two of (batch, H, tokens, K)."""
+        shape = (batch, self.num_heads, tokens, self.head_dim)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def step(self, x, cache, position, rope=None):
+        """Causal attention of one token to those before it, without computing them again.
+
+        Args:
+            x: (B, 1, D), the token at `position`.
+            cache: keys and values of `empty_cache`, filled before `position`.
+            position: integer scalar.
+            rope: tables (1, K) of the position.
+
+        Returns:
+            (B, 1, D), and the cache with this token.
+        """
+        q, k, v = self._queries_keys_values(x, rope)
+        keys, values = (
+            ops.slice_update(held, (0, 0, position, 0), ops.cast(new, held.dtype))
+            for held, new in zip(cache, (k, v), strict=True)
+        )
+        scale = self.head_dim**-0.5
+        weights = attention_probabilities(q, keys, scale, causal=True, first=position)
+        return self._joined(ops.matmul(ops.cast(weights, values.dtype), values)), (keys, values)
 
     def compute_output_shape(self, input_shape):
         return input_shape

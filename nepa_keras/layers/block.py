@@ -117,9 +117,18 @@ class TransformerBlock(keras.layers.Layer):
         if return_probabilities:
             branch, probabilities = branch
         x = self._join(x, branch, self.attention_scale, self.attention_drop, training)
-        branch = self.mlp.call(self.mlp_norm.call(x))
-        x = self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
+        x = self._through_mlp(x, training)
         return (x, probabilities) if return_probabilities else x
+
+    def _through_mlp(self, x, training):
+        branch = self.mlp.call(self.mlp_norm.call(x))
+        return self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
+
+    def step(self, x, cache, position, rope=None):
+        """One token (B, 1, D) after those of a cache; see `SelfAttention.step`."""
+        branch, cache = self.attention.step(self.attention_norm.call(x), cache, position, rope)
+        x = self._join(x, branch, self.attention_scale, self.attention_drop, training=False)
+        return self._through_mlp(x, training=False), cache
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -5,6 +5,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.layers.linear import NormalInitializer
+from nepa_keras.layers.sequence_embedding import after_cls, learned_vector
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -35,22 +36,16 @@ class PatchEmbedding(keras.layers.Layer):
 
     def build(self, input_shape):
         p = self.patch_size
-        self.cls_token = self._vector("cls_token")
+        self.cls_token = learned_vector(self, "cls_token", self.hidden_dim)
         self.kernel = self.add_weight(
             shape=(p, p, input_shape[-1], self.hidden_dim),
             initializer=NormalInitializer(),
             name="kernel",
         )
         self.bias = self.add_weight(shape=(self.hidden_dim,), initializer="zeros", name="bias")
-        self.mask_token = self._vector("mask_token") if self.use_mask_token else None
-
-    def _vector(self, name):
-        return self.add_weight(
-            shape=(1, 1, self.hidden_dim),
-            initializer=NormalInitializer(),
-            name=name,
-            autocast=False,
-        )
+        self.mask_token = None
+        if self.use_mask_token:
+            self.mask_token = learned_vector(self, "mask_token", self.hidden_dim)
 
     def grid(self, image_shape) -> tuple[int, int]:
         """Patches per column and row of images (B, height, width, C).
@@ -87,8 +82,7 @@ class PatchEmbedding(keras.layers.Layer):
         kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, width))
         patches = backends.linear(x, kernel, ops.convert_to_tensor(self.bias))
         patches = ops.cast(ops.reshape(patches, (-1, grid_h * grid_w, width)), self.variable_dtype)
-        cls = ops.broadcast_to(self.cls_token, (ops.shape(patches)[0], 1, width))
-        return ops.concatenate([cls, patches], axis=1)  # (B, 1 + T, D)
+        return after_cls(self.cls_token, patches)  # (B, 1 + T, D)
 
     def compute_output_shape(self, input_shape):
         grid_h, grid_w = self.grid(input_shape)

@@ -1,42 +1,49 @@
-"""Two-dimensional rotary position embedding (RoPE) on relative patch coordinates (SPEC section 2).
+"""Rotary position embedding (RoPE) on relative coordinates of a grid with n axes (SPEC section 2).
 
-B batch, H heads, T patches (CLS excluded), K head width.
+An image has two axes, a signal one, a video three. B batch, H heads, T cells of the grid (CLS excluded),
+K head width, n axes.
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 
-def patch_coordinates(grid_h: int, grid_w: int) -> np.ndarray:
-    """Centres of the patches, row-major, in [-1, 1]: (T, 2) as (y, x)."""
-    y = (np.arange(grid_h) + 0.5) / grid_h * 2.0 - 1.0
-    x = (np.arange(grid_w) + 0.5) / grid_w * 2.0 - 1.0
-    return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+def grid_coordinates(grid: Sequence[int]) -> np.ndarray:
+    """Centres of the cells of a grid, row-major, in [-1, 1]: (T, n), for an image as (y, x)."""
+    axes = [(np.arange(size) + 0.5) / size * 2.0 - 1.0 for size in grid]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
-def frequencies(head_dim: int, theta: float = 100.0) -> np.ndarray:
-    """w_m = theta^(-4m/K) for m < K/4.
+def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarray:
+    """w_m = theta^(-2nm/K) for m < K/2n, the same for each of the n axes.
+
+    Three axes do not divide every head width: what remains of it is not rotated.
 
     Raises:
-        ValueError: `head_dim` is not a multiple of 4.
+        ValueError: for two axes, `head_dim` is not a multiple of 4; else it is odd or less than 2n.
     """
-    if head_dim % 4:
+    if head_dim % (2 * axes if axes <= 2 else 2) or head_dim < 2 * axes:
+        needed = f"a multiple of {2 * axes}" if axes <= 2 else f"even and at least {2 * axes}"
         raise ValueError(
-            f"2-D RoPE needs a head width that is a multiple of 4, got {head_dim}; change "
+            f"{axes}-D RoPE needs a head width that is {needed}, got {head_dim}; change "
             "hidden_dim or num_heads."
         )
-    return theta ** (-4.0 * np.arange(head_dim // 4) / head_dim)
+    return theta ** (-2.0 * axes * np.arange(head_dim // (2 * axes)) / head_dim)
 
 
 def rope_tables(coordinates, head_dim: int, theta: float = 100.0):
-    """cos and sin tables (T, K), float32, of coordinates (T, 2); columns [y.., x.., y.., x..]."""
+    """cos and sin tables (T, K), float32, of coordinates (T, n); columns [y.., x.., y.., x..] for n = 2."""
     coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
-    scaled = ops.convert_to_tensor(2.0 * math.pi * frequencies(head_dim, theta), dtype="float32")
-    angles = coordinates[:, :, None] * scaled[None, None, :]  # (T, 2, K/4)
-    angles = ops.reshape(angles, (coordinates.shape[0], head_dim // 2))
+    cells, axes = coordinates.shape
+    scaled = 2.0 * math.pi * frequencies(head_dim, theta, axes)
+    scaled = ops.convert_to_tensor(scaled, dtype="float32")
+    angles = coordinates[:, :, None] * scaled[None, None, :]  # (T, n, K/2n)
+    angles = ops.reshape(angles, (cells, -1))
+    angles = ops.pad(angles, ((0, 0), (0, head_dim // 2 - angles.shape[1])))
     angles = ops.concatenate([angles, angles], axis=-1)  # (T, K)
     return ops.cos(angles), ops.sin(angles)
 
@@ -50,11 +57,17 @@ class RotaryEmbedding(keras.layers.Layer):
     once per forward pass.
 
     Args:
-        head_dim: head width K, a multiple of 4.
+        head_dim: head width K, a multiple of 4 for two axes; see `frequencies`.
         theta: base of the frequencies.
         rescale, jitter: largest factor, >= 1, or None for off.
         shift: largest shift, or None for off.
+        extent: coordinates lie in [-extent, extent]. With the paper's 1 the fastest pair turns twice along an
+            axis, enough to tell 16 patches apart; a signal of hundreds of steps needs more.
+        axes: n, to check the head width now.
         seed: of the draws.
+
+    Call arguments:
+        grid: cells along each axis, as (rows, columns) of patches.
     """
 
     def __init__(
@@ -64,6 +77,8 @@ class RotaryEmbedding(keras.layers.Layer):
         rescale: float | None = 2.0,
         shift: float | None = None,
         jitter: float | None = None,
+        extent: float = 1.0,
+        axes: int = 2,
         seed: int | None = None,
         **kwargs,
     ):
@@ -73,12 +88,16 @@ class RotaryEmbedding(keras.layers.Layer):
                 raise ValueError(
                     f"RoPE {name} is the largest factor and must be >= 1, got {factor}."
                 )
-        frequencies(head_dim, theta)
+        if extent <= 0.0:
+            raise ValueError(f"RoPE extent must be above 0, got {extent}.")
+        frequencies(head_dim, theta, axes)
         self.head_dim = head_dim
         self.theta = theta
         self.rescale = rescale
         self.shift = shift
         self.jitter = jitter
+        self.extent = extent
+        self.axes = axes
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
@@ -86,19 +105,21 @@ class RotaryEmbedding(keras.layers.Layer):
     def _uniform(self, shape, limit):
         return keras.random.uniform(shape, -limit, limit, dtype="float32", seed=self.seed_generator)
 
-    def coordinates(self, grid_h: int, grid_w: int, training: bool = False):
-        """Patch coordinates (T, 2), changed by the random draws when training."""
-        coordinates = ops.convert_to_tensor(patch_coordinates(grid_h, grid_w), dtype="float32")
+    def coordinates(self, grid: Sequence[int], training: bool = False):
+        """Coordinates (T, n) of the cells, changed by the random draws when training."""
+        coordinates = self.extent * grid_coordinates(grid)
+        coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
         if training and self.shift:
-            coordinates = coordinates + self._uniform((1, 2), self.shift)
+            coordinates = coordinates + self._uniform((1, len(grid)), self.shift)
         if training and self.jitter and self.jitter > 1.0:
-            coordinates = coordinates * ops.exp(self._uniform((1, 2), math.log(self.jitter)))
+            factors = ops.exp(self._uniform((1, len(grid)), math.log(self.jitter)))
+            coordinates = coordinates * factors
         if training and self.rescale and self.rescale > 1.0:
             coordinates = coordinates * ops.exp(self._uniform((1, 1), math.log(self.rescale)))
         return coordinates
 
-    def call(self, grid_h: int, grid_w: int, training: bool = False):
-        coordinates = self.coordinates(grid_h, grid_w, training)
+    def call(self, grid: Sequence[int], training: bool = False):
+        coordinates = self.coordinates(grid, training)
         cos, sin = rope_tables(coordinates, self.head_dim, self.theta)
         cls = ops.zeros((1, self.head_dim), dtype="float32")
         return ops.concatenate([cls + 1.0, cos]), ops.concatenate([cls, sin])
@@ -111,5 +132,7 @@ class RotaryEmbedding(keras.layers.Layer):
             "rescale": self.rescale,
             "shift": self.shift,
             "jitter": self.jitter,
+            "extent": self.extent,
+            "axes": self.axes,
             "seed": self.seed,
         }

@@ -29,7 +29,7 @@ class RotarySum(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=False):
-        cos, sin = self.rotary(grid_h=2, grid_w=2, training=training)
+        cos, sin = self.rotary(grid=(2, 2), training=training)
         return x * ops.cast(cos, x.dtype) + ops.cast(sin, x.dtype)
 
     def compute_output_shape(self, input_shape):
@@ -66,6 +66,13 @@ CASES = {
         layers.PatchEmbedding,
         {"hidden_dim": 8, "patch_size": 4},
         (8, 12, 2),
+        (7, 8),
+        mixed_dtype="float32",
+    ),
+    "SequenceEmbedding": Case(
+        layers.SequenceEmbedding,
+        {"layer": keras.layers.Conv1D(8, 4, strides=4)},
+        (24, 2),
         (7, 8),
         mixed_dtype="float32",
     ),
@@ -140,6 +147,8 @@ def test_config_round_trip(case):
     layer = case.layer(**case.arguments, name="it")
     config = json.loads(json.dumps(layer.get_config()))
     for name, value in case.arguments.items():
+        if isinstance(value, keras.layers.Layer):
+            value = json.loads(json.dumps(keras.saving.serialize_keras_object(value)))
         assert config[name] == value, name
     assert case.layer.from_config(config).get_config() == layer.get_config()
     saved = keras.saving.serialize_keras_object(layer)
@@ -154,6 +163,8 @@ def test_rotary_config_round_trip():
         "rescale": 3.0,
         "shift": 0.1,
         "jitter": 1.5,
+        "extent": 2.0,
+        "axes": 3,
         "seed": 4,
     }
     layer = layers.RotaryEmbedding(**arguments)
@@ -209,7 +220,7 @@ def test_norms_attention_and_rope_are_float32_inside_mixed_precision():
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
 
     rotary = layers.RotaryEmbedding(8, dtype=policy)
-    for table in rotary(grid_h=2, grid_w=2):
+    for table in rotary(grid=(2, 2)):
         assert keras.backend.standardize_dtype(table.dtype) == "float32"
 
 

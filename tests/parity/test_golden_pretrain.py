@@ -113,7 +113,7 @@ def test_training_forward_with_the_rescale_factor_of_the_reference(monkeypatch):
 
     monkeypatch.setattr(nepa_keras.layers.RotaryEmbedding, "_uniform", drawn)
     model = golden_files.pretrainer("pretrain_gelu")
-    cos, sin = model.backbone.rotary(grid_h=4, grid_w=4, training=True)
+    cos, sin = model.backbone.rotary(grid=(4, 4), training=True)
     assert_close(keras.ops.convert_to_numpy(cos)[1:], io["train_rescale.cos"], "rope", "cos")
     assert_close(keras.ops.convert_to_numpy(sin)[1:], io["train_rescale.sin"], "rope", "sin")
 

@@ -38,8 +38,7 @@ def test_tables(table, monkeypatch):
         return keras.ops.convert_to_tensor(value, dtype="float32")
 
     monkeypatch.setattr(RotaryEmbedding, "_uniform", uniform)
-    grid_h, grid_w = table["grid"]
-    cos, sin = layer(grid_h=grid_h, grid_w=grid_w, training=table["training"])
+    cos, sin = layer(grid=table["grid"], training=table["training"])
     assert not draws, "every change was drawn"
     cos, sin = keras.ops.convert_to_numpy(cos), keras.ops.convert_to_numpy(sin)
     assert cos.dtype == sin.dtype == np.float32
@@ -57,15 +56,15 @@ def test_tables(table, monkeypatch):
 def test_distribution_of_the_rescale_factor():
     """Log-uniform in [1/2, 2], one factor for both axes, a new one in each forward pass."""
     layer = RotaryEmbedding(8, rescale=2.0, seed=3)
-    plain = keras.ops.convert_to_numpy(layer.coordinates(2, 3))
+    plain = keras.ops.convert_to_numpy(layer.coordinates((2, 3)))
     factors = []
     for _ in range(400):
         ratio = (
-            keras.ops.convert_to_numpy(layer.coordinates(2, 3, training=True))[:, 0] / plain[:, 0]
+            keras.ops.convert_to_numpy(layer.coordinates((2, 3), training=True))[:, 0] / plain[:, 0]
         )
         assert np.ptp(ratio) < 1e-6
         factors.append(ratio[0])
-    moved = keras.ops.convert_to_numpy(layer.coordinates(2, 3, training=True))
+    moved = keras.ops.convert_to_numpy(layer.coordinates((2, 3), training=True))
     ratio = moved[plain != 0] / plain[plain != 0]
     assert np.ptp(ratio) < 1e-6, "y and x share the factor"
     logs = np.log2(factors)

@@ -1,0 +1,90 @@
+"""Continues a sequence by its own predictions: what NEPA expects, looked at far beyond the next embedding.
+
+The paper predicts one step. Here the prediction is fed back as if it were the next embedding, and so on. The
+objective knows directions only, so a prediction is given a length before it goes in:
+
+    x_t = z_t                          t <= k, the known patches
+    x_t = n * z^_t / |z^_t|            t > k,  z^_t = h(x_0, ..., x_{t-1})
+
+B batch, T patches, D width.
+"""
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.nepa import normalize
+
+
+class EmbeddingRollout(keras.Model):
+    """From the first k patches on, the embeddings that the model predicts when it reads its own predictions.
+
+    Keys and values of all blocks are kept, so that a step costs one token through the model whatever came
+    before it, but for the attention to what came before.
+
+    Args:
+        backbone: of a `NepaPretrainer`; it reads causally whatever its own choice is.
+        norm: length n of an embedding that is fed back; default the mean length of the known patches of the
+            same image.
+
+    Call arguments:
+        inputs: {"images": what the backbone takes, "known": (B,) integers k, from 1 to T}.
+
+    Returns:
+        {"embeddings": (B, T, D), what the model was given, that is the known embeddings and then its own
+        predictions, "predictions": (B, T, D), what it had expected in their place}.
+
+    Example:
+        >>> rollout = EmbeddingRollout(model.backbone)
+        >>> out = rollout.predict({"images": images, "known": np.full(len(images), 98)})
+    """
+
+    def __init__(self, backbone: NepaBackbone, norm: float | None = None, **kwargs):
+        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        self.backbone = backbone
+        self.norm = norm
+        self.built = True
+        self.compile(jit_compile=backends.default_jit_compile())
+
+    def call(self, inputs):
+        images, known = inputs["images"], ops.cast(inputs["known"], "int32")
+        z = self.backbone.embed(images)  # (B, 1 + T, D)
+        norm = self._norm(z[:, 1:], known)  # (B, 1)
+        batch, tokens = ops.shape(z)[0], z.shape[1] - 1
+        rope = self.backbone.rope(images)
+
+        def step(position, carry):
+            predictions, expected, caches = carry
+            token = ops.take(z, position, axis=1)  # (B, D)
+            own = ops.cast(norm * normalize(expected), z.dtype)
+            token = ops.where((position <= known)[:, None], token, own)
+            expected, caches = self._step(token, caches, position, rope)
+            predictions = ops.slice_update(predictions, (0, position, 0), expected[:, None])
+            return predictions, expected, caches
+
+        caches = [block.attention.empty_cache(batch, tokens) for block in self.backbone.blocks]
+        start = (ops.zeros_like(z[:, 1:]), ops.zeros_like(z[:, 0]), caches)
+        predictions, _, _ = ops.fori_loop(0, tokens, step, start)  # (B, T, D)
+        own = norm[:, :, None] * normalize(predictions)
+        is_known = (ops.arange(tokens)[None, :] < known[:, None])[:, :, None]
+        return {"embeddings": ops.where(is_known, z[:, 1:], own), "predictions": predictions}
+
+    def _step(self, token, caches, position, rope):
+        """The `sequence_output` (B, D) of one more token (B, D), and the caches with it."""
+        if rope is not None:
+            rope = [ops.take(table, ops.reshape(position, (1,)), axis=0) for table in rope]
+        x, filled = token[:, None], []
+        for block, cache in zip(self.backbone.blocks, caches, strict=True):
+            x, cache = block.step(x, cache, position, rope)
+            filled.append(cache)
+        return self.backbone.norm(x)[:, 0], filled
+
+    def _norm(self, z, known):
+        """(B, 1), float32."""
+        if self.norm is not None:
+            return ops.full((ops.shape(z)[0], 1), self.norm, dtype="float32")
+        is_known = ops.cast(ops.arange(z.shape[1])[None, :] < known[:, None], "float32")
+        lengths = ops.norm(ops.cast(z, "float32"), axis=-1)  # (B, T)
+        total = ops.sum(lengths * is_known, axis=1, keepdims=True)
+        return total / ops.sum(is_known, axis=1, keepdims=True)

@@ -1,0 +1,88 @@
+"""Embeddings that are predicted from the model's own predictions."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from keras import ops
+from tolerances import assert_close
+
+from nepa_keras import EmbeddingRollout
+
+SHAPE = (16, 16, 1)  # 16 patches
+
+
+def without_cache(backbone, image, known: int, norm: float | None):
+    """By the definition: the whole sequence through the model for every step."""
+    z = ops.convert_to_numpy(backbone.embed(image[None]))
+    read = z.copy()
+    norm = np.linalg.norm(z[0, 1 : 1 + known], axis=-1).mean() if norm is None else norm
+    predictions = []
+    for t in range(z.shape[1] - 1):
+        out = backbone(image[None], embeddings=read, causal=True)["sequence_output"]
+        predictions.append(ops.convert_to_numpy(out)[0, t])
+        if t >= known:
+            read[0, t + 1] = norm * predictions[-1] / np.linalg.norm(predictions[-1])
+    return {"embeddings": read[0, 1:], "predictions": np.stack(predictions)}
+
+
+@pytest.mark.parametrize(
+    "arguments, norm",
+    [
+        ({}, None),
+        ({"use_causal_mask": False, "gated_mlp": True, "qk_norm_scale": True}, 3.0),
+        ({"rope_theta": None, "layer_scale": None, "qk_norm": False}, None),
+    ],
+    ids=["as pretrained", "a bidirectional one", "without the optional parts"],
+)
+def test_the_cache_changes_nothing(arguments, norm):
+    """For several numbers of known patches in one batch, one of them all."""
+    model = tiny.pretrainer(image_shape=SHAPE, **arguments)
+    images, known = tiny.images(3, SHAPE), np.array([1, 6, 16])
+    rolled = EmbeddingRollout(model.backbone, norm).predict(
+        {"images": images, "known": known}, verbose=0
+    )
+    for i, k in enumerate(known):
+        expected = without_cache(model.backbone, images[i], k, norm)
+        for name, value in expected.items():
+            assert_close(rolled[name][i], value, "same_numbers", f"{name}, {k} known")
+
+
+def test_what_is_known_is_read_and_the_rest_is_not_looked_at():
+    """Known patches are the image's own; other pixels after them change nothing."""
+    model = tiny.pretrainer(image_shape=SHAPE)
+    images, known = tiny.images(2, SHAPE), np.array([4, 4])
+    others = images.copy()
+    others[:, 4:] = 0.5  # the first row of patches stays
+    rollout = EmbeddingRollout(model.backbone)
+    first, second = (
+        rollout.predict({"images": x, "known": known}, verbose=0) for x in (images, others)
+    )
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    z = ops.convert_to_numpy(model.backbone.embed(images))
+    np.testing.assert_array_equal(first["embeddings"][:, :4], z[:, 1:5])
+
+
+def test_the_first_prediction_is_that_of_the_pretrainer():
+    model = tiny.pretrainer(image_shape=SHAPE)
+    images = tiny.images(2, SHAPE)
+    expected = ops.convert_to_numpy(model(images)["predictions"])
+    out = EmbeddingRollout(model.backbone).predict(
+        {"images": images, "known": np.array([9, 9])}, verbose=0
+    )
+    assert_close(out["predictions"][:, :10], expected[:, :10], "same_numbers")
+    assert np.abs(out["predictions"][:, 10:] - expected[:, 10:]).max() > 1e-3
+
+
+def test_mixed_precision_stays_near():
+    """The cache is held in bfloat16; what is predicted points where float32 points."""
+    exact, rough = (tiny.pretrainer(image_shape=SHAPE, dtype=d) for d in (None, "mixed_bfloat16"))
+    inputs = {"images": tiny.images(2, SHAPE), "known": np.array([3, 8])}
+    a, b = (
+        EmbeddingRollout(m.backbone).predict(inputs, verbose=0)["predictions"]
+        for m in (exact, rough)
+    )
+    cosines = np.sum(a * b, -1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+    assert keras.backend.standardize_dtype(b.dtype) == "float32"
+    assert cosines[:, :3].min() > 0.99, cosines
