@@ -6,7 +6,6 @@ import sys
 import time
 
 TOTAL_STEPS, WARMUP_STEPS = 100_000, 2_500
-PEAK_SIDE = 2048  # of the square matrices, large enough to reach the machine's best
 
 
 def random_batches(shape, batch_size, count=4):
@@ -104,14 +103,10 @@ class KerasSide:
         return {"seconds": seconds, "mfu": mfu, "peak": sheet.flops_per_second, "table": table}
 
     def matmul_flops_per_second(self, dtype):
-        """Best of several square products; one product is one compiled kernel on each backend."""
-        ops, best = self.keras.ops, 0.0
-        x = self.keras.random.normal((PEAK_SIDE, PEAK_SIDE), dtype=dtype, seed=0)
-        for _ in range(4):  # the first also compiles
-            started = time.perf_counter()
-            ops.convert_to_numpy(ops.cast(ops.matmul(x, x)[0, 0], "float32"))  # waits for it
-            best = max(best, 2 * PEAK_SIDE**3 / (time.perf_counter() - started))
-        return best
+        """Best of several square products, each of a tenth of a second or more."""
+        from nepa_keras.evaluation import measured_peak
+
+        return measured_peak(dtype, seconds=0.1)
 
 
 class ReferenceSide:

@@ -303,6 +303,7 @@ def main(argv):
             batch_size,
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
+            mfu=evaluation.ModelFlopsUtilization(model.backbone, processes.devices),
             callbacks=[validate],
             keep_last=FLAGS.keep_last,
             keep_every=FLAGS.keep_every,

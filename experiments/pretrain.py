@@ -282,6 +282,7 @@ def main(argv):
             FLAGS.batch_size,
             run_dir,
             seconds_waited=lambda: batches.seconds_waited,
+            mfu=evaluation.ModelFlopsUtilization(model.backbone, processes.devices),
             callbacks=[monitor] if monitor else [],
             keep_last=FLAGS.keep_last,
             keep_every=FLAGS.keep_every,

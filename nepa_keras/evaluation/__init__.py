@@ -38,6 +38,7 @@ from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationS
 from nepa_keras.evaluation.study import Results, ablations_table, labels_table
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
 from nepa_keras.evaluation.tuning import tuned_comparison
+from nepa_keras.evaluation.utilization import ModelFlopsUtilization, measured_peak
 
 __all__ = [
     "ABLATIONS",
@@ -65,7 +66,9 @@ __all__ = [
     "features_report",
     "few_label_accuracy",
     "few_label_comparison",
+    "ModelFlopsUtilization",
     "forward_flops",
+    "measured_peak",
     "frozen_accuracies",
     "knn_accuracy",
     "known_device",

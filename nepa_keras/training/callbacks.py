@@ -1,5 +1,6 @@
 """What a run shows and keeps while `fit` works: throughput, progress, events."""
 
+import datetime
 import math
 import sys
 import time
@@ -19,6 +20,8 @@ class Throughput(keras.callbacks.Callback):
         seconds_waited: gives the seconds that were waited for data so far; then `data_wait`, the share of the
             epoch's time, is in the logs, too.
         step: batches that were done before this `fit`.
+        mfu: gives the share of the machine's peak that so many images per second use, see
+            `evaluation.ModelFlopsUtilization`; then `mfu` is in the logs, too.
     """
 
     def __init__(
@@ -26,10 +29,12 @@ class Throughput(keras.callbacks.Callback):
         batch_size: int,
         seconds_waited: Callable[[], float] | None = None,
         step: int = 0,
+        mfu: Callable[[float], float] | None = None,
     ):
         super().__init__()
         self.batch_size = batch_size
         self.seconds_waited = seconds_waited
+        self.mfu = mfu
         self.step = self.before = step
         self.first_step = step  # of this epoch
         self.started_at = step  # step at which the clock was started
@@ -69,12 +74,15 @@ class Throughput(keras.callbacks.Callback):
         logs["images_per_second"] = self.images_per_second
         if self.seconds_waited is not None:
             logs["data_wait"] = self.data_wait
+        if self.mfu is not None:
+            logs["mfu"] = self.mfu(self.images_per_second)
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar over all steps of a run, with loss, img/s, share of waiting and the time that remains.
+    """Loss, img/s, share of waiting, MFU and the time that remains, over all steps of a run.
 
-    Use it with `fit(verbose=0)`, whose own bars count epochs.
+    A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
+    `fit(verbose=0)`, whose own bars count epochs.
 
     Args:
         steps: of the run.
@@ -83,23 +91,43 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, steps: int, throughput: Throughput):
         super().__init__()
-        self.throughput = throughput
-        self.bar = keras.utils.Progbar(
-            steps, unit_name="step", stateful_metrics=["loss", "img/s", "data_wait"]
-        )
-        # A terminal redraws its line; a file gets a new one, so it gets fewer.
-        self.interval = 0.5 if sys.stdout.isatty() else 10.0
+        self.steps, self.throughput = steps, throughput
+        self.bar = None
+        if sys.stdout.isatty():
+            names = ["loss", "img/s", "data_wait", "mfu"]
+            self.bar = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=names)
+        self.interval = 0.5 if self.bar else 10.0
         self.drawn = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         step, now = self.throughput.step, time.perf_counter()
-        if now - self.drawn < self.interval and step < self.bar.target:
+        if now - self.drawn < self.interval and step < self.steps:
             return
         self.drawn = now
-        values = [("loss", float(logs["loss"])), ("img/s", self.throughput.images_per_second)]
+        values = {"loss": float(logs["loss"]), "img/s": self.throughput.images_per_second}
         if self.throughput.seconds_waited is not None:
-            values.append(("data_wait", self.throughput.data_wait))
-        self.bar.update(step, values, finalize=step >= self.bar.target)
+            values["data_wait"] = self.throughput.data_wait
+        if self.throughput.mfu is not None:
+            values["mfu"] = self.throughput.mfu(values["img/s"])
+        if self.bar:
+            self.bar.update(step, list(values.items()), finalize=step >= self.steps)
+        else:
+            print(progress_line(step, self.steps, self.throughput.batch_size, values), flush=True)
+
+
+def progress_line(step: int, steps: int, batch_size: int, values: dict[str, float]) -> str:
+    """A line for a file: "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, 0:01:57 left".
+
+    What is not known yet is left out.
+    """
+    forms = {"loss": "{:.4f}", "img/s": "{:,.0f}", "data_wait": "{:.0%}", "mfu": "{:.1%}"}
+    known = {name: value for name, value in values.items() if math.isfinite(value)}
+    parts = [f"step {step:,} of {steps:,}"]
+    parts += [f"{name} {forms[name].format(value)}" for name, value in known.items()]
+    if known.get("img/s") and step < steps:
+        left = datetime.timedelta(seconds=round((steps - step) * batch_size / known["img/s"]))
+        parts.append(f"{left} left")
+    return ", ".join(parts)
 
 
 class StopAtStep(keras.callbacks.Callback):

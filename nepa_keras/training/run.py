@@ -34,6 +34,7 @@ def fit_steps(
     batch_size: int,
     run_dir: str | Path,
     seconds_waited: Callable[[], float] | None = None,
+    mfu: Callable[[float], float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep_last: int = 2,
     keep_every: int | None = None,
@@ -52,7 +53,7 @@ def fit_steps(
         steps: batches to train on.
         batch_size: images per batch of all processes, for the throughput.
         run_dir: existing folder.
-        seconds_waited: see `Throughput`.
+        seconds_waited, mfu: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
         keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
         describe_batch, replay_with: see `KeepNonFinite`.
@@ -92,7 +93,7 @@ def fit_steps(
     if first >= steps and all(backends.of_all_processes(final.exists())):
         return
     if first < steps:
-        throughput = Throughput(batch_size, seconds_waited, first)
+        throughput = Throughput(batch_size, seconds_waited, first, mfu)
         keep = KeepNonFinite(folder, checkpoints, row, throughput, describe_batch, replay_with)
         recording = []
         if number == 0:

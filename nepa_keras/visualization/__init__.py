@@ -1,9 +1,25 @@
-"""Pictures of a run (they need matplotlib)."""
+"""Pictures of a run and of what a model sees and expects (they need matplotlib)."""
 
+from nepa_keras.visualization.attention import (
+    attention,
+    attention_maps,
+    attention_rollout,
+    plot_attention,
+)
 from nepa_keras.visualization.confusion import plot_confusion
 from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
+from nepa_keras.visualization.embedding_rollout import RolledOut, plot_rollout, roll_out
 from nepa_keras.visualization.label_counts import plot_label_counts
+from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
+from nepa_keras.visualization.prediction_error import plot_prediction_error, prediction_error
+from nepa_keras.visualization.principal_components import (
+    patch_colors,
+    patch_features,
+    plot_patch_components,
+    plot_projection,
+    principal_components,
+)
 from nepa_keras.visualization.segmentation import class_colors, overlay, plot_segmentation
 from nepa_keras.visualization.similarity import (
     plot_similarity,
@@ -12,14 +28,31 @@ from nepa_keras.visualization.similarity import (
 )
 
 __all__ = [
+    "LinearDecoder",
+    "PatchBank",
+    "RolledOut",
+    "attention",
+    "attention_maps",
+    "attention_rollout",
     "class_colors",
     "overlay",
+    "patch_colors",
+    "patch_features",
+    "plot_attention",
     "plot_confusion",
     "plot_contact_sheet",
     "plot_curves",
     "plot_label_counts",
+    "plot_nearest_patches",
+    "plot_patch_components",
+    "plot_prediction_error",
+    "plot_projection",
+    "plot_rollout",
     "plot_segmentation",
     "plot_similarity",
     "predicted_similarity",
+    "prediction_error",
+    "principal_components",
+    "roll_out",
     "top_p_filter",
 ]

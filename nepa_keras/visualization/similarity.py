@@ -8,9 +8,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
 from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
+from nepa_keras.visualization.patches import displayable, outline, patch_grid, unit
 
 
 def predicted_similarity(
@@ -41,7 +41,7 @@ def predicted_similarity(
     backbone = getattr(model, "backbone", model)
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
-    rows, columns = _grid(backbone, images)
+    rows, columns = patch_grid(backbone, images)
     queries = np.asarray(queries, "int64")
     if queries.size == 0 or queries.min() < 0 or queries.max() >= rows * columns - 1:
         raise ValueError(
@@ -50,8 +50,8 @@ def predicted_similarity(
         )
     out = backbone(np.asarray(images, "float32"), training=False, causal=True)
     # Token 0 is CLS, so patch t is token 1 + t.
-    predicted = _unit(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
-    patches = _unit(out["embeddings"])[:, 1:]  # (B, T, D)
+    predicted = unit(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
+    patches = unit(out["embeddings"])[:, 1:]  # (B, T, D)
     cosines = np.einsum("bqd,btd->bqt", predicted, patches)
     weights = np.exp((cosines - cosines.max(axis=-1, keepdims=True)) / temperature)
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -101,16 +101,13 @@ def plot_similarity(
         ValueError: see `predicted_similarity`.
     """
     backbone = getattr(model, "backbone", model)
-    rows, columns = _grid(backbone, images)
+    rows, columns = patch_grid(backbone, images)
     if queries is None:
         lines = (rows // 4, rows // 2, 3 * rows // 4)
         last = rows * columns - 2
         queries = sorted({min(row * columns + (columns - 1) // 2, last) for row in lines})
     maps = predicted_similarity(model, images, queries, temperature, top_p)
-    pictures = np.clip(np.asarray(images, "float32") * 0.5 + 0.5, 0.0, 1.0)
-    # imshow takes 1 or 3 channels; of any other number the first stands for all.
-    pictures = pictures if pictures.shape[-1] == 3 else pictures[..., :1]
-
+    pictures = displayable(images)
     figure = new_figure(2.9 * len(queries), 1.55 * len(images) + 0.8)
     grid = figure.subplots(len(images), 2 * len(queries), squeeze=False)
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)  # one patch is one unit
@@ -120,9 +117,9 @@ def plot_similarity(
             left.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent)
             shown = right.imshow(weights, cmap="viridis", vmin=0, extent=extent)
             for axes in (left, right):
-                _outline(axes, query, columns, color=ORANGE)
+                outline(axes, query, columns, color=ORANGE)
                 axes.set_axis_off()
-            _outline(right, query + 1, columns, color="white", linestyle=(0, (2, 1.5)))
+            outline(right, query + 1, columns, color="white", linestyle=(0, (2, 1.5)))
             bar = figure.colorbar(shown, ax=right, shrink=0.8, pad=0.03, ticks=[0, weights.max()])
             bar.ax.set_yticklabels(["0", f"{weights.max():.2f}"], fontsize=6, color=INK)
             bar.outline.set_visible(False)
@@ -137,27 +134,3 @@ def plot_similarity(
         color=INK,
     )
     save(figure, png_path)
-
-
-def _outline(axes, patch: int, columns: int, **style) -> None:
-    from matplotlib.patches import Rectangle
-
-    row, column = divmod(int(patch), columns)
-    corner = (column - 0.5, row - 0.5)
-    axes.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.6, **style))
-
-
-def _grid(backbone, images) -> tuple[int, int]:
-    """Rows and columns of patches."""
-    shape, patch = np.shape(images), backbone.patch_size
-    if len(shape) != 4 or shape[1] % patch or shape[2] % patch:
-        raise ValueError(
-            "images must be (B, height, width, channels) with sides that the patch of "
-            f"{patch}x{patch} divides, got {shape}."
-        )
-    return shape[1] // patch, shape[2] // patch
-
-
-def _unit(tokens) -> np.ndarray:
-    tokens = ops.convert_to_numpy(ops.cast(tokens, "float32"))
-    return tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)

@@ -64,7 +64,7 @@ def rows_of(folder: Path) -> list[dict]:
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [
-        {k: v for k, v in row.items() if k not in ("images_per_second", "data_wait")}
+        {k: v for k, v in row.items() if k not in ("images_per_second", "data_wait", "mfu")}
         for row in rows
     ]
 

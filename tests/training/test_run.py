@@ -46,7 +46,8 @@ def test_exactly_so_many_steps_are_trained_and_recorded(model, tmp_path, steps, 
     ]
     assert all(float(row["images_per_second"]) > 0 for row in rows[1:])
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert f"{steps}/{steps}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"step {steps} of {steps}, loss " in out and "\x1b" not in out and "\r" not in out
 
     saved = keras.saving.load_model(tmp_path / "checkpoint.keras")
     assert int(saved.optimizer.iterations) == steps
@@ -72,6 +73,29 @@ def test_waiting_for_data_is_logged(model, tmp_path, capsys):
     found = sum(float(row["data_wait"]) * s for row, s in zip(rows, seconds, strict=True))
     assert abs(found - 22 * pause) <= ahead * pause
     assert "data_wait" in capsys.readouterr().out
+
+
+def test_a_terminal_sees_one_bar_with_everything(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    fit_steps(
+        model, batches, 9, 4, tmp_path, seconds_waited=lambda: 0.0, mfu=lambda speed: speed / 1e6
+    )
+    out = capsys.readouterr().out
+    last = out.split("\r")[-1]
+    for word in ("9/9", "loss: ", "img/s: ", "data_wait: ", "mfu: "):
+        assert word in last, out
+    for row in rows_of(tmp_path / "log.csv")[1:]:
+        assert float(row["mfu"]) == pytest.approx(float(row["images_per_second"]) / 1e6)
+
+
+def test_a_file_sees_plain_lines():
+    values = {"loss": -0.43214, "img/s": 1234.4, "data_wait": 0.021, "mfu": 0.3149}
+    line = callbacks.progress_line(480, 1600, 128, values)
+    assert line == (
+        "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, mfu 31.5%, 0:01:56 left"
+    )
+    unknown = {"loss": -0.1, "img/s": float("nan")}
+    assert callbacks.progress_line(1, 1600, 128, unknown) == "step 1 of 1,600, loss -0.1000"
 
 
 def test_events_can_be_read_back(model, tmp_path):

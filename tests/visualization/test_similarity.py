@@ -58,7 +58,7 @@ def test_bad_input_is_named():
     for queries in ([5], [-1], []):
         with pytest.raises(ValueError, match="patches 0 to 4"):
             predicted_similarity(model, images, queries)
-    with pytest.raises(ValueError, match="4x4 divides"):
+    with pytest.raises(ValueError, match="patches of 4x4"):
         predicted_similarity(model, tiny.images(1, (9, 8, 1)), [0])
     with pytest.raises(ValueError, match="temperature"):
         predicted_similarity(model, images, [0], temperature=0.0)

@@ -1,0 +1,170 @@
+"""What a model looks at, expects and finds surprising: pictures of any images and any model.
+
+    KERAS_BACKEND=jax python experiments/visualize.py --model=runs/mine/ema --output=runs/mine/pictures
+    KERAS_BACKEND=jax python experiments/visualize.py --model=hf://SixAILab/nepa-base-patch14-224 \\
+        --data=folder:/path/to/images --pictures=rollout,attention --output=pictures
+
+similarity.png   where in the image the next patch's predicted embedding finds its match
+attention.png    where one patch looks, in every block and head, and through all blocks
+error.png        which patches were predicted badly
+components.png   patch features of every layer as colours, one basis for all images
+nearest.png      the patches of other images that are nearest to one patch
+projection.png   images on the plane of the first two components of their features
+rollout.png      the model goes on from the first patches, reading its own predictions
+
+The images are drawn at random (--seed) from --data, the shown ones and those they are compared with.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import app, flags
+from command_line import honest_exit, one_sentence, require_experiments_extra, test_split
+
+import nepa_keras
+from nepa_keras import data, evaluation, interop, visualization
+
+FLAGS = flags.FLAGS
+PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
+OF_PREDICTIONS = {"similarity", "error", "rollout"}
+OF_OTHERS = {"nearest", "projection", "rollout"}  # need more images than the shown ones
+flags.DEFINE_string("model", None, "Folder, preset's name or hf://owner/name.", required=True)
+flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
+flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
+flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
+flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
+flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
+flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=2)
+flags.DEFINE_integer("seed", 1, "Of the choice of images.")
+flags.DEFINE_list("pictures", list(PICTURES), f"Of {', '.join(PICTURES)}.")
+flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
+flags.DEFINE_list("patch", [], "ROW,COLUMN of the patch that is asked about; default the middle.")
+flags.DEFINE_float("known", 0.5, "Share of the patches that rollout is given.")
+flags.DEFINE_float("temperature", 0.1, "Of similarity.")
+flags.DEFINE_float("top_p", None, "Of similarity: keep only the best patches with this share.")
+flags.DEFINE_string("layer", "output", "Of nearest: embedding, output or 'block 3'.")
+
+
+def check_flags() -> None:
+    """Notices before the work what would fail after it."""
+    if unknown := set(FLAGS.pictures) - set(PICTURES):
+        raise ValueError(
+            f"--pictures has no {', '.join(unknown)}; known are {', '.join(PICTURES)}."
+        )
+    if FLAGS.patch and not (len(FLAGS.patch) == 2 and all(n.isdigit() for n in FLAGS.patch)):
+        raise ValueError(f"--patch={','.join(FLAGS.patch)} must be ROW,COLUMN, such as 3,2.")
+    if not 0.0 < FLAGS.known < 1.0:
+        raise ValueError(f"--known={FLAGS.known} must be a share between 0 and 1.")
+
+
+def load_model() -> keras.Model:
+    """The model as what it was trained as; of a backbone alone, the pretrainer."""
+    kind = interop.model_class(FLAGS.model)
+    if kind in (nepa_keras.NepaBackbone, nepa_keras.NepaPretrainer):
+        return nepa_keras.NepaPretrainer.from_preset(FLAGS.model)
+    if OF_PREDICTIONS & set(FLAGS.pictures):
+        print(
+            f"{FLAGS.model} was fine-tuned: what it predicts as next embedding ("
+            f"{', '.join(sorted(OF_PREDICTIONS))}) is no longer trained"
+        )
+    return kind.from_preset(FLAGS.model)
+
+
+def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple]:
+    """Shown images and others, as the model takes them, and labels and class names of the others."""
+    *size, channels = model.backbone.image_shape
+    shown = np.zeros((0, *size, channels), "float32")
+    if FLAGS.images:
+        shown = data.NepaImageConverter(tuple(size), channels=channels)(FLAGS.images)
+    wanted = 0 if FLAGS.images else FLAGS.num_images
+    compared = FLAGS.other_images if OF_OTHERS & set(FLAGS.pictures) else 0
+    source = data.open_source(
+        FLAGS.data, FLAGS.split or test_split(FLAGS.data) or "train", FLAGS.data_dir
+    )
+    order = np.random.default_rng(FLAGS.seed).permutation(len(source))[: wanted + compared]
+    batches = data.OrderedBatches(
+        source,
+        64,
+        tuple(size),
+        data.CenterCrop(max(size)),
+        channels,
+        indices=order,
+        bad_images=data.BadImages(len(source), share=1.0),
+    )
+    parts = list(batches) if len(order) else []
+    for reason in batches.bad_images.reasons.values():
+        print(f"left out: {reason}")
+    read = np.concatenate([np.zeros_like(shown[:0]), *[images for images, _ in parts]])
+    indices = np.concatenate([np.zeros(0, int), *[number for _, number in parts]])
+    shown, others = np.concatenate([shown, read[:wanted]]), read[wanted:]
+    if not len(shown):
+        raise ValueError(f"--data={FLAGS.data} has no image that can be read.")
+    labels = None if source.labels is None else source.labels[indices[wanted:]]
+    return shown, others, labels, source.class_names
+
+
+def patch_number(model, images) -> int:
+    """--patch counted row by row; default the one in the middle."""
+    rows, columns = model.backbone.patch_embedding.grid(images.shape)
+    row, column = (int(n) for n in FLAGS.patch) if FLAGS.patch else (rows // 2, columns // 2)
+    if row >= rows or column >= columns:
+        raise ValueError(
+            f"--patch={','.join(FLAGS.patch)} is outside of this model's {rows}x{columns} patches."
+        )
+    return row * columns + column
+
+
+def draw(name: str, model, shown, others, labels, class_names, path: Path) -> None:
+    """One picture."""
+    patch = patch_number(model, shown)
+    if name == "similarity":
+        queries = [patch] if FLAGS.patch else None
+        visualization.plot_similarity(model, shown, path, queries, FLAGS.temperature, FLAGS.top_p)
+    elif name == "attention":
+        visualization.plot_attention(model, shown[0], path, patch)
+    elif name == "error":
+        visualization.plot_prediction_error(model, shown, path)
+    elif name == "components":
+        visualization.plot_patch_components(model, shown, path)
+    elif name == "nearest":
+        visualization.plot_nearest_patches(model, shown, others, path, patch, FLAGS.layer)
+    elif name == "projection":
+        features = evaluation.extract_features(model.backbone, others[:200], 32)
+        visualization.plot_projection(
+            features, others[:200], path, None if labels is None else labels[:200], class_names
+        )
+    else:
+        rows, columns = model.backbone.patch_embedding.grid(shown.shape)
+        patches = rows * columns
+        known = min(max(1, round(FLAGS.known * patches)), patches - 1)
+        measured = len(others) // 5
+        images = np.concatenate([shown, others[:measured]])
+        found = visualization.plot_rollout(
+            model, images, others[measured:], path, known, len(shown)
+        )
+        print(
+            f"cosine to the true embedding over {patches - known} patches after {known} known ones:"
+        )
+        for guess, cosines in found.cosines.items():
+            print(f"  {guess:<12}{np.nanmean(cosines):6.3f}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    with one_sentence():
+        check_flags()
+        require_experiments_extra()
+        model = load_model()
+    with honest_exit(), one_sentence():
+        shown, others, labels, class_names = load_images(model)
+    output = Path(FLAGS.output).expanduser()
+    for name in FLAGS.pictures:
+        with one_sentence():
+            draw(name, model, shown, others, labels, class_names, output / f"{name}.png")
+        print(f"{keras.backend.backend()}: {output / f'{name}.png'}", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,166 @@
+"""Principal components of features: of patches as colours, of images as places on a plane.
+
+B images, N images or patches, T patches on a grid of rows x columns, D width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+
+from nepa_keras.visualization.figure import INK, MUTED, new_figure, save
+from nepa_keras.visualization.patches import displayable, draw_picture, own_mask, patch_grid
+
+
+def principal_components(features: np.ndarray, count: int) -> np.ndarray:
+    """The first components of the rows of features (N, D): (N, count), the largest variance first.
+
+    Signs are those of scikit-learn's PCA, which do not depend on the solver.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+        ValueError: fewer rows or columns than components.
+    """
+    try:
+        from sklearn.decomposition import PCA
+    except ImportError as error:
+        raise ImportError("Principal components need scikit-learn.") from error
+    if min(features.shape) < count:
+        raise ValueError(f"{count} components need as many rows and columns, got {features.shape}.")
+    return PCA(count, svd_solver="full").fit_transform(np.asarray(features, "float64"))
+
+
+def patch_colors(features: np.ndarray) -> np.ndarray:
+    """The first three components of all patches together as red, green and blue, (B, T, 3) in [0, 1].
+
+    The basis and the scale are shared by the images, so that a colour means the same in all of them; the
+    outermost hundredth of the values at either end is cut off.
+
+    Args:
+        features: (B, T, D).
+    """
+    batch, patches, width = features.shape
+    scores = principal_components(features.reshape(-1, width), 3)
+    low, high = np.quantile(scores, [0.01, 0.99], axis=0)
+    colors = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
+    return colors.reshape(batch, patches, 3).astype("float32")
+
+
+def patch_features(model, images: np.ndarray, causal: bool | None = None) -> dict[str, np.ndarray]:
+    """Patch features (B, T, D) float32 by where they are: "embedding", "block 0" and so on, "output".
+
+    Args:
+        model: a backbone, or a model that has one.
+        images: (B, height, width, channels), normalised floats; a few.
+        causal: whether a patch sees only those before it; default the model's own choice.
+    """
+    backbone = getattr(model, "backbone", model)
+    if causal is None:
+        causal = own_mask(model)
+    found = backbone.taps(np.asarray(images, "float32"), causal=causal)
+    names = ["embedding", *[f"block {i}" for i in range(backbone.num_layers)], "output"]
+    states = [*found["hidden_states"], found["sequence_output"]]
+    return {
+        name: np.asarray(ops.convert_to_numpy(ops.cast(state, "float32")))[:, 1:]
+        for name, state in zip(names, states, strict=True)
+    }
+
+
+def plot_patch_components(
+    model,
+    images: np.ndarray,
+    png_path: str | Path,
+    layers: Sequence[str] | None = None,
+    causal: bool | None = None,
+) -> None:
+    """Draws a row for each image: itself, and `patch_colors` of every layer.
+
+    Args:
+        model, causal: see `patch_features`.
+        images: (B, height, width, channels), normalised floats; the more, the better the basis.
+        png_path: picture to write.
+        layers: names of `patch_features`; default the embedding, at most six blocks, and the output.
+
+    Raises:
+        ImportError: matplotlib or scikit-learn is missing.
+        ValueError: a layer that the model lacks, or images that do not fit.
+    """
+    grid = patch_grid(getattr(model, "backbone", model), images)
+    features = patch_features(model, images, causal)
+    if layers is None:
+        blocks = list(features)[1:-1]
+        chosen = np.unique(np.linspace(0, len(blocks) - 1, min(6, len(blocks))).round().astype(int))
+        layers = ["embedding", *[blocks[i] for i in chosen], "output"]
+    if unknown := set(layers) - set(features):
+        raise ValueError(f"There is no {', '.join(unknown)}; there are {', '.join(features)}.")
+    colors = {name: patch_colors(features[name]) for name in layers}
+    height = images.shape[1] / images.shape[2]
+    figure = new_figure(1.25 * (1 + len(layers)), 1.3 * height * len(images) + 0.7)
+    lines = figure.subplots(len(images), 1 + len(layers), squeeze=False)
+    for i, (line, picture) in enumerate(zip(lines, displayable(images), strict=True)):
+        draw_picture(line[0], picture)
+        for axes, name in zip(line[1:], layers, strict=True):
+            axes.imshow(colors[name][i].reshape(*grid, 3), aspect="auto")
+            axes.set_box_aspect(height)
+            axes.set_axis_off()
+    for axes, title in zip(lines[0], ["image", *layers], strict=True):
+        axes.set_title(title, fontsize=8, color=INK)
+    figure.suptitle(
+        "The first three principal components of patch features as red, green, blue; "
+        "one basis for all images of a column",
+        fontsize=9,
+        color=INK,
+    )
+    save(figure, png_path)
+
+
+def plot_projection(
+    features: np.ndarray,
+    images: np.ndarray,
+    png_path: str | Path,
+    labels: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+) -> None:
+    """Draws each image at the place of its features on the plane of the first two components.
+
+    Args:
+        features: (N, D), one row an image.
+        images: (N, height, width, channels), normalised floats.
+        png_path: picture to write.
+        labels: class of each image, a colour for its frame; or None.
+        class_names: of the labels.
+
+    Raises:
+        ImportError: matplotlib or scikit-learn is missing.
+        ValueError: fewer than two images.
+    """
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+    from matplotlib.patches import Patch
+
+    from nepa_keras.visualization.segmentation import class_colors
+
+    places = principal_components(features, 2)
+    figure = new_figure(8.0, 7.0)
+    axes = figure.subplots()
+    # A thumbnail is a 25th of the picture's width.
+    zoom = 8.0 * 72 / 25 / images.shape[2]
+    colors = None if labels is None else class_colors(1 + max(labels)) / 255
+    for i, (place, picture) in enumerate(zip(places, displayable(images), strict=True)):
+        thumbnail = OffsetImage(np.broadcast_to(picture, (*picture.shape[:2], 3)), zoom=zoom)
+        color = "white" if labels is None else colors[labels[i]]
+        frame = {"facecolor": color, "edgecolor": "none"}
+        axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, bboxprops=frame))
+    axes.scatter(*places.T, s=0)
+    axes.margins(0.06)
+    axes.set_xlabel("first component", fontsize=8, color=MUTED)
+    axes.set_ylabel("second component", fontsize=8, color=MUTED)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if labels is not None and len(class_names):
+        present = sorted(set(labels))
+        patches = [Patch(color=colors[k], label=class_names[k]) for k in present]
+        figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=8)
+    axes.set_title("Images by the mean of their patch features", fontsize=9, color=INK, loc="left")
+    save(figure, png_path)

@@ -1,0 +1,80 @@
+"""visualize.py as a person starts it."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+from PIL import Image
+from scripts import run
+
+from nepa_keras import data
+
+pytestmark = pytest.mark.once
+PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny.exported("nepa_micro_patch7_28", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Twelve pictures of other sizes, and one that is none."""
+    made = tmp_path_factory.mktemp("pictures")
+    images = data.load("embedded").test_images[:12, ..., 0]
+    for i, image in enumerate(images):
+        Image.fromarray(image).resize((40 + i, 32)).save(made / f"{i:02}.png")
+    (made / "broken.png").write_bytes(b"no picture")
+    return made
+
+
+def test_every_picture_of_the_embedded_images(model, tmp_path):
+    output = tmp_path / "new" / "pictures"
+    flags = [f"--model={model}", f"--output={output}", "--other_images=40"]
+    result = run("visualize.py", *flags, "--num_images=2", "--patch=1,3", "--top_p=0.8")
+    assert result.returncode == 0, result.stderr
+    for name in PICTURES:
+        with Image.open(output / f"{name}.png") as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50, f"{name} has content"
+        assert f"{name}.png" in result.stdout
+    assert "over 8 patches after 8 known ones" in result.stdout
+    rows = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines() if line[:2] == "  ")
+    assert {name.strip() for name in rows} == {
+        "rollout",
+        "one step",
+        "last patch",
+        "mean",
+        "mean there",
+    }
+    assert all(-1 <= float(value) <= 1 for value in rows.values())
+
+
+def test_a_folder_and_single_files(model, folder, tmp_path):
+    flags = [f"--model={model}", f"--data=folder:{folder}", f"--output={tmp_path}"]
+    result = run("visualize.py", *flags, "--num_images=3", "--pictures=error,nearest", "--seed=2")
+    assert result.returncode == 0, result.stderr
+    assert "broken.png" in result.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["error.png", "nearest.png"]
+    files = f"--images={folder / '00.png'},{folder / '01.png'}"
+    result = run("visualize.py", *flags[::2], files, "--pictures=attention")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "attention.png").is_file()
+
+
+def test_wrong_flags_get_one_sentence(model, folder, tmp_path):
+    cases = {
+        "no fog; known are": ["--pictures=fog"],
+        "must be ROW,COLUMN": ["--patch=3"],
+        "outside of this model's 4x4": ["--patch=4,0", "--pictures=error"],
+        "share between 0 and 1": ["--known=1"],
+        "no layer 'block 9'": ["--layer=block 9", "--pictures=nearest", "--other_images=5"],
+        "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
+        "missing.png": ["--images=missing.png", "--pictures=error"],
+    }
+    for words, wrong in cases.items():
+        result = run("visualize.py", f"--model={model}", f"--output={tmp_path}", *wrong)
+        assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+        assert words in result.stderr, result.stderr
+    assert not list(tmp_path.iterdir())
