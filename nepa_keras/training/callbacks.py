@@ -75,7 +75,7 @@ class Throughput(keras.callbacks.Callback):
         if self.seconds_waited is not None:
             logs["data_wait"] = self.data_wait
         if self.mfu is not None:
-            logs["mfu"] = self.mfu(self.images_per_second)
+            logs["mfu"] = self.mfu(logs["images_per_second"])
 
 
 class Progress(keras.callbacks.Callback):

@@ -66,12 +66,9 @@ def test_a_folder_and_single_files(model, folder, tmp_path):
 def test_wrong_flags_get_one_sentence(model, folder, tmp_path):
     cases = {
         "no fog; known are": ["--pictures=fog"],
-        "must be ROW,COLUMN": ["--patch=3"],
         "outside of this model's 4x4": ["--patch=4,0", "--pictures=error"],
-        "share between 0 and 1": ["--known=1"],
         "no layer 'block 9'": ["--layer=block 9", "--pictures=nearest", "--other_images=5"],
         "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
-        "missing.png": ["--images=missing.png", "--pictures=error"],
     }
     for words, wrong in cases.items():
         result = run("visualize.py", f"--model={model}", f"--output={tmp_path}", *wrong)
