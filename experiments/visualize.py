@@ -39,7 +39,9 @@ flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=2
 flags.DEFINE_integer("seed", 1, "Of the choice of images.")
 flags.DEFINE_list("pictures", list(PICTURES), f"Of {', '.join(PICTURES)}.")
 flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
-flags.DEFINE_list("patch", [], "ROW,COLUMN of the patch that is asked about; default the middle.")
+flags.DEFINE_list(
+    "patch", [], "ROW,COLUMN, counted from 1, of the patch that is asked about; default the middle."
+)
 flags.DEFINE_float("known", 0.5, "Share of the patches that rollout is given.")
 flags.DEFINE_float("temperature", 0.1, "Of similarity.")
 flags.DEFINE_float("top_p", None, "Of similarity: keep only the best patches with this share.")
@@ -107,8 +109,10 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
 def patch_number(model, images) -> int:
     """--patch counted row by row; default the one in the middle."""
     rows, columns = model.backbone.patch_embedding.grid(images.shape)
-    row, column = (int(n) for n in FLAGS.patch) if FLAGS.patch else (rows // 2, columns // 2)
-    if row >= rows or column >= columns:
+    row, column = rows // 2, columns // 2
+    if FLAGS.patch:
+        row, column = (int(n) - 1 for n in FLAGS.patch)
+    if not (0 <= row < rows and 0 <= column < columns):
         raise ValueError(
             f"--patch={','.join(FLAGS.patch)} is outside of this model's {rows}x{columns} patches."
         )

@@ -136,7 +136,7 @@ def plot_attention(
         axes.set_title(title, fontsize=8, color=INK)
     row, column = divmod(query, columns)
     figure.suptitle(
-        f"Where the patch in row {row}, column {column} (orange) looks"
+        f"Where the patch in row {row + 1}, column {column + 1} (orange) looks"
         + (": it sees what comes before it" if causal else "")
         + "; each map from 0 to its largest",
         fontsize=9,

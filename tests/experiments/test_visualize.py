@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
 def test_every_picture_of_the_embedded_images(model, tmp_path):
     output = tmp_path / "new" / "pictures"
     flags = [f"--model={model}", f"--output={output}", "--other_images=40"]
-    result = run("visualize.py", *flags, "--num_images=2", "--patch=1,3", "--top_p=0.8")
+    result = run("visualize.py", *flags, "--num_images=2", "--patch=2,4", "--top_p=0.8")
     assert result.returncode == 0, result.stderr
     for name in PICTURES:
         with Image.open(output / f"{name}.png") as picture:
@@ -66,7 +66,7 @@ def test_a_folder_and_single_files(model, folder, tmp_path):
 def test_wrong_flags_get_one_sentence(model, folder, tmp_path):
     cases = {
         "no fog; known are": ["--pictures=fog"],
-        "outside of this model's 4x4": ["--patch=4,0", "--pictures=error"],
+        "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],
         "no layer 'block 9'": ["--layer=block 9", "--pictures=nearest", "--other_images=5"],
         "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
     }
