@@ -50,8 +50,8 @@ def predicted_similarity(
         )
     out = backbone(np.asarray(images, "float32"), training=False, causal=True)
     # Token 0 is CLS, so patch t is token 1 + t.
-    predicted = _unit(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
-    patches = _unit(out["embeddings"])[:, 1:]  # (B, T, D)
+    predicted = unit_vectors(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
+    patches = unit_vectors(out["embeddings"])[:, 1:]  # (B, T, D)
     cosines = np.einsum("bqd,btd->bqt", predicted, patches)
     weights = np.exp((cosines - cosines.max(axis=-1, keepdims=True)) / temperature)
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -158,6 +158,7 @@ def _grid(backbone, images) -> tuple[int, int]:
     return shape[1] // patch, shape[2] // patch
 
 
-def _unit(tokens) -> np.ndarray:
+def unit_vectors(tokens) -> np.ndarray:
+    """Tokens (..., D) of length 1, as float32."""
     tokens = ops.convert_to_numpy(ops.cast(tokens, "float32"))
     return tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
