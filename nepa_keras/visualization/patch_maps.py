@@ -28,7 +28,8 @@ def patch_maps(
     Attention is under the model's own mask. Predictions are under the causal mask, as in
     `predicted_similarity`: cosines of what a block leaves, through the final norm, with the input
     embeddings; the last block's are the model's predictions. A row of a map is kept as bytes between its
-    smallest and its largest value, so a value is off by 1/510 of that range at most.
+    smallest and its largest value, see `pack`: attention is off by 1/510 of that range at most, and cosines
+    by less near the largest.
 
     Args:
         model: a `NepaPretrainer`, or a model with a `backbone`, or the `NepaBackbone`.
@@ -40,8 +41,8 @@ def patch_maps(
         For JSON: rows, columns, layers, heads (0: only their mean), causal, shift (patches from a query to
         what is predicted there), pretrained (whether the model is one that predicts), images_left_out,
         and images: {picture, caption, attention: L lists of the mean and the heads, cosines: L}. None if
-        not even one image is within the bound. Packed text is base64 of zlib of T least values and T
-        steps, float32 little-endian, and T rows of bytes: of T patches, in attention after CLS.
+        not even one image is within the bound. Packed text is base64 of zlib of T bases, T steps
+        and T shares of CLS (0 in cosines), float32 little-endian, and (T, T) levels as bytes.
 
     Raises:
         ValueError: images that the patch does not divide, or inputs that have no rows and columns; captions
@@ -93,13 +94,20 @@ def patch_maps(
     }
 
 
-def pack(maps: np.ndarray) -> str:
-    """Rows (T, K) as text, see `patch_maps`."""
-    least = maps.min(axis=1)
-    step = (maps.max(axis=1) - least) / 255
-    levels = np.round((maps - least[:, None]) / np.where(step > 0, step, 1)[:, None])
-    raw = least.astype("<f4").tobytes() + step.astype("<f4").tobytes()
-    packed = zlib.compress(raw + levels.astype(np.uint8).tobytes(), 9)
+def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> str:
+    """Rows (T, T) as text: base + step * level ** power, with a base and a step for each row.
+
+    With power 2 levels are close to each other below a row's largest value, where a softmax looks. CLS is
+    kept beside the map: where it takes nearly all attention, patches would get few levels.
+    """
+    low, high = maps.min(axis=1, keepdims=True), maps.max(axis=1, keepdims=True)
+    base, end = (low, high) if power == 1 else (high, low)
+    span = np.where(high > low, end - base, 1.0)
+    levels = np.round(255 * ((maps - base) / span) ** (1 / power)).astype(np.uint8)
+    step = (end - base) / 255**power
+    of_cls = np.broadcast_to(of_cls, len(maps))
+    floats = np.stack([base[:, 0], step[:, 0], of_cls]).astype("<f4")
+    packed = zlib.compress(floats.tobytes() + levels.tobytes(), 9)
     return base64.b64encode(packed).decode("ascii")
 
 
@@ -110,13 +118,17 @@ def _of_image(backbone, image: np.ndarray, with_heads: bool) -> tuple[dict, list
     attention, heads = [], []
     for probabilities in own["attentions"]:
         of_heads = _numpy(probabilities)[0, :, 1:]  # (H, T, 1 + T): queries without CLS
-        attention.append([pack(of_heads.mean(axis=0))])
-        heads.append([pack(one) for one in of_heads] if with_heads else [])
+        attention.append([_pack_attention(of_heads.mean(axis=0))])
+        heads.append([_pack_attention(one) for one in of_heads] if with_heads else [])
     targets = unit_vectors(own["embeddings"])[0, 1:]  # (T, D)
     # Token 0 is CLS, so what is predicted at patch t leaves token 1 + t.
     said = [unit_vectors(backbone.norm(x))[0, 1:] for x in causal["hidden_states"][1:]]
-    cosines = [pack(of_block @ targets.T) for of_block in said]
+    cosines = [pack(of_block @ targets.T, power=2) for of_block in said]
     return {"attention": attention, "cosines": cosines}, heads
+
+
+def _pack_attention(probabilities: np.ndarray) -> str:
+    return pack(probabilities[:, 1:], of_cls=probabilities[:, 0])
 
 
 def _numpy(tensor) -> np.ndarray:

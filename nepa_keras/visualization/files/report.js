@@ -33,17 +33,19 @@ function unpack(text, rows) {
     const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
     unpacked.set(text, new Response(stream).arrayBuffer().then((buffer) => ({
-      least: new Float32Array(buffer, 0, rows),
+      base: new Float32Array(buffer, 0, rows),
       step: new Float32Array(buffer, 4 * rows, rows),
-      levels: new Uint8Array(buffer, 8 * rows),
+      cls: new Float32Array(buffer, 8 * rows, rows),
+      levels: new Uint8Array(buffer, 12 * rows),
     })));
   }
   return unpacked.get(text);
 }
 
-function rowOf(map, row, width) {
+function rowOf(map, row, power) {
+  const width = map.base.length;
   const levels = map.levels.subarray(row * width, (row + 1) * width);
-  return Array.from(levels, (level) => map.least[row] + level * map.step[row]);
+  return Array.from(levels, (level) => map.base[row] + level ** power * map.step[row]);
 }
 
 // softmax(cosine / temperature), then the fewest largest that hold topP, scaled to sum to 1.
@@ -166,7 +168,11 @@ function explore(maps) {
     }
     event.preventDefault();
   });
-  const control = (id, take) => at(id).addEventListener("input", () => { take(Number(at(id).value)); show(); });
+  const control = (id, take) => {
+    for (const kind of ["input", "change"]) { // not every way to choose an option sends both in time
+      at(id).addEventListener(kind, () => { take(Number(at(id).value)); show(); });
+    }
+  };
   control("layer", (value) => { state.layer = value - 1; });
   control("head", (value) => { state.head = value; });
   control("temperature", (value) => { state.temperature = 10 ** value; });
@@ -249,8 +255,8 @@ function explore(maps) {
     const [attended, compared] = await Promise.all([
       unpack(image.attention[layer][head], patches), unpack(image.cosines[layer], patches)]);
     if (turn !== shown) return;
-    const [cls, ...attention] = rowOf(attended, query, patches + 1);
-    const cosines = rowOf(compared, query, patches);
+    const attention = rowOf(attended, query, 1);
+    const cosines = rowOf(compared, query, 2);
     const shares = predicted(cosines, state.temperature, state.topP);
     const picture = at("picture");
     if (picture.src !== image.picture) {
@@ -266,7 +272,7 @@ function explore(maps) {
     at("attention-most").textContent = percent(paint(at("attention"), attention, (i) => !causal || i <= query));
     at("prediction-most").textContent = percent(paint(at("prediction"), shares, () => true));
     outline();
-    tell(attention, shares, cosines, cls);
+    tell(attention, shares, cosines, attended.cls[query]);
   }
 
   at("explorer").hidden = false;
