@@ -8,7 +8,7 @@ import numpy as np
 from nepa_keras.visualization.curves import Panel
 
 _WIDTH, _HEIGHT = 420, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 34  # of what the lines are drawn in, from the edges
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 40  # of what the lines are drawn in, from the edges
 _POINTS = 60  # lines of so many rows or fewer have their points marked, with the value as a tooltip
 
 
@@ -42,13 +42,13 @@ def chart(panel: Panel, unit: str, x: np.ndarray) -> str:
     for tick in ticks:
         _, y = place(first, tick)
         parts.append(f'<path class="rule" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text class="of-y" x="{_LEFT - 6}" y="{y}" dy="4">{_number(tick)}</text>')
+        parts.append(f'<text class="of-y" x="{_LEFT - 6}" y="{y}" dy="5">{_number(tick)}</text>')
     for step in sorted({first, first + span // 2, last}):
         anchor = {first: "start", last: "end"}.get(step, "middle") if first != last else "middle"
-        text = f'x="{place(step, low)[0]}" y="{_HEIGHT - 18}" text-anchor="{anchor}"'
+        text = f'x="{place(step, low)[0]}" y="{_HEIGHT - 22}" text-anchor="{anchor}"'
         parts.append(f"<text {text}>{step:,.0f}</text>")
     parts.append(
-        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{escape(unit)}</text>'
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(unit)}</text>'
     )
     for number, (name, line) in enumerate(panel.lines.items(), 1):
         points = [

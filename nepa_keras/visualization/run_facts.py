@@ -43,7 +43,7 @@ def facts_of_model(model: keras.Model) -> dict[str, str]:
         "Backbone": f"{backbone.num_layers} blocks of width {backbone.hidden_dim}, "
         f"{backbone.num_heads} heads, patches of {backbone.patch_size} pixels, images {shape}, "
         f"{backbone.dtype_policy.name}",
-        "Backend": f"{keras.backend.backend()}, device {device.rsplit('device:', 1)[-1]}",
+        "Maps computed with": f"{keras.backend.backend()}, device {device.rsplit('device:', 1)[-1]}",
     }
 
 
