@@ -107,7 +107,7 @@ def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> 
     step = (end - base) / 255**power
     of_cls = np.broadcast_to(of_cls, len(maps))
     floats = np.stack([base[:, 0], step[:, 0], of_cls]).astype("<f4")
-    packed = zlib.compress(floats.tobytes() + levels.tobytes(), 9)
+    packed = zlib.compress(floats.tobytes() + levels.tobytes())
     return base64.b64encode(packed).decode("ascii")
 
 

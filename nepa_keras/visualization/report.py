@@ -149,7 +149,10 @@ def _explorer(maps: dict | None, reason: str) -> str:
         return f"<p>{escape(reason)}</p>"
     notes = []
     if maps["images_left_out"]:
-        notes.append(f"{maps['images_left_out']} more images are left out, to keep the page small.")
+        total = maps["images_left_out"] + len(maps["images"])
+        notes.append(
+            f"The first {len(maps['images'])} of {total} images are here, to keep the page small."
+        )
     if not maps["heads"]:
         notes.append("Of the attention heads only the mean is here, to keep the page small.")
     # "<" could end the script element, so it is written as JSON can, too.

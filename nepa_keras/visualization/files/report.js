@@ -280,4 +280,5 @@ function explore(maps) {
 }
 
 const held = document.getElementById("maps");
-if (held) explore(JSON.parse(held.textContent));
+if (held && "DecompressionStream" in window) explore(JSON.parse(held.textContent));
+else if (held) document.getElementById("too-old").hidden = false;
