@@ -314,8 +314,13 @@ def main(argv):
                 finish(whole, batches, ordered, converter, validate, run_dir)
 
 
+def score_row(name: str, logs: dict, prefix: str) -> tuple[str, ...]:
+    scores = (f"{100 * logs[f'{prefix}_{score}']:.2f}" for score in ("accuracy", "top5"))
+    return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
+
+
 def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
-    """Curves, the trained and the averaged weights, and what they are worth."""
+    """Curves, the trained and the averaged weights, what they are worth, and the report of it all."""
     if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
     if bad := ordered.bad_images.lines:
@@ -326,6 +331,19 @@ def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
         raise SystemExit(f"finetune.py: no update was good; see {run_dir / 'log.csv'}.")
     with training.ema_weights(model):
         interop.replace_huggingface(model, run_dir / "ema", converter)
+        images, indices = next(iter(ordered))
+        labels = ordered.source.labels[indices[:4]]
+        names = ordered.source.class_names or [f"class {k}" for k in range(model.num_classes)]
+        rows = [
+            ("accuracy on validation images in %", "top-1", "top-5", "at step"),
+            score_row("trained weights", validate.last, "val"),
+            score_row("averaged weights", validate.last, "ema_val"),
+            score_row("best averaged weights", validate.best, "ema_val"),
+        ]
+        visualization.log_pictures(run_dir)
+        visualization.write_report(
+            run_dir, model, images[:4], [names[k] for k in labels], {"What it came to": rows}
+        )
     last, best = validate.last, validate.best
     print(
         f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "

@@ -201,8 +201,8 @@ def compile_model(model, updates: int, processes) -> None:
     warn_of_departures("pretrain", model.backbone, effective_batch)
 
 
-def what_was_it_worth(model, source, before: dict[str, float]) -> str:
-    """The table; the model holds the EMA weights."""
+def what_was_it_worth(model, source, before: dict[str, float]) -> list[tuple[str, ...]]:
+    """The rows of the table; the model holds the EMA weights."""
     few_label = evaluation.few_label_comparison(
         model.backbone,
         source,
@@ -212,7 +212,7 @@ def what_was_it_worth(model, source, before: dict[str, float]) -> str:
         learning_rate=FLAGS.finetune_learning_rate,
         augment=False,
     )
-    return evaluation.worth_table(
+    return evaluation.worth_rows(
         few_label,
         before,
         evaluation.frozen_accuracies(model.backbone, source),
@@ -295,7 +295,7 @@ def main(argv):
 
 
 def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path) -> None:
-    """Pictures, the averaged weights, and what they are worth."""
+    """Pictures, the averaged weights, what they are worth, and the report of it all."""
     if bad := batches.bad_images.lines:
         print(f"{len(bad)} bad images were replaced by others: {run_dir / 'bad_images.txt'}")
 
@@ -304,11 +304,16 @@ def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path)
         interop.export_huggingface(model, run_dir / "ema")
         if isinstance(source, data.ImageArrays):
             examples = data.normalize(source.test_images[:4], model.backbone.image_shape[:2])
+            captions = [source.class_names[label] for label in source.test_labels[:4]]
         else:
-            examples = batches[0][:4]
+            examples, captions = batches[0][:4], ()
         visualization.plot_similarity(model, examples, run_dir / "similarity.png")
+        visualization.log_pictures(run_dir)
+        tables = {}
         if evaluates:
-            print(what_was_it_worth(model, source, before), flush=True)
+            tables["What was it worth"] = rows = what_was_it_worth(model, source, before)
+            print(evaluation.worth_table(rows), flush=True)
+        visualization.write_report(run_dir, model, examples, captions, tables)
     print(f"\nkept in {run_dir}")
 
 

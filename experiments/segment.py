@@ -9,7 +9,8 @@
         --model=hf://SixAILab/nepa-base-patch14-224 --data=ade20k:/path/to/ADEChallengeData2016
 
 Without --data it is scenes of Fashion-MNIST that ship with the library. The run directory gets `best/` and
-`trained/` (folders for `from_preset`), `log.csv`, `curves.png` and `examples.png`: image, truth, prediction.
+`trained/` (folders for `from_preset`), `log.csv`, `curves.png`, `examples.png` (image, truth, prediction) and
+`report.html`.
 With `--flagfile=RUN_DIR/flags.txt` before --mode, images are looked at as in training.
 """
 
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 from absl import app, flags
 from command_line import (
     define_long_run_flags,
@@ -143,7 +145,8 @@ def check_fits(segmenter, source) -> None:
             )
 
 
-def draw_examples(segment, source, path: Path, count: int = 4) -> None:
+def draw_examples(segment, source, path: Path, count: int = 4) -> list:
+    """Draws the first images that can be read, and returns them, uint8 (H, W, C)."""
     pairs = []
     for index in range(len(source)):
         if len(pairs) == count:
@@ -153,6 +156,7 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> None:
     images, labels = [x[..., :-1] for x in pairs], [x[..., -1] for x in pairs]
     predictions = [segment.labels(image) for image in images]
     visualization.plot_segmentation(images, labels, predictions, source.class_names, path)
+    return images
 
 
 def train(run_dir: Path) -> None:
@@ -245,8 +249,13 @@ def train(run_dir: Path) -> None:
                 finish(whole, batches, bad, validation, validate, run_dir)
 
 
+def score_row(name: str, logs: dict) -> tuple[str, ...]:
+    scores = (f"{100 * logs[f'val_{score}']:.2f}" for score in ("miou", "macc", "aacc"))
+    return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
+
+
 def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
-    """Curves, the trained weights, examples, and the scores."""
+    """Curves, the trained weights, examples, the scores, and the report of it all."""
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
         if account.lines:
             print(f"{len(account.lines)} bad images: {run_dir / kind}_images.txt")
@@ -254,8 +263,18 @@ def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None
     segmenter.save_to_preset(run_dir / "trained")
     if validate.best is None:
         raise SystemExit(f"segment.py: no mIoU is a number; see {run_dir / 'log.csv'}.")
-    draw_examples(image_segmenter(segmenter), validation, run_dir / "examples.png")
+    images = draw_examples(image_segmenter(segmenter), validation, run_dir / "examples.png")
+    # At most 16 x 16 patches, so that the report's maps stay small.
+    side = min(*batches.image_size, 16 * segmenter.backbone.patch_size)
+    images = np.concatenate([data.normalize(image[None], side) for image in images])
     last = validate.last
+    rows = [
+        ("validation images, in %", "mIoU", "mAcc", "aAcc", "at step"),
+        score_row("trained weights", last),
+        score_row("best weights", validate.best),
+    ]
+    visualization.log_pictures(run_dir)
+    visualization.write_report(run_dir, segmenter, images, (), {"What it came to": rows})
     print(
         f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "
         f"{100 * last['val_aacc']:.2f} % of the trained weights; best mIoU "

@@ -26,7 +26,7 @@ from nepa_keras.evaluation.flops import forward_flops, training_flops
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.evaluation.monitor import FeatureMonitor
-from nepa_keras.evaluation.report import frozen_accuracies, worth_table
+from nepa_keras.evaluation.report import frozen_accuracies, worth_rows, worth_table
 from nepa_keras.evaluation.roofline import (
     DEVICES,
     known_device,
@@ -83,5 +83,6 @@ __all__ = [
     "training_flops",
     "tuned_comparison",
     "warnings_of",
+    "worth_rows",
     "worth_table",
 ]

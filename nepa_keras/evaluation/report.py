@@ -35,7 +35,7 @@ def frozen_accuracies(
     }
 
 
-def worth_table(
+def worth_rows(
     few_label: dict[str, list[float]],
     before: dict[str, float],
     after: dict[str, float],
@@ -43,8 +43,8 @@ def worth_table(
     num_labels: int,
     steps: int,
     num_test_images: int,
-) -> str:
-    """The accuracies as text, in per cent; gains in points, also where they are losses.
+) -> list[tuple[str, ...]]:
+    """The accuracies as text, the head first, in per cent; gains in points, also where they are losses.
 
     Args:
         few_label: of `few_label_comparison`.
@@ -81,9 +81,14 @@ def worth_table(
         "pretrained (EMA)",
         "gain",
     )
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
-    lines = [_line(head, widths), "-" * (sum(widths) + 6), *(_line(row, widths) for row in rows)]
-    return "\n".join(["what was it worth", *lines])
+    return [head, *rows]
+
+
+def worth_table(rows: list[tuple[str, ...]]) -> str:
+    """The rows of `worth_rows` as lines of text, their columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    head, *others = (_line(row, widths) for row in rows)
+    return "\n".join(["what was it worth", head, "-" * (sum(widths) + 6), *others])
 
 
 def _mean_and_std(values, sign: str = "") -> str:

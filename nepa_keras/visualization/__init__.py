@@ -1,4 +1,4 @@
-"""Pictures of a run and of what a model sees and expects (they need matplotlib)."""
+"""Pictures of a run and of what a model sees and expects (they need matplotlib), and its report."""
 
 from nepa_keras.visualization.attention import (
     attention,
@@ -10,8 +10,10 @@ from nepa_keras.visualization.confusion import plot_confusion
 from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
 from nepa_keras.visualization.embedding_rollout import RolledOut, plot_rollout, roll_out
+from nepa_keras.visualization.events import log_pictures
 from nepa_keras.visualization.label_counts import plot_label_counts
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
+from nepa_keras.visualization.patch_maps import patch_maps
 from nepa_keras.visualization.prediction_error import plot_prediction_error, prediction_error
 from nepa_keras.visualization.principal_components import (
     patch_colors,
@@ -20,6 +22,7 @@ from nepa_keras.visualization.principal_components import (
     plot_projection,
     principal_components,
 )
+from nepa_keras.visualization.report import write_report
 from nepa_keras.visualization.segmentation import class_colors, overlay, plot_segmentation
 from nepa_keras.visualization.similarity import (
     plot_similarity,
@@ -35,9 +38,11 @@ __all__ = [
     "attention_maps",
     "attention_rollout",
     "class_colors",
+    "log_pictures",
     "overlay",
     "patch_colors",
     "patch_features",
+    "patch_maps",
     "plot_attention",
     "plot_confusion",
     "plot_contact_sheet",
@@ -55,4 +60,5 @@ __all__ = [
     "principal_components",
     "roll_out",
     "top_p_filter",
+    "write_report",
 ]

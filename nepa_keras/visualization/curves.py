@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,11 @@ _PANELS = (
         "Accuracy on the validation images",
         "share",
         {"val_accuracy": "trained weights", "ema_val_accuracy": "averaged weights"},
+    ),
+    (
+        "Segmentation of the validation images",
+        "share",
+        {"val_miou": "mean IoU", "val_aacc": "pixels that are right"},
     ),
     ("Directions in use", "effective rank of features", {"feature_effective_rank": "features"}),
     (
@@ -49,8 +55,49 @@ def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
         ImportError: matplotlib is missing.
         ValueError: a log without rows, or without any of the columns.
     """
-    columns = _read(csv_path)
-    panels = [panel for panel in _PANELS if any(name in columns for name in panel[2])]
+    unit, x, panels = read_panels(csv_path)
+    rows = len(x)
+
+    figure = new_figure(8, 2.6 * ((len(panels) + 1) // 2))
+    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, label, lines) in zip(grid, panels, strict=False):
+        for (name, values), color in zip(lines.items(), (BLUE, ORANGE), strict=False):
+            style = {"marker": "o", "markersize": 4} if rows < 10 else {}
+            axes.plot(x, values, color=color, linewidth=1.4, label=name, **style)
+        _clean(axes)
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
+        axes.set_ylabel(label, fontsize=8)
+        axes.set_xlabel(unit, fontsize=8)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    save(figure, png_path)
+
+
+class Panel(NamedTuple):
+    """One small diagram: its title, the unit of its y axis, and the values of each line by name."""
+
+    title: str
+    label: str
+    lines: dict[str, np.ndarray]
+
+
+def read_panels(csv_path: str | Path) -> tuple[str, np.ndarray, list[Panel]]:
+    """What there is to draw in a log: the unit of x ("step" or "epoch"), x, and the panels.
+
+    Args:
+        csv_path: log of `keras.callbacks.CSVLogger`.
+
+    Raises:
+        ValueError: see `plot_curves`.
+    """
+    columns = read_log(csv_path)
+    panels = []
+    for title, label, names in _PANELS:
+        lines = {name: columns[key] for key, name in names.items() if key in columns}
+        if lines:
+            panels.append(Panel(title, label, lines))
     if not panels:
         wanted = ", ".join(name for panel in _PANELS for name in panel[2])
         raise ValueError(
@@ -59,24 +106,7 @@ def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
         )
     unit = "step" if "step" in columns else "epoch"
     rows = len(next(iter(columns.values())))
-    x = columns.get(unit, np.arange(rows)) + (unit == "epoch")
-
-    figure = new_figure(8, 2.6 * ((len(panels) + 1) // 2))
-    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    for axes, (title, label, names) in zip(grid, panels, strict=False):
-        present = {key: name for key, name in names.items() if key in columns}
-        for (key, name), color in zip(present.items(), (BLUE, ORANGE), strict=False):
-            style = {"marker": "o", "markersize": 4} if rows < 10 else {}
-            axes.plot(x, columns[key], color=color, linewidth=1.4, label=name, **style)
-        _clean(axes)
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        axes.set_ylabel(label, fontsize=8)
-        axes.set_xlabel(unit, fontsize=8)
-        if len(present) > 1:
-            axes.legend(frameon=False, fontsize=8)
-    save(figure, png_path)
+    return unit, columns.get(unit, np.arange(rows)) + (unit == "epoch"), panels
 
 
 def _clean(axes) -> None:
@@ -91,10 +121,13 @@ def _clean(axes) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
 
 
-def _read(csv_path: str | Path) -> dict[str, np.ndarray]:
+def read_log(csv_path: str | Path) -> dict[str, np.ndarray]:
     """The columns as float64; a cell that is no number becomes NaN.
 
     A column of "NA" alone is one that CSVLogger keeps for a validation that never came.
+
+    Raises:
+        ValueError: a log without rows.
     """
     with open(csv_path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -125,7 +125,7 @@ def plot_similarity(
             bar.outline.set_visible(False)
     for q, query in enumerate(queries):
         row, column = divmod(int(query), columns)
-        grid[0, 2 * q].set_title(f"row {row}, column {column}", fontsize=8, color=INK)
+        grid[0, 2 * q].set_title(f"row {row + 1}, column {column + 1}", fontsize=8, color=INK)
         grid[0, 2 * q + 1].set_title("prediction", fontsize=8, color=INK)
     figure.suptitle(
         "Predicted next embedding against the image's patches: softmax of cosine / "

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tiny
 
-from nepa_keras.evaluation import FeatureExtractor, frozen_accuracies, worth_table
+from nepa_keras.evaluation import FeatureExtractor, frozen_accuracies, worth_rows, worth_table
 
 
 def _table(few_label, **changes):
     before, after = {"knn": 0.7, "linear_probe": 0.688}, {"knn": 0.69, "linear_probe": 0.74}
     arguments = dict(num_labels=200, steps=300, num_test_images=2000)
-    return worth_table(few_label, before, after, **{**arguments, **changes})
+    return worth_table(worth_rows(few_label, before, after, **{**arguments, **changes}))
 
 
 def test_gains_and_losses_are_both_shown():

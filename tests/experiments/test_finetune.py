@@ -43,6 +43,8 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     ):
         assert words in result.stdout, result.stdout
     assert min(Image.open(folder / "curves.png").size) > 200
+    report = (folder / "report.html").read_text()
+    assert "best averaged weights" in report and '"pretrained":false' in report
     rows = list(csv.DictReader((folder / "log.csv").open()))
     assert len(rows) == 6 and all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
     best = max(float(row["ema_val_accuracy"]) for row in rows)

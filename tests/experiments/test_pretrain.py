@@ -50,6 +50,9 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
 
     for picture in ("curves.png", "similarity.png"):
         assert min(Image.open(folder / picture).size) > 200
+    report = (folder / "report.html").read_text()
+    assert "What was it worth" in report and '"pretrained":true' in report
+    assert len(list(folder.glob("events.out.*.pictures"))) == 1
     model = keras.saving.load_model(folder / "checkpoint.keras")
     assert int(model.optimizer.iterations) == 6
     from safetensors.numpy import load_file

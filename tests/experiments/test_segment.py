@@ -37,7 +37,7 @@ def trained(model, tmp_path_factory) -> Path:
 
 
 def test_training_leaves_weights_log_and_pictures(trained):
-    for name in ("examples.png", "curves.png", "flags.txt", "checkpoint.keras"):
+    for name in ("examples.png", "curves.png", "report.html", "flags.txt", "checkpoint.keras"):
         assert (trained / name).stat().st_size > 0
     with Image.open(trained / "examples.png") as picture:
         assert picture.width > 300 and len(picture.convert("RGB").getcolors(10**6)) > 50
