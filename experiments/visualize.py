@@ -11,6 +11,7 @@ components.png   patch features of every layer as colours, one basis for all ima
 nearest.png      the patches of other images that are nearest to one patch
 projection.png   images on the plane of the first two components of their features
 rollout.png      the model goes on from the first patches, reading its own predictions
+report.html      all of these, and a page on which each patch can be asked where it looks and what it expects
 
 The images are drawn at random (--seed) from --data, the shown ones and those they are compared with.
 """
@@ -119,8 +120,8 @@ def patch_number(model, images) -> int:
     return row * columns + column
 
 
-def draw(name: str, model, shown, others, labels, class_names, path: Path) -> None:
-    """One picture."""
+def draw(name: str, model, shown, others, labels, class_names, path: Path) -> dict:
+    """One picture; returns tables for the report."""
     patch = patch_number(model, shown)
     if name == "similarity":
         queries = [patch] if FLAGS.patch else None
@@ -147,11 +148,13 @@ def draw(name: str, model, shown, others, labels, class_names, path: Path) -> No
         found = visualization.plot_rollout(
             model, images, others[measured:], path, known, len(shown)
         )
-        print(
-            f"cosine to the true embedding over {patches - known} patches after {known} known ones:"
-        )
-        for guess, cosines in found.cosines.items():
-            print(f"  {guess:<12}{np.nanmean(cosines):6.3f}")
+        title = f"Cosine to the truth over {patches - known} patches after {known} known ones"
+        means = {guess: f"{np.nanmean(cosines):.3f}" for guess, cosines in found.cosines.items()}
+        print(title)
+        for guess, mean in means.items():
+            print(f"  {guess:<12}{mean:>6}")
+        return {title: [("guess", "cosine"), *means.items()]}
+    return {}
 
 
 def main(argv):
@@ -163,11 +166,13 @@ def main(argv):
         model = load_model()
     with honest_exit(), one_sentence():
         shown, others, labels, class_names = load_images(model)
-    output = Path(FLAGS.output).expanduser()
+    output, tables = Path(FLAGS.output).expanduser(), {}
     for name in FLAGS.pictures:
         with one_sentence():
-            draw(name, model, shown, others, labels, class_names, output / f"{name}.png")
-        print(f"{keras.backend.backend()}: {output / f'{name}.png'}", flush=True)
+            path = output / f"{name}.png"
+            tables |= draw(name, model, shown, others, labels, class_names, path)
+        print(f"{keras.backend.backend()}: {path}", flush=True)
+    print(visualization.write_report(output, model, shown[:4], tables=tables))
 
 
 if __name__ == "__main__":

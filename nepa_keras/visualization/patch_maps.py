@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.visualization.patches import unit
+from nepa_keras.visualization.patches import displayable, unit
 
 MAX_BYTES = 6_000_000
 
@@ -141,11 +141,12 @@ def _size(packed) -> int:
 
 
 def _picture(image: np.ndarray) -> str:
-    """A normalised image as the address of a PNG; of other numbers of channels than 1 and 3 the first."""
+    """A normalised image as the address of a PNG."""
     from PIL import Image
 
-    pixels = np.round(255 * np.clip(image * 0.5 + 0.5, 0.0, 1.0)).astype(np.uint8)
-    pixels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    pixels = np.round(255 * displayable(image)).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).save(
+        file, "PNG", optimize=True
+    )
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -32,6 +32,14 @@ _ALT = {
     "predicted ones.",
     "confusion": "Confusion matrix: which class is taken for which, as shares of each row.",
     "curves": "Training curves, one small diagram for each group of logged numbers.",
+    "attention": "Maps of where one patch of an image looks: a row for each block, with the mean of the "
+    "heads, each head, and the product through all blocks.",
+    "error": "Images, and below each a map of how badly each of its patches was predicted.",
+    "components": "Images in rows, each with maps of its patch features in colours, one for each layer.",
+    "nearest": "Images in rows, each with a framed patch, and the nearest patches of other images.",
+    "projection": "Thumbnails of images on a plane; those with similar features are near each other.",
+    "rollout": "Images in rows: the image, its first patches, and what the model continues them with; below, "
+    "a chart of the cosine to the truth after each patch.",
 }
 
 Table = Sequence[Sequence[str]]

@@ -49,6 +49,7 @@ def test_every_picture_of_the_embedded_images(model, tmp_path):
         "mean there",
     }
     assert all(-1 <= float(value) <= 1 for value in rows.values())
+    assert rows["  rollout"] in (output / "report.html").read_text()
 
 
 def test_a_folder_and_single_files(model, folder, tmp_path):
@@ -56,7 +57,8 @@ def test_a_folder_and_single_files(model, folder, tmp_path):
     result = run("visualize.py", *flags, "--num_images=3", "--pictures=error,nearest", "--seed=2")
     assert result.returncode == 0, result.stderr
     assert "broken.png" in result.stdout
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["error.png", "nearest.png"]
+    made = ["error.png", "nearest.png", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == made
     files = f"--images={folder / '00.png'},{folder / '01.png'}"
     result = run("visualize.py", *flags[::2], files, "--pictures=attention")
     assert result.returncode == 0, result.stderr

@@ -20,7 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from nepa_keras.visualization import top_p_filter, write_report
-from nepa_keras.visualization.similarity import unit_vectors
+from nepa_keras.visualization.patches import unit
 
 pytestmark = pytest.mark.once
 
@@ -129,8 +129,8 @@ def attention(report, query: int, image: int = 0, layer: int = 1, head: int = 0)
 def cosines(report, query: int, image: int = 0, layer: int = 1) -> np.ndarray:
     model, images, _ = report
     taps = model.backbone.taps(images[[image]])
-    predicted = unit_vectors(model.backbone.norm(taps["hidden_states"][1 + layer]))[0, 1 + query]
-    return unit_vectors(taps["embeddings"])[0, 1:] @ predicted
+    predicted = unit(model.backbone.norm(taps["hidden_states"][1 + layer]))[0, 1 + query]
+    return unit(taps["embeddings"])[0, 1:] @ predicted
 
 
 def shares(values: np.ndarray, temperature: float = 0.1, top_p: float = 1.0) -> np.ndarray:
