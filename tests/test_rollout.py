@@ -61,7 +61,7 @@ def test_what_is_known_is_read_and_the_rest_is_not_looked_at():
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
     z = ops.convert_to_numpy(model.backbone.embed(images))
-    np.testing.assert_array_equal(first["embeddings"][:, :4], z[:, 1:5])
+    assert_close(first["embeddings"][:, :4], z[:, 1:5], "same_numbers")
 
 
 def test_the_first_prediction_is_that_of_the_pretrainer():
