@@ -48,7 +48,11 @@ def main():
     rates = training.WarmupCosine(2e-3, total_steps=options.epochs * len(batches))
     model.compile(optimizer=training.adamw(rates, ema_decay=0.98))
     history = model.fit(
-        batches.endless(), steps_per_epoch=len(batches), epochs=options.epochs, verbose=0
+        batches.endless(),
+        steps_per_epoch=len(batches),
+        epochs=options.epochs,
+        shuffle=False,  # the batches are, already
+        verbose=0,
     )
     for name in ("loss", "target_spread"):
         values = history.history[name]

@@ -7,6 +7,7 @@ gives 16-bit samples, which become the logarithm of the power in bands that are 
 """
 
 import ctypes
+from pathlib import Path
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Synthesizer:
         import espeakng_loader  # the optional package
 
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
-        folder = espeakng_loader.get_data_path().encode()
-        rate = self.library.espeak_Initialize(_SYNCHRONOUS, 0, folder, 0)
+        self.folder = Path(espeakng_loader.get_data_path())
+        rate = self.library.espeak_Initialize(_SYNCHRONOUS, 0, str(self.folder).encode(), 0)
         if rate != RATE:
             raise RuntimeError(f"eSpeak NG did not start: {rate} in place of {RATE} Hz.")
         self.parts = []
@@ -50,7 +51,7 @@ class Synthesizer:
         return 0  # go on
 
     def say(self, word: str, voice: str, speed: int = 160, pitch: int = 50) -> np.ndarray:
-        """Samples (n,) in [-1, 1].
+        """Samples (n,) in [-1, 1]; they depend on what was said before in this process, as breath is random.
 
         Args:
             word: what to say, in English.
@@ -61,7 +62,9 @@ class Synthesizer:
         Raises:
             ValueError: there is no such voice.
         """
-        if self.library.espeak_SetVoiceByName(voice.encode()):
+        # The library refuses an accent that it does not know, but not a speaker.
+        known = (self.folder / "voices" / "!v" / voice.partition("+")[2]).is_file()
+        if self.library.espeak_SetVoiceByName(voice.encode()) or not known:
             raise ValueError(f"eSpeak NG has no voice {voice!r}.")
         self.library.espeak_SetParameter(_SPEED, speed, 0)
         self.library.espeak_SetParameter(_PITCH, pitch, 0)

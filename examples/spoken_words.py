@@ -92,7 +92,7 @@ def few_labels_accuracy(backbone, train, test, steps: int) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="of pretraining, 63 steps each")
-    parser.add_argument("--rope_extent", type=float, default=1.0, help="see RotaryEmbedding")
+    parser.add_argument("--rope_extent", type=float, default=4.0, help="see RotaryEmbedding")
     parser.add_argument("--speakers", choices=("test", "validation"), default="test")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and labels")
     options = parser.parse_args()
@@ -129,7 +129,7 @@ def main():
             nepa_keras.clone_backbone(backbone),
             (clips[few], words[few]),
             test,
-            20 * options.epochs,
+            30 * options.epochs,
         )
         scores = (
             tuned,

@@ -31,29 +31,31 @@ def features_of_a_cnn():
     )
     classifier = keras.Sequential([cnn, keras.layers.Flatten(), keras.layers.Dense(10)])
     classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    images, labels = data.normalize(clothes.train_images[:2000]), clothes.train_labels[:2000]
+    images, labels = data.normalize(clothes.train_images[:1200]), clothes.train_labels[:1200]
     classifier.fit(images, labels, batch_size=50, epochs=2, verbose=0)
 
     # Strides as large as kernels: a cell sees its own pixels. One that also saw the next cell's would know a
     # part of the answer. Frozen, or the features would follow the objective to what is easy to predict.
     cnn.trainable = False
-    return images, keras.Sequential([cnn, keras.layers.Dense(WIDTH)], name="tokens")
+    # Channels of mean 0: what all cells share would make every embedding point in one direction.
+    centred = keras.layers.Normalization(axis=-1)
+    centred.adapt(cnn.predict(images, verbose=0))
+    return images, keras.Sequential([cnn, centred, keras.layers.Dense(WIDTH)], name="tokens")
 
 
-def tubes_of_a_video(count: int = 1000):
-    """Digits that move: 8 frames of 16x16 -> 4x4x4 tubes, each 2 frames of 4x4 pixels."""
-    digits, draw = data.normalize(data.load("digits").train_images), np.random.default_rng(0)
-    videos = np.full((count, 8, 16, 16, 1), -1.0, "float32")
+def tubes_of_a_video(count: int = 1200):
+    """Digits that move: 8 frames of 12x12 pixels -> 4x3x3 tubes, each 2 frames of 4x4 pixels."""
+    digits, draw = data.load("digits").train_images / 255.0, np.random.default_rng(0)
+    videos = np.zeros((count, 8, 12, 12, 1), "float32")
     for video in videos:
-        digit = digits[draw.integers(len(digits))]
-        place, speed = draw.integers(0, 9, 2), draw.integers(-1, 2, 2)
+        digit, place, speed = draw.choice(digits), draw.integers(0, 5, 2), draw.integers(-1, 2, 2)
         for frame in video:
-            top, left = place
-            frame[top : top + 8, left : left + 8] = digit
+            frame[place[0] : place[0] + 8, place[1] : place[1] + 8] = digit
             speed = np.where(
-                (place + speed < 0) | (place + speed > 8), -speed, speed
+                (place + speed < 0) | (place + speed > 4), -speed, speed
             )  # off the wall
             place = place + speed
+    videos -= videos.mean()
     return videos, keras.layers.Conv3D(WIDTH, (2, 4, 4), strides=(2, 4, 4), name="tubes")
 
 
