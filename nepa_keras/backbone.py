@@ -265,7 +265,8 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
                     f"{path} has shape {tuple(value.shape)} in the source and "
                     f"{tuple(variable.shape)} in the clone; drop the override that changes it."
                 )
-            variable.assign(value)
+            # A copy: on JAX both would hold one array, which a training step of either gives away.
+            variable.assign(ops.copy(value))
         elif not path.endswith(("q_norm/gamma", "k_norm/gamma")):
             raise ValueError(f"The clone has {path}, which the source backbone lacks.")
     source.pop("patch_embedding/mask_token", None)  # only masked pretraining uses it

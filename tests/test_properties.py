@@ -235,3 +235,14 @@ def test_initial_weights_are_those_of_the_recipe():
         else:
             expected = {"bias": 0.0, "beta": 0.0, "gamma": 1.0, "scale": 1e-5}[kind]
             np.testing.assert_allclose(value, expected, rtol=1e-7, err_msg=variable.path)
+
+
+def test_a_clone_is_trained_without_its_source():
+    """On JAX a step gives its arrays away; the source must hold others."""
+    model = tiny.pretrainer()
+    before = tiny.weights(model)
+    clone = nepa_keras.NepaPretrainer(nepa_keras.clone_backbone(model.backbone))
+    tiny.compile_model(clone)
+    clone.fit(tiny.images(), batch_size=4, verbose=0)
+    for old, now in zip(before, tiny.weights(model), strict=True):
+        np.testing.assert_array_equal(now, old)
