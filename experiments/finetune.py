@@ -327,23 +327,10 @@ def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
         print(f"{len(bad)} images were not validated with: {run_dir / 'bad_validation_images.txt'}")
     visualization.plot_curves(run_dir / "log.csv", run_dir / "curves.png")
     interop.replace_huggingface(model, run_dir / "trained", converter)
-    if validate.best is None:
-        raise SystemExit(f"finetune.py: no update was good; see {run_dir / 'log.csv'}.")
     with training.ema_weights(model):
         interop.replace_huggingface(model, run_dir / "ema", converter)
-        images, indices = next(iter(ordered))
-        labels = ordered.source.labels[indices[:4]]
-        names = ordered.source.class_names or [f"class {k}" for k in range(model.num_classes)]
-        rows = [
-            ("accuracy on validation images in %", "top-1", "top-5", "at step"),
-            score_row("trained weights", validate.last, "val"),
-            score_row("averaged weights", validate.last, "ema_val"),
-            score_row("best averaged weights", validate.best, "ema_val"),
-        ]
-        visualization.log_pictures(run_dir)
-        visualization.write_report(
-            run_dir, model, images[:4], [names[k] for k in labels], {"What it came to": rows}
-        )
+    if validate.best is None:
+        raise SystemExit(f"finetune.py: no update was good; see {run_dir / 'log.csv'}.")
     last, best = validate.last, validate.best
     print(
         f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "
@@ -352,6 +339,19 @@ def finish(model, batches, ordered, converter, validate, run_dir: Path) -> None:
     )
     if ":" not in FLAGS.data:
         print(f"python experiments/evaluate.py --model={run_dir}/best --data={FLAGS.data}")
+    images, indices = next(iter(ordered))
+    labels = ordered.source.labels[indices[:4]]
+    names = ordered.source.class_names or [f"class {k}" for k in range(model.num_classes)]
+    rows = [
+        ("accuracy on validation images in %", "top-1", "top-5", "at step"),
+        score_row("trained weights", validate.last, "val"),
+        score_row("averaged weights", validate.last, "ema_val"),
+        score_row("best averaged weights", validate.best, "ema_val"),
+    ]
+    visualization.log_pictures(run_dir)
+    captions, tables = [names[k] for k in labels], {"What it came to": rows}
+    with training.ema_weights(model):
+        visualization.write_report(run_dir, model, images[:4], captions, tables)
 
 
 if __name__ == "__main__":

@@ -308,11 +308,11 @@ def finish(model, source, batches, evaluates: bool, before: dict, run_dir: Path)
         else:
             examples, captions = batches[0][:4], ()
         visualization.plot_similarity(model, examples, run_dir / "similarity.png")
-        visualization.log_pictures(run_dir)
         tables = {}
         if evaluates:
             tables["What was it worth"] = rows = what_was_it_worth(model, source, before)
             print(evaluation.worth_table(rows), flush=True)
+        visualization.log_pictures(run_dir)
         visualization.write_report(run_dir, model, examples, captions, tables)
     print(f"\nkept in {run_dir}")
 

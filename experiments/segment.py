@@ -254,6 +254,13 @@ def score_row(name: str, logs: dict) -> tuple[str, ...]:
     return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
 
 
+def center_square(image: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of (H, W, C)."""
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
 def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
     """Curves, the trained weights, examples, the scores, and the report of it all."""
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
@@ -264,10 +271,16 @@ def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None
     if validate.best is None:
         raise SystemExit(f"segment.py: no mIoU is a number; see {run_dir / 'log.csv'}.")
     images = draw_examples(image_segmenter(segmenter), validation, run_dir / "examples.png")
+    last = validate.last
+    print(
+        f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "
+        f"{100 * last['val_aacc']:.2f} % of the trained weights; best mIoU "
+        f"{100 * validate.best['val_miou']:.2f} % at step {int(validate.best['step'])}\nkept in {run_dir}"
+    )
     # At most 16 x 16 patches, so that the report's maps stay small.
     side = min(*batches.image_size, 16 * segmenter.backbone.patch_size)
-    images = np.concatenate([data.normalize(image[None], side) for image in images])
-    last = validate.last
+    squares = [center_square(image) for image in images]
+    images = np.concatenate([data.normalize(image[None], side) for image in squares])
     rows = [
         ("validation images, in %", "mIoU", "mAcc", "aAcc", "at step"),
         score_row("trained weights", last),
@@ -275,11 +288,6 @@ def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None
     ]
     visualization.log_pictures(run_dir)
     visualization.write_report(run_dir, segmenter, images, (), {"What it came to": rows})
-    print(
-        f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "
-        f"{100 * last['val_aacc']:.2f} % of the trained weights; best mIoU "
-        f"{100 * validate.best['val_miou']:.2f} % at step {int(validate.best['step'])}\nkept in {run_dir}"
-    )
 
 
 def load() -> nepa_keras.NepaImageSegmenter:

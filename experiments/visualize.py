@@ -29,23 +29,31 @@ from nepa_keras import data, evaluation, interop, visualization
 FLAGS = flags.FLAGS
 PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
 OF_PREDICTIONS = {"similarity", "error", "rollout"}
-OF_OTHERS = {"nearest", "projection", "rollout"}  # need more images than the shown ones
+OF_OTHERS, FEWEST = {"nearest", "projection", "rollout"}, 4  # need more images than the shown ones
 flags.DEFINE_string("model", None, "Folder, preset's name or hf://owner/name.", required=True)
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
-flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=2)
+flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)
 flags.DEFINE_integer("seed", 1, "Of the choice of images.")
 flags.DEFINE_list("pictures", list(PICTURES), f"Of {', '.join(PICTURES)}.")
 flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
 flags.DEFINE_list(
     "patch", [], "ROW,COLUMN, counted from 1, of the patch that is asked about; default the middle."
 )
-flags.DEFINE_float("known", 0.5, "Share of the patches that rollout is given.")
-flags.DEFINE_float("temperature", 0.1, "Of similarity.")
-flags.DEFINE_float("top_p", None, "Of similarity: keep only the best patches with this share.")
+flags.DEFINE_float(
+    "known", 0.5, "Share of the patches that rollout is given.", lower_bound=0, upper_bound=1
+)
+flags.DEFINE_float("temperature", 0.1, "Of similarity.", lower_bound=1e-3)
+flags.DEFINE_float(
+    "top_p",
+    None,
+    "Of similarity: keep only the best patches with this share.",
+    lower_bound=1e-3,
+    upper_bound=1,
+)
 flags.DEFINE_string("layer", "output", "Of nearest: embedding, output or 'block 3'.")
 
 
@@ -57,8 +65,11 @@ def check_flags() -> None:
         )
     if FLAGS.patch and not (len(FLAGS.patch) == 2 and all(n.isdigit() for n in FLAGS.patch)):
         raise ValueError(f"--patch={','.join(FLAGS.patch)} must be ROW,COLUMN, such as 3,2.")
-    if not 0.0 < FLAGS.known < 1.0:
-        raise ValueError(f"--known={FLAGS.known} must be a share between 0 and 1.")
+    if (Path(FLAGS.output).expanduser() / "flags.txt").exists():
+        raise ValueError(
+            f"--output={FLAGS.output} is the folder of a run, which has pictures and a report of its own; "
+            f"name another, such as {FLAGS.output}/pictures."
+        )
 
 
 def load_model() -> keras.Model:
@@ -103,6 +114,12 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     shown, others = np.concatenate([shown, read[:wanted]]), read[wanted:]
     if not len(shown):
         raise ValueError(f"--data={FLAGS.data} has no image that can be read.")
+    if compared and len(others) < FEWEST:
+        needing = ", ".join(name for name in FLAGS.pictures if name in OF_OTHERS)
+        raise ValueError(
+            f"--data={FLAGS.data} leaves {len(others)} images to compare with, and {needing} want {FEWEST}: "
+            "give more images, fewer --num_images, or other --pictures."
+        )
     labels = None if source.labels is None else source.labels[indices[wanted:]]
     return shown, others, labels, source.class_names
 
@@ -166,13 +183,17 @@ def main(argv):
         model = load_model()
     with honest_exit(), one_sentence():
         shown, others, labels, class_names = load_images(model)
+        patch_number(model, shown)
+        if FLAGS.layer not in visualization.patch_features(model, shown[:1]):
+            raise ValueError(f"--layer={FLAGS.layer}: embedding, output, or 'block 0' and so on.")
     output, tables = Path(FLAGS.output).expanduser(), {}
     for name in FLAGS.pictures:
         with one_sentence():
             path = output / f"{name}.png"
             tables |= draw(name, model, shown, others, labels, class_names, path)
         print(f"{keras.backend.backend()}: {path}", flush=True)
-    print(visualization.write_report(output, model, shown[:4], tables=tables))
+    with one_sentence():
+        print(visualization.write_report(output, model, shown[:4], tables=tables))
 
 
 if __name__ == "__main__":

@@ -255,8 +255,8 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
         ValueError: a weight of either side has no counterpart, or another shape.
     """
     clone = NepaBackbone.from_config({**backbone.get_config(), **overrides})
-    source = {relative_path(v): v for v in backbone.trainable_variables}
-    for variable in clone.trainable_variables:
+    source = {relative_path(v): v for v in _without_seeds(backbone)}
+    for variable in _without_seeds(clone):
         path = relative_path(variable)
         value = source.pop(path, None)
         if value is not None:
@@ -273,6 +273,11 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
     if source:
         raise ValueError(f"The clone has no place for {', '.join(source)} of the source backbone.")
     return clone
+
+
+def _without_seeds(backbone) -> list:
+    """All weights, also frozen ones and the moving statistics of an embedding layer."""
+    return [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]
 
 
 def relative_path(variable) -> str:

@@ -17,6 +17,7 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.nepa import normalize
 
 
+@keras.saving.register_keras_serializable(package="nepa_keras")
 class EmbeddingRollout(keras.Model):
     """From the first k patches on, the embeddings that the model predicts when it reads its own predictions.
 
@@ -29,7 +30,8 @@ class EmbeddingRollout(keras.Model):
             same image.
 
     Call arguments:
-        inputs: {"images": what the backbone takes, "known": (B,) integers k, from 1 to T}.
+        inputs: {"images": what the backbone takes, "known": (B,) integers k, from 1 to T, or from 0
+            with a norm}.
 
     Returns:
         {"embeddings": (B, T, D), what the model was given, that is the known embeddings and then its own
@@ -45,7 +47,7 @@ class EmbeddingRollout(keras.Model):
         self.backbone = backbone
         self.norm = norm
         self.built = True
-        self.compile(jit_compile=backends.default_jit_compile())
+        self.compile(optimizer=None, jit_compile=backends.default_jit_compile())
 
     def call(self, inputs):
         images, known = inputs["images"], ops.cast(inputs["known"], "int32")
@@ -87,4 +89,16 @@ class EmbeddingRollout(keras.Model):
         is_known = ops.cast(ops.arange(z.shape[1])[None, :] < known[:, None], "float32")
         lengths = ops.norm(ops.cast(z, "float32"), axis=-1)  # (B, T)
         total = ops.sum(lengths * is_known, axis=1, keepdims=True)
-        return total / ops.sum(is_known, axis=1, keepdims=True)
+        return total / ops.maximum(ops.sum(is_known, axis=1, keepdims=True), 1.0)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "norm": self.norm,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})

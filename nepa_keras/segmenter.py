@@ -81,6 +81,8 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         >>> segmenter.fit(images, labels)  # (N, height, width, channels) and (N, height, width)
     """
 
+    use_causal_mask = False  # a pixel's class depends on all of the image
+
     def __init__(
         self,
         backbone: NepaBackbone,
@@ -161,7 +163,7 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
         images = ops.pad(images, padding) if any(map(sum, padding)) else images
         outputs = self.backbone.block_outputs(
-            images, causal=False, training=training and not self.freeze_backbone
+            images, causal=self.use_causal_mask, training=training and not self.freeze_backbone
         )
         if self.freeze_backbone:
             outputs = [ops.stop_gradient(x) for x in outputs]

@@ -1,5 +1,7 @@
 """NEPA on what is no image: any layer that makes embeddings, positions on one, two or three axes."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -87,6 +89,35 @@ def test_a_patch_embedding_made_of_a_convolution_is_the_patch_embedding():
         assert_close(actual, ops.convert_to_numpy(value), "same_numbers", name)
 
 
+def test_a_clone_has_what_is_not_trained_too():
+    """A frozen embedding, and moving statistics that are not those of the start."""
+    norm = layers.BatchNormalization()
+    frozen = keras.Sequential([layers.Dense(24, trainable=False), norm])
+    backbone = pretrainer(FRAMES, lambda: frozen).backbone
+    norm.moving_mean.assign(np.linspace(-1, 1, 24))
+    inputs = tiny.images(2, FRAMES)
+    expected = ops.convert_to_numpy(backbone(inputs)["sequence_output"])
+    clone = nepa_keras.clone_backbone(backbone)
+    assert_close(ops.convert_to_numpy(clone(inputs)["sequence_output"]), expected, "exact")
+
+
+def test_a_preset_runs_no_code_of_its_author(tmp_path):
+    """A function in the place of the embedding, as a hostile configuration may have one."""
+    pretrainer(FRAMES, lambda: layers.Dense(24)).save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    with keras.saving.custom_object_scope({}):
+        lambda_layer = layers.Lambda(lambda x: x)
+    config["backbone"]["embedding"] = keras.saving.serialize_keras_object(lambda_layer)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="safe_mode|arbitrary code|unsafe"):
+        nepa_keras.NepaBackbone.from_preset(tmp_path)
+
+
+class WithoutAShape(layers.Layer):
+    def call(self, x):
+        return ops.concatenate([x] * 5, axis=-1)[..., :24]
+
+
 def test_frequencies_and_coordinates_of_other_axes():
     """By hand: one axis has every pair of the width, three axes a third of them, rounded down."""
     np.testing.assert_allclose(frequencies(8, 100.0, axes=1), 100.0 ** -(np.arange(4) / 4))
@@ -106,6 +137,7 @@ def test_frequencies_and_coordinates_of_other_axes():
     [
         ({"embedding": layers.Dense(8)}, "width 8, but hidden_dim is 24"),
         ({"embedding": layers.GlobalAveragePooling1D()}, "an axis or more of known length"),
+        ({"embedding": WithoutAShape()}, "does not say which shape it makes"),
         ({"embedding": layers.Dense(24), "num_heads": 8}, "2-D RoPE needs a head width"),
         ({"embedding": layers.Dense(24), "rope_extent": 0.0}, "extent must be above 0"),
     ],

@@ -64,6 +64,18 @@ def test_what_is_known_is_read_and_the_rest_is_not_looked_at():
     assert_close(first["embeddings"][:, :4], z[:, 1:5], "same_numbers")
 
 
+def test_nothing_need_be_known_where_a_length_is_given_and_it_can_be_saved(tmp_path):
+    model = tiny.pretrainer(image_shape=SHAPE)
+    inputs = {"images": tiny.images(2, SHAPE), "known": np.array([0, 3])}
+    rollout = EmbeddingRollout(model.backbone, norm=2.0)
+    out = rollout.predict(inputs, verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(out["embeddings"][0], axis=-1), 2.0, rtol=1e-5)
+    rollout.save(tmp_path / "rollout.keras")
+    again = keras.saving.load_model(tmp_path / "rollout.keras").predict(inputs, verbose=0)
+    for name, value in out.items():
+        assert_close(again[name], value, "same_numbers", name)
+
+
 def test_the_first_prediction_is_that_of_the_pretrainer():
     model = tiny.pretrainer(image_shape=SHAPE)
     images = tiny.images(2, SHAPE)

@@ -10,11 +10,16 @@ do not. With N tokens (T patches and CLS), D width, M width of the MLP, L layers
     training step      3 x forward        each product has two in the backward pass
 """
 
+import math
+
 from nepa_keras.backbone import NepaBackbone
+from nepa_keras.layers import PatchEmbedding
 
 
 def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = None) -> int:
     """Matrix FLOPs of one forward pass for one image.
+
+    Of an embedding other than that of patches nothing is known, so it does not count.
 
     Args:
         backbone: the model.
@@ -23,16 +28,15 @@ def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = N
     Raises:
         ValueError: the patch does not divide the image.
     """
-    height, width = image_size or backbone.image_shape[:2]
-    patch, dim = backbone.patch_size, backbone.hidden_dim
-    if height % patch or width % patch:
-        raise ValueError(
-            f"image_size={(height, width)} is not a multiple of the patch of {patch}x{patch}; give "
-            "a size that the model accepts."
-        )
-    patches = (height // patch) * (width // patch)
+    shape = backbone.image_shape
+    if image_size is not None:
+        shape = (*image_size, *shape[2:])
+    dim = backbone.hidden_dim
+    patches = math.prod(backbone.patch_embedding.grid((None, *shape)))
     tokens = 1 + patches
-    embedding = 2 * patches * patch**2 * backbone.image_shape[2] * dim
+    embedding = 0
+    if isinstance(backbone.patch_embedding, PatchEmbedding):
+        embedding = 2 * patches * backbone.patch_size**2 * shape[2] * dim
     projections = 2 * tokens * 4 * dim**2
     attention = 2 * tokens * 2 * tokens * dim
     mlp = 2 * tokens * (3 if backbone.gated_mlp else 2) * dim * backbone.mlp_dim

@@ -19,8 +19,8 @@ class ModelFlopsUtilization:
     best product that `measured_peak` finds; times the number of devices.
 
     Args:
-        backbone: what is trained; heads around it do not count.
-        devices: that train.
+        backbone: what is trained, with a backward pass through all of it; heads around it do not count.
+        devices: that train. Of CPU devices that share cores each is taken for a machine.
 
     Example:
         >>> mfu = ModelFlopsUtilization(model.backbone)

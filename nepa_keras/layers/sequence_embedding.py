@@ -32,7 +32,8 @@ class SequenceEmbedding(keras.layers.Layer):
 
     Args:
         layer: makes (B, *grid, D) of its inputs, with one, two, three or more axes in the grid, as `Conv1D`
-            with its kernel as stride of a signal, `Conv3D` of a video, `Dense` of feature vectors.
+            with its kernel as stride of a signal, `Conv3D` of a video, `Dense` of feature vectors. A layer of
+            your own says what it makes by `compute_output_shape`.
         use_mask_token: whether a learned vector can stand in for masked cells.
 
     Call arguments:
@@ -63,9 +64,16 @@ class SequenceEmbedding(keras.layers.Layer):
         """Cells along each axis for inputs of a shape with the batch.
 
         Raises:
-            ValueError: the layer has no axis between batch and width, or one of unknown length.
+            ValueError: the layer has no axis between batch and width, or one of unknown length, or does not
+            say which shape it makes.
         """
-        output = self.layer.compute_output_shape(tuple(input_shape))
+        try:
+            output = self.layer.compute_output_shape(tuple(input_shape))
+        except NotImplementedError:
+            raise ValueError(
+                f"{self.layer.name} does not say which shape it makes; give its class a method "
+                "compute_output_shape(input_shape)."
+            ) from None
         if len(output) < 3 or not all(output[1:]):
             raise ValueError(
                 f"{self.layer.name} makes {tuple(output)} of {tuple(input_shape)}; an embedding makes "

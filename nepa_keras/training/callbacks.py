@@ -116,7 +116,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def progress_line(step: int, steps: int, batch_size: int, values: dict[str, float]) -> str:
-    """A line for a file: "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, 0:01:57 left".
+    """A line for a file: "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, 0:01:56 left".
 
     What is not known yet is left out.
     """

@@ -1,15 +1,19 @@
 """Pictures of a run and of what a model sees and expects (they need matplotlib), and its report."""
 
 from nepa_keras.visualization.attention import (
-    attention,
     attention_maps,
+    attention_probabilities,
     attention_rollout,
     plot_attention,
 )
 from nepa_keras.visualization.confusion import plot_confusion
 from nepa_keras.visualization.contact_sheet import plot_contact_sheet
 from nepa_keras.visualization.curves import plot_curves
-from nepa_keras.visualization.embedding_rollout import RolledOut, plot_rollout, roll_out
+from nepa_keras.visualization.embedding_rollout import (
+    RolloutComparison,
+    compare_rollout,
+    plot_rollout,
+)
 from nepa_keras.visualization.events import log_pictures
 from nepa_keras.visualization.label_counts import plot_label_counts
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
@@ -33,8 +37,8 @@ from nepa_keras.visualization.similarity import (
 __all__ = [
     "LinearDecoder",
     "PatchBank",
-    "RolledOut",
-    "attention",
+    "RolloutComparison",
+    "attention_probabilities",
     "attention_maps",
     "attention_rollout",
     "class_colors",
@@ -58,7 +62,7 @@ __all__ = [
     "predicted_similarity",
     "prediction_error",
     "principal_components",
-    "roll_out",
+    "compare_rollout",
     "top_p_filter",
     "write_report",
 ]

@@ -19,7 +19,7 @@ from nepa_keras.visualization.patches import (
 )
 
 
-def attention(model, images: np.ndarray, causal: bool | None = None) -> np.ndarray:
+def attention_probabilities(model, images: np.ndarray, causal: bool | None = None) -> np.ndarray:
     """Attention probabilities of all blocks, (B, L, H, 1 + T, 1 + T) float32; token 0 is CLS.
 
     Args:
@@ -40,7 +40,7 @@ def attention_rollout(attentions: np.ndarray) -> np.ndarray:
     residual stream.
 
     Args:
-        attentions: (B, L, H, 1 + T, 1 + T), as of `attention`.
+        attentions: (B, L, H, 1 + T, 1 + T), as of `attention_probabilities`.
 
     Returns:
         (B, L, 1 + T, 1 + T): up to each block; rows sum to 1.
@@ -56,7 +56,7 @@ def attention_maps(model, images: np.ndarray, query: int, causal: bool | None = 
     """Where one patch looks.
 
     Args:
-        model, images, causal: see `attention`.
+        model, images, causal: see `attention_probabilities`.
         query: patch, counted row by row from 0.
 
     Returns:
@@ -72,7 +72,7 @@ def attention_maps(model, images: np.ndarray, query: int, causal: bool | None = 
             f"query must be a patch, 0 to {grid[0] * grid[1] - 1} of this {grid[0]}x{grid[1]} grid; got "
             f"{query}."
         )
-    found = attention(model, images, causal)
+    found = attention_probabilities(model, images, causal)
     heads = found[..., 1 + query, :]  # (B, L, H, 1 + T)
     rolled = attention_rollout(found)[..., 1 + query, :]
 
@@ -97,7 +97,7 @@ def plot_attention(
     """Draws where a patch of one image looks: a row for each block, with mean, heads and rollout.
 
     Args:
-        model, causal: see `attention`.
+        model, causal: see `attention_probabilities`.
         image: (height, width, channels), normalised floats.
         png_path: picture to write.
         query: patch, counted row by row from 0; default the one in the middle.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from keras import ops
 
 from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
@@ -18,12 +17,13 @@ from nepa_keras.visualization.patches import (
     draw_picture,
     join_patches,
     patch_grid,
+    predictions_and_targets,
     unit,
 )
 
 
-class RolledOut(NamedTuple):
-    """What `roll_out` found.
+class RolloutComparison(NamedTuple):
+    """What `compare_rollout` found.
 
     Attributes:
         embeddings: (B, T, D), known ones and then the model's own.
@@ -38,7 +38,7 @@ class RolledOut(NamedTuple):
     cosines: dict[str, np.ndarray]
 
 
-def roll_out(model, images: np.ndarray, known: int, bank: PatchBank) -> RolledOut:
+def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> RolloutComparison:
     """Continues images from their first patches, and compares with the truth and with simple guesses.
 
     Args:
@@ -60,9 +60,8 @@ def roll_out(model, images: np.ndarray, known: int, bank: PatchBank) -> RolledOu
     images = np.asarray(images, "float32")
     inputs = {"images": images, "known": np.full(len(images), known, "int32")}
     rolled = EmbeddingRollout(backbone, bank.norm).predict(inputs, batch_size=32, verbose=0)
-    out = backbone(images, training=False, causal=True)
-    one_step = ops.convert_to_numpy(ops.cast(out["sequence_output"], "float32"))[:, :-1]
-    truth = unit(out["embeddings"])[:, 1:]
+    one_step, truth = predictions_and_targets(backbone, images)
+    truth = unit(truth)
     in_bank = unit(bank.vectors).reshape(-1, *truth.shape[1:])  # (M, T, D)
     guesses = {
         "rollout": unit(rolled["embeddings"]),
@@ -75,7 +74,7 @@ def roll_out(model, images: np.ndarray, known: int, bank: PatchBank) -> RolledOu
     for name, guess in guesses.items():
         cosines[name] = np.sum(guess * truth, axis=-1).mean(axis=0)
         cosines[name][:known] = np.nan
-    return RolledOut(rolled["embeddings"], one_step, cosines)
+    return RolloutComparison(rolled["embeddings"], one_step, cosines)
 
 
 def plot_rollout(
@@ -85,14 +84,14 @@ def plot_rollout(
     png_path: str | Path,
     known: int | None = None,
     shown: int = 6,
-) -> RolledOut:
+) -> RolloutComparison:
     """Draws what the model expects beyond the first patches, and how near the truth it is at each step.
 
     A row for each image: itself; what was given; the rollout through the nearest real patch of the bank, and
     through a linear decoder; and what the model expects one patch ahead of the truth, through that decoder.
 
     Args:
-        model, images: see `roll_out`; the cosines are means over all of them.
+        model, images: see `compare_rollout`; the cosines are means over all of them.
         bank_images: others; some hundreds.
         png_path: picture to write.
         known: patches that are given; default the upper half.
@@ -103,13 +102,13 @@ def plot_rollout(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: see `roll_out`.
+        ValueError: see `compare_rollout`.
     """
     backbone = getattr(model, "backbone", model)
     rows, columns = grid = patch_grid(backbone, images)
     known = rows // 2 * columns if known is None else known
     bank = PatchBank(backbone, bank_images)
-    found = roll_out(backbone, images, known, bank)
+    found = compare_rollout(backbone, images, known, bank)
     decoder = LinearDecoder(bank)
     images = np.asarray(images[:shown], "float32")
     rolled, one_step = found.embeddings[:shown], bank.norm * unit(found.one_step[:shown])
@@ -142,7 +141,7 @@ def plot_rollout(
     return found
 
 
-def _draw_cosines(figure, found: RolledOut, known: int) -> None:
+def _draw_cosines(figure, found: RolloutComparison, known: int) -> None:
     axes = figure.subplots()
     dashes = (0, (4, 2))
     styles = {

@@ -36,10 +36,10 @@ def log_pictures(run_dir: str | Path) -> list[str]:
         ) from None
     folder = Path(run_dir)
     pictures = sorted(path for path in folder.glob("*.png") if path.name != _CURVES)
-    for earlier in folder.glob(f"events.out.*{_SUFFIX}"):
-        earlier.unlink()
     log = folder / "log.csv"
     step = int(read_panels(log)[1][-1]) if log.exists() else 0
+    for earlier in folder.glob(f"events.out.*{_SUFFIX}"):
+        earlier.unlink()
     if pictures:
         with SummaryWriter(str(folder), filename_suffix=_SUFFIX) as writer:
             for path in pictures:

@@ -6,6 +6,7 @@ M images, T patches, N = M T, D width, Q queries.
 from pathlib import Path
 
 import numpy as np
+from keras import ops
 
 from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
@@ -38,10 +39,17 @@ class PatchBank:
 
     def __init__(self, model, images: np.ndarray, layer: str = "embedding", batch_size: int = 32):
         self.images = np.asarray(images, "float32")
-        self.grid = patch_grid(getattr(model, "backbone", model), images)
+        if not len(images):
+            raise ValueError("A bank of patches needs an image.")
+        backbone = getattr(model, "backbone", model)
+        self.grid = patch_grid(backbone, images)
         parts = []
         for start in range(0, len(images), batch_size):
-            features = patch_features(model, self.images[start : start + batch_size])
+            part = self.images[start : start + batch_size]
+            if layer == "embedding":  # needs no block
+                parts.append(ops.convert_to_numpy(backbone.embed(part))[:, 1:])
+                continue
+            features = patch_features(model, part)
             if layer not in features:
                 raise ValueError(f"There is no layer {layer!r}; there are {', '.join(features)}.")
             parts.append(features[layer])
@@ -61,15 +69,22 @@ class PatchBank:
 
         Returns:
             Their numbers (Q, count) and the cosines (Q, count), the largest first.
+
+        Raises:
+            ValueError: the bank has fewer patches.
         """
+        if count > len(self._unit):
+            raise ValueError(f"The bank has {len(self._unit)} patches, fewer than {count}.")
         queries = unit(vectors)
         step = max(1, _AT_A_TIME // len(self._unit))
         numbers, cosines = [], []
         for start in range(0, len(queries), step):
             found = queries[start : start + step] @ self._unit.T
-            best = np.argsort(-found, axis=-1, kind="stable")[:, :count]
-            numbers.append(best)
-            cosines.append(np.take_along_axis(found, best, axis=-1))
+            best = np.argpartition(-found, count - 1, axis=-1)[:, :count]
+            near = np.take_along_axis(found, best, axis=-1)
+            order = np.argsort(-near, axis=-1, kind="stable")
+            numbers.append(np.take_along_axis(best, order, axis=-1))
+            cosines.append(np.take_along_axis(near, order, axis=-1))
         return np.concatenate(numbers), np.concatenate(cosines)
 
 
@@ -93,11 +108,11 @@ class LinearDecoder:
         pixels = bank.pixels.reshape(len(embeddings), -1).astype("float64")
         mean, level = embeddings.mean(axis=0), pixels.mean(axis=0)
         centred = embeddings - mean
-        # The penalty as rows of their own keeps it a least-squares problem, solved without squaring it.
-        penalty = np.sqrt(noise * np.square(centred).sum() / centred.shape[1])
-        rows = np.concatenate([centred, penalty * np.eye(centred.shape[1])])
-        goal = np.concatenate([pixels - level, np.zeros((centred.shape[1], pixels.shape[1]))])
-        self.matrix, *_ = np.linalg.lstsq(rows, goal, rcond=None)
+        products = centred.T @ centred  # N times the covariance
+        penalty = noise * np.trace(products) / len(products)
+        products += penalty * np.eye(len(products))
+        # The pseudo-inverse: without noise, embeddings wider than pixels have directions of no variance.
+        self.matrix = np.linalg.pinv(products, hermitian=True) @ (centred.T @ (pixels - level))
         self.constant = level - mean @ self.matrix
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
@@ -135,6 +150,7 @@ def plot_nearest_patches(
     if not 0 <= query < rows * columns:
         raise ValueError(f"query must be a patch from 0 to {rows * columns - 1}, got {query}.")
     bank = PatchBank(model, bank_images, layer)
+    count = min(count, len(bank.vectors))
     features = patch_features(model, images)[layer][:, query]
     numbers, cosines = bank.nearest(features, count)
     bank_pictures = displayable(bank.images)

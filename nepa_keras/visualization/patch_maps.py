@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.visualization.patches import displayable, unit
+from nepa_keras.visualization.patches import displayable, own_mask, patch_grid, unit
 
 MAX_BYTES = 6_000_000
 
@@ -48,13 +48,9 @@ def patch_maps(
         ValueError: images that the patch does not divide, or inputs that have no rows and columns; captions
             of another number.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone, causal = getattr(model, "backbone", model), own_mask(model)
     images = np.asarray(images, "float32")
-    grid = backbone.patch_embedding.grid(images.shape)
-    if len(grid) != 2 or images.ndim != 4:
-        raise ValueError(
-            f"Maps are for images with rows and columns of patches, not for a grid {grid}."
-        )
+    grid = patch_grid(backbone, images)
     if len(captions) not in (0, len(images)):
         raise ValueError(f"{len(captions)} captions for {len(images)} images; give one for each.")
     rows, columns = grid
@@ -65,7 +61,7 @@ def patch_maps(
     captions = captions or [f"Image {i + 1}" for i in range(len(images))]
     kept, heads, bytes_of_means, bytes_of_heads = [], [], 0, 0
     for image, caption in zip(images, captions, strict=True):
-        of_image, of_heads = _of_image(backbone, image, bytes_of_heads <= max_bytes)
+        of_image, of_heads = _of_image(backbone, image, causal, bytes_of_heads <= max_bytes)
         picture = _picture(image)
         size = len(picture) + _size(of_image["attention"]) + _size(of_image["cosines"])
         if bytes_of_means + size > max_bytes:
@@ -86,9 +82,9 @@ def patch_maps(
         "columns": columns,
         "layers": backbone.num_layers,
         "heads": backbone.num_heads if with_heads else 0,
-        "causal": bool(backbone.use_causal_mask),
+        "causal": bool(causal),
         "shift": int(getattr(model, "shift", True)),
-        "pretrained": hasattr(model, "shift"),
+        "pretrained": not hasattr(model, "num_classes"),
         "images_left_out": len(images) - len(kept),
         "images": kept,
     }
@@ -111,10 +107,10 @@ def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> 
     return base64.b64encode(packed).decode("ascii")
 
 
-def _of_image(backbone, image: np.ndarray, with_heads: bool) -> tuple[dict, list]:
+def _of_image(backbone, image: np.ndarray, causal: bool, with_heads: bool) -> tuple[dict, list]:
     """Means of attention and cosines of every block, and its single heads (none unless asked for)."""
-    own = backbone.taps(image[None])
-    causal = own if backbone.use_causal_mask else backbone.taps(image[None], causal=True)
+    own = backbone.taps(image[None], causal=causal)
+    predicting = own if causal else backbone.taps(image[None], causal=True)
     attention, heads = [], []
     for probabilities in own["attentions"]:
         of_heads = _numpy(probabilities)[0, :, 1:]  # (H, T, 1 + T): queries without CLS
@@ -122,7 +118,7 @@ def _of_image(backbone, image: np.ndarray, with_heads: bool) -> tuple[dict, list
         heads.append([_pack_attention(one) for one in of_heads] if with_heads else [])
     targets = unit(own["embeddings"])[0, 1:]  # (T, D)
     # Token 0 is CLS, so what is predicted at patch t leaves token 1 + t.
-    said = [unit(backbone.norm(x))[0, 1:] for x in causal["hidden_states"][1:]]
+    said = [unit(backbone.norm(x))[0, 1:] for x in predicting["hidden_states"][1:]]
     cosines = [pack(of_block @ targets.T, power=2) for of_block in said]
     return {"attention": attention, "cosines": cosines}, heads
 

@@ -48,6 +48,28 @@ def join_patches(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return x.reshape(batch, rows * high, columns * wide, channels)
 
 
+def predictions_and_targets(model, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """What the model expects at each patch when all before it are known, and the embeddings there.
+
+    Args:
+        model: a `NepaPretrainer`, or its backbone; it reads causally.
+        images: (B, height, width, channels), normalised floats.
+
+    Returns:
+        Two of (B, T, D) float32.
+    """
+    backbone = getattr(model, "backbone", model)
+    shift = getattr(model, "shift", True)
+    predictions, targets = [], []
+    for start in range(0, len(images), batch_size):
+        part = np.asarray(images[start : start + batch_size], "float32")
+        out = backbone(part, training=False, causal=True)
+        said = ops.convert_to_numpy(ops.cast(out["sequence_output"], "float32"))
+        predictions.append(said[:, :-1] if shift else said[:, 1:])
+        targets.append(ops.convert_to_numpy(ops.cast(out["embeddings"], "float32"))[:, 1:])
+    return np.concatenate(predictions), np.concatenate(targets)
+
+
 def unit(tokens) -> np.ndarray:
     """Vectors of length 1 over the last axis, float32."""
     tokens = ops.convert_to_numpy(ops.cast(tokens, "float32"))

@@ -14,6 +14,7 @@ from nepa_keras.visualization.patches import (
     draw_picture,
     outline,
     patch_grid,
+    predictions_and_targets,
     unit,
 )
 
@@ -22,7 +23,7 @@ def prediction_error(model, images: np.ndarray, batch_size: int = 64) -> np.ndar
     """1 - cosine of the predicted and the true embedding of every patch, (B, rows, columns) float32.
 
     0 is a perfect prediction, 1 one that points nowhere near, 2 the opposite. The first patch is predicted
-    from CLS alone. The mean of all is 1 + the loss.
+    from CLS alone. The mean of all is 1 + the loss of a causal pretrainer.
 
     Args:
         model: a `NepaPretrainer`, or its backbone; it reads causally.
@@ -31,15 +32,10 @@ def prediction_error(model, images: np.ndarray, batch_size: int = 64) -> np.ndar
     Raises:
         ValueError: images that do not fit.
     """
-    backbone = getattr(model, "backbone", model)
-    grid = patch_grid(backbone, images)
-    errors = []
-    for start in range(0, len(images), batch_size):
-        part = np.asarray(images[start : start + batch_size], "float32")
-        out = backbone(part, training=False, causal=True)
-        predicted, true = unit(out["sequence_output"])[:, :-1], unit(out["embeddings"])[:, 1:]
-        errors.append(1.0 - np.sum(predicted * true, axis=-1))
-    return np.concatenate(errors).reshape(-1, *grid)
+    grid = patch_grid(getattr(model, "backbone", model), images)
+    predicted, true = predictions_and_targets(model, images, batch_size)
+    errors = 1.0 - np.sum(unit(predicted) * unit(true), axis=-1)
+    return errors.reshape(-1, *grid)
 
 
 def plot_prediction_error(model, images: np.ndarray, png_path: str | Path, most: int = 3) -> None:

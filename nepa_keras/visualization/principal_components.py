@@ -11,6 +11,9 @@ from keras import ops
 
 from nepa_keras.visualization.figure import INK, MUTED, new_figure, save
 from nepa_keras.visualization.patches import displayable, draw_picture, own_mask, patch_grid
+from nepa_keras.visualization.segmentation import class_colors
+
+_NAMED = 20  # of more classes the names are left out
 
 
 def principal_components(features: np.ndarray, count: int) -> np.ndarray:
@@ -58,9 +61,9 @@ def patch_features(model, images: np.ndarray, causal: bool | None = None) -> dic
     backbone = getattr(model, "backbone", model)
     if causal is None:
         causal = own_mask(model)
-    found = backbone.taps(np.asarray(images, "float32"), causal=causal)
+    images = np.asarray(images, "float32")
     names = ["embedding", *[f"block {i}" for i in range(backbone.num_layers)], "output"]
-    states = [*found["hidden_states"], found["sequence_output"]]
+    states = [backbone.embed(images), *backbone.block_outputs(images, causal=causal)]
     return {
         name: np.asarray(ops.convert_to_numpy(ops.cast(state, "float32")))[:, 1:]
         for name, state in zip(names, states, strict=True)
@@ -128,27 +131,26 @@ def plot_projection(
         features: (N, D), one row an image.
         images: (N, height, width, channels), normalised floats.
         png_path: picture to write.
-        labels: class of each image, a colour for its frame; or None.
-        class_names: of the labels.
+        labels: class of each image, a colour for its frame, -1 for none; or None.
+        class_names: of the labels; listed where there are no more than 20.
 
     Raises:
         ImportError: matplotlib or scikit-learn is missing.
         ValueError: fewer than two images.
     """
+    figure = new_figure(8.0, 7.0)
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
     from matplotlib.patches import Patch
 
-    from nepa_keras.visualization.segmentation import class_colors
-
     places = principal_components(features, 2)
-    figure = new_figure(8.0, 7.0)
     axes = figure.subplots()
     # A thumbnail is a 25th of the picture's width.
     zoom = 8.0 * 72 / 25 / images.shape[2]
-    colors = None if labels is None else class_colors(1 + max(labels)) / 255
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
+    colors = class_colors(2 + labels.max()) / 255
     for i, (place, picture) in enumerate(zip(places, displayable(images), strict=True)):
         thumbnail = OffsetImage(np.broadcast_to(picture, (*picture.shape[:2], 3)), zoom=zoom)
-        color = "white" if labels is None else colors[labels[i]]
+        color = colors[labels[i]] if labels[i] >= 0 else "white"
         frame = {"facecolor": color, "edgecolor": "none"}
         axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, bboxprops=frame))
     axes.scatter(*places.T, s=0)
@@ -158,8 +160,8 @@ def plot_projection(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    if labels is not None and len(class_names):
-        present = sorted(set(labels))
+    present = sorted(set(labels[labels >= 0]))
+    if len(class_names) and 0 < len(present) <= _NAMED:
         patches = [Patch(color=colors[k], label=class_names[k]) for k in present]
         figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=8)
     axes.set_title("Images by the mean of their patch features", fontsize=9, color=INK, loc="left")

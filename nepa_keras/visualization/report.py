@@ -167,7 +167,7 @@ def _explorer(maps: dict | None, reason: str) -> str:
     held = json.dumps(maps, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return string.Template(_file("explorer.html")).substitute(
         notes=escape(" ".join(notes)),
-        layers=maps["layers"],
+        last=maps["layers"] - 1,
         data=held,
     )
 

@@ -37,11 +37,13 @@ def facts_of_model(model: keras.Model) -> dict[str, str]:
     """Size and shape of the model, and where its weights are."""
     backbone = getattr(model, "backbone", model)
     shape = "\N{MULTIPLICATION SIGN}".join(map(str, backbone.image_shape))
+    cells = backbone.patch_embedding.grid((None, *backbone.image_shape))
+    grid = "\N{MULTIPLICATION SIGN}".join(map(str, cells))
     device = str(getattr(model.variables[0].value, "device", "of unknown name"))
     return {
         "Model": f"{type(model).__name__}, {model.count_params():,} parameters",
         "Backbone": f"{backbone.num_layers} blocks of width {backbone.hidden_dim}, "
-        f"{backbone.num_heads} heads, patches of {backbone.patch_size} pixels, images {shape}, "
+        f"{backbone.num_heads} heads, inputs {shape} as {grid} tokens, "
         f"{backbone.dtype_policy.name}",
         "Maps computed with": f"{keras.backend.backend()}, device {device.rsplit('device:', 1)[-1]}",
     }

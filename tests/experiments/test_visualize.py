@@ -69,7 +69,8 @@ def test_wrong_flags_get_one_sentence(model, folder, tmp_path):
     cases = {
         "no fog; known are": ["--pictures=fog"],
         "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],
-        "no layer 'block 9'": ["--layer=block 9", "--pictures=nearest", "--other_images=5"],
+        "--layer=block 9: embedding, output": ["--layer=block 9", "--other_images=5"],
+        "leaves 2 images to compare with": [f"--data=folder:{folder}", "--num_images=10"],
         "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
     }
     for words, wrong in cases.items():

@@ -76,7 +76,7 @@ def page(browser, report):
         browser.get_log(kind)
     emulate(browser, theme="light")
     browser.get(report[2])
-    until(browser, lambda: said(browser).startswith("boot, row 3, column 3; block 2 of 2"))
+    until(browser, lambda: said(browser).startswith("boot, row 3, column 3; block 1, "))
     return browser
 
 
@@ -160,7 +160,7 @@ def test_hover_click_and_touch_of_a_map_choose_the_patch(page, report):
     until_maps_are(page, report, 12)
     ActionChains(page).move_to_element(cell(page, 7)).perform()
     until_maps_are(page, report, 7)
-    assert said(page).startswith("boot, row 2, column 3; block 2 of 2, mean of all heads.")
+    assert said(page).startswith("boot, row 2, column 3; block 1, mean of all heads.")
     ActionChains(page).move_to_element(cell(page, 9)).click().perform()
     until(page, lambda: "row 2, column 5, kept" in said(page))
     ActionChains(page).move_to_element(cell(page, 0)).perform()
@@ -204,11 +204,11 @@ def test_the_keyboard_reaches_all(page, report):
 
 
 def test_controls_choose_block_head_temperature_and_share(page, report):
-    Select(at(page, "head")).select_by_visible_text("Head 2")
+    Select(at(page, "head")).select_by_visible_text("Head 1")
     until_maps_are(page, report, 12, head=2)
     at(page, "layer").send_keys(Keys.ARROW_LEFT)
     until_maps_are(page, report, 12, head=2, layer=0)
-    assert "block 1 of 2, head 2." in said(page)
+    assert "block 0, head 1." in said(page)
     at(page, "temperature").send_keys(*[Keys.ARROW_RIGHT] * 14)  # of 0.05 powers of ten
     until_maps_are(page, report, 12, head=2, layer=0, temperature=10**-0.3)
     assert at(page, "temperature-value").text == "0.50"

@@ -108,9 +108,15 @@ def test_an_earlier_block_predicts_through_the_final_norm():
 
 
 def test_other_models_have_their_own_mask_and_say_so():
-    classifier = nepa_keras.NepaImageClassifier(tiny.backbone(), num_classes=3)
-    maps = patch_maps(classifier, tiny.images(1))
-    assert (maps["causal"], maps["pretrained"]) == (classifier.backbone.use_causal_mask, False)
+    for made in (nepa_keras.NepaImageClassifier, nepa_keras.NepaImageSegmenter):
+        backbone = tiny.backbone()
+        assert backbone.use_causal_mask
+        maps = patch_maps(made(backbone, num_classes=3), tiny.images(1))
+        assert (maps["causal"], maps["pretrained"]) == (False, False)
+        attention, _ = unpack(maps["images"][0]["attention"][0][0], 4, 1)
+        assert np.all(attention > 0.0), "also of patches that come later"
+    maps = patch_maps(tiny.backbone(), tiny.images(1))
+    assert (maps["causal"], maps["pretrained"]) == (True, True)
     assert patch_maps(tiny.pretrainer(shift=False), tiny.images(1))["shift"] == 0
 
 
@@ -144,7 +150,7 @@ def test_bad_input_is_named():
     signals = tiny.backbone(
         image_shape=(8, 1), embedding=keras.layers.Conv1D(16, 4, strides=4), name="signals"
     )
-    with pytest.raises(ValueError, match="rows and columns"):
+    with pytest.raises(ValueError, match="tokens lie on 1"):
         patch_maps(signals, np.zeros((1, 8, 1), "float32"))
 
 

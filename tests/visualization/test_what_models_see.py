@@ -114,7 +114,7 @@ def test_the_decoder_inverts_a_linear_embedding_and_shrinks_with_noise():
 def test_rollouts_are_compared_with_the_truth():
     model, images = tiny.pretrainer(), tiny.images(3, SHAPE)
     bank = v.PatchBank(model, tiny.images(5, SHAPE, seed=1))
-    found = v.roll_out(model, images, known=2, bank=bank)
+    found = v.compare_rollout(model, images, known=2, bank=bank)
     truth = array(model.backbone.embed(images))[:, 1:]
     np.testing.assert_allclose(found.embeddings[:, :2], truth[:, :2], rtol=1e-5)
     lengths = np.linalg.norm(found.embeddings[:, 2:], axis=-1)
@@ -129,7 +129,7 @@ def test_rollouts_are_compared_with_the_truth():
     assert found.cosines["last patch"][5] == pytest.approx(expected, abs=1e-5)
     for known in (0, 6):
         with pytest.raises(ValueError, match="known must leave a patch"):
-            v.roll_out(model, images, known, bank)
+            v.compare_rollout(model, images, known, bank)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -148,7 +148,9 @@ def test_every_picture_is_written(tmp_path, channels):
     v.plot_projection(features, others, folder / "a.png")
     labels = np.arange(9) % 2
     v.plot_projection(features, others, folder / "b.png", labels, ("first", "second"))
-    assert len(list(folder.iterdir())) == 7
+    v.plot_projection(features, others, folder / "c.png", np.full(9, -1), ("first",))
+    v.plot_nearest_patches(model, images, others[:1], folder / "d.png", count=50)
+    assert len(list(folder.iterdir())) == 9
     for file in folder.iterdir():
         assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 

@@ -83,7 +83,7 @@ function explore(maps) {
       + "prediction map shows how much is left of what was learned before.";
   at("next-key").textContent = shift ? "next patch" : "patch to be found";
   for (let h = 0; h <= heads; h++) {
-    at("head").add(new Option(h ? `Head ${h}` : "Mean of all heads", h));
+    at("head").add(new Option(h ? `Head ${h - 1}` : "Mean of all heads", h));
   }
   maps.images.forEach((image, i) => {
     const label = document.createElement("label");
@@ -173,7 +173,7 @@ function explore(maps) {
       at(id).addEventListener(kind, () => { take(Number(at(id).value)); show(); });
     }
   };
-  control("layer", (value) => { state.layer = value - 1; });
+  control("layer", (value) => { state.layer = value; });
   control("head", (value) => { state.head = value; });
   control("temperature", (value) => { state.temperature = 10 ** value; });
   control("top-p", (value) => { state.topP = value; });
@@ -214,10 +214,10 @@ function explore(maps) {
     const expects = strongest(shares);
     const next = state.query + shift;
     const where = state.query === looks[0] ? "itself" : named(looks[0]);
-    const head = state.head ? `head ${state.head}` : "mean of all heads";
+    const head = state.head ? `head ${state.head - 1}` : "mean of all heads";
     const said = [
       `${maps.images[state.image].caption}, ${named(state.query)}${state.pinned ? ", kept" : ""}; `
-        + `block ${state.layer + 1} of ${layers}, ${head}.`,
+        + `block ${state.layer}, ${head}.`,
       `It looks most at ${where}: ${percent(attention[looks[0]])}; ${percent(cls)} go to CLS.`,
       `It expects what is most like ${named(expects[0])}: cosine ${cosines[expects[0]].toFixed(2)}.`,
     ];
@@ -264,10 +264,10 @@ function explore(maps) {
       picture.onload = () => picture.classList.toggle("smooth", picture.naturalWidth > 160);
     }
     grid.setAttribute("aria-label", `Patches of ${image.caption}, ${rows} rows and ${columns} columns`);
-    at("layer-value").textContent = `${layer + 1} of ${layers}`;
+    at("layer-value").textContent = `${layer} of 0 to ${layers - 1}`;
     at("temperature-value").textContent = state.temperature.toPrecision(2);
     at("top-p-value").textContent = state.topP.toFixed(2);
-    at("layer").setAttribute("aria-valuetext", `block ${layer + 1} of ${layers}`);
+    at("layer").setAttribute("aria-valuetext", `block ${layer} of 0 to ${layers - 1}`);
     at("temperature").setAttribute("aria-valuetext", state.temperature.toPrecision(2));
     at("attention-most").textContent = percent(paint(at("attention"), attention, (i) => !causal || i <= query));
     at("prediction-most").textContent = percent(paint(at("prediction"), shares, () => true));
