@@ -47,7 +47,7 @@ class EmbeddingRollout(keras.Model):
         self.backbone = backbone
         self.norm = norm
         self.built = True
-        self.compile(optimizer=None, jit_compile=backends.default_jit_compile())
+        self.jit_compile = backends.default_jit_compile()
 
     def call(self, inputs):
         images, known = inputs["images"], ops.cast(inputs["known"], "int32")
