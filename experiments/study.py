@@ -6,7 +6,7 @@
 
 On two CPU cores the part labels takes about 40 minutes, the ablations 20 for each of their seeds. Every
 result is kept in `results.jsonl` with what it depends on beside the code, and the same command goes on where
-it was stopped. `labels.md` with `labels.png`, and `ablations.md`, hold the tables.
+it was stopped. `labels.md` with `labels.png`, and `ablations.md`, hold the tables; `report.html` shows them.
 """
 
 import hashlib
@@ -200,6 +200,7 @@ def main(argv):
         table = studies[part](source, results)
         (folder / f"{part}.md").write_text(table + "\n")
         print(f"\n{table}\n", flush=True)
+    visualization.write_report(folder)
     print(f"kept in {folder}; made in {results.seconds / 60:.0f} minutes")
 
 

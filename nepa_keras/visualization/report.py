@@ -58,7 +58,7 @@ def write_report(
     Without a model, or images, it is the report of any run directory, without the explorer.
 
     Args:
-        run_dir: existing folder; flags.txt, log.csv and *.png are shown if they are there.
+        run_dir: existing folder; flags.txt, log.csv, tables in *.md and *.png are shown if they are there.
         model: whose maps the explorer shows, see `patch_maps`.
         images: (N, height, width, channels), normalised floats; the explorer takes four or so.
         captions: of the images, such as names of classes.
@@ -99,7 +99,7 @@ def write_report(
         script=script,
         facts=_facts(facts),
         flags=_flags(run_facts.flags_of_folder(folder)),
-        results=_results(tables or {}),
+        results=_results({**run_facts.tables_of_folder(folder), **(tables or {})}),
         explorer=_explorer(maps, reason),
         curves=_curves(folder / "log.csv"),
         pictures=_pictures(folder),

@@ -33,6 +33,17 @@ def flags_of_folder(run_dir: Path) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
 
+def tables_of_folder(run_dir: Path) -> dict[str, list[list[str]]]:
+    """Rows of the Markdown tables that a run left as *.md, by the names of the files."""
+    tables = {}
+    for path in sorted(run_dir.glob("*.md")):
+        lines = [line.strip().strip("|") for line in _lines(path) if line.startswith("|")]
+        rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+        if len(rows) > 2:  # the second one is the rule below the head
+            tables[path.stem] = [rows[0], *rows[2:]]
+    return tables
+
+
 def facts_of_model(model: keras.Model) -> dict[str, str]:
     """Size and shape of the model, and where its weights are."""
     backbone = getattr(model, "backbone", model)
