@@ -1,6 +1,6 @@
 """The scripts under examples/, run as a person does: a process each, in a folder that must stay empty.
 
-Each backend runs the short scripts, and one of the long ones with fewer steps.
+Each backend runs the short scripts, and one or two of the long ones with fewer steps.
 """
 
 import json
@@ -125,18 +125,18 @@ def test_layers_in_a_model_of_ones_own(tmp_path):
 
 
 def spoken_words(tmp_path):
-    out = run_example("spoken_words.py", tmp_path, "--epochs=2")
+    out = run_example("spoken_words.py", tmp_path, "--epochs=3")
     nepa, mean, place, before = (
         float(loss) for loss in re.findall(r"^  (?:NEPA|the .*?) +(-[\d.]+)$", out, re.M)
     )
-    assert nepa < min(mean, place, before), "better than who needs no model"
+    assert nepa < min(mean, place, before), "no model is needed for those"
     accuracies = numbers(r"linear probe, 50 labels a word +([\d.]+) +([\d.]+)", out)
-    assert accuracies[0] > accuracies[1] + 10
+    assert accuracies[0] > accuracies[1] + 5, out
 
 
 def segment_scenes(tmp_path):
     output = tmp_path / "tmp" / "scenes"
-    out = run_example("segment_scenes.py", tmp_path, "--steps=40", f"--output={output}")
+    out = run_example("segment_scenes.py", tmp_path, "--steps=24", f"--output={output}")
     before, after = numbers(r"mean IoU .*: ([\d.]+) -> ([\d.]+) %", out)
     losses = [float(x) for x in re.search(r"steps: (.*)", out)[1].split(", ")]
     assert losses[-1] < losses[0] and after > before
@@ -150,10 +150,10 @@ def your_own_tokenizer(tmp_path):
     assert all(float(ours) < float(constant) - 0.05 for ours, constant in losses)
 
 
-LONG = {
-    "jax": [spoken_words],
-    "tensorflow": [segment_scenes],
-    "torch": [your_own_tokenizer, stand_in_for_released_weights],
+LONG = {  # so that no backend takes much longer than another
+    "jax": [segment_scenes],
+    "tensorflow": [stand_in_for_released_weights],
+    "torch": [your_own_tokenizer, spoken_words],
 }
 
 
