@@ -211,23 +211,18 @@ for name in ("en-nowhere+f2", "en-us+nobody", "en-us"):
         refused.append(str(error))
 words = [voice.say("six", f"{accent}+{speaker}")
          for accent in speech.ACCENTS for speaker in speech.SPEAKERS]
-print(json.dumps([said, refused, [float(np.abs(word).max()) for word in words],
-    float(sum(word.sum() for word in words))]))
+print(json.dumps([said, refused, [float(np.abs(word).max()) for word in words]]))
 """
 
-    def heard():
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
-
-    (slow, fast), refused, peaks, _ = first = heard()
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (slow, fast), refused, peaks = json.loads(result.stdout)
     assert slow > 1.5 * fast > speech.RATE / 4
     names = "en-nowhere+f2", "en-us+nobody", "en-us"
     assert refused == [f"eSpeak NG has no voice {name!r}." for name in names]
     assert len(peaks) == 5 * 62 and min(peaks) > 0.1 and max(peaks) <= 1.0
-    assert heard() == first
