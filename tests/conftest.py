@@ -31,7 +31,7 @@ for folder in (TESTS, TESTS / "data", TESTS.parent):
 if importlib.util.find_spec("torch") is not None:
     import torch  # before TensorFlow: the other order crashes in a process that holds both
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 import keras  # noqa: E402
 import pytest  # noqa: E402

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -48,10 +49,11 @@ class Outcome(NamedTuple):
         return self.status == 0 and self.ran > 0 and self.failed == 0 and self.skipped == 0
 
 
-def run_pytest(name: str, backend: str, arguments: list[str]) -> Outcome:
+def run_pytest(name: str, backend: str, arguments: list[str], threads: int) -> Outcome:
     """Run pytest under one backend and count from its own JUnit report; its lines begin with `name`."""
     environment = {**os.environ, "KERAS_BACKEND": backend}
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "--durations=12"]
@@ -110,8 +112,10 @@ def main() -> int:
         runs.insert(0, ("once", "jax", once))
     for remark in remarks:
         print(remark, flush=True)
+    # PyTorch's threads wait for each other in loops, and more of them than cores wait many times as long.
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
     with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(run_pytest, *zip(*runs, strict=True)))
+        outcomes = list(pool.map(partial(run_pytest, threads=threads), *zip(*runs, strict=True)))
 
     print("\n=== summary ===")
     for outcome in outcomes:
