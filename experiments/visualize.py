@@ -121,7 +121,7 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
             "give more images, fewer --num_images, or other --pictures."
         )
     labels = None if source.labels is None else source.labels[indices[wanted:]]
-    return shown, others, labels, source.class_names
+    return shown, others, labels, source.class_names or ()
 
 
 def patch_number(model, images) -> int:

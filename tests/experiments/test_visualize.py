@@ -54,10 +54,10 @@ def test_every_picture_of_the_embedded_images(model, tmp_path):
 
 def test_a_folder_and_single_files(model, folder, tmp_path):
     flags = [f"--model={model}", f"--data=folder:{folder}", f"--output={tmp_path}"]
-    result = run("visualize.py", *flags, "--num_images=3", "--pictures=error,nearest", "--seed=2")
+    result = run("visualize.py", *flags, "--num_images=3", "--pictures=error,projection", "--seed=2")
     assert result.returncode == 0, result.stderr
     assert "broken.png" in result.stdout
-    made = ["error.png", "nearest.png", "report.html"]
+    made = ["error.png", "projection.png", "report.html"]
     assert sorted(file.name for file in tmp_path.iterdir()) == made
     files = f"--images={folder / '00.png'},{folder / '01.png'}"
     result = run("visualize.py", *flags[::2], files, "--pictures=attention")
