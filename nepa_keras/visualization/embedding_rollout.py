@@ -29,7 +29,8 @@ class RolloutComparison(NamedTuple):
         embeddings: (B, T, D), known ones and then the model's own.
         one_step: (B, T, D), what it expects at each patch with all patches before it known.
         cosines: name -> (T,), mean over the images of the cosine to the truth at each patch: "rollout"; "one
-            step", from true patches; "last patch", the last known embedding again; "mean", that of the bank;
+            step", from true patches; and what needs no model: "patch before", the true embedding before it,
+            as "one step" has it; "last patch", the last known one again; "mean", that of the bank;
             "mean there", that of the bank at the same place. NaN at known patches.
     """
 
@@ -66,6 +67,7 @@ def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> R
     guesses = {
         "rollout": unit(rolled["embeddings"]),
         "one step": unit(one_step),
+        "patch before": np.concatenate([truth[:, :1], truth[:, :-1]], axis=1),
         "last patch": np.broadcast_to(truth[:, known - 1 : known], truth.shape),
         "mean": np.broadcast_to(unit(in_bank.mean(axis=(0, 1))), truth.shape),
         "mean there": np.broadcast_to(unit(in_bank.mean(axis=0)), truth.shape),
@@ -149,6 +151,7 @@ def _draw_cosines(figure, found: RolloutComparison, known: int) -> None:
         "rollout": (BLUE, "-", "rollout: reads its own predictions"),
         "mean there": (MUTED, dashes, "baseline: the mean embedding at this place"),
         "mean": (MUTED, "-", "baseline: the mean embedding"),
+        "patch before": (ORANGE, dashes, "baseline: the true patch before it"),
         "last patch": (ORANGE, "-", "baseline: the last known patch again"),
     }
     for name, (color, line, label) in styles.items():

@@ -44,6 +44,7 @@ def test_every_picture_of_the_embedded_images(model, tmp_path):
     assert {name.strip() for name in rows} == {
         "rollout",
         "one step",
+        "patch before",
         "last patch",
         "mean",
         "mean there",
@@ -54,7 +55,9 @@ def test_every_picture_of_the_embedded_images(model, tmp_path):
 
 def test_a_folder_and_single_files(model, folder, tmp_path):
     flags = [f"--model={model}", f"--data=folder:{folder}", f"--output={tmp_path}"]
-    result = run("visualize.py", *flags, "--num_images=3", "--pictures=error,projection", "--seed=2")
+    result = run(
+        "visualize.py", *flags, "--num_images=3", "--pictures=error,projection", "--seed=2"
+    )
     assert result.returncode == 0, result.stderr
     assert "broken.png" in result.stdout
     made = ["error.png", "projection.png", "report.html"]

@@ -127,6 +127,9 @@ def test_rollouts_are_compared_with_the_truth():
     there = truth[:, 5] / np.linalg.norm(truth[:, 5], axis=-1, keepdims=True)
     expected = np.mean(np.sum(last * there, axis=-1))
     assert found.cosines["last patch"][5] == pytest.approx(expected, abs=1e-5)
+    before = truth[:, 4] / np.linalg.norm(truth[:, 4], axis=-1, keepdims=True)
+    expected = np.mean(np.sum(before * there, axis=-1))
+    assert found.cosines["patch before"][5] == pytest.approx(expected, abs=1e-5)
     for known in (0, 6):
         with pytest.raises(ValueError, match="known must leave a patch"):
             v.compare_rollout(model, images, known, bank)
