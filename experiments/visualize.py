@@ -90,7 +90,8 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     *size, channels = model.backbone.image_shape
     shown = np.zeros((0, *size, channels), "float32")
     if FLAGS.images:
-        shown = data.NepaImageConverter(tuple(size), channels=channels)(FLAGS.images)
+        convert = data.NepaImageConverter(tuple(size), resize_to=max(size), channels=channels)
+        shown = convert(FLAGS.images)
     wanted = 0 if FLAGS.images else FLAGS.num_images
     compared = FLAGS.other_images if OF_OTHERS & set(FLAGS.pictures) else 0
     source = data.open_source(
