@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 from absl import app, flags
 from command_line import (
     define_long_run_flags,
@@ -254,13 +253,6 @@ def score_row(name: str, logs: dict) -> tuple[str, ...]:
     return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
 
 
-def center_square(image: np.ndarray) -> np.ndarray:
-    """The largest square in the middle of (H, W, C)."""
-    side = min(image.shape[:2])
-    top, left = ((length - side) // 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
-
-
 def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None:
     """Curves, the trained weights, examples, the scores, and the report of it all."""
     for kind, account in (("bad", batches.bad_images), ("bad_validation", bad)):
@@ -279,8 +271,8 @@ def finish(segmenter, batches, bad, validation, validate, run_dir: Path) -> None
     )
     # At most 16 x 16 patches, so that the report's maps stay small.
     side = min(*batches.image_size, 16 * segmenter.backbone.patch_size)
-    squares = [center_square(image) for image in images]
-    images = np.concatenate([data.normalize(image[None], side) for image in squares])
+    convert = data.NepaImageConverter(side, resize_to=side, channels=images[0].shape[-1])
+    images = convert(images)
     rows = [
         ("validation images, in %", "mIoU", "mAcc", "aAcc", "at step"),
         score_row("trained weights", last),

@@ -153,7 +153,8 @@ def draw(name: str, model, shown, others, labels, class_names, path: Path) -> di
     elif name == "nearest":
         visualization.plot_nearest_patches(model, shown, others, path, patch, FLAGS.layer)
     elif name == "projection":
-        features = evaluation.extract_features(model.backbone, others[:200], 32)
+        causal = getattr(model, "use_causal_mask", None)  # a classifier's own, not its backbone's
+        features = evaluation.extract_features(model.backbone, others[:200], 32, causal=causal)
         visualization.plot_projection(
             features, others[:200], path, None if labels is None else labels[:200], class_names
         )

@@ -54,7 +54,7 @@ class SequenceEmbedding(keras.layers.Layer):
         self.use_mask_token = use_mask_token
 
     def build(self, input_shape):
-        width = self.layer.compute_output_shape(tuple(input_shape))[-1]
+        width = self._layer_output(input_shape)[-1]
         self.cls_token = learned_vector(self, "cls_token", width)
         if not self.layer.built:
             self.layer.build(input_shape)
@@ -67,19 +67,22 @@ class SequenceEmbedding(keras.layers.Layer):
             ValueError: the layer has no axis between batch and width, or one of unknown length, or does not
             say which shape it makes.
         """
-        try:
-            output = self.layer.compute_output_shape(tuple(input_shape))
-        except NotImplementedError:
-            raise ValueError(
-                f"{self.layer.name} does not say which shape it makes; give its class a method "
-                "compute_output_shape(input_shape)."
-            ) from None
+        output = self._layer_output(input_shape)
         if len(output) < 3 or not all(output[1:]):
             raise ValueError(
                 f"{self.layer.name} makes {tuple(output)} of {tuple(input_shape)}; an embedding makes "
                 "(batch, *grid, width) with an axis or more of known length in the grid."
             )
         return tuple(output[1:-1])
+
+    def _layer_output(self, input_shape) -> tuple:
+        try:
+            return self.layer.compute_output_shape(tuple(input_shape))
+        except NotImplementedError:
+            raise ValueError(
+                f"{self.layer.name} does not say which shape it makes; give its class a method "
+                "compute_output_shape(input_shape)."
+            ) from None
 
     def call(self, inputs):
         tokens = self.layer(inputs)

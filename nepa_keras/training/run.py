@@ -34,12 +34,12 @@ def fit_steps(
     batch_size: int,
     run_dir: str | Path,
     seconds_waited: Callable[[], float] | None = None,
-    mfu: Callable[[float], float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep_last: int = 2,
     keep_every: int | None = None,
     describe_batch: Callable[[int], dict] | None = None,
     replay_with: str | None = None,
+    mfu: Callable[[float], float] | None = None,
 ) -> None:
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
@@ -53,10 +53,11 @@ def fit_steps(
         steps: batches to train on.
         batch_size: images per batch of all processes, for the throughput.
         run_dir: existing folder.
-        seconds_waited, mfu: see `Throughput`.
+        seconds_waited: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
         keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
         describe_batch, replay_with: see `KeepNonFinite`.
+        mfu: see `Throughput`.
 
     Raises:
         ImportError: tensorboardX is missing.
