@@ -1,40 +1,29 @@
-"""Set-up shared by all tests: import order of the backends, few threads, helper modules on the path.
+"""Set-up shared by all tests, and what each test costs.
 
 The suite runs once per backend: `KERAS_BACKEND=jax|tensorflow|torch pytest tests`.
 """
 
 import importlib.util
 import os
+import resource
 import sys
 import tempfile
-from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances are those of float32 on CPU
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("MPLBACKEND", "Agg")
+from tests.helpers import ROOT  # before Keras, as it sets threads and devices
 
-# Many tests train the same small model: JAX compiles each distinct step once a run, not once a test.
+# Many tests train the same small model: JAX compiles each distinct step once a run, not once a process.
 _COMPILED = tempfile.TemporaryDirectory(prefix="nepa_keras_tests_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-TESTS = Path(__file__).resolve().parent
-for folder in (TESTS, TESTS / "data", TESTS.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
 if importlib.util.find_spec("torch") is not None:
-    import torch  # before TensorFlow: the other order crashes in a process that holds both
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    import torch  # noqa: F401  before TensorFlow: the other order crashes in a process that holds both
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+import nepa_keras  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -52,11 +41,44 @@ def pytest_addoption(parser):
     )
 
 
+# Expensive files first, so that no worker is left with one of them at the end (`tests/run.py`).
+LONGEST_FIRST = []
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = str(item.path.relative_to(ROOT / "tests"))
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
+
+_JIT_BY_DEFAULT = nepa_keras.backends.default_jit_compile
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compiles by XLA on TensorFlow in tests marked `xla` only: a tiny step takes it seconds.
+
+    A hook and no fixture, as fixtures of a module are made before those of a function.
+    """
+    if keras.backend.backend() == "tensorflow":
+        by_xla = item.get_closest_marker("xla") is not None
+        nepa_keras.backends.default_jit_compile = _JIT_BY_DEFAULT if by_xla else lambda: False
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """Every test starts from the same seed and in float32."""
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(1337)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture
 def zero_initial_weights(monkeypatch):
     """New models begin at zero, as drawing 300 million numbers takes seconds."""
-    import nepa_keras
-
     zeros = keras.initializers.Zeros()
     monkeypatch.setattr(
         nepa_keras.layers.NormalInitializer,
@@ -70,10 +92,37 @@ def mutation_count(request) -> int:
     return request.config.getoption("--mutations")
 
 
-@pytest.fixture(autouse=True)
-def _fresh_state():
-    """Every test starts from the same seed and in float32."""
-    keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(1337)
-    yield
-    keras.config.set_dtype_policy("float32")
+# What a test costs goes into the JUnit report, where `tests/run.py` reads it.
+
+_interpreters = 0  # started by this process
+
+
+def _count_interpreters(event, arguments):
+    global _interpreters
+    if event == "subprocess.Popen":
+        _interpreters += any(sys.executable in str(argument) for argument in arguments[1])
+
+
+sys.addaudithook(_count_interpreters)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    item.stash[_BEFORE] = _interpreters
+    return (yield)
+
+
+_BEFORE = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    result = yield
+    costs = {
+        "interpreters": _interpreters - item.stash[_BEFORE],
+        "process": os.getpid(),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "child_peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+    }
+    item.user_properties += costs.items()
+    return result

@@ -3,13 +3,13 @@
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
+from tests.helpers.scripts import run_python
+
 PACKAGE = ROOT / "nepa_keras"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
@@ -127,21 +127,13 @@ def test_nothing_is_swallowed_and_nothing_left_over():
         assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), path
 
 
-def run_python(code: str, backend: str) -> str:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def test_import_is_light():
     """With this run's backend no other backend is imported, and nothing for pictures or probes."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     listing = "print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    out = run_python(f"import sys, keras; {listing}; import nepa_keras; {listing}", backend)
-    keras_alone, loaded = (set(line.split()) for line in out.splitlines())
+    result = run_python("-c", f"import sys, keras; {listing}; import nepa_keras; {listing}")
+    assert result.returncode == 0, result.stderr
+    keras_alone, loaded = (set(line.split()) for line in result.stdout.splitlines())
     assert {backend, "nepa_keras"} <= loaded
     heavy = {
         "matplotlib",

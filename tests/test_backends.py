@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 from keras import ops
-from tolerances import assert_close
 
 from nepa_keras import backends
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
 
 
 def random(*shape, seed=0):

@@ -4,26 +4,21 @@ Each backend runs the short scripts, and one or two of the long ones with fewer 
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tiny
+import speech
 from PIL import Image
-from scripts import ROOT
 
 import nepa_keras
+from tests.helpers import ROOT, tiny
+from tests.helpers.scripts import run_python
 
 EXAMPLES = ROOT / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
-sys.path.insert(0, str(EXAMPLES))
-
-import speech  # noqa: E402
 
 
 def run_example(name: str, folder: Path, *options) -> str:
@@ -32,19 +27,13 @@ def run_example(name: str, folder: Path, *options) -> str:
     here.mkdir()
     temporary.mkdir()
     before = set(EXAMPLES.rglob("*"))
-    result = subprocess.run(
-        [sys.executable, "-B", str(EXAMPLES / name), *map(str, options)],
+    result = run_python(
+        "-B",
+        EXAMPLES / name,
+        *options,
         cwd=here,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "TMPDIR": str(temporary),
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "OMP_NUM_THREADS": "1",  # beside other tests, more would wait for each other
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
+        TMPDIR=str(temporary),
+        OMP_NUM_THREADS="1",  # beside other tests, more would wait for each other
     )
     assert result.returncode == 0, result.stderr
     assert not list(here.iterdir()) and set(EXAMPLES.rglob("*")) == before
@@ -214,12 +203,7 @@ words = [voice.say("six", f"{accent}+{speaker}")
 print(json.dumps([said, refused, [float(np.abs(word).max()) for word in words]]))
 """
 
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
-        capture_output=True,
-        text=True,
-    )
+    result = run_python("-c", code, PYTHONPATH=str(EXAMPLES))
     assert result.returncode == 0, result.stderr
     (slow, fast), refused, peaks = json.loads(result.stdout)
     assert slow > 1.5 * fast > speech.RATE / 4

@@ -1,13 +1,12 @@
 """What must be refused, and what must survive: non-finite steps, wrong images, wrong arguments."""
 
-import golden_files
 import keras
 import numpy as np
 import pytest
-import tiny
 
 import nepa_keras
 from nepa_keras.training import WarmupCosine, adamw, ema_weights
+from tests.helpers import golden_files, tiny
 
 
 def state(model) -> dict[str, np.ndarray]:

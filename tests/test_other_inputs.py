@@ -5,13 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
-import tiny
 from keras import layers, ops
-from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.interop import export_huggingface
 from nepa_keras.layers.rotary import frequencies, grid_coordinates
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
 
 SIGNAL, FRAMES, VIDEO, MAPS = (48, 2), (9, 5), (4, 8, 8, 3), (3, 4, 6)
 INPUTS = {

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-import tiny
-from gradients import loss_and_gradients
 from keras import ops
-from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.training import WarmupCosine, adamw, ema_weights
+from tests.helpers import tiny
+from tests.helpers.gradients import loss_and_gradients
+from tests.helpers.tolerances import assert_close
 
 LOGS = {
     "loss",

@@ -3,15 +3,15 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.backends import rotate
 from nepa_keras.layers.rotary import grid_coordinates, rope_tables
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -147,7 +147,7 @@ def test_loss_is_invariant_to_positive_scale_and_bounded(scales, seed):
 
 def test_loss_of_zero_vectors_is_finite_with_finite_gradients():
     """Norms are floored: a black patch with a zero bias must not poison the step."""
-    from gradients import loss_and_gradients
+    from tests.helpers.gradients import loss_and_gradients
 
     model = tiny.pretrainer()
     model.backbone.patch_embedding.bias.assign(np.zeros(16))
@@ -161,7 +161,7 @@ def test_loss_of_zero_vectors_is_finite_with_finite_gradients():
 
 def test_targets_get_no_gradient():
     """With a prediction side that does not reach the embedding, nothing does; without stop, it does."""
-    from gradients import loss_and_gradients
+    from tests.helpers.gradients import loss_and_gradients
 
     model = tiny.pretrainer()
     images = ops.convert_to_tensor(tiny.images(2))

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 import torch
 from keras import ops
-from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.segmenter import default_taps, segmentation_loss
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
 
 CLASSES = 3
 

@@ -4,12 +4,12 @@ import io
 import sys
 import tracemalloc
 
-import corpus
 import numpy as np
 import pytest
 from PIL import Image
 
 from nepa_keras.data import ImageError, decode_image
+from tests.helpers import corpus
 
 pytestmark = pytest.mark.once
 ODD, BAD = corpus.odd_files(), corpus.bad_files()

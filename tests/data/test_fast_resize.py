@@ -1,9 +1,5 @@
 """The compiled resize gives Pillow's numbers, so a run is the same with and without it."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +8,7 @@ from PIL import Image
 
 from nepa_keras.data import fast_resize
 from nepa_keras.data.resample import resize, resize_and_scale, scale
+from tests.helpers.scripts import run_python
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -86,9 +83,7 @@ def test_without_numba_pillow_does_it():
         "assert 'nepa_keras.data.fast_resize' not in sys.modules\n"
         "print(found.tobytes().hex())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True
-    )
+    result = run_python("-c", code)
     assert result.returncode == 0, result.stderr
     pixels = np.arange(40 * 50 * 3).reshape(40, 50, 3).astype("uint8")
     found = resize(pixels, (24, 20), "bicubic", (3, 5, 30, 40), True)

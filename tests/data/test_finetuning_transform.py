@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 
-import golden_files
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from nepa_keras import data
 from nepa_keras.data.mixing import cutmix, mixed_targets, mixup
 from nepa_keras.data.order import random_numbers
 from nepa_keras.data.rand_augment import FILL, OPERATIONS
+from tests.helpers import golden_files
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1)

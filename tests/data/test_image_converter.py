@@ -136,7 +136,7 @@ def test_a_wrong_image_or_setting_gets_one_sentence(problem, tmp_path):
 
 def test_five_lines_from_a_file_to_labels(tmp_path):
     """As in the README."""
-    import tiny
+    from tests.helpers import tiny
 
     backbone = tiny.backbone(image_shape=(8, 8, 3))
     model = nepa_keras.NepaImageClassifier(backbone, 2, class_names=["cat", "dog"])

@@ -1,12 +1,10 @@
 """KerasCV's augmentations over our batches: seeded, in range, with targets that say what is mixed."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from nepa_keras import data
+from tests.helpers.scripts import run_python
 
 
 def batches(seed=1, start_step=0, channels=3, **settings):
@@ -42,7 +40,8 @@ batches = data.AugmentedBatches(images, 32, 224, labels=np.arange(64) % 2, trans
 stream = data.keras_cv_batches(batches, data.MixupCutmix(2))
 next(stream)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
+    result = run_python("-c", script, timeout=240)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -108,9 +107,9 @@ def test_a_wrong_setting_gets_one_sentence(problem):
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 def test_a_classifier_trains_on_it():
     import keras
-    import tiny
 
     import nepa_keras
+    from tests.helpers import tiny
 
     classifier = nepa_keras.NepaImageClassifier(tiny.backbone(image_shape=(32, 32, 3)), 5)
     before = [np.array(w) for w in classifier.trainable_variables]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairs import ade_tree, write
 from PIL import Image
 
 from nepa_keras import data
 from nepa_keras.data import segmentation
 from nepa_keras.data.order import random_numbers
 from nepa_keras.data.segmentation.transforms import distort
+from tests.helpers.pairs import ade_tree, write
 
 
 def test_ade20k_is_read_as_it_comes(tmp_path):

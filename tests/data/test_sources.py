@@ -5,12 +5,12 @@ import tarfile
 
 import numpy as np
 import pytest
-import source_files
 from PIL import Image
-from source_files import CLASSES, COUNT, LABELS, WRITERS
 
 from nepa_keras import data
 from nepa_keras.data import sources
+from tests.helpers import source_files
+from tests.helpers.source_files import CLASSES, COUNT, LABELS, WRITERS
 
 pytestmark = pytest.mark.once
 

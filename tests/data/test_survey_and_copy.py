@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-import source_files
 from PIL import Image
-from source_files import CLASSES, COUNT
 
 from nepa_keras import data
+from tests.helpers import source_files
+from tests.helpers.source_files import CLASSES, COUNT
 
 pytestmark = pytest.mark.once
 

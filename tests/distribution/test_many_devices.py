@@ -13,18 +13,17 @@ import subprocess
 import sys
 import time
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import ROOT
 
 import nepa_keras
 from nepa_keras.distribution import Processes
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.once
 
-WORKER = Path(__file__).with_name("train_curve.py")
+WORKER = ("-m", "tests.helpers.train_curve")
 PARTS = ("plain", "accumulate", "segment")
 
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
@@ -74,6 +73,7 @@ def start(backend: str, count: int, *command) -> list[subprocess.Popen]:
         subprocess.Popen(
             [sys.executable, *map(str, command)],
             env=environment(backend, number, count, ports),
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -97,7 +97,7 @@ def finish(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProces
 
 def train(folder, backend, count=1, kind="none", mesh="-", devices=1, parts=PARTS) -> dict:
     out = folder / f"{backend}-{count}-{kind}-{mesh}-{devices}.json"
-    for done in finish(start(backend, count, WORKER, out, kind, mesh, devices, *parts)):
+    for done in finish(start(backend, count, *WORKER, out, kind, mesh, devices, *parts)):
         assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text())
 

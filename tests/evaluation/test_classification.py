@@ -73,9 +73,8 @@ def test_the_text_names_the_worst_classes_and_mistakes():
 
 
 def test_predictions_of_batches_come_with_their_indices():
-    import tiny
-
     import nepa_keras
+    from tests.helpers import tiny
 
     model = nepa_keras.NepaImageClassifier(tiny.backbone(), 4)
     model.head.kernel.assign(np.random.default_rng(0).standard_normal(model.head.kernel.shape))

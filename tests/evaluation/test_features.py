@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras.data import normalize
 from nepa_keras.evaluation import FeatureExtractor, extract_features
+from tests.helpers import tiny
 
 
 @pytest.fixture

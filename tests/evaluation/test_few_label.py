@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras.evaluation import (
     FewLabelTrial,
@@ -12,6 +11,7 @@ from nepa_keras.evaluation import (
     few_label_accuracy,
     few_label_comparison,
 )
+from tests.helpers import tiny
 
 OPTIONS = dict(num_labels=12, steps=5, batch_size=6, learning_rate=3e-3)
 

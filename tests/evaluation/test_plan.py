@@ -3,20 +3,15 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import scripts
-import tiny
 
 import nepa_keras
 from nepa_keras import training
 from nepa_keras.evaluation import forward_flops, plan, step_memory, training_flops
 from nepa_keras.evaluation.roofline import Device
 from nepa_keras.training.checkpoints import Checkpoints, model_state
+from tests.helpers import scripts, tiny
 
 pytestmark = pytest.mark.once
 
@@ -54,13 +49,7 @@ def test_state_is_what_optimizer_and_checkpoint_hold(accumulation_steps, tmp_pat
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_the_backward_pass_keeps_what_the_formula_says(backend):
     """Counted in the program: the block to 0.5 %, its ends to 1 %; PyTorch's FLOPs exactly."""
-    result = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kept_tensors.py"))],
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(scripts.ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    result = scripts.run_python("-m", "tests.helpers.kept_tensors", KERAS_BACKEND=backend)
     assert result.returncode == 0, result.stderr
     cases = json.loads(result.stdout)
     assert len(cases) == 4
@@ -166,11 +155,9 @@ def test_the_command_prints_the_tables():
     assert cores == pytest.approx(rate / 1000, abs=0.06)
 
     flags = [f"--preset={preset}", "--machine=v5e-64", "--images_per_second=900"]
-    result = scripts.run("plan.py", *flags)
-    assert result.returncode == 0, result.stderr
+    result = scripts.run_here("plan.py", *flags)
     assert result.stdout.count("v5e-64 |") == 4 + 1
 
-    result = scripts.run("plan.py", "--images_per_second=900")
+    result = scripts.run_here("plan.py", "--images_per_second=900")
     assert result.returncode and "one --preset on one --machine" in result.stdout + result.stderr
-    result = scripts.run("plan.py", "--batch_size=96")
-    assert result.returncode and "v5e-64; give a multiple" in result.stderr
+    assert "v5e-64; give a multiple" in scripts.refusal("plan.py", "--batch_size=96")

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras import data, evaluation
 from nepa_keras.evaluation import AFTER_NORM, FeatureSets
+from tests.helpers import tiny
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras.evaluation import FeatureExtractor, frozen_accuracies, worth_rows, worth_table
+from tests.helpers import tiny
 
 
 def _table(few_label, **changes):

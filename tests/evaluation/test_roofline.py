@@ -1,7 +1,6 @@
 """The bound of a training step on a device."""
 
 import pytest
-import tiny
 
 from nepa_keras.evaluation import (
     DEVICES,
@@ -11,6 +10,7 @@ from nepa_keras.evaluation import (
     training_flops,
 )
 from nepa_keras.evaluation.roofline import Device, step_parts
+from tests.helpers import tiny
 
 pytestmark = pytest.mark.once
 

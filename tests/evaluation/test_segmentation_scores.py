@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ import nepa_keras
 from nepa_keras import evaluation, visualization
 from nepa_keras.data.resample import resize
 from nepa_keras.evaluation.segment_images import window_starts
+from tests.helpers import tiny
 
 
 @settings(max_examples=40, deadline=None)

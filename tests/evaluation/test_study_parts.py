@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras import evaluation, visualization
+from tests.helpers import tiny
 
 SETTINGS = [
     {"learning_rate": 3e-3, "layer_decay": None},

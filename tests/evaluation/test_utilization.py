@@ -2,7 +2,6 @@
 
 import keras
 import pytest
-import tiny
 
 from nepa_keras.evaluation import (
     ModelFlopsUtilization,
@@ -12,6 +11,7 @@ from nepa_keras.evaluation import (
     training_flops,
     utilization,
 )
+from tests.helpers import tiny
 
 
 def test_the_share_is_flops_over_the_peak_of_all_devices(monkeypatch):

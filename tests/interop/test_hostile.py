@@ -9,16 +9,16 @@ import struct
 import zipfile
 from collections import OrderedDict
 
-import golden_files
 import ml_dtypes
 import numpy as np
 import pytest
-import tiny
 from safetensors.numpy import save
 
 from nepa_keras import interop
 from nepa_keras.interop.checkpoint import open_safetensors
 from nepa_keras.interop.state_dict import open_state_dict
+from tests.helpers import golden_files, tiny
+from tests.helpers.scripts import run_python
 
 pytestmark = pytest.mark.once
 
@@ -128,9 +128,6 @@ def torch_file(path, tensors=None):
 
 def test_a_state_dict_is_read_without_torch(tmp_path):
     """In a process that cannot import torch, the weights of a file that torch wrote."""
-    import subprocess
-    import sys
-
     shutil.copy(golden_files.GOLDEN / "pretrain_gelu/config.json", tmp_path)
     torch_file(tmp_path / "pytorch_model_ema.bin")
     code = """
@@ -144,12 +141,7 @@ import nepa_keras
 model = nepa_keras.NepaPretrainer.from_preset(sys.argv[1], ema=True)
 nepa_keras.interop.export_huggingface(model, sys.argv[1])
 """
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-    )
+    result = run_python("-c", code, tmp_path, KERAS_BACKEND="jax")
     assert result.returncode == 0, result.stderr
     written = (tmp_path / "model.safetensors").read_bytes()
     expected = golden_files.tensors("pretrain_gelu/weights.safetensors")

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import golden_files
 import pytest
+
+from tests.helpers import golden_files
+from tests.helpers.scripts import run_python
 
 pytestmark = pytest.mark.once
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -84,16 +83,6 @@ def hub(tmp_path):
     server.server_close()
 
 
-def python(code: str, environment: dict) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "KERAS_BACKEND": "jax", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 LOAD = """
 import nepa_keras
 model = nepa_keras.NepaImageClassifier.from_preset({handle!r})
@@ -104,12 +93,12 @@ print(model.count_params(), model.class_names[3])
 @pytest.mark.parametrize("revision", ["", "@v1"])
 def test_a_checkpoint_is_fetched_once_and_then_found_offline(revision, hub, tmp_path):
     code = LOAD.format(handle=f"hf://{REPOSITORY}{revision}")
-    result = python(code, hub)
+    result = run_python("-c", code, **hub)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("LABEL_3\n")
     assert any(p.endswith("model.safetensors") for p in Hub.asked)
     assert not any(p.endswith("training_args.bin") for p in Hub.asked)
-    offline = python(code, {**hub, "HF_HUB_OFFLINE": "1"})
+    offline = run_python("-c", code, **hub, HF_HUB_OFFLINE="1")
     assert offline.returncode == 0 and offline.stdout == result.stdout, offline.stderr
 
 
@@ -120,13 +109,13 @@ def test_what_cannot_be_fetched_gets_one_sentence(hub, tmp_path):
         (f"hf://{REPOSITORY}", {**hub, "HF_ENDPOINT": "http://127.0.0.1:9"}),
     ]
     for handle, environment in cases:
-        result = python(LOAD.format(handle=handle), environment)
+        result = run_python("-c", LOAD.format(handle=handle), **environment)
         assert result.returncode != 0
         last = result.stderr.strip().splitlines()[-1]
         assert last.startswith(f"OSError: {handle} cannot be fetched"), last
         assert last.endswith("or pass a local folder.")
     missing = "import sys; sys.modules['huggingface_hub'] = None\n"
-    result = python(missing + LOAD.format(handle="hf://owner/name"), hub)
+    result = run_python("-c", missing + LOAD.format(handle="hf://owner/name"), **hub)
     assert "ImportError: Fetching hf://owner/name needs huggingface_hub" in result.stderr
     assert not Path(hub["HF_HOME"]).exists() or not list(
         Path(hub["HF_HOME"]).rglob("*.safetensors")

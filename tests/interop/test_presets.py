@@ -1,16 +1,15 @@
 """from_preset, save_to_preset, the official models, and what a person sees when it goes wrong."""
 
 import json
-import sys
 
-import golden_files
 import numpy as np
 import pytest
-import tiny
 from safetensors import safe_open
 
 import nepa_keras
 from nepa_keras import interop
+from tests.helpers import golden_files, tiny
+from tests.helpers.scripts import run_python
 
 # Parameters and tensors of the published checkpoints.
 OFFICIAL = {
@@ -76,7 +75,6 @@ def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initia
 @pytest.mark.once
 def test_importing_large_needs_little_memory(tmp_path):
     """The rise of the peak while a process imports ViT-L is at most 2.2 times the file."""
-    import subprocess
 
     code = """
 import resource, sys
@@ -92,9 +90,7 @@ else:
     print(peak() - before)
 """
     for work in ("write", "read"):
-        result = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path), work], capture_output=True, text=True
-        )
+        result = run_python("-c", code, tmp_path, work)
         assert result.returncode == 0, result.stderr
     size = (tmp_path / "model.safetensors").stat().st_size
     assert int(result.stdout) <= 2.2 * size

@@ -1,10 +1,10 @@
 """A folder of weights is replaced as a whole, whatever an interrupted run left beside it."""
 
 import numpy as np
-import tiny
 
 import nepa_keras
 from nepa_keras.interop import replace_huggingface
+from tests.helpers import tiny
 
 
 def test_the_newer_weights_are_there_and_nothing_else(tmp_path):

@@ -5,16 +5,16 @@ import json
 import keras
 import numpy as np
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from tolerances import assert_close
 
 from nepa_keras import layers
 from nepa_keras.layers.convolutions import average_pool
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
 
 WIDTH, CHANNELS, CLASSES = 6, 5, 3
 

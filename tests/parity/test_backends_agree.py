@@ -4,15 +4,15 @@ One process per backend, as Keras fixes its backend at import. A backend that is
 fails these tests; it is never skipped.
 """
 
-import os
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tolerances import assert_close
+
+from tests.helpers.scripts import environment
+from tests.helpers.tolerances import assert_close
 
 BACKENDS = ("jax", "tensorflow", "torch")
 PAIRS = list(combinations(BACKENDS, 2))
@@ -24,11 +24,10 @@ pytestmark = pytest.mark.once
 def traces(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     """backend -> name -> array."""
     folder = tmp_path_factory.mktemp("traces")
-    script = Path(__file__).with_name("backend_trace.py")
     processes = {
         backend: subprocess.Popen(
-            [sys.executable, str(script), str(folder / f"{backend}.npz")],
-            env={**os.environ, "KERAS_BACKEND": backend},
+            [sys.executable, "-m", "tests.helpers.backend_trace", str(folder / f"{backend}.npz")],
+            env=environment(KERAS_BACKEND=backend),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,13 +1,13 @@
 """The classifier against the official code: pooling, logits, three losses, gradients, drop path."""
 
-import golden_files
 import keras
 import pytest
-from gradients import loss_and_gradients
 from keras import ops
-from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
+from tests.helpers import golden_files
+from tests.helpers.gradients import loss_and_gradients
+from tests.helpers.tolerances import assert_close, assert_same_tensors
 
 
 @pytest.fixture

@@ -2,17 +2,17 @@
 
 from collections import Counter
 
-import golden_files
 import keras
 import numpy as np
 import pytest
-from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
 from nepa_keras.data import MixupCutmix
 from nepa_keras.interop.official import official_names
 from nepa_keras.training import LayerwiseWarmupCosine, adamw, ema_weights
 from nepa_keras.training.layerwise import Place
+from tests.helpers import golden_files
+from tests.helpers.tolerances import assert_close, assert_same_tensors
 
 SCHEDULES = golden_files.record("schedules.json")
 TABLES = {name: table for name, table in SCHEDULES.items() if name.startswith("finetune_")}

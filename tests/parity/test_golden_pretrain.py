@@ -1,13 +1,13 @@
 """States, attention, loss and gradients of the two pretraining models against the official code."""
 
-import golden_files
 import keras
 import numpy as np
 import pytest
-from gradients import loss_and_gradients
-from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
+from tests.helpers import golden_files
+from tests.helpers.gradients import loss_and_gradients
+from tests.helpers.tolerances import assert_close, assert_same_tensors
 
 FOLDERS = ("pretrain_gelu", "pretrain_gated")
 

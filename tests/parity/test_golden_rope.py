@@ -1,13 +1,13 @@
 """The rotary tables against the official code: squares, rectangles, training-time changes."""
 
-import golden_files
 import keras
 import numpy as np
 import pytest
-from tolerances import TOLERANCES, assert_close
 
 from nepa_keras.layers import RotaryEmbedding
 from nepa_keras.layers.rotary import frequencies
+from tests.helpers import golden_files
+from tests.helpers.tolerances import TOLERANCES, assert_close
 
 TABLES = golden_files.record("rope.json")["tables"]
 

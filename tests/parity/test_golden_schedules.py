@@ -1,13 +1,13 @@
 """Learning rates and parameter groups of pretraining against the official trainer."""
 
-import golden_files
 import keras
 import pytest
-from tolerances import assert_close
 
 import nepa_keras
 from nepa_keras.interop.official import official_names
 from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
+from tests.helpers import golden_files
+from tests.helpers.tolerances import assert_close
 
 TABLES = golden_files.record("schedules.json")["pretrain_cosine"]["tables"]
 

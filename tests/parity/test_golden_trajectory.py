@@ -1,11 +1,11 @@
 """Ten steps of the official pretraining trainer, replayed through `train_on_batch`."""
 
-import golden_files
 import numpy as np
-from tolerances import assert_close, assert_same_tensors
 
 import nepa_keras
 from nepa_keras.training import WarmupCosine, ema_weights
+from tests.helpers import golden_files
+from tests.helpers.tolerances import assert_close, assert_same_tensors
 
 STEPS = golden_files.record("trajectory/steps.json")
 

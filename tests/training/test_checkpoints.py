@@ -5,12 +5,12 @@ import os
 import keras
 import numpy as np
 import pytest
-import tiny
-from small_checkpoints import assert_newest, filled, state
 
 import nepa_keras
 from nepa_keras import training
 from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
+from tests.helpers import tiny
+from tests.helpers.small_checkpoints import assert_newest, filled, state
 
 
 def test_the_newest_comes_back_and_old_ones_go(tmp_path):

@@ -9,12 +9,12 @@ import signal
 import keras
 import numpy as np
 import pytest
-import tiny
 
 import nepa_keras
 from nepa_keras import guarded
 from nepa_keras.training import Replay, adamw, examination, fit_steps, non_finite
 from nepa_keras.training.checkpoints import Checkpoints, model_state
+from tests.helpers import tiny
 
 
 def trainer(seed: int = 0, dtype=None, **optimizer):

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nepa_keras
 from nepa_keras import training
+from tests.helpers import tiny
 
 
 def test_ids_are_beits():

@@ -1,26 +1,19 @@
 """A run of fixed length and what it leaves in its folder."""
 
 import csv
-import itertools
-import os
 import signal
 import time
 
 import keras
 import numpy as np
 import pytest
-import tiny
 
 import nepa_keras
 from nepa_keras.training import adamw, callbacks, fit_steps
 from nepa_keras.training.checkpoints import model_state
 from nepa_keras.training.resume import Preempted, cut_log
-
-
-def batches(first: int = 0):
-    """Another batch at each step, the same whenever a run begins."""
-    for step in itertools.count(first):
-        yield (tiny.images(4, seed=step),)
+from tests.helpers import tiny
+from tests.helpers.short_run import STOPPED_AT, AskToEnd, batches
 
 
 def rows_of(path) -> list[dict]:
@@ -132,22 +125,6 @@ def test_a_run_that_only_meets_non_finite_batches_stops(model, tmp_path):
         fit_steps(model, bad, 100, 4, tmp_path)
 
 
-ASKED = 7
-
-
-class AskToEnd(keras.callbacks.Callback):
-    """Does to this process what a scheduler does: SIGTERM during a step."""
-
-    def __init__(self, step: int):
-        super().__init__()
-        self.left = step
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def trainer(seed: int):
     keras.utils.set_random_seed(seed)
     made = nepa_keras.NepaPretrainer(tiny.backbone(drop_path_rate=0.3))
@@ -162,8 +139,8 @@ def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps)
     fit_steps(straight, batches, steps, 4, tmp_path / "straight")
     first = trainer(0)
     with pytest.raises(Preempted):
-        fit_steps(first, batches, steps, 4, tmp_path / "again", callbacks=[AskToEnd(ASKED)])
-    assert int(first.optimizer.iterations) == ASKED
+        fit_steps(first, batches, steps, 4, tmp_path / "again", callbacks=[AskToEnd()])
+    assert int(first.optimizer.iterations) == STOPPED_AT
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     resumed = trainer(1)
     fit_steps(resumed, batches, steps, 4, tmp_path / "again")

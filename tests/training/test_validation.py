@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import tiny
 
 import nepa_keras
 from nepa_keras import training
+from tests.helpers import tiny
 
 
 def classifier():

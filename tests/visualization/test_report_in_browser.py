@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -21,6 +20,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from nepa_keras.visualization import top_p_filter, write_report
 from nepa_keras.visualization.patches import unit
+from tests.helpers import tiny
 
 pytestmark = pytest.mark.once
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 import nepa_keras
 from nepa_keras.visualization import log_pictures, patch_maps, predicted_similarity, write_report
+from tests.helpers import tiny
 
 SHAPE = (8, 12, 1)  # 2 x 3 patches
 LOG = "epoch,gradient_norm,learning_rate,loss,step\n0,1.5,0.001,-0.2,10\n1,1.1,0.0005,-0.4,20\n"

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 
 from nepa_keras.visualization import plot_similarity, predicted_similarity, top_p_filter
+from tests.helpers import tiny
 
 SHAPE = (8, 12, 1)  # 2 x 3 patches
 

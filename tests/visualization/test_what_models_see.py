@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 from keras import ops
 
 import nepa_keras
 from nepa_keras import visualization as v
 from nepa_keras.visualization.patches import cut_patches, displayable, join_patches
+from tests.helpers import tiny
 
 SHAPE = (8, 12, 1)  # 2 x 3 patches
 

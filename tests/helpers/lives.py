@@ -1,7 +1,7 @@
 """Runs that are killed again and again and started anew until they are finished, and what is left each time.
 
-    KERAS_BACKEND=torch python tests/faults/lives.py saves FOLDER --kills=200
-    KERAS_BACKEND=torch python tests/faults/lives.py runs FOLDER --kills=200
+    KERAS_BACKEND=torch python -m tests.helpers.lives saves FOLDER --kills=200
+    KERAS_BACKEND=torch python -m tests.helpers.lives runs FOLDER --kills=200
 
 A life is a process of its own, forked after the imports, which are most of the time it takes to start, and
 before the backend has made threads. It ends by a real SIGKILL, or SIGTERM, at a random moment or at a
@@ -22,16 +22,13 @@ import zlib
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
-import keras  # noqa: E402
-import tiny  # noqa: E402
-
-from nepa_keras import data, training  # noqa: E402
-from nepa_keras.training import run  # noqa: E402
-from nepa_keras.training.checkpoints import Checkpoints  # noqa: E402
+from nepa_keras import data, training
+from nepa_keras.training import run
+from nepa_keras.training.checkpoints import Checkpoints
+from tests.helpers import tiny
 
 WORDS = ("made", "state", "record", "manifest", "synced", "renamed", "complete", "removed")
 STEPS, BATCH = 60, 4  # of a run; 16 batches are an epoch

@@ -1,22 +1,18 @@
 """Run by test_backends_agree.py, once per backend: the same weights and inputs in, numbers out.
 
-KERAS_BACKEND=jax python tests/parity/backend_trace.py jax.npz
+KERAS_BACKEND=jax python -m tests.helpers.backend_trace jax.npz
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import conftest  # noqa: F401, E402  threads, import order and path as in the tests
-import golden_files  # noqa: E402
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tiny  # noqa: E402
-from gradients import loss_and_gradients  # noqa: E402
-from keras import ops  # noqa: E402
+import keras
+import numpy as np
+from keras import ops
 
-import nepa_keras  # noqa: E402
-from nepa_keras.training import WarmupCosine, adamw  # noqa: E402
+import nepa_keras
+from nepa_keras.training import WarmupCosine, adamw
+from tests.helpers import golden_files, tiny
+from tests.helpers.gradients import loss_and_gradients
 
 CURVE_STEPS = 50
 

@@ -1,6 +1,6 @@
 """Trains a tiny pretrainer on however many devices there are, and writes what came of it as JSON.
 
-    python train_curve.py OUT KIND MESH DEVICES PART...     one process of it; MESH may be "-"
+    python -m tests.helpers.train_curve OUT KIND MESH DEVICES PART...     one process of it; MESH may be "-"
 
 DEVICES are virtual ones on the CPU. The parts: "plain", with hidden patches, DropPath and a NaN in one image
 of one batch; "accumulate", two batches an update; "segment", a segmenter with BatchNorm whose images have

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
 import nepa_keras
+from tests.helpers import ROOT
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 
 @cache

@@ -1,21 +1,17 @@
 """Run by test_plan.py with a backend: what a small model really keeps for the backward pass, and its FLOPs.
 
-KERAS_BACKEND=torch python tests/evaluation/kept_tensors.py
+KERAS_BACKEND=torch python -m tests.helpers.kept_tensors
 
 Prints in JSON, for both types and MLPs, the bytes of an image that a block keeps and that all else keeps, and
 on PyTorch the matrix FLOPs of a forward pass of two blocks, as PyTorch counts them.
 """
 
 import json
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import conftest  # noqa: F401, E402  threads and import order as in the tests
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-import nepa_keras  # noqa: E402
+import nepa_keras
 
 PRESET = "nepa_tiny_patch14_224"
 

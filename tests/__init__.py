@@ -1,0 +1,1 @@
+"""Tests of nepa_keras; `tests/run.py` runs them all."""
