@@ -41,11 +41,17 @@ def pytest_addoption(parser):
     )
 
 
-# Expensive files first, so that no worker is left with one of them at the end (`tests/run.py`).
+# The longest files come first, so that no worker is left with one of them at the end (`tests/run.py`).
 LONGEST_FIRST = []
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items):
+    for item in items:
+        first_on = item.get_closest_marker("first_on")
+        if first_on and keras.backend.backend() not in first_on.args:
+            item.add_marker("full")
+
     def place(item):
         name = str(item.path.relative_to(ROOT / "tests"))
         return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)

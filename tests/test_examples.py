@@ -1,13 +1,12 @@
 """The scripts under examples/, run as a person does: a process each, in a folder that must stay empty.
 
-Each backend runs the short scripts, and one or two of the long ones with fewer steps.
+In the first tier each on one backend, some with fewer steps; in the second on all.
 """
 
 import json
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import speech
@@ -58,6 +57,7 @@ def test_each_example_is_listed():
     assert sorted(re.findall(r"examples/(\w+\.py)\)", table)) == scripts
 
 
+@pytest.mark.first_on("torch")
 def test_pretraining_on_a_folder_of_ones_own(tmp_path):
     """Colours in, grey out; the model that it leaves loads."""
     pictures, draw = tmp_path / "pictures" / "deep", np.random.default_rng(0)
@@ -80,6 +80,7 @@ def test_pretraining_on_a_folder_of_ones_own(tmp_path):
     )
 
 
+@pytest.mark.first_on("jax")
 def test_classification_of_real_files(tmp_path):
     """A checkpoint in the authors' layout and pictures of any kind."""
     folder = tmp_path / "checkpoint"
@@ -101,19 +102,22 @@ def test_classification_of_real_files(tmp_path):
     ]
 
 
-def stand_in_for_released_weights(tmp_path):
+@pytest.mark.first_on("tensorflow")
+def test_classification_with_the_stand_in_for_released_weights(tmp_path):
     out = run_example("classify_with_released_weights.py", tmp_path)
     assert "trouser.png: trouser" in out
     assert len(re.findall(r"^\d .+\.png: .+ \d+ %", out, re.M)) == 4
 
 
+@pytest.mark.first_on("tensorflow")
 def test_layers_in_a_model_of_ones_own(tmp_path):
     out = run_example("layers_in_your_own_model.py", tmp_path, "--epochs=4")
     (accuracy,) = numbers(r"other digits: ([\d.]+) %", out)
     assert accuracy > 40, "chance is 10"
 
 
-def spoken_words(tmp_path):
+@pytest.mark.first_on("torch")
+def test_spoken_words(tmp_path):
     out = run_example("spoken_words.py", tmp_path, "--epochs=3")
     nepa, mean, place, before = (
         float(loss) for loss in re.findall(r"^  (?:NEPA|the .*?) +(-[\d.]+)$", out, re.M)
@@ -123,7 +127,8 @@ def spoken_words(tmp_path):
     assert accuracies[0] > accuracies[1] + 5, out
 
 
-def segment_scenes(tmp_path):
+@pytest.mark.first_on("jax")
+def test_segmenting_scenes(tmp_path):
     output = tmp_path / "tmp" / "scenes"
     out = run_example("segment_scenes.py", tmp_path, "--steps=24", f"--output={output}")
     before, after = numbers(r"mean IoU .*: ([\d.]+) -> ([\d.]+) %", out)
@@ -132,24 +137,12 @@ def segment_scenes(tmp_path):
     assert (output / "scenes.png").stat().st_size > 0
 
 
-def your_own_tokenizer(tmp_path):
+@pytest.mark.first_on("torch")
+def test_a_tokenizer_of_ones_own(tmp_path):
     out = run_example("your_own_tokenizer.py", tmp_path, "--epochs=3")
     losses = re.findall(r"others: (-[\d.]+); of the mean embedding: (-[\d.]+)", out)
     assert len(losses) == 2
     assert all(float(ours) < float(constant) - 0.05 for ours, constant in losses)
-
-
-LONG = {  # so that no backend takes much longer than another
-    "jax": [segment_scenes],
-    "tensorflow": [stand_in_for_released_weights],
-    "torch": [your_own_tokenizer, spoken_words],
-}
-
-
-@pytest.mark.parametrize("check", LONG[keras.backend.backend()], ids=lambda check: check.__name__)
-def test_a_long_one_of_this_backend(check, tmp_path):
-    """Not skipped on the others, as tests/run.py takes a skipped test for a failure."""
-    check(tmp_path)
 
 
 @pytest.mark.once

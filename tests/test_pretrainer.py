@@ -283,6 +283,7 @@ def test_accumulated_batches_do_not_move_the_weights_before_the_last():
         assert moved == (step == 2)
 
 
+@pytest.mark.xla
 def test_compiled_and_eager_agree():
     models = []
     for jit_compile in (False, True):

@@ -128,6 +128,8 @@ def make_function(model, name, keras_make_function, force=False):
     def run(batches):
         batches, sizes = _sizes(batches)
         if sizes not in functions:
+            if name == "train_function":
+                _build_optimizer(model)
             if len(functions) == _MOST_SIZES:
                 functions.pop(next(iter(functions)))  # the oldest
             keras_make_function(True)
@@ -136,6 +138,16 @@ def make_function(model, name, keras_make_function, force=False):
         return functions[sizes](batches)
 
     setattr(model, name, run)
+
+
+def _build_optimizer(model):
+    """Makes the variables of the optimizer outside of the compiled step, if the model is built.
+
+    Made within, each takes two graphs to initialise, which TensorFlow never frees, and a second trace.
+    """
+    built = all(layer.built for layer in model._flatten_layers())
+    if built and not model.optimizer.built and not is_distributed():
+        model.optimizer.build(model.trainable_variables)
 
 
 def _sizes(batches):

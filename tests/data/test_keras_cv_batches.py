@@ -20,6 +20,7 @@ def take(count, source, **settings) -> list:
     return [next(stream) for _ in range(count)]
 
 
+@pytest.mark.once
 def test_the_stream_is_fixed_by_seed_and_first_step():
     """Long enough to show operations that draw each other's numbers, as KerasCV's do over a batch, where
     they are carried out for several images at once: on a busy machine every second run of 12 differed."""
@@ -30,6 +31,7 @@ def test_the_stream_is_fixed_by_seed_and_first_step():
         assert (a != c).any()
 
 
+@pytest.mark.once
 def test_a_script_that_stops_in_the_middle_of_the_stream_ends():
     script = """
 import numpy as np

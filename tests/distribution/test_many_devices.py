@@ -149,7 +149,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# One process with many devices, and many processes; the rest is the second tier.
+FIRST = ("jax, mesh 2x2", "torch, 2 processes")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in FIRST else pytest.param(case, marks=pytest.mark.full) for case in CASES],
+)
 def test_curves_are_those_of_one_device(case, tmp_path, one_device):
     backend, count, kind, mesh, devices, parts = CASES[case]
     found = train(tmp_path, *CASES[case])
@@ -165,6 +172,7 @@ def rows_of(folder) -> list[dict[str, float]]:
     return [{name: float(x) for name, x in row.items() if x != "NA"} for row in rows]
 
 
+@pytest.mark.full
 def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
     """SIGTERM to the process that does not write: both end after the same step, and one goes on."""
     flags = (

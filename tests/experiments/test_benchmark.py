@@ -12,6 +12,7 @@ PRESET = "nepa_micro_patch2_8"
 
 
 @pytest.mark.once
+@pytest.mark.full
 @pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
 def test_both_sides_do_the_same_work(inference, tmp_path):
     report = tmp_path / "report.json"
@@ -33,6 +34,7 @@ def test_both_sides_do_the_same_work(inference, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_rates_for_each_block_are_measured_against_one():
     result = run(
         "benchmark.py",
@@ -52,6 +54,7 @@ def test_rates_for_each_block_are_measured_against_one():
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_what_saves_memory_is_measured_against_float32():
     small = ["--suite=memory", "--backends=torch", f"--preset={PRESET}", "--batch_size=256"]
     result = run("benchmark.py", *small, "--steps=1", "--repeats=1")
@@ -64,15 +67,22 @@ def test_what_saves_memory_is_measured_against_float32():
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_accelerator_suite_prints_prediction_beside_measurement():
     small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
     result = run("benchmark.py", *small, "--repeats=1", "--device=h100")
     assert result.returncode == 0, result.stderr
     assert "measured ms" in result.stdout and "NVIDIA H100" in result.stdout
+
+
+@pytest.mark.once
+def test_a_device_without_data_sheet_is_refused():
+    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
     assert "no data sheet for this device" in refusal("benchmark.py", *small, "--repeats=1")
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_loading_and_transforms_are_measured_against_their_alternatives():
     result = run("benchmark.py", "--input", "--steps=1", "--repeats=1", "--threads=1")
     assert result.returncode == 0, result.stderr
@@ -85,6 +95,7 @@ def test_loading_and_transforms_are_measured_against_their_alternatives():
     assert len(rows) == 9 and all(float(time) > 0 for _, _, time in rows)
 
 
+@pytest.mark.full
 def test_profile_knows_what_the_kernels_are():
     """On each backend: most of the recorded time has a name, and matrix products are among it."""
     result = run("profile_step.py", f"--preset={PRESET}", "--batch_size=64")

@@ -26,6 +26,7 @@ def pretrained(tmp_path_factory) -> Path:
     return folder / "ema"
 
 
+@pytest.mark.first_on("jax")
 def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     folder = tmp_path / "run"
     result = run("finetune.py", *SMALL, f"--model={pretrained}", f"--run_dir={folder}")
@@ -76,6 +77,7 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_the_run_repeats_itself(pretrained, tmp_path):
     weights = []
     for folder in (tmp_path / "first", tmp_path / "again"):

@@ -24,6 +24,7 @@ def by_name(rows) -> dict:
     return {json.dumps(row["about"]): row["result"] for row in rows}
 
 
+@pytest.mark.full
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     """Cut in the middle, and between with the weights of another pretraining in its folder."""
     whole = study(tmp_path / "whole")

@@ -24,6 +24,7 @@ def test_a_save_that_is_killed_loses_nothing_that_was_complete(tmp_path):
     assert account["kills"] == 200 + 8 * 3 and account["in_a_save"] > 100
 
 
+@pytest.mark.first_on("torch")
 def test_a_run_that_is_killed_again_and_again_is_the_run_without_a_break(tmp_path, request):
     """State, log and batches bit for bit; no checkpoint that was complete is lost, none damaged."""
     kills = request.config.getoption("--kills")

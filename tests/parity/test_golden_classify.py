@@ -9,6 +9,8 @@ from tests.helpers import golden_files
 from tests.helpers.gradients import loss_and_gradients
 from tests.helpers.tolerances import assert_close, assert_same_tensors
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.fixture
 def io():

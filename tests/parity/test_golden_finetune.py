@@ -14,6 +14,8 @@ from nepa_keras.training.layerwise import Place
 from tests.helpers import golden_files
 from tests.helpers.tolerances import assert_close, assert_same_tensors
 
+pytestmark = pytest.mark.xla
+
 SCHEDULES = golden_files.record("schedules.json")
 TABLES = {name: table for name, table in SCHEDULES.items() if name.startswith("finetune_")}
 STEPS = golden_files.record("trajectory_finetune/steps.json")

@@ -1,11 +1,14 @@
 """Ten steps of the official pretraining trainer, replayed through `train_on_batch`."""
 
 import numpy as np
+import pytest
 
 import nepa_keras
 from nepa_keras.training import WarmupCosine, ema_weights
 from tests.helpers import golden_files
 from tests.helpers.tolerances import assert_close, assert_same_tensors
+
+pytestmark = pytest.mark.xla
 
 STEPS = golden_files.record("trajectory/steps.json")
 
