@@ -69,6 +69,7 @@ def own_parts(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_dependencies_point_one_way(path):
     """Layers know nothing of training, models nothing of files, data nothing of models."""
@@ -80,6 +81,7 @@ def test_dependencies_point_one_way(path):
     assert not forbidden, f"{path.relative_to(ROOT)} may not import {sorted(forbidden)}"
 
 
+@pytest.mark.once
 def test_backends_are_named_in_their_folder_only():
     for path in FILES:
         named = {name.split(".")[0] for name in imports(path)} & BACKEND_PACKAGES
@@ -90,6 +92,7 @@ def test_backends_are_named_in_their_folder_only():
         assert not named, f"{relative} imports {sorted(named)}"
 
 
+@pytest.mark.once
 def test_backend_modules_have_the_same_names():
     """One module each, the same functions with the same arguments in all three."""
     exported = {}
@@ -104,10 +107,12 @@ def test_backend_modules_have_the_same_names():
     assert exported["jax"] == exported["tensorflow"] == exported["torch"]
 
 
+@pytest.mark.once
 def test_the_paper_is_one_short_file():
     assert len((PACKAGE / "nepa.py").read_text().splitlines()) < 150
 
 
+@pytest.mark.once
 def test_files_are_short_and_named_for_what_they_hold():
     lengths = sorted(len(path.read_text().splitlines()) for path in FILES)
     assert lengths[len(lengths) // 2] < 150, "median length"
@@ -115,6 +120,7 @@ def test_files_are_short_and_named_for_what_they_hold():
     assert not {p.stem for p in FILES} & {"utils", "common", "misc", "helpers"}
 
 
+@pytest.mark.once
 def test_nothing_is_swallowed_and_nothing_left_over():
     """Who catches everything raises it again, under a better name."""
     for path in FILES:
@@ -153,6 +159,7 @@ def test_import_is_light():
         assert "tensorflow" not in loaded
 
 
+@pytest.mark.once
 def test_public_surface():
     """Everything listed exists, and each exported class and function explains itself."""
     import nepa_keras

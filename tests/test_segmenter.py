@@ -139,6 +139,7 @@ def test_taps_are_raw_outputs_of_blocks_without_mask():
     assert np.abs(difference[:, 0, 0]).max() > 1e-4
 
 
+@pytest.mark.once
 def test_default_taps_are_those_of_the_recipes():
     assert default_taps(12) == (3, 5, 7, 11) and default_taps(24) == (7, 11, 15, 23)
     assert default_taps(4) == (0, 1, 2, 3) and default_taps(1) == (0, 0, 0, 0)

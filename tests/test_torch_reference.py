@@ -1,10 +1,13 @@
 """The PyTorch implementation that the benchmark compares with, against the reference numbers."""
 
+import pytest
 import torch
 
 from experiments.torch_reference import Architecture, Nepa, Trainer, nepa_loss
 from tests.helpers import golden_files
 from tests.helpers.tolerances import assert_close, assert_same_tensors
+
+pytestmark = pytest.mark.once
 
 # Names in a block of the reference and of the official model, which keeps q, k and v apart.
 BLOCK = {

@@ -11,6 +11,8 @@ from nepa_keras import data
 from nepa_keras.data import arrays
 from nepa_keras.data.idx import FILES, read_idx
 
+pytestmark = pytest.mark.once
+
 
 def idx_bytes(array: np.ndarray) -> bytes:
     """IDX content of a uint8 array, as the official files have it."""

@@ -180,6 +180,7 @@ def test_only_bad_images_stop():
         next(batches.endless())
 
 
+@pytest.mark.once
 def test_pieces_that_are_read_as_a_whole_stay_together():
     chunks = np.arange(0, 20_001, 100)
     order = epoch_order(seed=0, epoch=1, count=20_000, chunks=chunks)

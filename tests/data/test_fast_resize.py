@@ -42,6 +42,7 @@ def cases(draw):
     )
 
 
+@pytest.mark.once
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_every_number_is_that_of_pillow(case):
@@ -54,6 +55,7 @@ def test_every_number_is_that_of_pillow(case):
     np.testing.assert_array_equal(out, scale(expected))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize(
     "sizes",
@@ -91,6 +93,7 @@ def test_without_numba_pillow_does_it():
     assert fast_resize.resize_part.signatures  # that one was compiled here
 
 
+@pytest.mark.once
 def test_a_part_outside_the_image_is_refused():
     for box in ((0, 0, 9, 4), (-1, 0, 4, 4), (0, 7, 4, 4), (0, 0, 0, 4)):
         with pytest.raises(ValueError, match="not inside an image of 8x10 pixels"):

@@ -58,6 +58,7 @@ DEFINITIONS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_operations_do_what_their_names_say(name):
     argument, expected = DEFINITIONS[name]
@@ -66,6 +67,7 @@ def test_operations_do_what_their_names_say(name):
     )
 
 
+@pytest.mark.once
 def test_auto_contrast_and_equalize_spread_the_levels():
     narrow = (COLOURS // 4 + 90).astype(np.uint8)
     assert apply("auto_contrast", None, narrow).min() == 0
@@ -77,6 +79,7 @@ def test_auto_contrast_and_equalize_spread_the_levels():
     assert (np.diff(found.ravel()[order].astype(int)) >= 0).all()
 
 
+@pytest.mark.once
 def test_geometry_moves_points_by_the_angle_and_share():
     """A bright spot, where it comes from: pixels right and below of the middle."""
     size, spot = 101, (50, 80)
@@ -96,6 +99,7 @@ def test_geometry_moves_points_by_the_angle_and_share():
     assert place("shear_y", 0.27) == pytest.approx((50 - 0.27 * 80.5, 80), abs=0.5)
 
 
+@pytest.mark.once
 def test_sharpness_leaves_flat_parts_and_moves_edges():
     board = np.full((9, 9, 1), 100, np.uint8)
     board[4, 4] = 200
@@ -109,6 +113,7 @@ def plans(count: int, **settings) -> list:
     return [augment.plan(row) for row in random_numbers(5, 0, np.arange(count), augment.draws)]
 
 
+@pytest.mark.once
 def test_the_policy_is_two_operations_of_fifteen_each_half_of_the_time():
     chosen = plans(30_000)
     lengths = Counter(map(len, chosen))
@@ -123,6 +128,7 @@ def test_the_policy_is_two_operations_of_fifteen_each_half_of_the_time():
     assert abs(repeated - 1 / 15) < 0.015  # drawn with replacement
 
 
+@pytest.mark.once
 def test_the_magnitude_is_normal_around_nine_and_cut_at_ten():
     strengths = np.array(
         [v for plan in plans(60_000) for name, v in plan if name in ("shear_x", "shear_y")]
@@ -155,6 +161,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.once
 def test_arguments_of_the_recipe_s_magnitude():
     assert set(ARGUMENTS) == set(OPERATIONS)
     for name, expected in ARGUMENTS.items():
@@ -162,6 +169,7 @@ def test_arguments_of_the_recipe_s_magnitude():
         assert found == (expected if None in expected else pytest.approx(expected)), name
 
 
+@pytest.mark.once
 def test_operations_grow_with_the_magnitude():
     """ "Increasing": at no magnitude nothing changes, but for those that have none."""
     for name, (_, argument) in OPERATIONS.items():
@@ -179,6 +187,7 @@ def test_operations_grow_with_the_magnitude():
     assert OPERATIONS["contrast"][1](0.9, -1) == pytest.approx(0.19)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("magnitude", [0, 9, 10])
 def test_every_operation_works_at_every_magnitude(magnitude):
     for name, (_, argument) in OPERATIONS.items():
@@ -189,6 +198,7 @@ def test_every_operation_works_at_every_magnitude(magnitude):
     assert (apply("posterize", 0) == 0).all()
 
 
+@pytest.mark.once
 def test_rand_augment_is_for_pictures():
     augment = data.RandAugment(num_ops=4, probability=1.0)
     for seed in range(20):
@@ -202,6 +212,7 @@ def test_rand_augment_is_for_pictures():
         data.RandAugment(magnitude=11)
 
 
+@pytest.mark.once
 def test_a_quarter_is_erased_by_boxes_of_the_recipe():
     erasing, count = data.RandomErasing(), 20_000
     rows = random_numbers(3, 1, np.arange(count), erasing.draws).tolist()
@@ -219,6 +230,7 @@ def test_a_quarter_is_erased_by_boxes_of_the_recipe():
     )
 
 
+@pytest.mark.once
 def test_erased_pixels_are_noise_and_the_rest_stays():
     erasing = data.RandomErasing(probability=1.0)
     values = []
@@ -265,6 +277,7 @@ def test_fine_tuning_batches_are_a_function_of_position(shape):
     assert any((a != b).any() for (a, _), (b, _) in zip(whole, stream(seed=2), strict=True))
 
 
+@pytest.mark.once
 def test_without_its_parts_the_transform_is_the_bicubic_crop():
     image = np.random.default_rng(1).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     crop = data.RandomResizedCrop(interpolation="bicubic")
@@ -277,6 +290,7 @@ def test_without_its_parts_the_transform_is_the_bicubic_crop():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.once
 def test_soft_targets_are_those_of_golden():
     """`targets` of golden's `classify`: label smoothing 0.1, mixed with the reversed batch."""
     io = golden_files.tensors("classify/io.safetensors")
@@ -291,6 +305,7 @@ def numbered(count: int, size: int = 10) -> np.ndarray:
     ).copy()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("count", [6, 7])
 def test_mixup_is_a_weighted_mean_with_the_partner(count):
     images = numbered(count)
@@ -299,6 +314,7 @@ def test_mixup_is_a_weighted_mean_with_the_partner(count):
     np.testing.assert_allclose(images[:, 3, 4, 0], 0.3 * own + 0.7 * own[::-1], atol=1e-6)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("count", [6, 7])
 def test_cutmix_exchanges_a_box_and_says_how_much_stays(count):
     images = numbered(count)
@@ -309,6 +325,7 @@ def test_cutmix_exchanges_a_box_and_says_how_much_stays(count):
     assert share == pytest.approx(1 - 8 / 100)
 
 
+@pytest.mark.once
 def test_shares_follow_their_beta_distributions():
     """Half of the batches each; mean 1/2 and variance 1 / (4 (2 alpha + 1)) of mixup's share."""
     mix, found = data.MixupCutmix(2, label_smoothing=0.0), {"mixup": [], "cutmix": []}
@@ -328,6 +345,7 @@ def test_shares_follow_their_beta_distributions():
     assert -0.015 < np.mean(found["cutmix"]) - 0.679 < 0.03
 
 
+@pytest.mark.once
 def test_one_way_of_mixing_or_none():
     labels = np.array([0, 2, 1, 1])
     only = {

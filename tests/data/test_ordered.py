@@ -33,6 +33,7 @@ def numbers(images) -> np.ndarray:
     return np.round((images[:, 0, 0, 0] + 1) * 127.5).astype(int)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("count", [1, 8, 19])
 def test_each_image_comes_once_in_order(count, threads):
@@ -49,12 +50,14 @@ def test_each_image_comes_once_in_order(count, threads):
             assert images.shape[1:] == (4, 4, 1) and images.dtype == np.float32
 
 
+@pytest.mark.once
 def test_some_images_only():
     batches = data.OrderedBatches(Numbered(20), 4, 4, channels=1, indices=[7, 3, 19])
     ((images, indices),) = batches
     assert list(numbers(images)) == list(indices) == [7, 3, 19]
 
 
+@pytest.mark.once
 def test_bad_images_are_left_out_within_the_budget():
     account = data.BadImages(20, share=0.1)
     batches = data.OrderedBatches(Numbered(20, bad=(0, 9)), 5, 4, channels=1, bad_images=account)
@@ -65,6 +68,7 @@ def test_bad_images_are_left_out_within_the_budget():
         list(data.OrderedBatches(Numbered(20, bad=(0, 9)), 5, 4, channels=1))
 
 
+@pytest.mark.once
 def test_who_stops_early_leaves_no_thread_and_reads_no_more():
     read = []
 
@@ -93,6 +97,7 @@ def test_the_transform_is_applied_and_must_not_be_random():
         data.NepaImageConverter(16, mean=0.4).transform()
 
 
+@pytest.mark.once
 def test_a_subset_is_a_source():
     subset = data.SubsetSource(Numbered(20, bad=[5]), [5, 2, 11])
     assert len(subset) == 3 and list(subset.labels) == [2, 2, 2]
@@ -102,12 +107,14 @@ def test_a_subset_is_a_source():
         subset.read(0)
 
 
+@pytest.mark.once
 def test_pieces_of_a_subset_are_those_of_the_source():
     source = Numbered(12, chunks=[0, 4, 8, 12])
     np.testing.assert_array_equal(data.SubsetSource(source, [1, 2, 9]).chunks, [0, 2, 3])
     assert not hasattr(data.SubsetSource(source, [9, 1]), "chunks")
 
 
+@pytest.mark.once
 def test_held_out_images_are_a_share_of_each_class():
     labels = np.repeat([0, 1, 2], [100, 50, 2])
     train, validation = data.held_out(labels, 0.1, seed=3)
@@ -127,6 +134,7 @@ def test_held_out_images_are_a_share_of_each_class():
         data.held_out(labels, 1.0, seed=0)
 
 
+@pytest.mark.once
 def test_labels_of_another_source_are_assigned_by_name():
     source = Numbered(6)  # a, b, c
     source.labels = np.array([0, 1, 2, -1, 1, 0], "int32")

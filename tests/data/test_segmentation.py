@@ -15,6 +15,7 @@ from nepa_keras.data.segmentation.transforms import distort
 from tests.helpers.pairs import ade_tree, write
 
 
+@pytest.mark.once
 def test_ade20k_is_read_as_it_comes(tmp_path):
     root = tmp_path / "ADEChallengeData2016"
     ade_tree(root)
@@ -58,6 +59,7 @@ WRONG = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", WRONG)
 def test_another_tree_is_refused_in_one_sentence(how, tmp_path):
     with pytest.raises(ValueError, match=WRONG[how]):
@@ -77,6 +79,7 @@ BAD_MASKS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", BAD_MASKS)
 def test_a_mask_that_does_not_fit_its_image_is_named(how, tmp_path):
     mask, words = BAD_MASKS[how]
@@ -87,6 +90,7 @@ def test_a_mask_that_does_not_fit_its_image_is_named(how, tmp_path):
         source.read(0)
 
 
+@pytest.mark.once
 def test_a_damaged_mask_is_a_bad_image(tmp_path):
     write(tmp_path / "images" / "a.png", np.zeros((8, 9, 3), np.uint8))
     write(tmp_path / "masks" / "a.png", np.zeros((8, 9), np.uint8))
@@ -97,6 +101,7 @@ def test_a_damaged_mask_is_a_bad_image(tmp_path):
         source.read(0)
 
 
+@pytest.mark.once
 def test_pairs_by_text(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / "images" / split / "deep" / "a.jpg", np.zeros((8, 9, 3), np.uint8))
@@ -122,6 +127,7 @@ def test_pairs_by_text(tmp_path):
             segmentation.open_pairs(*arguments)
 
 
+@pytest.mark.once
 def test_what_is_trained_on_is_never_tested_on(tmp_path):
     """A share is held out where there is no split for it; what is not split serves for both."""
     for i in range(20):
@@ -148,6 +154,7 @@ def test_what_is_trained_on_is_never_tested_on(tmp_path):
     assert segmentation.test_split(ade) == "val" and segmentation.test_split("scenes") == "test"
 
 
+@pytest.mark.once
 def test_two_images_of_one_name_are_refused(tmp_path):
     for name in ("a.png", "a.jpg"):
         write(tmp_path / "images" / name, np.zeros((2, 3, 3), np.uint8))
@@ -158,6 +165,7 @@ def test_two_images_of_one_name_are_refused(tmp_path):
         segmentation.FolderPairs(tmp_path / "images", tmp_path / "labels", "ab")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["embedded", "digits"])
 def test_scenes_are_things_with_their_classes(name):
     scenes = segmentation.Scenes(name, "train", 30, seed=3)
@@ -186,6 +194,7 @@ def coded(height: int, width: int, seed: int) -> np.ndarray:
     return np.stack([labels * 10] * 3 + [labels], axis=-1)
 
 
+@pytest.mark.once
 @settings(max_examples=40, deadline=None)
 @given(st.integers(60, 120), st.integers(60, 120), st.integers(0, 1000))
 def test_image_and_mask_never_drift_apart(height, width, seed):
@@ -208,6 +217,7 @@ def test_image_and_mask_never_drift_apart(height, width, seed):
     np.testing.assert_allclose(said[inner], labels[inner], atol=0.06)
 
 
+@pytest.mark.once
 def test_crops_avoid_what_one_class_fills():
     """An image nine tenths of one class: most crops of a quarter of it would be over the share."""
     pixels = np.zeros((60, 60, 4), np.uint8)
@@ -228,6 +238,7 @@ def test_crops_avoid_what_one_class_fills():
     assert shares[0.75] > 2 * shares[1.0] and shares[0.75] > 0.5
 
 
+@pytest.mark.once
 def test_sizes_are_drawn_between_the_ratios():
     transform = segmentation.SegmentationTransform((2048, 512), (0.5, 2.0))
     sizes = [transform._size(x, 300, 400) for x in np.linspace(0, 1 - 1e-9, 50)]
@@ -238,6 +249,7 @@ def test_sizes_are_drawn_between_the_ratios():
     assert segmentation.fitting_size(100, 1000, (2048, 512)) == (205, 2048)  # the long bound
 
 
+@pytest.mark.once
 def test_half_are_flipped_and_each_colour_change_happens_half_of_the_time():
     rows = random_numbers(0, 0, np.arange(2000), segmentation.SegmentationTransform.draws)
     grey = np.full((2, 2, 3), 100, np.uint8)

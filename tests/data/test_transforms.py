@@ -29,6 +29,7 @@ INTERPOLATIONS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 WITHIN = {"bilinear": 1.01, "bicubic": 1.135}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [(28, 28, 28), (64, 40, 32), (9, 12, 20)])
 def test_crops_are_those_of_pillow(size, interpolation):
@@ -46,6 +47,7 @@ def test_crops_are_those_of_pillow(size, interpolation):
         np.testing.assert_allclose(mine, expected, atol=WITHIN[interpolation])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_normalize_is_a_plain_resize(interpolation):
     source = images(3, 50, 30, 3) // 2 + 64
@@ -60,6 +62,7 @@ def test_normalize_is_a_plain_resize(interpolation):
     np.testing.assert_allclose(as_bytes(data.normalize(source)), source, atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_many_channels_are_resized_like_three(interpolation):
     three = images(1, 50, 30, 3)[0] // 2 + 64
@@ -70,6 +73,7 @@ def test_many_channels_are_resized_like_three(interpolation):
         assert abs(nine[..., start : start + 3] - expected).max() <= 1
 
 
+@pytest.mark.once
 def test_boxes_follow_the_recipe():
     """Area 0.08 to 1, aspect 3/4 to 4/3, both give or take the rounding to pixels; half flipped."""
     boxes, flips = data.RandomResizedCrop().boxes(3, 0, np.arange(4000), 224, 224)
@@ -86,6 +90,7 @@ def test_boxes_follow_the_recipe():
     assert abs(np.corrcoef(area, flips)[0, 1]) < 0.05
 
 
+@pytest.mark.once
 def test_the_recipe_can_be_changed():
     crop = data.RandomResizedCrop(area=(0.25, 0.3), aspect=(1.0, 1.0), flip=0.0)
     boxes, flips = crop.boxes(0, 0, np.arange(500), 100, 100)
@@ -93,12 +98,14 @@ def test_the_recipe_can_be_changed():
     assert set(boxes[:, 2]) == {50, 51, 52, 53, 54, 55}
 
 
+@pytest.mark.once
 def test_a_narrow_image_gets_the_largest_box_of_a_permitted_ratio():
     boxes, _ = data.RandomResizedCrop().boxes(0, 0, np.arange(50), 10, 400)
     assert (boxes[:, 2] <= 10).all() and (boxes[:, 3] <= 13).all()
     assert (boxes[:, 2:] >= 1).all()
 
 
+@pytest.mark.once
 def test_a_crop_depends_on_seed_epoch_and_index_alone():
     source, rows = images(8, 28, 28), np.arange(100, 108)
 
@@ -125,6 +132,7 @@ EVALUATION = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", EVALUATION)
 def test_the_evaluation_transform_is_that_of_torchvision(case):
     (height, width), resize_to, size, resized, (top, left) = EVALUATION[case]
@@ -163,6 +171,7 @@ WRONG = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("problem", WRONG)
 def test_a_wrong_setting_gets_one_sentence(problem):
     call, words = WRONG[problem]

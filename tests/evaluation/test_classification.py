@@ -16,6 +16,7 @@ def random_case(seed: int, count: int = 300, classes: int = 7):
     return logits, labels
 
 
+@pytest.mark.once
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 12))
 def test_figures_are_those_of_scikit_learn(seed, classes):
@@ -41,6 +42,7 @@ def probabilities(confidence) -> np.ndarray:
     return np.log(np.stack([confidence, 1 - confidence], axis=1))
 
 
+@pytest.mark.once
 def test_calibration_error_by_hand():
     """Two bins: confidence 0.9 and right half of the time, 0.6 and right always; 3 : 1 images."""
     logits = probabilities([0.9] * 6 + [0.6] * 2)
@@ -49,6 +51,7 @@ def test_calibration_error_by_hand():
     assert evaluation.calibration_error(logits, labels) == pytest.approx(expected)
 
 
+@pytest.mark.once
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_one():
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.5, 1.0, 50_000)
@@ -58,6 +61,7 @@ def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_o
     assert evaluation.calibration_error(5 * logits, labels) > 0.1
 
 
+@pytest.mark.once
 def test_the_text_names_the_worst_classes_and_mistakes():
     logits = np.eye(3)[[0, 0, 1, 1, 1, 2, 1]] * 5
     labels = np.array([0, 0, 1, 1, 2, 2, 2])
@@ -86,6 +90,7 @@ def test_predictions_of_batches_come_with_their_indices():
     np.testing.assert_allclose(logits, np.asarray(expected), atol=1e-5)
 
 
+@pytest.mark.once
 def test_labels_of_few_bits_count_like_others():
     logits, labels = random_case(0, classes=30)
     wide = evaluation.classification_report(logits, labels)
@@ -103,6 +108,7 @@ WRONG = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("problem", WRONG)
 def test_a_wrong_input_gets_one_sentence(problem):
     logits, labels, words = WRONG[problem]

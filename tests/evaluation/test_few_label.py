@@ -109,6 +109,7 @@ def test_one_call_equals_the_run_of_a_trial(data):
     assert result["pretrained"][0] == accuracy > 0.8  # 20 test images of two easy classes
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("num_labels", [10, 11, 12])
 def test_subsets_are_balanced_and_follow_the_seed(num_labels):
     labels = np.repeat(np.arange(3), [50, 20, 10])

@@ -5,6 +5,8 @@ import pytest
 
 from nepa_keras.evaluation import knn, knn_accuracy
 
+pytestmark = pytest.mark.once
+
 
 def _clusters(count, seed, classes=4, width=6):
     generator = np.random.default_rng(seed)

@@ -5,6 +5,8 @@ import pytest
 
 from nepa_keras.evaluation import linear_probe_accuracy
 
+pytestmark = pytest.mark.once
+
 
 def _rows(count, seed, scale=1.0):
     generator = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ def normal(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, width))
 
 
+@pytest.mark.once
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_effective_rank_counts_equal_directions(rank, seed):
@@ -25,12 +26,14 @@ def test_effective_rank_counts_equal_directions(rank, seed):
     assert evaluation.effective_rank(7.0 * x) == pytest.approx(rank, rel=1e-6)
 
 
+@pytest.mark.once
 def test_effective_rank_ends():
     assert evaluation.effective_rank(np.zeros((5, 3))) == 1.0
     assert evaluation.effective_rank(np.ones((5, 3))) == pytest.approx(1.0)
     assert 55 < evaluation.effective_rank(normal(5000, 64)) <= 64
 
 
+@pytest.mark.once
 def test_numbers_of_spread_and_of_collapsed_embeddings():
     free = evaluation.diagnostics(normal(2000, 32))
     assert free["spread"] == pytest.approx(1.0, abs=0.03) and abs(free["mean_cosine"]) < 0.1
@@ -41,6 +44,7 @@ def test_numbers_of_spread_and_of_collapsed_embeddings():
     assert set(evaluation.warnings_of(collapsed)) == {"effective_rank", "mean_cosine", "spread"}
 
 
+@pytest.mark.once
 def test_drift_is_the_turn_since_before():
     x = normal(50, 8)
     assert evaluation.diagnostics(3 * x, x)["drift"] == pytest.approx(0.0, abs=1e-12)

@@ -15,6 +15,7 @@ def _table(few_label, **changes):
     return worth_table(worth_rows(few_label, before, after, **{**arguments, **changes}))
 
 
+@pytest.mark.once
 def test_gains_and_losses_are_both_shown():
     table = _table({"pretrained": [0.75, 0.77, 0.76], "scratch": [0.70, 0.72, 0.74]})
     _, head, _, fine_tuning, knn, probe = table.splitlines()
@@ -26,11 +27,13 @@ def test_gains_and_losses_are_both_shown():
     assert len({len(line) for line in table.splitlines()[1:]}) == 1  # columns line up
 
 
+@pytest.mark.once
 def test_a_single_seed_has_no_deviation():
     table = _table({"pretrained": [0.75], "scratch": [0.7]})
     assert "±" not in table and "1 seed " in table
 
 
+@pytest.mark.once
 def test_unequal_runs_are_refused():
     with pytest.raises(ValueError, match="2 pretrained and 1 scratch"):
         _table({"pretrained": [0.75, 0.7], "scratch": [0.7]})

@@ -13,6 +13,7 @@ from nepa_keras.evaluation.segment_images import window_starts
 from tests.helpers import tiny
 
 
+@pytest.mark.once
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 1000))
 def test_the_confusion_matrix_is_scikit_learns(classes, seed):
@@ -38,6 +39,7 @@ def test_the_confusion_matrix_is_scikit_learns(classes, seed):
     assert report.macc == pytest.approx(np.mean(accuracies))
 
 
+@pytest.mark.once
 def test_absent_classes_and_nothing_at_all():
     scores = evaluation.SegmentationScores(4)
     empty = scores.report()
@@ -54,6 +56,7 @@ def test_absent_classes_and_nothing_at_all():
     assert "75.00" in table and "37.50" in table and table.count(" -") >= 3
 
 
+@pytest.mark.once
 def test_counts_beyond_what_float32_holds():
     scores = evaluation.SegmentationScores(2)
     scores.confusion[0, 0] = 2**24
@@ -68,12 +71,14 @@ WRONG = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("words", WRONG)
 def test_what_is_no_class_is_refused(words):
     with pytest.raises(ValueError, match=words):
         evaluation.SegmentationScores(3).update(*WRONG[words])
 
 
+@pytest.mark.once
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(1, 60))
 def test_windows_cover_everything_and_stay_inside(length, window, stride):
@@ -158,6 +163,7 @@ def test_logits_come_back_to_the_original_size():
             evaluation.ImageSegmenter(segmenter(), **arguments)
 
 
+@pytest.mark.once
 def test_the_picture_shows_labels_in_their_colours(tmp_path):
     colors = visualization.class_colors(150)
     assert len({tuple(color) for color in colors.tolist()}) == 150

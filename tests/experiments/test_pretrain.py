@@ -1,8 +1,6 @@
 """experiments/pretrain.py as a person starts it: a process, real images, wrong flags."""
 
 import re
-import signal
-import time
 
 import keras
 import numpy as np
@@ -11,7 +9,7 @@ from PIL import Image
 
 import nepa_keras
 from tests.helpers import source_files
-from tests.helpers.scripts import refusal, run, run_here, start
+from tests.helpers.scripts import run, run_here
 
 SHORT = ["--data=digits", "--batch_size=32", "--num_labels=20", "--finetune_steps=2"]
 
@@ -50,24 +48,6 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     repeated = load_file(tmp_path / "again" / "ema" / "model.safetensors")
     for name, value in averages.items():
         np.testing.assert_allclose(repeated[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
-
-
-@pytest.mark.once
-def test_a_run_that_was_killed_keeps_its_log_and_is_not_overwritten(tmp_path):
-    process = start(
-        "pretrain.py", *SHORT, "--steps=100000", "--noevaluate", f"--run_dir={tmp_path}"
-    )
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "log.csv").exists() or not (tmp_path / "log.csv").read_text():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert lines[0].startswith("epoch,data_wait,gradient_norm")
-    flags = [*SHORT, "--steps=6", f"--run_dir={tmp_path}"]
-    assert "holds a run with other flags" in refusal("pretrain.py", *flags)
 
 
 @pytest.mark.once

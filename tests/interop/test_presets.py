@@ -138,6 +138,7 @@ def test_class_names_come_out_of_predictions(tmp_path):
         nepa_keras.NepaImageClassifier(tiny.backbone(), 3, class_names=["a", "b"])
 
 
+@pytest.mark.once
 def test_released_checkpoints_are_described():
     for name, released in nepa_keras.RELEASED.items():
         assert name in nepa_keras.PRESETS and released.handle.startswith("hf://SixAILab/nepa-")

@@ -13,6 +13,7 @@ from tests.helpers import tiny
 from tests.helpers.small_checkpoints import assert_newest, filled, state
 
 
+@pytest.mark.once
 def test_the_newest_comes_back_and_old_ones_go(tmp_path):
     assert Checkpoints(tmp_path / "none").newest() is None
     checkpoints = filled(tmp_path, range(1, 11), keep_last=2, keep_every=4)
@@ -21,6 +22,7 @@ def test_the_newest_comes_back_and_old_ones_go(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [f"step-{i:08d}" for i in (4, 8, 9, 10)]
 
 
+@pytest.mark.once
 def test_a_whole_one_of_the_step_stays(tmp_path):
     checkpoints = filled(tmp_path)
     before = os.stat(tmp_path / "step-00000006").st_ino

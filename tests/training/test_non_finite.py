@@ -221,6 +221,7 @@ def test_the_log_has_quantiles_of_the_norms_of_its_row(accumulation_steps, tmp_p
         assert float(row["gradient_norm"]) == pytest.approx(np.mean(values), rel=1e-6)
 
 
+@pytest.mark.once
 def test_quantiles_are_of_the_finite_norms():
     norms = np.array([np.nan, *range(1, 101), np.inf], "float32")
     found = non_finite.quantiles(norms)

@@ -81,6 +81,7 @@ def test_a_terminal_sees_one_bar_with_everything(model, tmp_path, capsys, monkey
         assert float(row["mfu"]) == pytest.approx(float(row["images_per_second"]) / 1e6)
 
 
+@pytest.mark.once
 def test_a_file_sees_plain_lines():
     values = {"loss": -0.43214, "img/s": 1234.4, "data_wait": 0.021, "mfu": 0.3149}
     line = callbacks.progress_line(480, 1600, 128, values)
@@ -164,6 +165,7 @@ def test_checkpoints_of_each_so_many_steps_are_saved_and_stay(model, tmp_path):
     assert steps == [0, 7, 14, 18, 20]  # and the newest two
 
 
+@pytest.mark.once
 def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")

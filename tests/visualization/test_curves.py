@@ -4,6 +4,8 @@ import pytest
 
 from nepa_keras.visualization import plot_curves
 
+pytestmark = pytest.mark.once
+
 PNG = b"\x89PNG\r\n\x1a\n"
 FULL = "epoch,gradient_norm,learning_rate,loss,prediction_spread,skipped_steps,target_spread"
 

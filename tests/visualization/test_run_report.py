@@ -232,6 +232,7 @@ def test_a_report_takes_the_place_of_another_at_once(tmp_path, monkeypatch):
     assert "other" in Page(write_report(folder)).text
 
 
+@pytest.mark.once
 def test_pictures_are_events_once(tmp_path):
     """Also when a run that is finished is started again."""
     from tensorboardX.proto.event_pb2 import Event

@@ -34,6 +34,7 @@ def test_the_mask_is_causal_even_on_a_bidirectional_backbone():
     )
 
 
+@pytest.mark.once
 def test_top_p_keeps_the_fewest_that_hold_the_share():
     weights = np.array([[0.1, 0.5, 0.4], [0.2, 0.7, 0.1]], "float32")
     kept = top_p_filter(weights, 0.6)

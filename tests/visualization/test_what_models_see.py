@@ -29,6 +29,7 @@ def test_attention_of_a_patch_is_a_row_of_the_softmax():
     assert np.all(both_ways["heads"] > 0.0)
 
 
+@pytest.mark.once
 def test_attention_rollout_by_hand():
     """Two tokens, one head: the product of the two mixed matrices, rows that sum to 1."""
     first, second = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[1.0, 0.0], [1.0, 0.0]])
@@ -54,6 +55,7 @@ def test_the_mean_surprise_is_one_plus_the_loss():
     np.testing.assert_allclose(errors.mean(), 1.0 + loss, atol=1e-5)
 
 
+@pytest.mark.once
 def test_colours_share_one_basis():
     """Equal patches have equal colours in whichever image; three directions fill the three channels."""
     features = np.random.default_rng(0).standard_normal((4, 6, 5)).astype("float32")
@@ -171,6 +173,7 @@ def test_bad_input_is_named(tmp_path):
         v.prediction_error(signal, tiny.images(1, (9, 5)))
 
 
+@pytest.mark.once
 def test_pictures_are_shown_as_they_are():
     np.testing.assert_allclose(displayable(np.full((1, 2, 2, 3), -1.0)), 0.0)
     assert displayable(np.zeros((1, 2, 2, 5))).shape == (1, 2, 2, 1)
