@@ -3,6 +3,7 @@
 The suite runs once per backend: `KERAS_BACKEND=jax|tensorflow|torch pytest tests`.
 """
 
+import gc
 import importlib.util
 import os
 import resource
@@ -42,7 +43,19 @@ def pytest_addoption(parser):
 
 
 # The longest files come first, so that no worker is left with one of them at the end (`tests/run.py`).
-LONGEST_FIRST = []
+LONGEST_FIRST = (
+    "test_segmenter.py",
+    "faults/test_resume.py",
+    "experiments/test_finetune.py",
+    "distribution/test_many_devices.py",
+    "interop/test_presets.py",
+    "experiments/test_segment.py",
+    "parity/test_backends_agree.py",
+    "experiments/test_pretrain.py",
+    "evaluation/test_study_parts.py",
+    "test_examples.py",
+    "experiments/test_convert.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
@@ -64,13 +77,24 @@ _JIT_BY_DEFAULT = nepa_keras.backends.default_jit_compile
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Compiles by XLA on TensorFlow in tests marked `xla` only: a tiny step takes it seconds.
+    """Compiles as users do in tests marked `xla`; in all others as fast as can be, as a tiny step takes seconds.
 
     A hook and no fixture, as fixtures of a module are made before those of a function.
     """
+    about_xla = item.get_closest_marker("xla") is not None
     if keras.backend.backend() == "tensorflow":
-        by_xla = item.get_closest_marker("xla") is not None
-        nepa_keras.backends.default_jit_compile = _JIT_BY_DEFAULT if by_xla else lambda: False
+        nepa_keras.backends.default_jit_compile = _JIT_BY_DEFAULT if about_xla else lambda: False
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", not about_xla)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_models():
+    """Frees what a module made: models refer to themselves, and Python looks for such only now and then."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """from_preset, save_to_preset, the official models, and what a person sees when it goes wrong."""
 
+import gc
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ def official_model(preset):
     return nepa_keras.NepaPretrainer.from_preset(preset, load_weights=False)
 
 
+def checksums(model) -> dict[str, int]:
+    tensors = interop.official_tensors(model)
+    return {
+        name: zlib.crc32(np.ascontiguousarray(value).tobytes()) for name, value in tensors.items()
+    }
+
+
 def expected_names(layers: int, qk_scale: bool, classifier: bool) -> set[str]:
     """The names of SPEC section 3, written out."""
     names = {"embeddings.cls_token", "layernorm.weight", "layernorm.bias"}
@@ -50,7 +59,7 @@ def expected_names(layers: int, qk_scale: bool, classifier: bool) -> set[str]:
 @pytest.mark.once
 @pytest.mark.parametrize("preset", OFFICIAL)
 def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initial_weights):
-    """All parameters, names and values."""
+    """All parameters, names and values; of the values checksums, as all twice are gigabytes."""
     model = official_model(preset)
     generator = np.random.default_rng(0)
     for variable in model.trainable_variables:
@@ -63,13 +72,11 @@ def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initia
     names = expected_names(24 if large else 12, large or "sft" in preset, "sft" in preset)
     with safe_open(path, "numpy") as file:
         assert set(file.keys()) == names and len(names) == tensors
-    expected = interop.official_tensors(model)
-    model_class = type(model)
+    expected, model_class = checksums(model), type(model)
     del model, variable
+    gc.collect()
     again = model_class.from_preset(tmp_path)
-    actual = interop.official_tensors(again)
-    for name in names:
-        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+    assert checksums(again) == expected and set(expected) == names
 
 
 @pytest.mark.once
