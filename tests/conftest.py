@@ -77,7 +77,7 @@ _JIT_BY_DEFAULT = nepa_keras.backends.default_jit_compile
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Compiles as users do in tests marked `xla`; in all others as fast as can be, as a tiny step takes seconds.
+    """Compiles as users do in tests marked `xla` and in the quickest way in all others.
 
     A hook and no fixture, as fixtures of a module are made before those of a function.
     """

@@ -121,7 +121,7 @@ def test_files_are_short_and_named_for_what_they_hold():
 
 
 @pytest.mark.once
-def test_nothing_is_swallowed_and_nothing_left_over():
+def test_no_error_is_swallowed_and_no_task_left_in_comments():
     """Who catches everything raises it again, under a better name."""
     for path in FILES:
         text = path.read_text()

@@ -179,7 +179,7 @@ def test_frames_of_a_tone():
 
 
 @pytest.mark.once
-def test_voices_say_words():
+def test_synthetic_voices_differ_by_word():
     """In a process of its own: the C library keeps its state in globals."""
     code = """
 import json, numpy as np, speech

@@ -156,7 +156,7 @@ def test_the_classifier_is_guarded_too():
         ((2, 1, 8, 8, 1), r"\(batch, height, width, channels\)"),
     ],
 )
-def test_wrong_images(shape, words):
+def test_wrong_images_are_refused(shape, words):
     """Each is refused in one sentence that names what came and what is expected."""
     images = np.zeros(shape, "float32")
     model = tiny.pretrainer()
@@ -168,7 +168,7 @@ def test_wrong_images(shape, words):
         nepa_keras.NepaImageClassifier(model.backbone, 3)(images)
 
 
-def test_wrong_images_in_fit():
+def test_wrong_images_are_refused_by_fit():
     model = tiny.pretrainer()
     tiny.compile_model(model, optimizer=adamw(1e-2))
     with pytest.raises(ValueError, match="9x8.*4x4.*multiple"):
@@ -224,7 +224,7 @@ BAD_ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
-def test_bad_arguments(name):
+def test_wrong_arguments_are_refused(name):
     """Refused where they are given, with the name of the argument and what it may be."""
     make, words = BAD_ARGUMENTS[name]
     with pytest.raises((ValueError, TypeError), match=words):

@@ -149,7 +149,7 @@ ENOUGH_ON_ONE_BACKEND = {
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_what_runs_once_is_what_does_not_depend_on_the_backend(path):
+def test_once_marks_exactly_the_tests_without_a_backend(path):
     excused = str(path.relative_to(TESTS)) in ENOUGH_ON_ONE_BACKEND
     without_need, not_marked = [], []
     for test in names_of_tests(path):
@@ -172,7 +172,7 @@ def test_no_file_is_excused_without_need():
         )
 
 
-def test_files_that_come_first_are_there():
+def test_longest_files_exist():
     assert [name for name in conftest.LONGEST_FIRST if not (TESTS / name).is_file()] == []
 
 

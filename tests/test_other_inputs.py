@@ -33,7 +33,7 @@ def pretrainer(shape, embedding, **arguments):
 
 
 @ALL
-def test_it_trains_is_saved_and_becomes_a_classifier(shape, embedding, grid, tmp_path):
+def test_other_inputs_train_save_and_classify(shape, embedding, grid, tmp_path):
     model = pretrainer(shape, embedding, use_mask_token=True, masking_ratio=0.2, rope_extent=3.0)
     inputs = tiny.images(8, shape)
     out = model(inputs)

@@ -35,7 +35,7 @@ def without_cache(backbone, image, known: int, norm: float | None):
     ],
     ids=["as pretrained", "a bidirectional one", "without the optional parts"],
 )
-def test_the_cache_changes_nothing(arguments, norm):
+def test_cached_and_full_rollouts_agree(arguments, norm):
     """For several numbers of known patches in one batch, one of them all."""
     model = tiny.pretrainer(image_shape=SHAPE, **arguments)
     images, known = tiny.images(3, SHAPE), np.array([1, 6, 16])
@@ -48,7 +48,7 @@ def test_the_cache_changes_nothing(arguments, norm):
             assert_close(rolled[name][i], value, "same_numbers", f"{name}, {k} known")
 
 
-def test_what_is_known_is_read_and_the_rest_is_not_looked_at():
+def test_a_rollout_reads_the_known_patches_only():
     """Known patches are the image's own; other pixels after them change nothing."""
     model = tiny.pretrainer(image_shape=SHAPE)
     images, known = tiny.images(2, SHAPE), np.array([4, 4])
@@ -64,7 +64,7 @@ def test_what_is_known_is_read_and_the_rest_is_not_looked_at():
     assert_close(first["embeddings"][:, :4], z[:, 1:5], "same_numbers")
 
 
-def test_nothing_need_be_known_where_a_length_is_given_and_it_can_be_saved(tmp_path):
+def test_a_rollout_of_a_given_length_needs_no_patch_and_can_be_saved(tmp_path):
     model = tiny.pretrainer(image_shape=SHAPE)
     inputs = {"images": tiny.images(2, SHAPE), "known": np.array([0, 3])}
     rollout = EmbeddingRollout(model.backbone, norm=2.0)

@@ -163,7 +163,7 @@ def test_the_auxiliary_head_counts_by_its_weight():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"head": "linear"}], ids=["upernet", "linear"])
-def test_it_learns_and_is_evaluated(arguments):
+def test_a_segmenter_learns_and_is_evaluated(arguments):
     model = segmenter(**arguments)
     tiny.compile_model(model, keras.optimizers.Adam(1e-2))
     images, labels = scene(16)
@@ -237,7 +237,7 @@ def test_a_preset_holds_all_of_it(head, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pretrained", "classifier"])
-def test_it_is_made_from_the_other_models(kind, tmp_path):
+def test_a_segmenter_is_made_from_the_other_models(kind, tmp_path):
     backbone = tiny.backbone()
     tiny.spread_weights(backbone)
     if kind == "pretrained":
@@ -290,6 +290,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_a_wrong_argument_gets_one_sentence(words):
+def test_wrong_arguments_are_refused(words):
     with pytest.raises(ValueError, match=words):
         segmenter(**WRONG[words])

@@ -60,7 +60,7 @@ def test_a_damaged_embedded_file_is_noticed(tmp_path, monkeypatch):
         data.load("embedded")
 
 
-def test_digits():
+def test_digits_are_read_as_arrays():
     held = data.load("digits")
     assert held.train_images.shape == (1437, 8, 8, 1) and held.test_images.shape == (360, 8, 8, 1)
     assert held.train_images.dtype == np.uint8 and held.train_images.max() == 255

@@ -62,13 +62,13 @@ def test_the_seed_fixes_everything():
     assert (first != other).any()
 
 
-def test_what_comes_out_fits_the_model():
+def test_batches_fit_the_model():
     (images,) = next(data.AugmentedBatches(source(), 8, (6, 10)).endless())
     assert images.shape == (8, 6, 10, 1) and images.dtype == np.float32
     assert images.flags.c_contiguous and abs(images).max() <= 1.0
 
 
-def test_wrong_arguments():
+def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="batch of 51 .* 50 images"):
         data.AugmentedBatches(source(), 51, 4)
     with pytest.raises(ValueError, match="3 labels for 50 images"):
@@ -119,7 +119,7 @@ def test_processes_share_an_epoch(processes):
         data.AugmentedBatches(Numbered(200), 16, shard=(2, 2), **options)
 
 
-def test_nothing_is_read_before_the_start():
+def test_no_image_is_read_before_the_first_step():
     images = Numbered(200)
     batches = data.AugmentedBatches(images, 10, 4, channels=1, start_step=19)
     (last,) = next(batches.endless())

@@ -32,7 +32,7 @@ def test_odd_files(name, library, monkeypatch):
 
 @pytest.mark.parametrize("library", ["simplejpeg", "pillow"])
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files(name, library, monkeypatch):
+def test_damaged_files_are_refused(name, library, monkeypatch):
     """Refused with a reason of one line, and without the memory that the header asks for."""
     if library == "pillow":
         monkeypatch.setitem(sys.modules, "simplejpeg", None)

@@ -67,7 +67,7 @@ def test_every_number_is_that_of_pillow(case):
     ],
     ids=["smaller", "columns first", "larger", "many taps"],
 )
-def test_of_pictures_of_usual_sizes_too(sizes, interpolation):
+def test_photographs_of_usual_sizes_are_resized_as_by_pillow(sizes, interpolation):
     (height, width), size = sizes
     for pixels in (noise(height, width), np.full((height, width, 3), 255, np.uint8)):
         whole = (0, 0, height, width)

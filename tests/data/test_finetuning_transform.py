@@ -346,7 +346,7 @@ def test_shares_follow_their_beta_distributions():
 
 
 @pytest.mark.once
-def test_one_way_of_mixing_or_none():
+def test_either_way_of_mixing_can_be_switched_off():
     labels = np.array([0, 2, 1, 1])
     only = {
         "mixup": data.MixupCutmix(3, cutmix=0.0),
@@ -381,7 +381,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-def test_a_wrong_setting_gets_one_sentence(problem):
+def test_wrong_arguments_are_refused(problem):
     call, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
         call()

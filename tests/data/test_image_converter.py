@@ -127,7 +127,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-def test_a_wrong_image_or_setting_gets_one_sentence(problem, tmp_path):
+def test_wrong_images_and_arguments_are_refused(problem, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     call, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):

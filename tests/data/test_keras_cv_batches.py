@@ -47,7 +47,7 @@ next(stream)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_comes_out_is_what_the_model_takes(channels):
+def test_batches_fit_the_model(channels):
     for images, targets in take(6, batches(channels=channels)):
         assert images.shape == (10, 32, 32, channels) and images.dtype == np.float32
         assert -1 <= images.min() < -0.5 and 0.5 < images.max() <= 1
@@ -75,7 +75,7 @@ def test_targets_are_the_share_of_the_pixels(way, tolerance):
         assert len(np.unique(targets[:, 1])) > 5  # a share for each image
 
 
-def test_bad_images_stop_it_with_their_list():
+def test_bad_images_stop_the_stream_with_their_list():
     class Bad(data.ImageSource):
         def __len__(self):
             return 40
@@ -100,14 +100,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-def test_a_wrong_setting_gets_one_sentence(problem):
+def test_wrong_arguments_are_refused(problem):
     settings, mix, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
         data.keras_cv_batches(batches(**settings), mix)
 
 
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
-def test_a_classifier_trains_on_it():
+def test_a_classifier_trains_on_keras_cv_batches():
     import keras
 
     import nepa_keras

@@ -51,7 +51,7 @@ def test_each_image_comes_once_in_order(count, threads):
 
 
 @pytest.mark.once
-def test_some_images_only():
+def test_chosen_images_come_in_order():
     batches = data.OrderedBatches(Numbered(20), 4, 4, channels=1, indices=[7, 3, 19])
     ((images, indices),) = batches
     assert list(numbers(images)) == list(indices) == [7, 3, 19]
@@ -69,7 +69,7 @@ def test_bad_images_are_left_out_within_the_budget():
 
 
 @pytest.mark.once
-def test_who_stops_early_leaves_no_thread_and_reads_no_more():
+def test_a_closed_iterator_leaves_no_thread_and_reads_no_more():
     read = []
 
     class Counting(Numbered):

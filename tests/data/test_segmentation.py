@@ -61,7 +61,7 @@ WRONG = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("how", WRONG)
-def test_another_tree_is_refused_in_one_sentence(how, tmp_path):
+def test_an_unknown_folder_layout_is_refused(how, tmp_path):
     with pytest.raises(ValueError, match=WRONG[how]):
         segmentation.ade20k(broken(tmp_path, how))
     with pytest.raises(ValueError, match="splits train and val, not 'test'"):
@@ -128,7 +128,7 @@ def test_pairs_by_text(tmp_path):
 
 
 @pytest.mark.once
-def test_what_is_trained_on_is_never_tested_on(tmp_path):
+def test_training_and_validation_share_no_image(tmp_path):
     """A share is held out where there is no split for it; what is not split serves for both."""
     for i in range(20):
         write(tmp_path / "images" / f"{i}.png", np.full((2, 3, 3), i, np.uint8))
@@ -250,7 +250,7 @@ def test_sizes_are_drawn_between_the_ratios():
 
 
 @pytest.mark.once
-def test_half_are_flipped_and_each_colour_change_happens_half_of_the_time():
+def test_flips_and_colour_changes_happen_half_of_the_time():
     rows = random_numbers(0, 0, np.arange(2000), segmentation.SegmentationTransform.draws)
     grey = np.full((2, 2, 3), 100, np.uint8)
     changed = np.mean([(distort(grey, row[-9:]) != 100).any() for row in rows])

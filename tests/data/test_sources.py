@@ -61,7 +61,7 @@ def test_an_unlabelled_folder(tmp_path):
     assert source.name(0).endswith("a.png")
 
 
-def test_in_memory():
+def test_images_in_memory():
     source = data.open_source("digits", split="test")
     assert len(source) == 360 and len(source.class_names) == 10
     assert source.read(0).shape == (8, 8, 1)
@@ -97,7 +97,7 @@ def wrong_texts(root):
     }
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_wrong_sources_are_refused(tmp_path):
     for text, words in wrong_texts(tmp_path).items():
         with pytest.raises(ValueError, match=words):
             data.open_source(text, with_labels=True)

@@ -23,7 +23,7 @@ def folder(tmp_path):
     return text
 
 
-def test_survey(folder):
+def test_the_survey_counts_and_describes_the_images(folder):
     found = data.survey(data.open_source(folder))
     assert found.total == COUNT and len(found.sizes) == COUNT - 1
     assert sorted(found.sizes[:, 0]) == [30 + i for i in range(COUNT) if i != 1]

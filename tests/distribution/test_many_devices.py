@@ -217,7 +217,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_is_refused_in_a_sentence(case):
+def test_impossible_distributions_are_refused(case):
     arguments, words = REFUSED[case]
     with pytest.raises(ValueError, match=words):
         nepa_keras.distribute(*arguments)

@@ -110,7 +110,7 @@ WRONG = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("problem", WRONG)
-def test_a_wrong_input_gets_one_sentence(problem):
+def test_wrong_inputs_are_refused(problem):
     logits, labels, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
         evaluation.classification_report(logits, np.array(labels) if labels else np.zeros(0, int))

@@ -17,7 +17,7 @@ def backbone():
 
 
 @pytest.mark.parametrize("pool, causal", [("mean", None), ("last", True), ("cls", False)])
-def test_pools(backbone, pool, causal):
+def test_pooled_features(backbone, pool, causal):
     images = tiny.images(5)
     tokens = backbone(images, causal=causal)["sequence_output"]
     tokens = keras.ops.convert_to_numpy(tokens)
@@ -43,7 +43,7 @@ def test_an_extractor_follows_the_weights_of_its_backbone(backbone):
     assert np.abs(after - before).max() > 0.1
 
 
-def test_bad_input_is_named(backbone):
+def test_wrong_inputs_are_refused(backbone):
     with pytest.raises(ValueError, match="pool must be one of"):
         extract_features(backbone, tiny.images(2), pool="max")
     with pytest.raises(ValueError, match="causal=False"):

@@ -83,7 +83,7 @@ def test_a_run_does_not_depend_on_those_before_it(data):
         np.testing.assert_array_equal(a, b)
 
 
-def test_exactly_the_given_steps_are_trained(data):
+def test_the_given_number_of_steps_is_trained(data):
     trial = FewLabelTrial(_backbone(), *_arrays(data), **OPTIONS)
     for _ in range(2):
         trial.run(0)
@@ -121,7 +121,7 @@ def test_subsets_are_balanced_and_follow_the_seed(num_labels):
     assert set(chosen.tolist()) != set(class_balanced_subset(labels, num_labels, seed=1).tolist())
 
 
-def test_bad_input_is_named(data):
+def test_wrong_inputs_are_refused(data):
     with pytest.raises(ValueError, match="lower batch_size"):
         FewLabelTrial(_backbone(), *_arrays(data), num_labels=4, batch_size=6)
     with pytest.raises(ValueError, match="Class 0 has 20 images"):

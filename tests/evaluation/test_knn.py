@@ -31,7 +31,7 @@ def _plain_accuracy(train_x, train_y, test_x, test_y, k, temperature):
 
 
 @pytest.mark.parametrize("k", [1, 7, 120])
-def test_equals_a_plain_loop(k):
+def test_neighbours_are_those_of_a_plain_loop(k):
     rows = *_clusters(120, seed=0), *_clusters(50, seed=1)
     assert knn_accuracy(*rows, k=k) == _plain_accuracy(*rows, k=k, temperature=0.07)
 
@@ -43,7 +43,7 @@ def test_chunks_do_not_change_the_answer(monkeypatch):
     assert knn_accuracy(*rows, k=5) == whole
 
 
-def test_of_equally_near_rows_the_first_votes():
+def test_ties_go_to_the_first_row():
     same = np.ones((4, 2), "float32")
     labels = np.array([2, 1, 1, 1])
     assert knn_accuracy(same, labels, same[:1], np.array([2]), k=1) == 1.0
@@ -69,7 +69,7 @@ def test_large_cosines_over_a_small_temperature_stay_finite():
         ({"train_y": np.zeros(30)}, "integers"),
     ],
 )
-def test_bad_input_is_named(changes, message):
+def test_wrong_inputs_are_refused(changes, message):
     x, y = _clusters(30, seed=0)
     rows = {"train_x": x, "train_y": y, "test_x": x, "test_y": y, "k": 3}
     with pytest.raises(ValueError, match=message):

@@ -22,7 +22,7 @@ def test_separable_rows_are_learned_at_any_scale():
     assert scaled == pytest.approx(accuracy, abs=0.01)
 
 
-def test_noise_stays_at_chance_and_repeats():
+def test_noise_gives_chance_accuracy_reproducibly():
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((400, 5)).astype("float32"), np.arange(400) % 2
     first = linear_probe_accuracy(x[:200], y[:200], x[200:], y[200:], seed=3)

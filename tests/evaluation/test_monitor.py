@@ -152,7 +152,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_a_wrong_setting_gets_one_sentence(words):
+def test_wrong_arguments_are_refused(words):
     arguments, options = WRONG[words]
     with pytest.raises(ValueError, match=words):
         evaluation.FeatureMonitor(*arguments, **options)

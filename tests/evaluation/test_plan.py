@@ -113,7 +113,7 @@ def test_one_device_computes_and_nothing_else(backbone):
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
-def test_a_layout_uses_the_memory_and_not_more(backbone, sharded, remat):
+def test_a_layout_fits_in_memory(backbone, sharded, remat):
     recipe = plan.Recipe(batch_size=4 * 240)
     one = plan.layout(backbone, MACHINE, recipe, sharded, remat)
     usable = plan.USABLE * MACHINE.memory_bytes
@@ -126,7 +126,7 @@ def test_a_layout_uses_the_memory_and_not_more(backbone, sharded, remat):
     assert one.communication_seconds == pytest.approx(one.parts * alone)
 
 
-def test_what_does_not_fit_or_divide_is_said(backbone):
+def test_layouts_that_do_not_fit_or_divide_are_refused(backbone):
     small = dataclasses.replace(MACHINE, memory_bytes=1000)
     found = plan.layouts(backbone, small, plan.Recipe(batch_size=8))
     assert [one.parts for one in found] == [one.largest_batch for one in found] == [0] * 4

@@ -49,7 +49,7 @@ def test_batches_of_a_source_give_the_same_features(backbone):
     np.testing.assert_allclose(found[:, 0], expected[1, "last"], atol=1e-5)
 
 
-def test_all_patches(backbone):
+def test_the_probe_of_all_patches(backbone):
     tokens = evaluation.extract_features(backbone, tiny.images(3), pool="patches")
     mean = evaluation.extract_features(backbone, tiny.images(3))
     np.testing.assert_allclose(tokens.mean(axis=1), mean, rtol=1e-4, atol=1e-5)
@@ -117,6 +117,6 @@ def test_the_attentive_pool_is_saved_with_its_model(tmp_path):
         ({"pools": ("cls",), "causal": True}, "no features to take"),
     ],
 )
-def test_a_wrong_setting_gets_one_sentence(backbone, arguments, words):
+def test_wrong_arguments_are_refused(backbone, arguments, words):
     with pytest.raises(ValueError, match=words):
         FeatureSets(backbone, **{"causal": False, **arguments})

@@ -32,7 +32,7 @@ def test_each_part_is_bound_by_the_slower_resource():
     assert seconds == pytest.approx(sum(part.bytes for part in step_parts(backbone, 4)) / 1e9)
 
 
-def test_a_larger_batch_shares_the_optimizer():
+def test_a_larger_batch_amortises_the_optimizer():
     """Time grows less than linearly, and by less the larger the batch."""
     backbone, device = tiny.backbone(), DEVICES["h100"]
     per_image = [predicted_step(backbone, batch, device)[0] / batch for batch in (1, 8, 64)]

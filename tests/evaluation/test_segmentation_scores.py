@@ -73,7 +73,7 @@ WRONG = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("words", WRONG)
-def test_what_is_no_class_is_refused(words):
+def test_labels_out_of_range_are_refused(words):
     with pytest.raises(ValueError, match=words):
         evaluation.SegmentationScores(3).update(*WRONG[words])
 

@@ -14,7 +14,7 @@ PRESET = "nepa_micro_patch2_8"
 @pytest.mark.once
 @pytest.mark.full
 @pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
-def test_both_sides_do_the_same_work(inference, tmp_path):
+def test_both_benchmarks_train_the_same_model(inference, tmp_path):
     report = tmp_path / "report.json"
     flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2", f"--json={report}"]
     flags += ["--reference", *(["--inference"] if inference else [])]

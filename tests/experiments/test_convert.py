@@ -137,7 +137,7 @@ def test_an_onnx_file_takes_any_batch(finetuned, tmp_path):
 
 
 @pytest.mark.once
-def test_what_is_wrong_gets_one_sentence(pretrained, tmp_path):
+def test_wrong_flags_are_refused(pretrained, tmp_path):
     output = f"--output={tmp_path / 'out'}"
     cases = {
         "no preset or folder": ["--source=nowhere"],

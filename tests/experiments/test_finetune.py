@@ -158,7 +158,7 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
 
 
 @pytest.mark.once
-def test_wrong_flags_get_one_sentence(pretrained, tmp_path):
+def test_wrong_flags_are_refused(pretrained, tmp_path):
     cases = {
         "--model names what to fine-tune": ["finetune.py", *SMALL],
         "no variable 'block_9' to freeze": [

@@ -26,7 +26,7 @@ def test_report_sheet_and_copy(tmp_path):
     assert "12 images, 12 looked at, 0 bad" in result.stdout
 
 
-def test_bad_images_give_an_exit_code_and_wrong_flags_a_sentence(tmp_path):
+def test_bad_images_give_an_exit_code_and_wrong_flags_are_refused(tmp_path):
     text = source_files.folder(tmp_path)
     (tmp_path / "images" / source_files.CLASSES[0] / "00.png").write_bytes(b"no image")
     result = run("inspect_data.py", f"--data={text}")

@@ -76,7 +76,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_a_wrong_flag_gives_one_sentence(flags, words, tmp_path, monkeypatch):
+def test_wrong_flags_are_refused(flags, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run_here("pretrain.py", *flags)
     assert result.returncode == 1

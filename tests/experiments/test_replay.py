@@ -36,7 +36,7 @@ def test_the_step_is_reproduced_without_repeating_a_flag(diverged):
     assert lines[-1] == f"step {int(kept.name[5:])} is reproduced"
 
 
-def test_a_flag_beside_it_wins(diverged):
+def test_a_flag_of_the_command_line_wins_over_the_flag_file(diverged):
     """With a rate that is small enough the step is as any other."""
     (kept,) = (diverged / "non_finite").iterdir()
     result = run("pretrain.py", f"--replay={kept}", "--base_learning_rate=1e-3")
@@ -53,6 +53,6 @@ def test_a_flag_beside_it_wins(diverged):
         ("non_finite/*", ["--accumulation_steps=2"], "another model"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused_in_one_sentence(place, flags, words, diverged):
+def test_folders_that_cannot_be_replayed_are_refused(place, flags, words, diverged):
     folder = next(diverged.glob(place), diverged / place)
     assert words in refusal("pretrain.py", f"--replay={folder}", *flags)

@@ -104,7 +104,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_a_wrong_flag_gets_one_sentence(words, model, tmp_path):
+def test_wrong_flags_are_refused(words, model, tmp_path):
     ade_tree(tmp_path / "ade", 2, 1)
     flags = [flag.format(model=model, tree=tmp_path / "ade") for flag in WRONG[words]]
     assert words in refusal("segment.py", *flags, f"--run_dir={tmp_path / 'run'}")

@@ -25,7 +25,7 @@ def by_name(rows) -> dict:
 
 
 @pytest.mark.full
-def test_it_goes_on_where_it_was_stopped(tmp_path):
+def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     """Cut in the middle, and between with the weights of another pretraining in its folder."""
     whole = study(tmp_path / "whole")
     # Pretraining; one setting and two seeds for either start.
@@ -60,7 +60,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_a_wrong_flag_gets_one_sentence(words, tmp_path):
+def test_wrong_flags_are_refused(words, tmp_path):
     flags = [f"--run_dir={tmp_path / 'run'}", "--data=digits", *WRONG[words]]
     assert words in refusal("study.py", *flags)
     assert not (tmp_path / "run").exists()

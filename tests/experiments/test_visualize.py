@@ -68,7 +68,7 @@ def test_a_folder_and_single_files(model, folder, tmp_path):
     assert (tmp_path / "attention.png").is_file()
 
 
-def test_wrong_flags_get_one_sentence(model, folder, tmp_path):
+def test_wrong_flags_are_refused(model, folder, tmp_path):
     cases = {
         "no fog; known are": ["--pictures=fog"],
         "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],

@@ -55,7 +55,7 @@ def test_a_file_with_one_byte_changed_is_named_and_the_one_before_used(name, che
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_without_a_file_the_one_before_is_used_and_the_step_can_be_saved_anew(name, checkpoints):
+def test_an_incomplete_checkpoint_is_passed_over_and_can_be_saved_again(name, checkpoints):
     (checkpoints.folder / "step-00000006" / name).unlink()
     assert_damage_is_named(checkpoints)
     checkpoints.save(6, state(6), {"best": 0.6})
@@ -68,7 +68,7 @@ def assert_nothing_changed(checkpoints: Checkpoints) -> None:
     assert_newest(checkpoints, 6)
 
 
-def test_no_room_leaves_what_was_there_and_nothing_else(checkpoints):
+def test_a_full_disk_leaves_the_earlier_files_alone(checkpoints):
     """A limit of the system on the size of a file stands for a full disk: writing fails halfway."""
     import resource
 

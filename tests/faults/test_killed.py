@@ -17,7 +17,7 @@ def deaths(what: str, folder: Path, kills: int) -> dict:
 
 
 @pytest.mark.once
-def test_a_save_that_is_killed_loses_nothing_that_was_complete(tmp_path):
+def test_a_killed_save_keeps_the_complete_checkpoints(tmp_path):
     """At each boundary of the first, second and fourth save, and at 200 random moments."""
     account = deaths("saves", tmp_path, 200)
     assert account["faults"] == []

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 
 import nepa_keras
+from nepa_keras.training import adamw
+from tests.helpers.tolerances import assert_close
 
 TINY = dict(
     image_shape=(8, 8, 1),
@@ -15,6 +17,16 @@ TINY = dict(
     layer_scale=0.5,
     rope_rescale=None,  # no random draw: runs can be compared
 )
+
+# What a step of pretraining reports.
+LOGS = {
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "prediction_spread",
+    "target_spread",
+    "skipped_steps",
+}
 
 
 def backbone(**overrides) -> nepa_keras.NepaBackbone:
@@ -50,6 +62,16 @@ def compile_model(model: keras.Model, optimizer="sgd", **arguments) -> None:
     model.compile(optimizer=optimizer, **arguments)
 
 
+def compiled_pretrainer(
+    seed: int = 0, optimizer=None, compile_arguments: dict | None = None, **overrides
+):
+    """A tiny pretrainer with the recipe's optimizer."""
+    model = pretrainer(seed, **overrides)
+    optimizer = optimizer or adamw(1e-2, ema_decay=0.9)
+    compile_model(model, optimizer, **(compile_arguments or {}))
+    return model
+
+
 def images(count: int = 8, shape=(8, 8, 1), seed: int = 0) -> np.ndarray:
     """Normalised random images (count, *shape) float32."""
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype("float32")
@@ -58,6 +80,13 @@ def images(count: int = 8, shape=(8, 8, 1), seed: int = 0) -> np.ndarray:
 def weights(model: keras.Model) -> list[np.ndarray]:
     """Copies of the trainable weights."""
     return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
+
+
+def assert_same_weights(first, second, kind: str = "same_numbers") -> None:
+    """Compares the trainable weights within a tolerance of `tests/helpers/tolerances.py`."""
+    pairs = zip(weights(first), weights(second), first.trainable_variables, strict=True)
+    for a, b, variable in pairs:
+        assert_close(a, b, kind, variable.path)
 
 
 def optimizer_state(model: keras.Model) -> dict[str, np.ndarray]:

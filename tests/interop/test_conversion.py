@@ -39,7 +39,7 @@ def own_class(name: str):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_round_trip_is_exact(name, tmp_path):
+def test_export_and_import_are_exact(name, tmp_path):
     """Import and export give the same tensors, names and configuration, also by way of our layout."""
     source = folder_of(name, tmp_path)
     model = own_class(name).from_preset(source)

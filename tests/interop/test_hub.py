@@ -102,7 +102,7 @@ def test_a_checkpoint_is_fetched_once_and_then_found_offline(revision, hub, tmp_
     assert offline.returncode == 0 and offline.stdout == result.stdout, offline.stderr
 
 
-def test_what_cannot_be_fetched_gets_one_sentence(hub, tmp_path):
+def test_failed_downloads_are_explained(hub, tmp_path):
     cases = [
         ("hf://owner/nothing", hub),
         (f"hf://{REPOSITORY}", {**hub, "HF_HUB_OFFLINE": "1"}),

@@ -104,7 +104,7 @@ else:
 
 
 @pytest.mark.parametrize("model_name", ["backbone", "pretrainer", "classifier"])
-def test_our_folder_keeps_everything(model_name, tmp_path):
+def test_a_preset_folder_keeps_weights_and_config(model_name, tmp_path):
     backbone = tiny.backbone(remat=True, drop_path_rate=0.2, image_shape=(8, 12, 1))
     model = {
         "backbone": backbone,
@@ -172,7 +172,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_wrong_preset_gets_one_sentence(problem):
+def test_wrong_presets_are_refused(problem):
     call, words = PROBLEMS[problem]
     with pytest.raises(ValueError, match=words):
         call()
@@ -206,3 +206,27 @@ def test_a_configuration_that_does_not_fit_is_refused(problem, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(weights.read_bytes())
     with pytest.raises(ValueError, match=words):
         nepa_keras.NepaPretrainer.from_preset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    [("nepa_base_patch14_224", 85_527_552), ("nepa_large_patch14_224", 302_967_808)],
+)
+def test_parameter_counts_of_the_published_models(preset, count, zero_initial_weights):
+    backbone = nepa_keras.NepaBackbone.from_preset(preset, load_weights=False)
+    model = nepa_keras.NepaPretrainer(backbone)
+    assert model.count_params() == count
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == count
+
+
+@pytest.mark.parametrize("preset", nepa_keras.PRESETS)
+def test_every_preset_runs_at_reduced_depth(preset):
+    """Each named architecture makes a model that takes its images; two layers, to be quick."""
+    backbone = nepa_keras.NepaBackbone.from_preset(
+        preset, load_weights=False, num_layers=2, hidden_dim=32, num_heads=2, mlp_dim=32
+    )
+    size, _, channels = backbone.image_shape
+    patch = nepa_keras.PRESETS[preset].get("patch_size", 14)
+    out = backbone(np.zeros((1, *backbone.image_shape), "float32"))
+    assert out["sequence_output"].shape == (1, 1 + (size // patch) ** 2, 32)
+    assert f"patch{patch}_{size}" in preset and channels in (1, 3)

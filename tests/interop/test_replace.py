@@ -7,7 +7,7 @@ from nepa_keras.interop import replace_huggingface
 from tests.helpers import tiny
 
 
-def test_the_newer_weights_are_there_and_nothing_else(tmp_path):
+def test_an_export_replaces_the_older_weights(tmp_path):
     model, folder = nepa_keras.NepaPretrainer(tiny.backbone()), tmp_path / "best"
     for leftover in ("unfinished-best", "old-best"):
         (tmp_path / leftover).mkdir()

@@ -109,7 +109,7 @@ def built(dtype="float32"):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 2)])
-def test_it_is_the_network_of_the_paper(training, size):
+def test_upernet_has_the_parts_of_the_paper(training, size):
     pyramid, head = built()
     inputs = maps(*size)
     reference = Reference(pyramid, head)
@@ -171,7 +171,7 @@ def test_mixed_precision_computes_in_it_and_stays_close():
     assert np.abs(results[1] - results[0]).max() < 0.05 * scale
 
 
-def test_a_segmenter_of_it_moves_every_weight():
+def test_training_a_segmenter_moves_every_weight():
     import nepa_keras
 
     model = nepa_keras.NepaImageSegmenter(tiny.backbone(num_layers=4), CLASSES, channels=8)

@@ -62,7 +62,7 @@ def test_states_and_attention(traces, pair):
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_gradients(traces, pair):
+def test_gradients_agree(traces, pair):
     assert compare(traces, pair, "gradient", "backends_gradient") > 100
 
 

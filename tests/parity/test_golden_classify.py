@@ -39,7 +39,7 @@ def test_states_pooling_and_logits(io):
     assert model.count_params() == golden_files.record("classify/meta.json")["parameter_count"]
 
 
-def test_three_losses(io):
+def test_soft_hard_and_smoothed_losses(io):
     """With Keras' own losses, as a user would compile them."""
     model = golden_files.classifier()
     images = golden_files.images("classify")

@@ -233,7 +233,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("problem", WRONG)
-def test_a_wrong_setting_gets_one_sentence(problem):
+def test_wrong_arguments_are_refused(problem):
     call, words = WRONG[problem]
     with pytest.raises(ValueError, match=words):
         call()

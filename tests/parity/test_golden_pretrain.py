@@ -45,7 +45,7 @@ def test_states_and_attention(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_call_takes_the_fast_path_to_the_same_states(folder):
+def test_the_fast_path_of_call_gives_the_same_states(folder):
     """`call` uses the backend's fused attention where `taps` writes it out."""
     model = golden_files.pretrainer(folder)
     io = golden_files.tensors(f"{folder}/io.safetensors")
@@ -72,7 +72,7 @@ def test_predictions_and_targets_are_shifted_by_one(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_loss(folder):
+def test_the_loss_is_that_of_the_reference(folder):
     """By hand from `call`, and as `evaluate` reports it."""
     model = golden_files.pretrainer(folder)
     expected = golden_files.tensors(f"{folder}/io.safetensors")["loss"][0]

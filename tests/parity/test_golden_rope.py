@@ -13,7 +13,7 @@ TABLES = golden_files.record("rope.json")["tables"]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=[t["name"] for t in TABLES])
-def test_tables(table, monkeypatch):
+def test_rotation_tables_are_those_of_the_reference(table, monkeypatch):
     """cos and sin of every patch, with the drawn shift, jitter and factor put in."""
     augment, drawn = table["augment"], table["drawn"]
     layer = RotaryEmbedding(

@@ -70,7 +70,7 @@ def test_step_by_step():
     assert_ends_where_the_reference_ends(model)
 
 
-def test_through_fit():
+def test_fit_follows_the_reference_trajectory():
     """The same weights by one call of `fit` over the concatenated batches."""
     model = compiled_model()
     images = batches()

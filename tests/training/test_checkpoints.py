@@ -23,7 +23,7 @@ def test_the_newest_comes_back_and_old_ones_go(tmp_path):
 
 
 @pytest.mark.once
-def test_a_whole_one_of_the_step_stays(tmp_path):
+def test_saving_a_step_again_keeps_the_whole_checkpoint(tmp_path):
     checkpoints = filled(tmp_path)
     before = os.stat(tmp_path / "step-00000006").st_ino
     checkpoints.save(6, state(6), {"best": 0.6})

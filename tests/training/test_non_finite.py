@@ -110,7 +110,7 @@ def test_a_bad_batch_is_kept_and_its_replay_begins_with_the_very_same_weights(
     assert f"{variables} of {variables} variables" in out and "is reproduced" in out
 
 
-def test_finite_again(tmp_path, capsys):
+def test_a_kept_batch_is_finite_after_replay(tmp_path, capsys):
     """As when the files were mended: the step is not reproduced, and nothing is found."""
     fit_steps(trainer(), stream({2}), 3, 4, tmp_path)
     assert Replay(trainer(), tmp_path / "non_finite/step-00000002", stream()).run() is False
@@ -119,20 +119,20 @@ def test_finite_again(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("bad", [9, 12])
-def test_its_checkpoint_is_there_though_a_row_has_several_and_only_one_stays(bad, tmp_path):
+def test_the_checkpoint_of_a_kept_batch_is_not_deleted(bad, tmp_path):
     """Rows of 8 for the accumulation, a checkpoint every 2 steps, each of which removes the one before."""
     fit_steps(trainer(accumulation_steps=8), stream({bad}), 20, 4, tmp_path, keep_last=1)
     assert kept(tmp_path) == [bad]
     assert report_of(tmp_path, bad)["checkpoint"] == bad // 2 * 2
 
 
-def test_of_several_in_a_row_the_first_and_no_more_than_three(tmp_path):
+def test_the_first_bad_batches_of_a_row_are_kept_up_to_three(tmp_path):
     fit_steps(trainer(), stream({2, 3, 4, 8, 12, 13, 18}), 24, 4, tmp_path)
     assert kept(tmp_path) == [2, 8, 12]
     assert report_of(tmp_path, 12)["skipped_steps"] == [12, 13]
 
 
-def test_a_run_that_ends_for_it_has_kept_where_it_began(tmp_path):
+def test_a_run_stopped_by_bad_batches_keeps_the_first(tmp_path):
     model = trainer()
     with pytest.raises(nepa_keras.NonFiniteError):
         fit_steps(model, stream(range(25, 200)), 200, 4, tmp_path)
@@ -164,7 +164,7 @@ def test_overflows_that_a_loss_scale_is_there_for_are_not_kept_unless_they_end_t
     assert "0 of 4 images" in out and "not finite of  0 of" not in out
 
 
-def test_what_is_no_such_step_or_of_another_run_is_refused_in_one_sentence(tmp_path):
+def test_unknown_steps_and_other_runs_are_refused(tmp_path):
     fit_steps(trainer(), stream({1}), 2, 4, tmp_path, describe_batch=describe)
     folder = tmp_path / "non_finite" / "step-00000001"
 

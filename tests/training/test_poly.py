@@ -11,7 +11,7 @@ from nepa_keras import training
 from tests.helpers import tiny
 
 
-def test_ids_are_beits():
+def test_layer_ids_are_those_of_beit():
     """Embedding 0, block i is i + 1, everything else L + 1; the factor is decay^(L + 1 - id)."""
     schedule = training.LayerwiseWarmupPoly(1.0, 100, 12, 0.65, 10)
     paths = {

@@ -29,7 +29,7 @@ def model():
 
 
 @pytest.mark.parametrize("steps", [3, 45])
-def test_exactly_so_many_steps_are_trained_and_recorded(model, tmp_path, steps, capsys):
+def test_the_given_number_of_steps_is_trained_and_recorded(model, tmp_path, steps, capsys):
     fit_steps(model, batches, steps, 4, tmp_path)
     assert int(model.optimizer.iterations) == steps
     rows = rows_of(tmp_path / "log.csv")

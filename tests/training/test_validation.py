@@ -42,7 +42,7 @@ def fit(callbacks=(), epochs: int = 3):
     return model, history.history
 
 
-def test_both_weights_are_measured_and_training_goes_on_as_without():
+def test_validation_measures_both_weights_and_leaves_training_unchanged():
     seen, kept = [], []
 
     def measure(model):
@@ -110,7 +110,7 @@ def test_a_result_that_is_not_finite_is_never_the_best():
     assert validate.best["ema_val_accuracy"] == 0.3
 
 
-def test_it_measures_so_many_times_and_repeats_what_it_found_between():
+def test_validation_is_repeated_in_the_rows_between_measurements():
     results = iter([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])  # trained, averaged
     validate = training.Validation(lambda model: {"accuracy": next(results)}, times=2)
     _, history = fit([validate], epochs=6)

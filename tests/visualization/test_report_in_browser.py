@@ -239,7 +239,7 @@ def test_words_and_table_say_what_the_model_says(page, report):
         assert abs(float(line[4].rstrip(" %")) / 100 - shares(found)[patch]) < 0.015
 
 
-def test_nothing_is_fetched_and_nothing_complains(page, report):
+def test_the_report_fetches_nothing_and_logs_no_error(page, report):
     at(page, "layer").send_keys(Keys.ARROW_LEFT)
     until_maps_are(page, report, 12, layer=0)
     assert page.get_log("browser") == []
@@ -342,7 +342,7 @@ def contrast(browser, selector: str) -> float:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1200])
-def test_it_fits_the_screen(page, width):
+def test_the_report_fits_the_screen(page, width):
     emulate(page, width)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     for name in ("picture", "attention", "prediction"):

@@ -141,7 +141,7 @@ def test_pictures_of_any_channels(channels):
     assert base64.b64decode(address.partition(",")[2]).startswith(b"\x89PNG")
 
 
-def test_bad_input_is_named():
+def test_wrong_inputs_are_refused():
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
     with pytest.raises(ValueError, match="2 captions for 1 images"):
         patch_maps(model, images, ["a", "b"])
@@ -170,7 +170,7 @@ def test_a_report_shows_what_the_folder_and_the_model_hold(tmp_path):
     assert "-0.4" in page.text  # the numbers as a table, too
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_the_report_fetches_nothing(tmp_path):
     page = Page(write_report(run_dir(tmp_path / "run"), tiny.pretrainer(), tiny.images(1)))
     (policy,) = [m["content"] for m in page.named("meta") if m.get("http-equiv")]
     assert "default-src 'none'" in policy and "img-src data:" in policy
@@ -180,7 +180,7 @@ def test_nothing_is_fetched(tmp_path):
     assert not re.search(r"https?://|@import|url\(", page.source)
 
 
-def test_names_cannot_leave_their_places(tmp_path):
+def test_hostile_names_are_escaped(tmp_path):
     """Flags, columns, files, tables and captions that are HTML are shown as they are."""
     folder = run_dir(tmp_path / "run <b>&amp;", LOG.replace("epoch", "epoch<i>"))
     (folder / "flags.txt").write_text(f"# {HOSTILE}\n--data={HOSTILE}\n")

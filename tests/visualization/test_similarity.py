@@ -54,7 +54,7 @@ def test_a_picture_is_written(tmp_path, channels):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_bad_input_is_named():
+def test_wrong_inputs_are_refused():
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
     for queries in ([5], [-1], []):
         with pytest.raises(ValueError, match="patches 0 to 4"):

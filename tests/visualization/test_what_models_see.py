@@ -160,7 +160,7 @@ def test_every_picture_is_written(tmp_path, channels):
         assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_bad_input_is_named(tmp_path):
+def test_wrong_inputs_are_refused(tmp_path):
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
     with pytest.raises(ValueError, match="a patch, 0 to 5"):
         v.attention_maps(model, images, 6)
