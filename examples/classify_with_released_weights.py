@@ -1,6 +1,6 @@
-"""Say what is in pictures, with released weights.
+r"""Say what is in pictures, with released weights.
 
-    KERAS_BACKEND=jax python examples/classify_with_released_weights.py \\
+    KERAS_BACKEND=jax python examples/classify_with_released_weights.py \
         nepa_base_patch14_224_sft cat.jpg dog.png
 
 The first argument is a preset's name or hf://owner/name, which are fetched once (needs `huggingface_hub` and

@@ -66,7 +66,7 @@ class Pillow:
         from nepa_keras.data import RandomResizedCrop
 
         boxes, flips = RandomResizedCrop().boxes(0, 0, np.arange(10_000), *ORIGINAL)
-        self.items = zip(itertools.cycle(files), itertools.cycle(zip(boxes, flips, strict=True)))  # noqa: B905
+        self.items = zip(itertools.cycle(files), itertools.cycle(zip(boxes, flips, strict=True)))
         self.pool = ThreadPoolExecutor(threads)
 
     @staticmethod

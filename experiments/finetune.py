@@ -1,8 +1,8 @@
-"""Fine-tune a pretrained NEPA backbone as an image classifier.
+r"""Fine-tune a pretrained NEPA backbone as an image classifier.
 
-    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema \\
+    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema \
         --flagfile=experiments/recipes/finetune_embedded.flags
-    KERAS_BACKEND=jax python experiments/finetune.py --flagfile=experiments/recipes/finetune_base.flags \\
+    KERAS_BACKEND=jax python experiments/finetune.py --flagfile=experiments/recipes/finetune_base.flags \
         --model=hf://SixAILab/nepa-base-patch14-224 --data=imagenet:/data --validation_data=imagenet:/data
 
 The run directory gets `best/` (the averaged weights of the best validation), `ema/` and `trained/` (averaged

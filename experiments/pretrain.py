@@ -1,7 +1,7 @@
-"""Pretrain NEPA on images, and say what it was worth.
+r"""Pretrain NEPA on images, and say what it was worth.
 
     KERAS_BACKEND=jax python experiments/pretrain.py
-    KERAS_BACKEND=jax python experiments/pretrain.py --flagfile=experiments/recipes/pretrain_base.flags \\
+    KERAS_BACKEND=jax python experiments/pretrain.py --flagfile=experiments/recipes/pretrain_base.flags \
         --data=folder:/path/to/images --run_dir=runs/base
 
 Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library.

@@ -1,9 +1,9 @@
-"""What the frozen features of a NEPA backbone are worth: every probe of every feature, in one table.
+r"""What the frozen features of a NEPA backbone are worth: every probe of every feature, in one table.
 
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema
-    KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \\
+    KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \
         --blocks=norm --labels_per_class=1,10
-    KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \\
+    KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --data=imagenet:/data --blocks=norm --probes=knn
 
 Features are the mean of the patches, the last patch and the CLS token (not under a causal mask, where it sees

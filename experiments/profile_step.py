@@ -167,10 +167,8 @@ def main(argv):
         started = time.perf_counter()
         side.run(FLAGS.steps)
         step = (time.perf_counter() - started) / FLAGS.steps
-        if backend == "torch":
-            spent = torch_operators(side)
-        else:
-            spent = xla_kernels(side, backend, Path(folder))
+        by_torch = backend == "torch"
+        spent = torch_operators(side) if by_torch else xla_kernels(side, backend, Path(folder))
     peak = side.matmul_flops_per_second(FLAGS.dtype)
     bound = side.facts["step_flops"] / peak
     print(

@@ -1,11 +1,11 @@
-"""Semantic segmentation with a NEPA backbone: train, evaluate, predict.
+r"""Semantic segmentation with a NEPA backbone: train, evaluate, predict.
 
     KERAS_BACKEND=jax python experiments/segment.py --model=runs/mine/ema --run_dir=runs/scenes
     KERAS_BACKEND=jax python experiments/segment.py --mode=evaluate --model=runs/scenes/best
-    KERAS_BACKEND=jax python experiments/segment.py --mode=predict --model=runs/scenes/best \\
+    KERAS_BACKEND=jax python experiments/segment.py --mode=predict --model=runs/scenes/best \
         --images=/path/to/pictures --run_dir=runs/predicted
-    KERAS_BACKEND=jax python experiments/segment.py \\
-        --flagfile=experiments/recipes/segment_ade20k_base.flags \\
+    KERAS_BACKEND=jax python experiments/segment.py \
+        --flagfile=experiments/recipes/segment_ade20k_base.flags \
         --model=hf://SixAILab/nepa-base-patch14-224 --data=ade20k:/path/to/ADEChallengeData2016
 
 Without --data it is scenes of Fashion-MNIST that ship with the library. The run directory gets `best/` and

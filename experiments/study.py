@@ -1,7 +1,7 @@
-"""What is NEPA worth on small real images? Pretrained against from scratch, and the paper's ablations.
+r"""What is NEPA worth on small real images? Pretrained against from scratch, and the paper's ablations.
 
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study
-    KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \\
+    KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \
         --label_counts=10,50,100,500 --parts=labels
 
 On two CPU cores the part labels takes about 40 minutes, the ablations 20 for each of their seeds. Every

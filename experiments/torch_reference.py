@@ -61,6 +61,8 @@ def rotate(x, cos, sin):
 
 
 class Attention(nn.Module):
+    """Causal attention with QK-norm and rotary positions."""
+
     def __init__(self, a: Architecture):
         super().__init__()
         head_dim = a.hidden_dim // a.num_heads
@@ -79,6 +81,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP, each with LayerNorm before and LayerScale after."""
+
     def __init__(self, a: Architecture):
         super().__init__()
         self.norm1 = nn.LayerNorm(a.hidden_dim, EPSILON)

@@ -1,7 +1,7 @@
-"""What a model looks at, expects and finds surprising: pictures of any images and any model.
+r"""What a model looks at, expects and finds surprising: pictures of any images and any model.
 
     KERAS_BACKEND=jax python experiments/visualize.py --model=runs/mine/ema --output=runs/mine/pictures
-    KERAS_BACKEND=jax python experiments/visualize.py --model=hf://SixAILab/nepa-base-patch14-224 \\
+    KERAS_BACKEND=jax python experiments/visualize.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --data=folder:/path/to/images --pictures=rollout,attention --output=pictures
 
 similarity.png   where in the image the next patch's predicted embedding finds its match

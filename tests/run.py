@@ -106,7 +106,7 @@ class Suite:
 
 
 def _file_of(classname: str) -> str:
-    """ "tests.layers.test_upernet" -> "layers/test_upernet.py", from JUnit's name of a test's class."""
+    """From JUnit's name of a test's class: tests.layers.test_upernet -> layers/test_upernet.py."""
     parts = classname.removeprefix("tests.").split(".")
     return "/".join(parts) + ".py"
 

@@ -1,12 +1,16 @@
 """The rules of the code base, checked over its source: who may know whom, and who names a backend."""
 
 import ast
+import importlib
+import inspect
 import os
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+import nepa_keras
 from tests.helpers import ROOT
 from tests.helpers.scripts import run_python
 
@@ -160,10 +164,30 @@ def test_import_is_light():
 
 
 @pytest.mark.once
+def test_public_methods_have_docstrings():
+    """Their own, or that of the method they override; what Keras asks for, Keras describes."""
+    without = []
+    for module in pkgutil.walk_packages(nepa_keras.__path__, "nepa_keras."):
+        if module.name.startswith("nepa_keras.backends"):
+            continue
+        for _, owner in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if owner.__module__ != module.name or owner.__name__.startswith("_"):
+                continue
+            foreign = [base for base in owner.__mro__ if "nepa_keras" not in base.__module__]
+            without += [
+                f"{module.name}.{owner.__name__}.{name}"
+                for name, value in vars(owner).items()
+                if not name.startswith("_")
+                and (inspect.isroutine(value) or isinstance(value, property))
+                and not any(name in vars(base) for base in foreign)
+                and not inspect.getdoc(getattr(owner, name))
+            ]
+    assert not without
+
+
+@pytest.mark.once
 def test_public_surface():
     """Everything listed exists, and each exported class and function explains itself."""
-    import nepa_keras
-
     for name in nepa_keras.__all__:
         value = getattr(nepa_keras, name)
         assert isinstance(value, dict) or value.__doc__, f"{name} has no docstring"

@@ -78,7 +78,7 @@ def test_fit_takes_every_batch_of_a_generator_once_and_in_order():
     assert len(losses) == 3
     for a, b in zip(by_generator, by_array, strict=True):
         assert_close(a, b, "same_numbers")
-    with pytest.raises(Exception, match="(?i)generator|empty|data"):
+    with pytest.raises(Exception, match=r"(?i)generator|empty|data"):
         model.fit(batches(0), verbose=0)
 
 

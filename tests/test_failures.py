@@ -171,7 +171,7 @@ def test_wrong_images_are_refused(shape, words):
 def test_wrong_images_are_refused_by_fit():
     model = tiny.pretrainer()
     tiny.compile_model(model, optimizer=adamw(1e-2))
-    with pytest.raises(ValueError, match="9x8.*4x4.*multiple"):
+    with pytest.raises(ValueError, match=r"9x8.*4x4.*multiple"):
         model.fit(np.zeros((4, 9, 8, 1), "float32"), batch_size=2, verbose=0)
 
 

@@ -109,7 +109,7 @@ def test_a_preset_runs_no_code_of_its_author(tmp_path):
         lambda_layer = layers.Lambda(lambda x: x)
     config["backbone"]["embedding"] = keras.saving.serialize_keras_object(lambda_layer)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="safe_mode|arbitrary code|unsafe"):
+    with pytest.raises(ValueError, match=r"safe_mode|arbitrary code|unsafe"):
         nepa_keras.NepaBackbone.from_preset(tmp_path)
 
 

@@ -27,7 +27,8 @@ _REPLACEMENTS = 100  # tries to find a good image in place of a bad one
 
 
 def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # those this process may use
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

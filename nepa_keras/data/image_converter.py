@@ -223,7 +223,7 @@ def _open(picture, mode: str):
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
         raise ValueError(f"An image must be (height, width, 3 or 1), got {array.shape}.")
     if array.dtype != np.uint8:
-        if array.dtype.kind != "f" or not (0 <= array.min() and array.max() <= 1):
+        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
             raise ValueError(
                 f"Image arrays are uint8, or floats in [0, 1]; got {array.dtype} from {array.min()} "
                 f"to {array.max()}."

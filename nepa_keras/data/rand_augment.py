@@ -1,5 +1,8 @@
-"""RandAugment (arXiv 1909.13719) with the policy of the fine-tuning recipe, "2 ops, magnitude 9, std 0.5,
-increasing": each operation grows stronger with the magnitude. Operations are Pillow's."""
+"""RandAugment (arXiv 1909.13719) with the policy of the fine-tuning recipe.
+
+Two operations of magnitude 9 with a standard deviation of 0.5, "increasing": each operation grows stronger
+with the magnitude. Operations are Pillow's.
+"""
 
 import math
 

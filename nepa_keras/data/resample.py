@@ -12,6 +12,7 @@ _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # reach of each filter in pixels o
 
 
 def check_interpolation(interpolation: str) -> str:
+    """Return the name, or raise ValueError if it is none of those here."""
     if interpolation not in _SUPPORT:
         raise ValueError(
             f"interpolation must be one of {', '.join(_SUPPORT)}, got {interpolation!r}."

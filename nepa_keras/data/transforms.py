@@ -174,8 +174,10 @@ class CenterCrop(ImageTransform):
 
 
 def resized_size(resize_to: int | tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """(height, width) after the shorter side is brought to `resize_to`, the longer cut to whole pixels as
-    torchvision does; or `resize_to` itself if it is a pair."""
+    """(height, width) after the shorter side is brought to `resize_to`; `resize_to` itself if it is a pair.
+
+    The longer side is cut to whole pixels, as torchvision does.
+    """
     if np.ndim(resize_to):
         return sides(resize_to)
     longer = int(resize_to * max(height, width) / min(height, width))
@@ -190,4 +192,4 @@ def center_of(size: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
     """
     if inner[0] > size[0] or inner[1] > size[1]:
         raise ValueError(f"{inner} pixels cannot be cut from {size}; choose a larger resize_to.")
-    return tuple(int(round((a - b) / 2)) for a, b in zip(size, inner, strict=True))
+    return tuple(round((a - b) / 2) for a, b in zip(size, inner, strict=True))

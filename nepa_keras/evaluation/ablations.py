@@ -1,5 +1,7 @@
 """The ablations of the paper, and what is looked at in each."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import keras
@@ -27,8 +29,8 @@ class Ablation(NamedTuple):
         paper: what the paper says of it.
     """
 
-    objective: dict = {}
-    backbone: dict = {}
+    objective: Mapping = MappingProxyType({})
+    backbone: Mapping = MappingProxyType({})
     paper: str = ""
 
 

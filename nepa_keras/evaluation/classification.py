@@ -37,6 +37,7 @@ class ClassificationReport:
 
     @property
     def count(self) -> int:
+        """How many images were classified."""
         return int(self.confusion.sum())
 
     @property

@@ -49,6 +49,7 @@ class Part:
     bytes: float
 
     def seconds(self, device: Device) -> float:
+        """The least time on a device: of computing or of moving, whichever is longer."""
         return max(self.flops / device.flops_per_second, self.bytes / device.bytes_per_second)
 
 

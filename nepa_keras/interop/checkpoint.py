@@ -88,7 +88,7 @@ def open_safetensors(path: str | Path) -> Checkpoint:
     try:
         file = safe_open(path, framework="numpy")
         described = {}
-        for name in file.keys():
+        for name in file.keys():  # noqa: SIM118 (no mapping)
             view = file.get_slice(name)
             described[name] = (view.get_dtype(), tuple(view.get_shape()))
     except (SafetensorError, OSError) as error:

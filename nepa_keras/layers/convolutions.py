@@ -136,6 +136,7 @@ class Doubling(keras.layers.Layer):
 
 
 def channel_dropout(rate: float, dtype) -> keras.layers.SpatialDropout2D:
+    """Dropout of whole channels of (B, height, width, channels)."""
     return keras.layers.SpatialDropout2D(
         rate, data_format="channels_last", name="dropout", dtype=dtype
     )

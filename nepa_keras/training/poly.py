@@ -62,6 +62,7 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         return Place("heads", 0, head=True)
 
     def warmup_of(self, place: Place) -> int:
+        """Steps of the warm-up, the same for all places."""
         return self.warmup_steps
 
     def rate_at(self, step: int, place: Place) -> float:

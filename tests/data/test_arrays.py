@@ -56,7 +56,7 @@ def test_a_damaged_embedded_file_is_noticed(tmp_path, monkeypatch):
         file.seek(2_000_000)
         file.write(b"\xff")
     monkeypatch.setattr(arrays, "EMBEDDED_FILE", copy)
-    with pytest.raises(ValueError, match="images.npz is damaged.*reinstall"):
+    with pytest.raises(ValueError, match=r"images.npz is damaged.*reinstall"):
         data.load("embedded")
 
 
@@ -95,11 +95,11 @@ def test_damaged_files_are_named(tmp_path, content, words):
 def test_missing_files_and_names(official_folder):
     folder, _ = official_folder
     (folder / FILES["test_labels"]).unlink()
-    with pytest.raises(ValueError, match="no file .*t10k-labels"):
+    with pytest.raises(ValueError, match=r"no file .*t10k-labels"):
         data.load("fashion_mnist", folder)
-    with pytest.raises(ValueError, match="'cifar'.*embedded, digits or fashion_mnist"):
+    with pytest.raises(ValueError, match=r"'cifar'.*embedded, digits or fashion_mnist"):
         data.load("cifar")
-    with pytest.raises(ValueError, match="digits.*data_dir"):
+    with pytest.raises(ValueError, match=r"digits.*data_dir"):
         data.load("digits", folder)
 
 
@@ -110,5 +110,5 @@ def test_no_files_and_no_network_says_both_ways(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
-    with pytest.raises(ValueError, match="dataset-fashion-mnist.*--data_dir"):
+    with pytest.raises(ValueError, match=r"dataset-fashion-mnist.*--data_dir"):
         data.load("fashion_mnist")

@@ -69,7 +69,7 @@ def test_batches_fit_the_model():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="batch of 51 .* 50 images"):
+    with pytest.raises(ValueError, match=r"batch of 51 .* 50 images"):
         data.AugmentedBatches(source(), 51, 4)
     with pytest.raises(ValueError, match="3 labels for 50 images"):
         data.AugmentedBatches(source(), 10, 4, labels=np.arange(3))

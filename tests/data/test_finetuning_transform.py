@@ -171,7 +171,7 @@ def test_arguments_of_the_recipe_s_magnitude():
 
 @pytest.mark.once
 def test_operations_grow_with_the_magnitude():
-    """ "Increasing": at no magnitude nothing changes, but for those that have none."""
+    """At no magnitude nothing changes, but for those that have none."""
     for name, (_, argument) in OPERATIONS.items():
         weak, middle, strong = argument(0.0, 1), argument(0.5, 1), argument(1.0, 1)
         if name in ("auto_contrast", "equalize", "invert"):

@@ -22,8 +22,11 @@ def take(count, source, **settings) -> list:
 
 @pytest.mark.once
 def test_the_stream_is_fixed_by_seed_and_first_step():
-    """Long enough to show operations that draw each other's numbers, as KerasCV's do over a batch, where
-    they are carried out for several images at once: on a busy machine every second run of 12 differed."""
+    """Long enough to show operations that draw each other's numbers.
+
+    As KerasCV's do over a batch, where they are carried out for several images at once: on a busy machine
+    every second run of 12 differed.
+    """
     first, again, other = (take(20, batches(seed)) for seed in (1, 1, 2))
     for (a, x), (b, y), (c, _) in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -58,8 +61,11 @@ def test_batches_fit_the_model(channels):
 
 @pytest.mark.parametrize(("way", "tolerance"), [("mixup", 1e-5), ("cutmix", 2 / 64)])
 def test_targets_are_the_share_of_the_pixels(way, tolerance):
-    """Images of one level each, so that a mixed pixel says by itself what it is made of. Keras computes the
-    area of CutMix's box from fractions of pixels, so it is off by a row and a column at most."""
+    """Images of one level each, so that a mixed pixel says by itself what it is made of.
+
+    Keras computes the area of CutMix's box from fractions of pixels, so it is off by a row and a column at
+    most.
+    """
     levels = np.array([0, 255], np.uint8)[np.arange(40) % 2]
     images = np.broadcast_to(levels[:, None, None, None], (40, 64, 64, 3))
     source = data.AugmentedBatches(
@@ -87,7 +93,7 @@ def test_bad_images_stop_the_stream_with_their_list():
             return f"file {index}"
 
     source = data.AugmentedBatches(Bad(), 10, 16, labels=np.zeros(40, int))
-    with pytest.raises(data.BadImagesError, match="file .*: cut off"):
+    with pytest.raises(data.BadImagesError, match=r"file .*: cut off"):
         take(1, source)
 
 

@@ -130,7 +130,7 @@ def test_held_out_images_are_a_share_of_each_class():
     assert (validation[:10] != data.held_out(labels, 0.1, seed=4)[1][:10]).any()
     with pytest.raises(ValueError, match="Class 1 has a single image"):
         data.held_out(np.array([0, 0, 1]), 0.5, seed=0)
-    with pytest.raises(ValueError, match="between 0 and 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1.0"):
         data.held_out(labels, 1.0, seed=0)
 
 

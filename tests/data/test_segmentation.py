@@ -177,7 +177,7 @@ def test_scenes_are_things_with_their_classes(name):
         assert image.shape == (*labels.shape, 1) and image.dtype == labels.dtype == np.uint8
         assert 0.1 < (labels == 0).mean() < 0.98
         seen |= set(np.unique(labels).tolist())
-        assert 25 < image[labels > 0].min()
+        assert image[labels > 0].min() > 25
         again = segmentation.Scenes(name, "train", 30, seed=3).pair(index)
         np.testing.assert_array_equal(image, again[0])
         np.testing.assert_array_equal(labels, again[1])
@@ -280,7 +280,7 @@ def test_batches_begin_anywhere_and_replace_bad_pairs():
     for images, labels in passed:
         assert images.shape == (4, 32, 32, 1) and images.dtype == np.float32
         assert labels.shape == (4, 32, 32) and labels.dtype == np.uint8
-        assert -1 <= images.min() and images.max() <= 1
+        assert images.min() >= -1 and images.max() <= 1
     images, labels = next(batches(scenes, start_step=4))
     np.testing.assert_array_equal(images, passed[4][0])
     np.testing.assert_array_equal(labels, passed[4][1])

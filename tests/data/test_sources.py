@@ -47,7 +47,7 @@ def test_validation_labels_of_the_devkit(tmp_path):
     with pytest.raises(ValueError, match="12 labels for 11 validation images"):
         data.open_source(f"imagenet:{tmp_path / 'imagenet'}", split="val")
     next(tmp_path.rglob("meta.mat")).unlink()
-    with pytest.raises(ValueError, match="meta.mat of the devkit .* unpack it there"):
+    with pytest.raises(ValueError, match=r"meta.mat of the devkit .* unpack it there"):
         data.open_source(f"imagenet:{tmp_path / 'imagenet'}", split="val")
 
 
@@ -106,15 +106,15 @@ def test_wrong_sources_are_refused(tmp_path):
             data.open_source(f"{kind}:{tmp_path}", split="val")
     with pytest.raises(ValueError, match="train and test, not 'val'"):
         data.open_source("digits", split="val")
-    with pytest.raises(ValueError, match="no file like .*test"):
+    with pytest.raises(ValueError, match=r"no file like .*test"):
         data.open_source(source_files.parquet(tmp_path), split="test")
-    with pytest.raises(ValueError, match="data_dir=.* is not for it"):
+    with pytest.raises(ValueError, match=r"data_dir=.* is not for it"):
         data.open_source(f"folder:{tmp_path}", data_dir=tmp_path)
 
 
 def test_records_without_images(tmp_path):
     source_files.write_records([tmp_path / "a.tfrecord"], "photo", "label")
-    with pytest.raises(ValueError, match="none of the features image/encoded.*, but .*photo"):
+    with pytest.raises(ValueError, match=r"none of the features image/encoded.*, but .*photo"):
         data.open_source(f"tfrecord:{tmp_path / 'a.tfrecord'}")
 
 

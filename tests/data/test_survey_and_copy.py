@@ -100,7 +100,7 @@ def test_bad_images_are_left_out_of_a_copy(folder, tmp_path):
     bad = data.BadImages(COUNT, share=0.1)
     manifest = data.copy_to_records(source, tmp_path / "copy", shorter_side=20, bad_images=bad)
     assert manifest["images"] == COUNT - 1 and "01.png: no image" in manifest["left_out"][0]
-    with pytest.raises(data.BadImagesError, match="01.png"):
+    with pytest.raises(data.BadImagesError, match=r"01.png"):
         data.copy_to_records(source, tmp_path / "other", 20, bad_images=data.BadImages(COUNT, 0))
     assert not (tmp_path / "other").exists()
 
@@ -119,11 +119,11 @@ def test_damage_to_a_copy_is_found(tmp_path):
     assert len(data.survey(again).bad) == 1
     whole_manifest = (tmp_path / "copy" / "manifest.json").read_text()
     (tmp_path / "copy" / "manifest.json").write_text(whole_manifest[:50])
-    with pytest.raises(ValueError, match="manifest.json is damaged"):
+    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         data.open_source(f"tfrecord:{tmp_path / 'copy'}")
     (tmp_path / "copy" / "manifest.json").write_text(whole_manifest)
     file.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match="has .* bytes, and .*manifest.json says"):
+    with pytest.raises(ValueError, match=r"has .* bytes, and .*manifest.json says"):
         data.open_source(f"tfrecord:{tmp_path / 'copy'}")
 
 

@@ -20,6 +20,7 @@ import pytest
 import nepa_keras
 from nepa_keras.distribution import Processes
 from tests.helpers import ROOT
+from tests.helpers.tolerances import TOLERANCES
 
 pytestmark = pytest.mark.once
 
@@ -29,6 +30,9 @@ PARTS = ("plain", "accumulate", "segment")
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
 # steps are of the size of the rate however small the gradient is; 2e-5 in moving statistics after two.
 CURVE, WEIGHTS, STATISTICS = 2e-6, 3e-5, 2e-4
+# Relative: the gradient through BatchNorm is a small difference of sums over all pixels. 1.7e-5 on two processes
+# of PyTorch on an AMD EPYC, whose convolutions of half a batch round otherwise; the limit of all gradients.
+THROUGH_BATCH_NORM = TOLERANCES["gradient"].limit
 RUN = 1e-5  # 200 steps of a run at its own rates: 8e-7
 
 
@@ -127,9 +131,8 @@ def check_same(found: dict, expected: dict, parts) -> None:
             print(f"{part} {name} {difference:.1e}")
             limits = {"weights": WEIGHTS, "averages": WEIGHTS, "rest": STATISTICS}
             limit = limits.get(name, CURVE)
-            # BatchNorm takes a bias away, so its gradient is rounding, of which Adam makes whole steps.
-            if part == "segment" and name in ("weights", "averages"):
-                continue
+            if part == "segment" and name == "gradient_norm":
+                limit = THROUGH_BATCH_NORM * max(expected[part][name])
             assert difference <= limit, f"{part} {name}: {difference:.3g} > {limit:g}"
     plain = expected["plain"]
     assert np.ptp(plain["loss"][6:]) > 0.1, "a curve, not a line"
@@ -158,7 +161,7 @@ FIRST = ("jax, mesh 2x2", "torch, 2 processes")
     [case if case in FIRST else pytest.param(case, marks=pytest.mark.full) for case in CASES],
 )
 def test_curves_are_those_of_one_device(case, tmp_path, one_device):
-    backend, count, kind, mesh, devices, parts = CASES[case]
+    backend, count, kind, _, devices, parts = CASES[case]
     found = train(tmp_path, *CASES[case])
     assert found["processes"] == [0, count, count * devices]
     check_same(found, one_device(backend), parts)
@@ -225,7 +228,7 @@ def test_impossible_distributions_are_refused(case):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     assert Processes(0, 2, 8).images_of_process(64) == 32
-    with pytest.raises(ValueError, match="--batch_size=60 .* all 8 devices.* 56 would do"):
+    with pytest.raises(ValueError, match=r"--batch_size=60 .* all 8 devices.* 56 would do"):
         Processes(0, 2, 8).images_of_process(60)
 
 

@@ -117,7 +117,7 @@ def test_a_layout_fits_in_memory(backbone, sharded, remat):
     recipe = plan.Recipe(batch_size=4 * 240)
     one = plan.layout(backbone, MACHINE, recipe, sharded, remat)
     usable = plan.USABLE * MACHINE.memory_bytes
-    assert 1 < one.parts and one.used_bytes <= usable
+    assert one.parts > 1 and one.used_bytes <= usable
     assert one.state_bytes + one.largest_batch * one.image_bytes <= usable
     assert one.state_bytes + (one.largest_batch + 1) * one.image_bytes > usable
     fewer = [k for k in range(1, one.parts) if 240 % k == 0]
@@ -143,7 +143,7 @@ def test_the_command_prints_the_tables():
     result = scripts.run("plan.py", *flags)
     assert result.returncode == 0, result.stderr
     tables = [part.splitlines() for part in result.stdout.split("\n\n") if part.startswith("|")]
-    machines, layouts, rates, storage = tables
+    _, layouts, rates, _ = tables
     assert [len(table) - 2 for table in tables] == [3, 3 * 4, 3, 1]
     assert "hours at 30%" in layouts[0] and "hours at 50%" in layouts[0]
     for table in tables:

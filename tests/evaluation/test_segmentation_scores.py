@@ -87,7 +87,7 @@ def test_windows_cover_everything_and_stay_inside(length, window, stride):
     assert len(set(starts)) == len(starts)
     covered = np.zeros(length)
     for start in starts:
-        assert 0 <= start and start + min(window, length) <= length
+        assert start >= 0 and start + min(window, length) <= length
         covered[start : start + window] += 1
     assert covered.min() >= 1
 

@@ -98,6 +98,7 @@ def test_pretraining_on_a_source_of_files(tmp_path):
     assert not (tmp_path / "run" / "bad_images.txt").exists()
 
 
+@pytest.mark.first_on("torch")
 def test_bad_images_are_skipped_within_the_budget_and_named_beyond(tmp_path):
     """On each backend, as TensorFlow hides what a generator raises."""
     flags = [f"--data={source_files.folder(tmp_path)}", *SMALL, "--steps=9"]

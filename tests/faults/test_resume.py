@@ -38,8 +38,10 @@ SCRIPTS = {
         "trained",
     ),
     "segment.py": (
-        ["--data=scenes:digits", "--model={model}", "--taps=0,1,1,2", "--channels=8"]
-        + ["--batch_size=2", "--warmup_steps=1", "--evaluate_images=4"],
+        (
+            "--data=scenes:digits --model={model} --taps=0,1,1,2 --channels=8 --batch_size=2 "
+            "--warmup_steps=1 --evaluate_images=4"
+        ).split(),
         "trained",
     ),
 }

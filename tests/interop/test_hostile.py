@@ -64,7 +64,7 @@ FILES = {
 def test_hostile_safetensors_are_refused(problem, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(FILES[problem])
-    with pytest.raises(interop.CheckpointError, match="model.safetensors"):
+    with pytest.raises(interop.CheckpointError, match=r"model.safetensors"):
         open_safetensors(path)
 
 

@@ -5,6 +5,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -28,7 +29,7 @@ def files() -> dict[str, bytes]:
 class Hub(BaseHTTPRequestHandler):
     """Answers what snapshot_download asks of one repository with the branches main and v1."""
 
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
     def do_HEAD(self):
         self.do_GET()

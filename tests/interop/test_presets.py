@@ -82,7 +82,6 @@ def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initia
 @pytest.mark.once
 def test_importing_large_needs_little_memory(tmp_path):
     """The rise of the peak while a process imports ViT-L is at most 2.2 times the file."""
-
     code = """
 import resource, sys
 import keras, nepa_keras
@@ -208,6 +207,7 @@ def test_a_configuration_that_does_not_fit_is_refused(problem, tmp_path):
         nepa_keras.NepaPretrainer.from_preset(tmp_path)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("preset", "count"),
     [("nepa_base_patch14_224", 85_527_552), ("nepa_large_patch14_224", 302_967_808)],

@@ -5,6 +5,8 @@ shapes, a real `fit`, and save / load of a model that holds the layer.
 """
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import keras
@@ -43,7 +45,7 @@ class Case(NamedTuple):
     arguments: dict
     input_shape: tuple  # without the batch
     output_shape: tuple
-    call: dict = {}
+    call: Mapping = MappingProxyType({})
     # What a layer in mixed precision returns: norms and sums of the residual stream stay float32.
     mixed_dtype: str = "bfloat16"
 

@@ -166,7 +166,7 @@ def test_a_report_shows_what_the_folder_and_the_model_hold(tmp_path):
     assert [image["caption"] for image in page.maps["images"]] == ["boot", "bag"]
     assert all(image["alt"] or image.get("id") == "picture" for image in page.named("img"))
     charts = [svg["aria-label"] for svg in page.named("svg")]
-    assert any("Loss: training from −0.2 at step 10 to −0.4 at step 20." == said for said in charts)
+    assert any(said == "Loss: training from −0.2 at step 10 to −0.4 at step 20." for said in charts)
     assert "-0.4" in page.text  # the numbers as a table, too
 
 

@@ -47,7 +47,7 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
     """
     kind, _, place = text.partition(":")
     splits = splits_of(text)
-    if splits and split not in splits or not splits and split:
+    if (splits and split not in splits) or (not splits and split):
         raise ValueError(f"{text} has the splits {', '.join(splits) or 'none'}, not {split}.")
     if reduce_zero_label and kind != "pairs":
         raise ValueError(

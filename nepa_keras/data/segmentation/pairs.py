@@ -30,6 +30,7 @@ class PairSource(ImageSource):
 
     @property
     def num_classes(self) -> int:
+        """How many classes have a name; labels are below it, or 255 for none."""
         return len(self.class_names)
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -91,8 +91,10 @@ class SegmentationTransform(ImageTransform):
 
 
 def distort(image: np.ndarray, draws) -> np.ndarray:
-    """Brightness +-32, contrast and saturation times 0.5 to 1.5, hue +-18 degrees of 180; each half of the
-    time, contrast first or last.
+    """Change brightness, contrast, saturation and hue, each half of the time.
+
+    Brightness by +-32, contrast and saturation by a factor of 0.5 to 1.5, hue by +-18 degrees of 180;
+    contrast first or last.
 
     Args:
         image: uint8 (height, width, 3 or 1).

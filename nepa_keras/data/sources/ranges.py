@@ -28,6 +28,7 @@ class FileRanges:
         return file, index - (self.ends[file - 1] if file else 0)
 
     def read(self, index: int) -> bytes:
+        """The encoded image of an index, read from its file."""
         file, piece = self.place(index)
         return read_range(self.paths[file], *self.ranges[file][piece])
 
