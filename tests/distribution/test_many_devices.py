@@ -30,8 +30,8 @@ PARTS = ("plain", "accumulate", "segment")
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
 # steps are of the size of the rate however small the gradient is; 2e-5 in moving statistics after two.
 CURVE, WEIGHTS, STATISTICS = 2e-6, 3e-5, 2e-4
-# Relative: the gradient through BatchNorm is a small difference of sums over all pixels. 1.7e-5 on two processes
-# of PyTorch on an AMD EPYC, whose convolutions of half a batch round otherwise; the limit of all gradients.
+# Relative: the gradient through BatchNorm is a small difference of sums over all pixels. 1.7e-5 on two
+# processes of PyTorch on an AMD EPYC, whose convolutions of half a batch round otherwise.
 THROUGH_BATCH_NORM = TOLERANCES["gradient"].limit
 RUN = 1e-5  # 200 steps of a run at its own rates: 8e-7
 
