@@ -89,12 +89,9 @@ def place(name: str) -> tuple[str, str] | None:
                 return None
         owner, value = value, getattr(value, part)
         if not isinstance(value, ModuleType):
-            module = getattr(value, "__module__", None)
-            if module is None or not hasattr(
-                value, "__qualname__"
-            ):  # a constant: where it was found
-                return owner.__name__, part
-            return module, value.__qualname__.split(".")[0]
+            if getattr(value, "__module__", None) and hasattr(value, "__qualname__"):
+                return value.__module__, value.__qualname__.split(".")[0]
+            return owner.__name__, part  # a constant: where it was found
     return None
 
 

@@ -30,9 +30,9 @@ PARTS = ("plain", "accumulate", "segment")
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
 # steps are of the size of the rate however small the gradient is; 2e-5 in moving statistics after two.
 CURVE, WEIGHTS, STATISTICS = 2e-6, 3e-5, 2e-4
-# Relative: the gradient through BatchNorm is a small difference of sums over all pixels. 1.7e-5 on two
-# processes of PyTorch on an AMD EPYC, whose convolutions of half a batch round otherwise.
-THROUGH_BATCH_NORM = TOLERANCES["gradient"].limit
+# Relative: an activation that rounding takes over ReLU's zero moves the gradient by a step. 1.7e-5 between
+# one process and two of PyTorch on an AMD EPYC, and just so in one process with ONEDNN_MAX_CPU_ISA=AVX2.
+SEGMENT_NORM = TOLERANCES["trajectory_norm"].limit
 RUN = 1e-5  # 200 steps of a run at its own rates: 8e-7
 
 
@@ -132,7 +132,7 @@ def check_same(found: dict, expected: dict, parts) -> None:
             limits = {"weights": WEIGHTS, "averages": WEIGHTS, "rest": STATISTICS}
             limit = limits.get(name, CURVE)
             if part == "segment" and name == "gradient_norm":
-                limit = THROUGH_BATCH_NORM * max(expected[part][name])
+                limit = SEGMENT_NORM * max(expected[part][name])
             assert difference <= limit, f"{part} {name}: {difference:.3g} > {limit:g}"
     plain = expected["plain"]
     assert np.ptp(plain["loss"][6:]) > 0.1, "a curve, not a line"

@@ -30,10 +30,11 @@ def official_model(preset):
     return nepa_keras.NepaPretrainer.from_preset(preset, load_weights=False)
 
 
-def checksums(model) -> dict[str, int]:
-    tensors = interop.official_tensors(model)
+def checksums(model) -> dict[str, tuple]:
+    """Shape, dtype and checksum of each tensor."""
     return {
-        name: zlib.crc32(np.ascontiguousarray(value).tobytes()) for name, value in tensors.items()
+        name: (value.shape, value.dtype, zlib.crc32(np.ascontiguousarray(value)))
+        for name, value in interop.official_tensors(model).items()
     }
 
 
