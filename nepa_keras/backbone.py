@@ -179,11 +179,20 @@ class NepaBackbone(PresetMixin, keras.Model):
     def call(self, images, training=False, causal=None, embeddings=None):
         clean = self.embed(images)
         x = clean if embeddings is None else embeddings
+        return {
+            "embeddings": clean,
+            "sequence_output": self.encode(x, images, training, causal),
+        }
+
+    def encode(self, x, images, training=False, causal=None):
+        """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
         rope = self.rope(images, training)
+        if rope is not None:
+            rope = [table[: x.shape[1]] for table in rope]
         causal = self.use_causal_mask if causal is None else causal
         for block in self.blocks:
             x = self._through(block, x, rope=rope, causal=causal, training=training)
-        return {"embeddings": clean, "sequence_output": self.norm(x)}
+        return self.norm(x)
 
     def _through(self, block, x, training, **options):
         if self.remat and training:

@@ -92,14 +92,13 @@ class NepaPretrainer(PresetMixin, GuardedModel):
         self.built = True
 
     def call(self, images, training=False):
-        masked = (
-            self._mask(self.backbone.embed(images)) if training and self.masking_ratio else None
-        )
-        out = self.backbone(images, training=training, embeddings=masked)
-        z, h = out["embeddings"], out["sequence_output"]  # (B, 1 + T, D) both
-        if self.shift:
-            return {"predictions": h[:, :-1], "targets": z[:, 1:]}
-        return {"predictions": h[:, 1:], "targets": z[:, 1:]}
+        z = self.backbone.embed(images)  # (B, 1 + T, D)
+        x = self._mask(z) if training and self.masking_ratio else z
+        if self.shift and self.backbone.use_causal_mask:
+            x = x[:, :-1]  # nothing is predicted from the last patch, and no other output sees it
+        h = self.backbone.encode(x, images, training)
+        predictions = h[:, : z.shape[1] - 1] if self.shift else h[:, 1:]
+        return {"predictions": predictions, "targets": z[:, 1:]}
 
     def _mask(self, embeddings):
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""

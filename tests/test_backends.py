@@ -18,30 +18,73 @@ def random(*shape, seed=0):
 @pytest.mark.parametrize("length", [1, 5, 37, 70])
 def test_attention_is_softmax_over_the_visible_keys(length, causal):
     """Also where the causal one is computed block by block, and the blocks are of unequal size."""
-    q, k, v = (random(2, 3, length, 8, seed=i) for i in range(3))
-    scores = q @ k.swapaxes(-1, -2) * 0.5
+    q, k, v = (random(2, length, 3, 8, seed=i) for i in range(3))
+    scores = np.einsum("bqhk,bthk->bhqt", q, k) * 0.5
     if causal:
         scores = np.where(np.tri(length, dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    expected = weights / weights.sum(axis=-1, keepdims=True) @ v
+    weights /= weights.sum(axis=-1, keepdims=True)
+    expected = np.einsum("bhqt,bthk->bqhk", weights, v)
     tensors = map(ops.convert_to_tensor, (q, k, v))
     actual = backends.attention(*tensors, scale=0.5, causal=causal)
     assert_close(ops.convert_to_numpy(actual), expected, "attention")
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_of_jax_on_gpu_is_the_same_function(causal, monkeypatch):
-    """Its layout, scale and mask, in the form that Keras falls back to where there is no cuDNN."""
+@pytest.fixture
+def jax_on_gpu(monkeypatch):
+    """From its call on, JAX's functions are those for a GPU, with XLA's attention as cuDNN's.
+
+    Its attribute `fused` has the lengths that cuDNN was asked for. BUILD.md has what a GPU says.
+    """
     import jax
 
-    q, k, v = (ops.cast(random(2, 3, 37, 8, seed=i), "bfloat16") for i in range(3))
+    of_xla = jax.nn.dot_product_attention
+
+    def of_cudnn(q, k, v, *, implementation, **options):
+        assert implementation == "cudnn"
+        begin.fused.append(q.shape[1])
+        return of_xla(q, k, v, **options)
+
+    def begin():
+        monkeypatch.setattr(jax.nn, "dot_product_attention", of_cudnn)
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr("nepa_keras.backends.jax_kernels._compute_capability", lambda: 9.0)
+
+    begin.fused = []
+    return begin
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("length", "width", "fused"), [(36, 8, [36]), (37, 8, [38]), (36, 12, [])])
+def test_attention_of_jax_on_gpu_is_the_same_function(causal, length, width, fused, jax_on_gpu):
+    """By cuDNN, of an even length, but for head widths that it has no kernels for."""
+    q, k, v = (ops.cast(random(2, length, 3, width, seed=i), "bfloat16") for i in range(3))
     expected = backends.attention(q, k, v, scale=0.5, causal=causal)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax_on_gpu()
     actual = backends.attention(q, k, v, scale=0.5, causal=causal)
+    assert jax_on_gpu.fused == fused
     actual, expected = (np.asarray(x, "float32") for x in (actual, expected))
-    assert np.any(actual != expected), "the other path ran"
     assert_close(actual, expected, "attention_bfloat16")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["gelu", "layer_norm"])
+def test_gradients_of_jax_on_gpu_are_those_on_cpu(name, jax_on_gpu):
+    import jax
+
+    x, weights = random(5, 16) * 3, random(5, 16, seed=1)
+    arguments = {"gelu": (), "layer_norm": (random(16, seed=2), random(16, seed=3), 1e-12)}[name]
+
+    def value_and_gradient():
+        function = getattr(backends, name)
+        loss = jax.value_and_grad(lambda x: (function(x, *arguments) * weights).sum())
+        return function(x, *arguments), loss(x)[1]
+
+    on_cpu = value_and_gradient()
+    jax_on_gpu()
+    for actual, expected in zip(value_and_gradient(), on_cpu, strict=True):
+        assert_close(np.asarray(actual), np.asarray(expected), "same_numbers")
 
 
 def test_linear_keeps_leading_axes():

@@ -1,15 +1,9 @@
 """JAX: everything in one jitted function of the state, XLA fused but for the residual stream."""
 
-import ctypes
-import os
-import sys
-
 import jax
 import jax.numpy as jnp
 import keras
-from keras import ops
 
-from nepa_keras.backends import portable
 from nepa_keras.backends.jax_devices import (
     alone,
     is_distributed,
@@ -21,14 +15,8 @@ from nepa_keras.backends.jax_devices import (
     start_distribution,
     whole_value,
 )
-from nepa_keras.backends.portable import (
-    adamw_update,
-    gelu_of,
-    global_norm,
-    layer_norm,
-    linear,
-    rotate,
-)
+from nepa_keras.backends.jax_kernels import attention, barrier, gelu, layer_norm, tuned_for_cpu
+from nepa_keras.backends.portable import adamw_update, global_norm, linear, rotate
 
 __all__ = [
     "adamw_update",
@@ -58,37 +46,6 @@ __all__ = [
 ]
 
 
-# By erfc, as a SavedModel of JAX's erf asks for a newer StableHLO than TensorFlow's.
-gelu = gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
-
-# The switch of everything that only XLA on CPU needs.
-_TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
-
-
-def _keep_freed_memory():
-    """Tells glibc not to give memory back to the system; only before JAX starts its threads.
-
-    XLA allocates the temporary memory of a step anew each time. Giving it back costs a page fault
-    for each 4 KiB of it in the next step, together a tenth to a fifth of a tiny one.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:  # another C library
-        return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    mallopt(arena_max, 1)  # the others cannot hold blocks of this size
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**26)
-
-
-if _TUNE_CPU:
-    _keep_freed_memory()
-
-
-def _tuned_for_cpu() -> bool:
-    return _TUNE_CPU and jax.default_backend() == "cpu"
-
-
 def fit_input(model, batches):
     return batches
 
@@ -101,20 +58,6 @@ def default_jit_compile() -> bool:
     return True
 
 
-def barrier(x):
-    """Stops XLA:CPU from recomputing the chain of residual gradients inside every layer."""
-    return jax.lax.optimization_barrier(x) if _tuned_for_cpu() else x
-
-
-def attention(q, k, v, scale, causal):
-    """Fused by cuDNN where it can be, on GPU in half precision; q, k, v (B, H, T, K) -> (B, H, T, K)."""
-    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
-        return portable.attention(q, k, v, scale, causal)
-    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
-    heads = ops.dot_product_attention(q, k, v, scale=scale, is_causal=causal)
-    return ops.transpose(heads, (0, 2, 1, 3))
-
-
 def make_function(model, name, keras_make_function, force=False):
     """Keras' own; for training on CPU with a compiler that keeps `barrier`.
 
@@ -122,7 +65,7 @@ def make_function(model, name, keras_make_function, force=False):
     of the depth.
     """
     compiled = model.jit_compile and not model.run_eagerly
-    if name != "train_function" or not compiled or not _tuned_for_cpu():
+    if name != "train_function" or not compiled or not tuned_for_cpu():
         return keras_make_function(force)
     if model.train_function is not None and not force:
         return

@@ -70,7 +70,7 @@ def gelu_of(distribution):
 
 
 def rotate(x, cos, sin):
-    """x * cos + rotate_half(x) * sin, rotate_half([a, b]) = [-b, a]; x (..., T, K).
+    """x * cos + rotate_half(x) * sin, rotate_half([a, b]) = [-b, a]; x (..., K).
 
     Both halves of the tables are equal, as those of `layers.rotary.rope_tables` are.
     """
@@ -85,35 +85,40 @@ def global_norm(gradients):
 
 
 def attention_probabilities(q, k, scale, causal, first=0):
-    """softmax(q k^T * scale) in float32; q (B, H, Q, K), k (B, H, T, K) -> (B, H, Q, T).
+    """softmax(q k^T * scale) in float32; q (B, Q, H, K), k (B, T, H, K) -> (B, H, Q, T).
 
     `first` is the position of the first query.
     """
-    scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
+    scores = ops.matmul(ops.transpose(q, (0, 2, 1, 3)), ops.transpose(k, (0, 2, 3, 1)))
     scores = ops.cast(scores, "float32") * scale
     if causal:
-        queries, keys = first + ops.arange(q.shape[2]), ops.arange(k.shape[2])
+        queries, keys = first + ops.arange(q.shape[1]), ops.arange(k.shape[1])
         visible = queries[:, None] >= keys[None, :]
         scores = ops.where(visible, scores, -1e30)
     return ops.softmax(scores, axis=-1)
 
 
+def weighted_values(weights, v):
+    """weights (B, H, Q, T), v (B, T, H, K) -> (B, Q, H, K)."""
+    return ops.transpose(ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3))), (0, 2, 1, 3))
+
+
 def attention(q, k, v, scale, causal):
-    """Attention by explicit scores; q, k, v (B, H, T, K) -> (B, H, T, K).
+    """Attention by explicit scores; q, k, v (B, T, H, K) -> (B, T, H, K).
 
     If causal, block by block of queries, each against the keys it sees: with n blocks the scores are
     (n + 1) / 2n of the full square.
     """
-    length = q.shape[2]
+    length = q.shape[1]
     blocks = min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK)) if causal else 1
     ends = [length * (i + 1) // blocks for i in range(blocks)]
     outputs = []
     for start, end in zip([0, *ends], ends, strict=False):
         probabilities = attention_probabilities(
-            q[:, :, start:end], k[:, :, :end], scale, causal, first=start
+            q[:, start:end], k[:, :end], scale, causal, first=start
         )
-        outputs.append(ops.matmul(ops.cast(probabilities, v.dtype), v[:, :, :end]))
-    return ops.concatenate(outputs, axis=2) if blocks > 1 else outputs[0]
+        outputs.append(weighted_values(ops.cast(probabilities, v.dtype), v[:, :end]))
+    return ops.concatenate(outputs, axis=1) if blocks > 1 else outputs[0]
 
 
 def remat(layer, x, **kwargs):

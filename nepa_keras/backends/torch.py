@@ -61,8 +61,9 @@ def gelu(x):
 
 
 def attention(q, k, v, scale, causal):
-    """Fused attention; q, k, v (B, H, T, K) -> (B, H, T, K)."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    """Fused attention; q, k, v (B, T, H, K) -> (B, T, H, K)."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale).transpose(1, 2)
 
 
 def fit_input(model, batches):
@@ -88,7 +89,7 @@ def make_function(model, name, keras_make_function, force=False):
 
 
 def rotate(x, cos, sin):
-    """As `portable.rotate`; x (B, H, T, K)."""
+    """As `portable.rotate`; x (B, T, H, K)."""
     if torch.onnx.is_in_onnx_export():  # the exporter loses writes into slices
         return portable.rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)

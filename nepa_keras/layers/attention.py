@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.backends.portable import attention_probabilities
+from nepa_keras.backends.portable import attention_probabilities, weighted_values
 from nepa_keras.layers.linear import Linear
 from nepa_keras.layers.norm import LayerNorm
 
@@ -80,23 +80,23 @@ class SelfAttention(keras.layers.Layer):
         self.output_dense.build(input_shape)
 
     def _positioned(self, x, norm, rope):
-        """Norm, then rotation, in float32, then the compute dtype; x (B, H, T, K)."""
+        """Norm, then rotation, in float32, then the compute dtype; x (B, T, H, K)."""
         if norm is not None:
             x = norm.call(x)
         if rope is not None:
-            x = backends.rotate(ops.cast(x, "float32"), *rope)
+            of_each_head = [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+            x = backends.rotate(ops.cast(x, "float32"), *of_each_head)
         return ops.cast(x, self.compute_dtype)
 
     def _queries_keys_values(self, x, rope):
-        """(B, T, D) -> three of (B, H, T, K)."""
+        """(B, T, D) -> three of (B, T, H, K)."""
         qkv = ops.reshape(self.qkv.call(x), (-1, x.shape[1], 3, self.num_heads, self.head_dim))
-        q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in ops.unstack(qkv, axis=2))
+        q, k, v = ops.unstack(qkv, axis=2)
         q = self._positioned(q, self.q_norm, rope)
         return q, self._positioned(k, self.k_norm, rope), v
 
     def _joined(self, heads):
-        """(B, H, T, K) -> (B, T, D)."""
-        heads = ops.transpose(heads, (0, 2, 1, 3))
+        """(B, T, H, K) -> (B, T, D)."""
         heads = ops.reshape(heads, (-1, heads.shape[1], self.num_heads * self.head_dim))
         return self.output_dense.call(heads)
 
@@ -109,15 +109,15 @@ class SelfAttention(keras.layers.Layer):
             weights = ops.cast(probabilities, v.dtype)
             if self.drop is not None:
                 weights = self.drop(weights, training=training)
-            heads = ops.matmul(weights, v)
+            heads = weighted_values(weights, v)
         else:
             heads = backends.attention(q, k, v, scale=scale, causal=causal)
         y = self._joined(heads)
         return (y, probabilities) if return_probabilities else y
 
     def empty_cache(self, batch, tokens: int):
-        """Keys and values of no token yet, two of (batch, H, tokens, K)."""
-        shape = (batch, self.num_heads, tokens, self.head_dim)
+        """Keys and values of no token yet, two of (batch, tokens, H, K)."""
+        shape = (batch, tokens, self.num_heads, self.head_dim)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
     def step(self, x, cache, position, rope=None):
@@ -134,12 +134,13 @@ class SelfAttention(keras.layers.Layer):
         """
         q, k, v = self._queries_keys_values(x, rope)
         keys, values = (
-            ops.slice_update(held, (0, 0, position, 0), ops.cast(new, held.dtype))
+            ops.slice_update(held, (0, position, 0, 0), ops.cast(new, held.dtype))
             for held, new in zip(cache, (k, v), strict=True)
         )
         scale = self.head_dim**-0.5
         weights = attention_probabilities(q, keys, scale, causal=True, first=position)
-        return self._joined(ops.matmul(ops.cast(weights, values.dtype), values)), (keys, values)
+        heads = weighted_values(ops.cast(weights, values.dtype), values)
+        return self._joined(heads), (keys, values)
 
     def compute_output_shape(self, input_shape):
         return input_shape
