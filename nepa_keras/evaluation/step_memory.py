@@ -1,17 +1,17 @@
 """Bytes that a training step holds on a device, from the architecture.
 
 Weights, gradients, both moments and the average are float32; products are in c bytes (2 in bfloat16).
-P parameters, N tokens (T patches and CLS), D width, M width of the MLP, H heads, L layers. What a block
-keeps of each image for the backward pass, as counted in the two kinds of program there are:
+P parameters, N tokens that the blocks see (CLS and all patches but the last), D width, M width of the MLP, H heads,
+L layers. What a block keeps of each image for the backward pass, as counted in the two kinds of program there are:
 
-    fused       N (8 D + 11 c D + [c < 4] 8 D + 2 c M + 16 + 20 H)            PyTorch
+    fused       N (8 D + 10 c D + [c < 4] 8 D + 2 c M + 16 + 20 H)            PyTorch
     explicit    N (16 D + 11 c D + 3 c M) + (9 + c) H 5/8 N^2                 JAX without fused attention
 
 With a gated MLP 4 c M + [c < 4] c D in place of 2 c M, and 6 c M + c D of 3 c M. The terms:
 
     8 D         what enters the two norms, or leaves them, in float32
-    11 c D      what enters qkv (1), qkv (3), rotated q and k (2), the heads in two orders (2), what enters
-                up (1), both branches before LayerScale (2)
+    10 c D      what enters qkv (1), qkv (3), rotated q and k (2), the heads (1), what enters up (1), both
+                branches before LayerScale (2)
     8 D         q and k before their norm in float32, where they are not that already
     2 c M       the MLP before and after GELU; explicit: GELU's share too
     16 + 20 H   mean and deviation of the norms, log-sum-exp of the softmax
@@ -57,7 +57,7 @@ def block_bytes(backbone: NepaBackbone, fused: bool, compute_bytes: int = 2) -> 
     heads, gated, c = backbone.num_heads, backbone.gated_mlp, compute_bytes
     if fused:
         mlp = 4 * c * m + c * d * (c < 4) if gated else 2 * c * m
-        return n * (8 * d + 11 * c * d + 8 * d * (c < 4) + mlp + 16 + 20 * heads)
+        return n * (8 * d + 10 * c * d + 8 * d * (c < 4) + mlp + 16 + 20 * heads)
     mlp = c * (6 * m + d if gated else 3 * m)
     share = _CAUSAL_SHARE if backbone.use_causal_mask else 1
     return n * (16 * d + 11 * c * d + mlp) + (9 + c) * heads * share * n**2
@@ -89,4 +89,4 @@ def image_bytes(
 
 def _tokens(backbone: NepaBackbone) -> int:
     height, width, _ = backbone.image_shape
-    return 1 + (height // backbone.patch_size) * (width // backbone.patch_size)
+    return (height // backbone.patch_size) * (width // backbone.patch_size)

@@ -3,7 +3,7 @@
 KERAS_BACKEND=torch python -m tests.helpers.kept_tensors
 
 Prints in JSON, for both types and MLPs, the bytes of an image that a block keeps and that all else keeps, and
-on PyTorch the matrix FLOPs of a forward pass of two blocks, as PyTorch counts them.
+on PyTorch the matrix FLOPs of a forward pass of the backbone of two blocks, as PyTorch counts them.
 """
 
 import json
@@ -77,7 +77,7 @@ def measure(**arguments) -> dict:
     one, two = per_image
     found = {"block": two - one, "ends": 2 * one - two}
     if by_torch:
-        found["flops"] = flops_by_torch(model, images[:1])
+        found["flops"] = flops_by_torch(backbone, images[:1])
     return {**arguments, **found}
 
 
