@@ -110,6 +110,7 @@ def test_a_step_that_is_not_finite_leaves_moving_statistics_as_they_were():
     assert len(means) > 20 and all(np.isfinite(m).all() for m in means)
 
 
+@pytest.mark.first_on("tensorflow", "torch")
 def test_one_model_is_trained_and_used_at_several_sizes():
     """A compiled function that has seen two sizes would know none of them any more on TensorFlow."""
     model = segmenter(head="linear")
@@ -200,6 +201,7 @@ def test_a_frozen_backbone_stays_and_is_as_in_inference():
     assert len(again.trainable_variables) == len(model.trainable_variables)
 
 
+@pytest.mark.first_on("torch")
 @pytest.mark.parametrize("head", ["upernet", "linear"])
 def test_saved_and_loaded_it_goes_on(head, tmp_path):
     images, labels = scene()
@@ -217,6 +219,7 @@ def test_saved_and_loaded_it_goes_on(head, tmp_path):
         assert_close(numpy_of(a), numpy_of(b), "same_numbers", a.path)
 
 
+@pytest.mark.first_on("torch")
 @pytest.mark.parametrize("head", ["upernet", "linear"])
 def test_a_preset_holds_all_of_it(head, tmp_path):
     model = segmenter(head=head, class_names=["sky", "sea", "sand"], qk_norm_scale=True)

@@ -48,6 +48,7 @@ def found(images):
     return SimpleNamespace(result=result, runs=runs)
 
 
+@pytest.mark.first_on("torch")
 def test_every_setting_is_tried_for_either_start_and_the_best_is_counted(found):
     for start, of_start in found.result.items():
         scores = of_start["validation"]
@@ -63,6 +64,7 @@ def test_every_setting_is_tried_for_either_start_and_the_best_is_counted(found):
         assert all(run["layer_decay"] == chosen["layer_decay"] for run in counted)
 
 
+@pytest.mark.first_on("torch")
 def test_the_test_images_choose_nothing(images, found):
     """With test labels turned around, what is chosen and its validation accuracies stay."""
     backbone = tiny.backbone()
@@ -86,6 +88,7 @@ def test_a_comparison_that_tunes_on_what_it_counts_is_refused(images, wrong):
         evaluation.tuned_comparison(tiny.backbone(), images, **given)
 
 
+@pytest.mark.first_on("torch")
 def test_each_ablation_changes_what_it_says_and_trains(images):
     base, x = tiny.backbone(), tiny.images(8)
     plain = evaluation.ablated("NEPA", base, seed=1)
@@ -132,6 +135,7 @@ def test_a_brief_pretraining_makes_the_steps_it_is_told(images):
         evaluation.pretrain_briefly(model, images.train_images, 15, seed=1, batch_size=8)
 
 
+@pytest.mark.first_on("torch")
 def test_an_ablation_that_diverges_is_a_result(images):
     few = {"num_labels": 12, "steps": 2, "batch_size": 6}
     reports = []
@@ -189,6 +193,7 @@ def test_results_are_made_once_and_survive_a_cut_line(tmp_path):
         evaluation.Results(path)
 
 
+@pytest.mark.first_on("torch")
 def test_tables_and_picture(found, tmp_path):
     table = evaluation.labels_table({12: found.result}, SETTINGS)
     gains = np.subtract(found.result["pretrained"]["test"], found.result["scratch"]["test"])

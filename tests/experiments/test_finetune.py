@@ -102,6 +102,7 @@ def frozen(text: str) -> int:
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_few_labels_from_scratch(pretrained, tmp_path):
     flags = ["--num_labels=50", "--from_scratch", "--augmentation=none", "--batch_size=64"]
     text, _, _ = finetuned(pretrained, tmp_path / "run", *flags)
@@ -110,6 +111,7 @@ def test_few_labels_from_scratch(pretrained, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_keras_cv_trains_other_images(pretrained, tmp_path):
     _, rows, _ = finetuned(pretrained, tmp_path / "theirs", "--augmentation=keras_cv")
     _, ours, _ = finetuned(pretrained, tmp_path / "ours")

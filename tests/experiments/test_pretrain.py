@@ -14,6 +14,7 @@ from tests.helpers.scripts import run, run_here
 SHORT = ["--data=digits", "--batch_size=32", "--num_labels=20", "--finetune_steps=2"]
 
 
+@pytest.mark.first_on("torch")
 def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     """All that a run leaves can be opened, and its flags give the same weights again."""
     folder = tmp_path / "run"

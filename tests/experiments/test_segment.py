@@ -77,6 +77,7 @@ def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
     assert Image.open(tmp_path / "out" / "overlays" / "deep" / "a.png").size == (21, 13)
 
 
+@pytest.mark.full
 def test_a_tree_as_ade20ks_with_the_recipes_flags(tmp_path):
     """The official recipe on a small tree; only the budget and the size are others."""
     ade_tree(tmp_path / "ADEChallengeData2016")
@@ -95,7 +96,7 @@ def test_a_tree_as_ade20ks_with_the_recipes_flags(tmp_path):
 WRONG = {
     "--model names what to segment with": [],
     "--taps=0,1 must be 4 numbers": ["--model={model}", "--taps=0,1"],
-    "There are no pairs 'coco'": ["--model={model}", "--data=coco"],
+    "There are no pairs 'coco'": [f"--flagfile={RECIPE}", "--model={model}", "--data=coco"],
     "has 1 channels, --data=": ["--model={model}", "--data=ade20k:{tree}", "--crop_size=56"],
     "--crop_size is the side": ["--model={model}", "--data=ade20k:{tree}"],
     "--mode=predict needs --images": ["--mode=predict"],

@@ -93,14 +93,8 @@ def stop(process, folder: Path, rows: int, number: int) -> str:
     return errors
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "pretrain.py",
-        pytest.param("finetune.py", marks=pytest.mark.full),
-        pytest.param("segment.py", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py", "segment.py"])
 def test_stopped_and_started_again_it_is_the_run_without_a_break(script, model, straight, tmp_path):
     """By SIGTERM, pretraining then by kill -9, too: at the end weights and log are bit for bit the same."""
     errors = stop(start(*command(script, model, tmp_path)), tmp_path, 3, signal.SIGTERM)
