@@ -1,8 +1,9 @@
 """Bytes that a training step holds on a device, from the architecture.
 
 Weights, gradients, both moments and the average are float32; products are in c bytes (2 in bfloat16).
-P parameters, N tokens that the blocks see (CLS and all patches but the last), D width, M width of the MLP, H heads,
-L layers. What a block keeps of each image for the backward pass, as counted in the two kinds of program there are:
+P parameters, N tokens that the blocks see (CLS and all patches but the last), D width, M width of the
+MLP, H heads, L layers. What a block keeps of each image for the backward pass, as counted in the two kinds
+of program there are:
 
     fused       N (8 D + 10 c D + [c < 4] 8 D + 2 c M + 16 + 20 H)            PyTorch
     explicit    N (16 D + 11 c D + 3 c M) + (9 + c) H 5/8 N^2                 JAX without fused attention
