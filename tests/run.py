@@ -58,9 +58,8 @@ class Suite:
     def run(self, report: Path, jobs: int, environment: dict[str, str]) -> None:
         """Runs pytest, whose lines begin with the suite's name, and reads its report."""
         command = [sys.executable, "-m", "pytest", "-q", "--durations=12", f"--junitxml={report}"]
-        if (
-            jobs > 1
-        ):  # whole files, so that what a module sets up is made once; see tests/conftest.py
+        if jobs > 1:
+            # Whole files, so that what a module sets up is made once; see tests/conftest.py.
             command += ["-n", str(jobs), "--dist=loadfile", "--no-loadscope-reorder"]
         report.unlink(missing_ok=True)
         began = time.monotonic()
@@ -75,9 +74,8 @@ class Suite:
             print(f"{self.name:>10} | {line.decode(errors='replace')}", end="", flush=True)
         self.status = process.wait()
         self.wall = time.monotonic() - began
-        if (
-            report.exists()
-        ):  # else pytest stopped before it could count: a crash or a wrong argument
+        if report.exists():
+            # Else pytest stopped before it could count: a crash or a wrong argument.
             self._read(ElementTree.parse(report).getroot())
 
     def _read(self, root: ElementTree.Element) -> None:
