@@ -14,7 +14,7 @@ from nepa_keras.layers import (
     SequenceEmbedding,
     TransformerBlock,
 )
-from nepa_keras.persistence import PresetMixin
+from nepa_keras.presets import PresetMixin
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")

@@ -9,7 +9,8 @@ from keras import ops
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import GuardedModel, freeze
 from nepa_keras.layers import LayerNorm, Linear
-from nepa_keras.persistence import PresetMixin
+from nepa_keras.presets import PresetMixin
+from nepa_keras.presets.official_config import CLASSIFICATION
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -44,6 +45,9 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         ... )
         >>> classifier.fit(images, labels)
     """
+
+    has_head = True
+    official_architecture = CLASSIFICATION
 
     def __init__(
         self,

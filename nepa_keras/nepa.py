@@ -16,7 +16,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel
-from nepa_keras.persistence import PresetMixin
+from nepa_keras.presets import PresetMixin
 
 
 def normalize(x):

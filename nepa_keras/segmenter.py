@@ -13,7 +13,7 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.guarded import FiniteMean, GuardedModel, freeze
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
-from nepa_keras.persistence import PresetMixin
+from nepa_keras.presets import PresetMixin
 
 HEADS = ("upernet", "linear")
 
@@ -82,6 +82,9 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
     """
 
     use_causal_mask = False  # a pixel's class depends on all of the image
+
+    has_head = True
+    official_architecture = None
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import inspect
 import os
 import pkgutil
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,34 +21,27 @@ BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
 # KerasCV's layers run in tf.data whatever the backend: TensorFlow is what it is made of, no backend there.
 NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
-# Part -> parts it may import. `backends` knows nothing of ours, layers know only it, and so on up:
-# backbone -> models -> everything that uses models.
-MODELS = {"nepa", "classifier", "segmenter", "rollout"}
+MODELS = {"backbone", "nepa", "classifier", "segmenter", "rollout"}
 USERS = {"training", "data", "evaluation", "visualization", "interop"}
-ALLOWED = {
-    "backends": set(),
-    "distribution": {"backends"},
-    "presets": set(),
-    "persistence": {"interop"},  # the models' door to files; imports when called
-    "layers": {"backends"},
-    "backbone": {"layers", "backends", "persistence"},
-    "guarded": {"backends"},
-    "nepa": {"backbone", "layers", "backends", "persistence", "guarded"},
-    "classifier": {"backbone", "layers", "backends", "persistence", "guarded"},
-    "segmenter": {"backbone", "layers", "backends", "persistence", "guarded"},
-    "rollout": {"nepa", "backbone", "backends"},
-    "training": {"backends", "backbone", "distribution", "layers", "guarded"} | MODELS,
-    "data": {"persistence"},
-    "evaluation": {"backends", "backbone", "data", "guarded", "layers", "training"} | MODELS,
-    "visualization": {"backbone", "data"} | MODELS,
-    "interop": {"backbone", "presets", "layers", "data", "training"} | MODELS,
+# Part -> parts that it does not reach by any way.
+STRANGERS = {
+    "backends": {"presets", "layers", "distribution", "guarded"} | MODELS | USERS,
+    "presets": {"layers", "backends"} | MODELS | USERS,
+    "layers": {"presets", "guarded"} | MODELS | USERS,
+    **dict.fromkeys(MODELS, USERS),
+    "data": {"layers", "training"} | MODELS,
+    "training": {"data", "evaluation", "visualization", "interop"},
+    "interop": {"evaluation", "visualization"},
 }
 
 
-def part(path: Path) -> str:
-    """The top-level module or folder of a file, "" for the package's own __init__."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py") if first != "__init__.py" else ""
+def module_name(path: Path) -> str:
+    """nepa_keras/data/sources/__init__.py -> nepa_keras.data.sources."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path) for path in FILES}
 
 
 def imports(path: Path) -> set[str]:
@@ -58,31 +52,50 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & MODULES
+            if names - MODULES:
+                found.add(node.module)
     return found
 
 
-def own_parts(path: Path) -> set[str]:
-    """Parts of nepa_keras that a file imports."""
-    known = set(ALLOWED)
-    return {
-        pieces[1]
-        for pieces in (name.split(".") for name in imports(path))
-        if pieces[0] == "nepa_keras" and len(pieces) > 1 and pieces[1] in known
-    }
+def import_graph() -> dict[str, set[str]]:
+    """Module -> modules of this package that it imports, and other packages whose __init__ that runs."""
+    graph = {}
+    for path in FILES:
+        here = module_name(path)
+        graph[here] = found = imports(path) & MODULES
+        for name in list(found):
+            packages = {name[:i] for i, letter in enumerate(name) if letter == "."}
+            found |= {p for p in packages if not f"{here}.".startswith(f"{p}.")}
+    return graph
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Everything on a way from a node of a graph."""
+    found, left = set(), {start}
+    while left:
+        node = left.pop()
+        left |= graph.get(node, set()) - found
+        found |= graph.get(node, set())
+    return found
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_dependencies_point_one_way(path):
-    """Layers know nothing of training, models nothing of files, data nothing of models."""
-    here = part(path)
-    if not here:
-        return
-    assert here in ALLOWED, f"say in {Path(__file__).name} what the new part {here!r} may import"
-    forbidden = own_parts(path) - ALLOWED[here] - {here}
-    assert not forbidden, f"{path.relative_to(ROOT)} may not import {sorted(forbidden)}"
+def test_imports_go_one_way():
+    """Down: no circle of modules or parts, and no part reaches those above it."""
+    graph = import_graph()
+    TopologicalSorter(graph).prepare()  # raises an error that names a circle
+    parts = {}
+    for module, imported in graph.items():
+        if module != "nepa_keras":  # imports all of them
+            here = module.split(".")[1]
+            others = {name.split(".")[1] for name in imported if name != "nepa_keras"} - {here}
+            parts.setdefault(here, set()).update(others)
+    TopologicalSorter(parts).prepare()
+    assert set(STRANGERS) <= set(parts)
+    for here, strangers in STRANGERS.items():
+        assert not reached(parts, here) & strangers, here
 
 
 @pytest.mark.once

@@ -14,7 +14,8 @@ from nepa_keras.data.transforms import (
     center_of,
     resized_size,
 )
-from nepa_keras.persistence import load_image_converter, save_image_converter
+from nepa_keras.presets.folder import write_preprocessor
+from nepa_keras.presets.preset import preprocessor_config
 
 # Pillow's codes, which the official files use.
 _INTERPOLATIONS = {"nearest": 0, "bilinear": 2, "bicubic": 3}
@@ -124,11 +125,11 @@ class NepaImageConverter:
         Raises:
             ValueError: there is none, or its `preprocessor_config.json` asks for something else.
         """
-        return cls.from_official_config(load_image_converter(preset))
+        return cls.from_official_config(preprocessor_config(preset))
 
     def save_to_preset(self, folder: str | Path) -> None:
         """Writes `preprocessor_config.json` into a folder, which is created if missing."""
-        save_image_converter(self.official_config(), folder)
+        write_preprocessor(self.official_config(), folder)
 
     def official_config(self) -> dict:
         """The content of a `preprocessor_config.json`."""

@@ -1,21 +1,22 @@
 """Exchange with the official checkpoints, and export."""
 
-from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from nepa_keras.interop.export import (
     export_huggingface,
     export_onnx,
     export_saved_model,
     replace_huggingface,
 )
-from nepa_keras.interop.load import (
+from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError
+from nepa_keras.presets.folder import open_checkpoint
+from nepa_keras.presets.load import (
     RULES,
     LoadReport,
     fold_layer_scale,
     largest_difference,
     load_official_tensors,
 )
-from nepa_keras.interop.official import official_gradients, official_tensors
-from nepa_keras.interop.presets import model_class
+from nepa_keras.presets.official import official_gradients, official_tensors
+from nepa_keras.presets.preset import model_class
 
 __all__ = [
     "RULES",

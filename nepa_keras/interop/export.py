@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 
 from nepa_keras.data import NepaImageConverter
-from nepa_keras.interop.config import official_config
-from nepa_keras.interop.official import official_tensors
-from nepa_keras.interop.presets import PREPROCESSOR, of_source, write_checkpoint, write_json
+from nepa_keras.presets.folder import write_checkpoint, write_preprocessor
+from nepa_keras.presets.official import official_tensors
+from nepa_keras.presets.official_config import official_config
+from nepa_keras.presets.preset import of_source
 from nepa_keras.training import ema_weights
 
 
@@ -40,7 +41,7 @@ def export_huggingface(
         *size, channels = backbone.image_shape
         converter = converter or NepaImageConverter(tuple(size), channels=channels)
         preprocessor = converter.official_config()
-    write_json(Path(folder) / PREPROCESSOR, preprocessor)
+    write_preprocessor(preprocessor, folder)
 
 
 def replace_huggingface(

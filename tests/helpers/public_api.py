@@ -92,11 +92,13 @@ def variables() -> list[str]:
         nepa_keras.NepaImageClassifier(tiny.backbone(drop_path_rate=0.1), 3),
         nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, channels=8, taps=(0, 1, 1, 1)),
     )
-    return [
+    lines = [
         f"{type(model).__name__} {i} {variable.path.partition('/')[2]} {variable.shape}"
         for model in models
         for i, variable in enumerate(model.variables)
     ]
+    # Keras numbers seed generators in the order in which a process makes them.
+    return [re.sub(r"seed_generator_\d+", "seed_generator", line) for line in lines]
 
 
 def describe() -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save
 
 from nepa_keras import interop
-from nepa_keras.interop.checkpoint import open_safetensors
-from nepa_keras.interop.state_dict import open_state_dict
+from nepa_keras.presets.checkpoint import open_safetensors
+from nepa_keras.presets.state_dict import open_state_dict
 from tests.helpers import golden_files, tiny
 from tests.helpers.scripts import run_python
 

@@ -1,7 +1,6 @@
 """The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
 
-from nepa_keras.interop.checkpoint import CheckpointError
-from nepa_keras.segmenter import NepaImageSegmenter
+from nepa_keras.presets.checkpoint import CheckpointError
 
 PRETRAINING, CLASSIFICATION = "ViTNepaForPreTraining", "ViTNepaForImageClassification"
 
@@ -120,7 +119,7 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
     Raises:
         ValueError: the backbone has no RoPE, or positions or an embedding of its own.
     """
-    if isinstance(model, NepaImageSegmenter):
+    if model.official_architecture is None:
         raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
     ours = backbone.get_config()
     if ours["rope_theta"] is None:
@@ -136,16 +135,15 @@ def official_config(model, backbone, source: dict | None = None) -> dict:
     activation = ours["activation"] or ("silu" if ours["gated_mlp"] else "gelu")
     derived = {key: ours[argument] for key, argument in _ARGUMENTS.items()}
     derived |= {
-        "architectures": [PRETRAINING],
+        "architectures": [model.official_architecture],
         "model_type": "vit_nepa",
         "hidden_act": activation,
         "image_size": height if height == width else [height, width],
         "num_channels": channels,
     }
-    if hasattr(model, "num_classes"):
+    if model.has_head:
         names = model.class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
         derived |= {
-            "architectures": [CLASSIFICATION],
             "add_pooling_layer": model.pooling == "mean",
             "is_causal": model.use_causal_mask,
             "id2label": {str(i): name for i, name in enumerate(names)},

@@ -1,14 +1,21 @@
-"""The models' door to files: what `from_preset` and `save_to_preset` say, not how it is done.
-
-Models know nothing of files, so `nepa_keras.interop` does the work; it is imported when called, as it
-imports the models itself.
-"""
+"""`from_preset` and `save_to_preset`, which all models have."""
 
 from pathlib import Path
 
+from nepa_keras.presets.official_config import PRETRAINING
+from nepa_keras.presets.preset import load_preset, save_preset
+
 
 class PresetMixin:
-    """`from_preset` and `save_to_preset` for a model."""
+    """`from_preset` and `save_to_preset` for a model, whatever it is.
+
+    Attributes:
+        has_head: whether the model has a head, which a checkpoint of another model does not have.
+        official_architecture: its name in an official `config.json`; None for a model that has none.
+    """
+
+    has_head = False
+    official_architecture: str | None = PRETRAINING
 
     @classmethod
     def from_preset(
@@ -39,8 +46,6 @@ class PresetMixin:
                 does not hold exactly the tensors of the model (`interop.CheckpointError`).
             ImportError, OSError: huggingface_hub is missing; the checkpoint cannot be fetched.
         """
-        from nepa_keras.interop.presets import load_preset
-
         return load_preset(cls, preset, load_weights, ema, fold_layer_scale, **overrides)
 
     def save_to_preset(self, folder: str | Path) -> None:
@@ -48,21 +53,4 @@ class PresetMixin:
 
         Neither optimizer nor compilation are written: `model.save` keeps those.
         """
-        from nepa_keras.interop.presets import save_preset
-
         save_preset(self, folder)
-
-
-def load_image_converter(preset: str | Path) -> dict:
-    """The `preprocessor_config.json` of a preset."""
-    from nepa_keras.interop.presets import preprocessor_config
-
-    return preprocessor_config(preset)
-
-
-def save_image_converter(config: dict, folder: str | Path) -> None:
-    """Writes `preprocessor_config.json` into a folder."""
-    from nepa_keras.interop.presets import PREPROCESSOR, write_json
-
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    write_json(Path(folder) / PREPROCESSOR, config)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import ops
 
-from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, TensorEntry, as_checkpoint
-from nepa_keras.interop.official import (
+from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, TensorEntry, as_checkpoint
+from nepa_keras.presets.official import (
     official_shapes,
     official_variables,
     transform_name,

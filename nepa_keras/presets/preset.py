@@ -1,38 +1,38 @@
-"""What `from_preset` and `save_to_preset` of the models do: names, folders and hub handles.
+"""The work of `from_preset` and `save_to_preset`: names, folders and hub handles.
 
 A folder is either ours (`config.json` with our arguments) or official (`config.json` of Hugging Face);
 both hold `model.safetensors` under the official names.
 """
 
 import inspect
-import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nepa_keras.backbone import NepaBackbone
-from nepa_keras.classifier import NepaImageClassifier
-from nepa_keras.interop import config as official
-from nepa_keras.interop.checkpoint import (
-    WEIGHTS,
-    Checkpoint,
-    CheckpointError,
-    open_checkpoint,
-    read_json,
-)
-from nepa_keras.interop.hub import SCHEME, download
-from nepa_keras.interop.load import load_official_tensors
-from nepa_keras.interop.official import official_tensors
-from nepa_keras.nepa import NepaPretrainer
-from nepa_keras.presets import PRESETS, RELEASED, preset_config
-from nepa_keras.segmenter import NepaImageSegmenter
+import keras
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+from nepa_keras.presets import official_config as official
+from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, read_json
+from nepa_keras.presets.folder import (
+    CONFIG,
+    PREPROCESSOR,
+    open_checkpoint,
+    write_checkpoint,
+    write_preprocessor,
+)
+from nepa_keras.presets.hub import SCHEME, download
+from nepa_keras.presets.load import load_official_tensors
+from nepa_keras.presets.names import PRESETS, RELEASED, preset_config
+from nepa_keras.presets.official import official_tensors
+
 _FORMAT = "nepa_keras"
-_WITH_HEAD = (NepaImageClassifier, NepaImageSegmenter)
-_CLASSES = {c.__name__: c for c in (NepaBackbone, NepaPretrainer, *_WITH_HEAD)}
 _NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype")
+
+
+def _class(name) -> type | None:
+    """The model class of this library with that name, from Keras' registry, as the models are above."""
+    found = keras.saving.get_registered_object(f"nepa_keras>{name}")
+    return found if hasattr(found, "from_preset") else None
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Source:
     """What a preset says of its model."""
 
     name: str
-    kind: str  # of _CLASSES
+    kind: str  # name of its class
     backbone: dict
     arguments: dict = field(default_factory=dict)  # of the model around the backbone
     official_config: dict | None = None
@@ -72,7 +72,7 @@ def _read(folder: Path, name: str) -> _Source:
     config = read_json(folder / CONFIG)
     if "model_type" in config:
         return _official_source(folder, name, config)
-    if config.get("format") != _FORMAT or config.get("class") not in _CLASSES:
+    if config.get("format") != _FORMAT or _class(config.get("class")) is None:
         raise CheckpointError(
             f"{folder / CONFIG} is neither of this library nor of an official checkpoint."
         )
@@ -115,9 +115,9 @@ def load_preset(
         arguments = dict(source.arguments)
     own, rest = _split(model_class, overrides)
     rules = set()
-    if issubclass(model_class, _WITH_HEAD):
+    if model_class.has_head:
         rules |= _head_rules(source, kind, arguments, own, backbone_arguments)
-    elif issubclass(_CLASSES[source.kind], _WITH_HEAD):
+    elif _class(source.kind).has_head:
         rules.add("drop_head")
     if fold_layer_scale:
         rules.add("fold_layer_scale")
@@ -133,8 +133,8 @@ def load_preset(
     try:
         if load_weights:
             _check_size(backbone_arguments, tensors)
-        model = backbone = NepaBackbone.from_config(backbone_arguments)
-        if model_class is not NepaBackbone:
+        model = backbone = _class("NepaBackbone").from_config(backbone_arguments)
+        if model_class is not _class("NepaBackbone"):
             model = model_class(backbone, **arguments | own)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source.name}: {error}") from None
@@ -150,7 +150,7 @@ def load_preset(
 def _check_size(arguments: dict, tensors: Checkpoint) -> None:
     """Refuses a configuration far larger than its weights before memory is taken for it."""
     names = ("hidden_dim", "num_layers", "mlp_dim")
-    parameters = inspect.signature(NepaBackbone.__init__).parameters
+    parameters = inspect.signature(_class("NepaBackbone").__init__).parameters
     width, layers, inner = (arguments.get(n, parameters[n].default) for n in names)
     described = layers * width * (4 * width + 2 * inner)
     held = sum(math.prod(entry.shape) for entry in tensors.entries.values())
@@ -164,21 +164,22 @@ def _check_size(arguments: dict, tensors: Checkpoint) -> None:
 def model_class(preset: str | Path):
     """The class of the model that a preset holds."""
     name = RELEASED[str(preset)].handle if str(preset) in RELEASED else preset
-    return _CLASSES[_find(name, load_weights=False, ema=False).kind]
+    return _class(_find(name, load_weights=False, ema=False).kind)
 
 
 def _split(model_class, overrides: dict) -> tuple[dict, dict]:
     """Overrides of the model around the backbone, and those of the backbone."""
+    backbone_class = _class("NepaBackbone")
     ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
-    if model_class is NepaBackbone:
+    if model_class is backbone_class:
         ours = set()
-    theirs = set(inspect.signature(NepaBackbone.__init__).parameters) - {"self", "kwargs"}
+    theirs = set(inspect.signature(backbone_class.__init__).parameters) - {"self", "kwargs"}
     if unknown := set(overrides) - ours - theirs - {"dtype", "name"}:
         raise ValueError(
             f"{model_class.__name__} has no argument {', '.join(sorted(unknown))}; there are "
             f"{', '.join(sorted(ours | theirs))}."
         )
-    if model_class is not NepaBackbone:
+    if model_class is not backbone_class:
         ours.add("name")
     own = {k: v for k, v in overrides.items() if k in ours}
     return own, {k: v for k, v in overrides.items() if k not in ours}
@@ -213,7 +214,7 @@ def save_preset(model, folder: str | Path) -> None:
     }
     write_checkpoint(folder, config, official_tensors(model))
     if preprocessor := of_source(model, "preprocessor"):
-        write_json(Path(folder) / PREPROCESSOR, preprocessor)
+        write_preprocessor(preprocessor, folder)
 
 
 def of_source(model, name: str):
@@ -223,25 +224,6 @@ def of_source(model, name: str):
 
 def _arguments(model) -> dict:
     return {k: v for k, v in model.get_config().items() if k not in _NOT_ARGUMENTS}
-
-
-def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:
-    """Writes `config.json` and `model.safetensors`; each is whole or not there."""
-    from safetensors.numpy import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{WEIGHTS}.part"
-    save_file(tensors, part, metadata={"format": "pt"})  # transformers asks for that word
-    os.replace(part, folder / WEIGHTS)
-    write_json(folder / CONFIG, config)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Writes a JSON file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def preprocessor_config(preset: str | Path) -> dict:

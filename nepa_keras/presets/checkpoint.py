@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-WEIGHTS, INDEX, EMA = "model.safetensors", "model.safetensors.index.json", "pytorch_model_ema.bin"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LARGEST_JSON = 16 * 2**20  # bytes; the index of a thousand shards is far below
 
@@ -56,26 +55,6 @@ def as_checkpoint(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
     return Checkpoint(entries, "the given tensors")
 
 
-def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
-    """The tensors of a folder: `model.safetensors`, its shards, or with `ema` the averaged weights.
-
-    Raises:
-        CheckpointError: there is no such file, or it is damaged.
-    """
-    folder = Path(folder)
-    if ema:
-        from nepa_keras.interop.state_dict import open_state_dict
-
-        if not (folder / EMA).is_file():
-            raise CheckpointError(f"{folder} has no {EMA}; load it without ema=True.")
-        return open_state_dict(folder / EMA)
-    if (folder / WEIGHTS).is_file():
-        return open_safetensors(folder / WEIGHTS)
-    if (folder / INDEX).is_file():
-        return _open_shards(folder / INDEX)
-    raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
-
-
 def open_safetensors(path: str | Path) -> Checkpoint:
     """The tensors of one safetensors file.
 
@@ -103,7 +82,12 @@ def open_safetensors(path: str | Path) -> Checkpoint:
     return Checkpoint(entries, str(path))
 
 
-def _open_shards(index: Path) -> Checkpoint:
+def open_shards(index: Path) -> Checkpoint:
+    """The tensors of several safetensors files, as an index says which is where.
+
+    Raises:
+        CheckpointError: the index or a file is missing or damaged, or they disagree.
+    """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise CheckpointError(f"{index} has no weight_map from names to files.")

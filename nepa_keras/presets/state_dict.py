@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from nepa_keras.interop.checkpoint import Checkpoint, CheckpointError, TensorEntry
+from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, TensorEntry
 
 _STORAGES = {
     "FloatStorage": np.dtype("float32"),

@@ -3,15 +3,10 @@
 import re
 from pathlib import Path
 
-from nepa_keras.interop.checkpoint import EMA
+from nepa_keras.presets.folder import CONFIG, EMA, INDEX, PREPROCESSOR
 
 SCHEME = "hf://"
-_FILES = [
-    "config.json",
-    "preprocessor_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-]
+_FILES = [CONFIG, PREPROCESSOR, "model*.safetensors", INDEX]
 
 
 def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
