@@ -114,8 +114,8 @@ _normalise.defvjp(_normalise_forward, _normalise_gradient)
 def attention(q, k, v, scale, causal):
     """Fused by cuDNN where it can be, on GPU in half precision; q, k, v (B, T, H, K) -> the same.
 
-    Not by `keras.ops.dot_product_attention`: at an odd length, such as CLS and 256 patches, it logs a
-    traceback for each layer and computes the scores one by one, in training twice the time of a step.
+    Not by `keras.ops.dot_product_attention`: in training, at an odd length such as CLS and 256 patches, it
+    logs a traceback for each layer and falls back to explicit scores, which doubles the time of a step.
     """
     if not _cudnn_takes(q):
         return portable.attention(q, k, v, scale, causal)

@@ -172,7 +172,7 @@ def test_eight_steps_of_the_official_trainer():
         )
     final = golden_files.tensors("trajectory_finetune/final.safetensors")
     average = golden_files.tensors("trajectory_finetune/ema.safetensors")
-    tensors = nepa_keras.presets.official_tensors
+    tensors = nepa_keras.interop.official_tensors
     assert_same_tensors(tensors(model), final, "trajectory_weights")
     with ema_weights(model):
         assert_same_tensors(tensors(model), average, "trajectory_weights")
@@ -196,7 +196,7 @@ def test_a_saved_model_goes_on_with_its_frozen_variables(tmp_path):
     for k in range(4, 8):
         for m in (model, again):
             m.train_on_batch(images[k], inputs["targets"][k])
-    tensors = nepa_keras.presets.official_tensors
+    tensors = nepa_keras.interop.official_tensors
     assert_same_tensors(tensors(again), tensors(model), "same_numbers")
     assert_same_tensors(
         tensors(model),

@@ -104,10 +104,10 @@ def test_printed_table_counts_every_parameter_once(folder):
 def test_embedding_rate_reaches_the_update():
     """With factor 0 the embedding stays while everything else moves."""
     model = golden_files.pretrainer("pretrain_gelu", rope_rescale=None)
-    before = nepa_keras.presets.official_tensors(model)
+    before = nepa_keras.interop.official_tensors(model)
     model.compile(optimizer=adamw(1e-3, embedding_learning_rate_factor=0.0))
     model.train_on_batch(golden_files.images("pretrain_gelu"))
-    after = nepa_keras.presets.official_tensors(model)
+    after = nepa_keras.interop.official_tensors(model)
     for name in before:
         same = (before[name] == after[name]).all()
         assert same == name.startswith("vit_nepa.embeddings."), name
