@@ -102,7 +102,7 @@ def test_classification_of_real_files(tmp_path):
     ]
 
 
-@pytest.mark.first_on("tensorflow")
+@pytest.mark.first_on("torch")
 def test_classification_with_the_stand_in_for_released_weights(tmp_path):
     out = run_example("classify_with_released_weights.py", tmp_path)
     assert "trouser.png: trouser" in out
@@ -127,7 +127,7 @@ def test_spoken_words(tmp_path):
     assert accuracies[0] > accuracies[1] + 5, out
 
 
-@pytest.mark.first_on("jax")
+@pytest.mark.first_on("torch")
 def test_segmenting_scenes(tmp_path):
     output = tmp_path / "tmp" / "scenes"
     out = run_example("segment_scenes.py", tmp_path, "--steps=24", f"--output={output}")

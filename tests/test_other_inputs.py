@@ -32,6 +32,7 @@ def pretrainer(shape, embedding, **arguments):
     return tiny.pretrainer(image_shape=shape, embedding=embedding(), **arguments)
 
 
+@pytest.mark.first_on("torch")
 @ALL
 def test_other_inputs_train_save_and_classify(shape, embedding, grid, tmp_path):
     model = pretrainer(shape, embedding, use_mask_token=True, masking_ratio=0.2, rope_extent=3.0)

@@ -120,6 +120,7 @@ def test_keras_cv_trains_other_images(pretrained, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.full
 def test_one_warmup_a_moving_decay_and_accumulation(pretrained, tmp_path):
     flags = ["--noown_warmup", "--final_layer_decay=0.9", "--warmup_ratio=0.5", "--causal"]
     flags += ["--accumulation_steps=2", "--freeze=patch_embedding,block_0"]
