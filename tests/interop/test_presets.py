@@ -57,9 +57,16 @@ def expected_names(layers: int, qk_scale: bool, classifier: bool) -> set[str]:
     return names
 
 
+@pytest.fixture
+def freed():
+    """Models that a test leaves behind are gone before the next; of the large ones each has 1.2 GB."""
+    yield
+    gc.collect()
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("preset", OFFICIAL)
-def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initial_weights):
+def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initial_weights, freed):
     """All parameters, names and values; of the values checksums, as all twice are gigabytes."""
     model = official_model(preset)
     generator = np.random.default_rng(0)
@@ -82,11 +89,13 @@ def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initia
 
 @pytest.mark.once
 def test_importing_large_needs_little_memory(tmp_path):
-    """The rise of the peak while a process imports ViT-L is at most 2.2 times the file."""
+    """The peak rises by the model and the mapped file, but not by another copy of either."""
     code = """
-import resource, sys
+import sys
 import keras, nepa_keras
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # getrusage begins at that of the process which started this one
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 if sys.argv[2] == "write":
     model = nepa_keras.NepaPretrainer.from_preset("nepa_large_patch14_224", load_weights=False)
     nepa_keras.interop.export_huggingface(model, sys.argv[1])
@@ -100,7 +109,7 @@ else:
         result = run_python("-c", code, tmp_path, work)
         assert result.returncode == 0, result.stderr
     size = (tmp_path / "model.safetensors").stat().st_size
-    assert int(result.stdout) <= 2.2 * size
+    assert size <= int(result.stdout) <= 2.5 * size
 
 
 @pytest.mark.parametrize("model_name", ["backbone", "pretrainer", "classifier"])
