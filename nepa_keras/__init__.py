@@ -17,11 +17,11 @@ from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.distribution import distribute
-from nepa_keras.guarded import NonFiniteError
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
 from nepa_keras.presets import PRESETS, RELEASED
 from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.segmenter import NepaImageSegmenter
+from nepa_keras.task import NonFiniteError
 
 __version__ = "0.1.0"
 

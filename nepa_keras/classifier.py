@@ -7,14 +7,13 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.guarded import GuardedModel, freeze
 from nepa_keras.layers import LayerNorm, Linear
-from nepa_keras.presets import PresetMixin
 from nepa_keras.presets.official_config import CLASSIFICATION
+from nepa_keras.task import Task, freeze
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaImageClassifier(PresetMixin, GuardedModel):
+class NepaImageClassifier(Task):
     """Image classifier on a backbone (SPEC section 2).
 
     Args:
@@ -59,12 +58,11 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
         frozen: Sequence[str] = (),
         **kwargs,
     ):
-        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        super().__init__(backbone, **kwargs)
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
         if pooling not in ("mean", "last"):
             raise ValueError(f'pooling must be "mean" or "last", got {pooling!r}.')
-        self.backbone = backbone
         self.num_classes = num_classes
         self.pooling = pooling
         self.use_causal_mask = use_causal_mask
@@ -108,16 +106,9 @@ class NepaImageClassifier(PresetMixin, GuardedModel):
     def get_config(self):
         return {
             **super().get_config(),
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
             "num_classes": self.num_classes,
             "pooling": self.pooling,
             "use_causal_mask": self.use_causal_mask,
             "class_names": self.class_names,
             "frozen": self.frozen,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(
-            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
-        )

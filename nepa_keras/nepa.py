@@ -15,8 +15,8 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.guarded import FiniteMean, GuardedModel
-from nepa_keras.presets import PresetMixin
+from nepa_keras.step_metrics import FiniteMean
+from nepa_keras.task import Task
 
 
 def normalize(x):
@@ -41,7 +41,7 @@ def spread(x):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaPretrainer(PresetMixin, GuardedModel):
+class NepaPretrainer(Task):
     """A backbone trained to predict its next input embedding.
 
     The last three arguments are the ablations of the paper; causality is the backbone's
@@ -77,12 +77,11 @@ class NepaPretrainer(PresetMixin, GuardedModel):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        super().__init__(backbone, **kwargs)
         if not 0.0 <= masking_ratio < 1.0:
             raise ValueError(f"masking_ratio must be in [0, 1), got {masking_ratio}.")
         if masking_ratio and backbone.patch_embedding.mask_token is None:
             raise ValueError("masking_ratio needs a backbone made with use_mask_token=True.")
-        self.backbone = backbone
         self.shift = shift
         self.stop_gradient = stop_gradient
         self.masking_ratio = masking_ratio
@@ -126,14 +125,7 @@ class NepaPretrainer(PresetMixin, GuardedModel):
     def get_config(self):
         return {
             **super().get_config(),
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
             "shift": self.shift,
             "stop_gradient": self.stop_gradient,
             "masking_ratio": self.masking_ratio,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(
-            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
-        )

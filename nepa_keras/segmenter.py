@@ -10,10 +10,10 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.guarded import FiniteMean, GuardedModel, freeze
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
-from nepa_keras.presets import PresetMixin
+from nepa_keras.step_metrics import FiniteMean
+from nepa_keras.task import Task, freeze
 
 HEADS = ("upernet", "linear")
 
@@ -45,7 +45,7 @@ def default_taps(num_layers: int) -> tuple[int, int, int, int]:
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaImageSegmenter(PresetMixin, GuardedModel):
+class NepaImageSegmenter(Task):
     """Semantic segmentation on a backbone (SPEC section 6): UPerNet, or a linear probe of the patches.
 
     It has its own loss: cross-entropy over the pixels that are not `ignore_label`, and in training that of
@@ -101,7 +101,7 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         frozen: Sequence[str] = (),
         **kwargs,
     ):
-        super().__init__(dtype=kwargs.pop("dtype", None) or backbone.dtype_policy, **kwargs)
+        super().__init__(backbone, **kwargs)
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}.")
         if num_classes < 1:
@@ -117,7 +117,6 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
             raise ValueError(
                 f"taps must be four of the blocks 0 to {backbone.num_layers - 1} in order, got {taps}."
             )
-        self.backbone = backbone
         self.num_classes = num_classes
         self.head = head
         self.taps = taps
@@ -222,12 +221,5 @@ class NepaImageSegmenter(PresetMixin, GuardedModel):
         )
         return {
             **super().get_config(),
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
             **{name: getattr(self, name) for name in names.split()},
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(
-            **{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])}
-        )

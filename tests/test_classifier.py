@@ -1,5 +1,7 @@
 """Fine-tuning a classifier with plain `compile` and `fit`."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -26,6 +28,19 @@ def test_classifier_fine_tunes_with_plain_compile_and_fit():
     assert any(
         np.any(a != b) for a, b in zip(backbone_before, tiny.weights(model.backbone), strict=True)
     )
+
+
+def test_compile_takes_its_arguments_as_keras_does():
+    ours, theirs = (
+        [p.replace(annotation=p.empty) for p in inspect.signature(kind.compile).parameters.values()]
+        for kind in (nepa_keras.NepaImageClassifier, keras.Model)
+    )
+    assert ours == theirs
+    model = nepa_keras.NepaImageClassifier(tiny.backbone(), num_classes=3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, None, ["accuracy"])
+    history = model.fit(tiny.images(4), np.arange(4) % 3, verbose=0).history
+    assert "accuracy" in history and np.isfinite(history["loss"]).all()
 
 
 def test_classifier_with_sample_weights_and_a_frozen_backbone():

@@ -83,7 +83,7 @@ class FeatureMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0:
             # On JAX the newest weights are in the train state until they are synchronised.
-            getattr(self.model, "jax_state_sync", lambda: None)()
+            backends.sync(self.model)
             with on_one_device(self.model) as model:
                 self._last = self._look(model.backbone, epoch)
         logs.update(self._last)

@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.backends.portable import attention_probabilities, weighted_values
 from nepa_keras.layers.linear import Linear
 from nepa_keras.layers.norm import LayerNorm
 
@@ -105,11 +104,11 @@ class SelfAttention(keras.layers.Layer):
         scale = self.head_dim**-0.5
         probabilities = None
         if return_probabilities or (self.drop is not None and training):
-            probabilities = attention_probabilities(q, k, scale, causal)
+            probabilities = backends.attention_probabilities(q, k, scale, causal)
             weights = ops.cast(probabilities, v.dtype)
             if self.drop is not None:
                 weights = self.drop(weights, training=training)
-            heads = weighted_values(weights, v)
+            heads = backends.weighted_values(weights, v)
         else:
             heads = backends.attention(q, k, v, scale=scale, causal=causal)
         y = self._joined(heads)
@@ -138,8 +137,8 @@ class SelfAttention(keras.layers.Layer):
             for held, new in zip(cache, (k, v), strict=True)
         )
         scale = self.head_dim**-0.5
-        weights = attention_probabilities(q, keys, scale, causal=True, first=position)
-        heads = weighted_values(ops.cast(weights, values.dtype), values)
+        weights = backends.attention_probabilities(q, keys, scale, causal=True, first=position)
+        heads = backends.weighted_values(ops.cast(weights, values.dtype), values)
         return self._joined(heads), (keys, values)
 
     def compute_output_shape(self, input_shape):

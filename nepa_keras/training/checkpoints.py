@@ -200,7 +200,7 @@ def model_state(model: keras.Model) -> dict[str, np.ndarray]:
     All processes of a run must call it together, as parts may be with another.
     """
     # On JAX the newest weights are in the train state until they are synchronised.
-    getattr(model, "jax_state_sync", lambda: None)()
+    backends.sync(model)
     _build_optimizer(model)
     return _values(_variables(model))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.training.callbacks import Throughput
 from nepa_keras.training.checkpoints import Checkpoints
 
@@ -139,7 +140,7 @@ def versions() -> dict[str, str]:
 
 
 def _norms(model) -> tuple[int, np.ndarray]:
-    getattr(model, "jax_state_sync", lambda: None)()
+    backends.sync(model)
     return model.step_metrics["gradient_norm"].latest()
 
 

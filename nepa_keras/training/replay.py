@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
 from nepa_keras.training.examination import examine
@@ -132,7 +133,7 @@ class _Steps(keras.callbacks.Callback):
             self.before = model_state(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
-        getattr(self.model, "jax_state_sync", lambda: None)()
+        backends.sync(self.model)
         _, (norm,) = self.model.step_metrics["gradient_norm"].latest()
         self.skipped = not np.isfinite(norm)
         if np.isnan(norm):

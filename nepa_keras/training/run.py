@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 from nepa_keras import backends
-from nepa_keras.guarded import GuardedModel, NonFiniteError
+from nepa_keras.task import NonFiniteError, Task
 from nepa_keras.training.callbacks import EventLog, Progress, StopAtStep, Throughput
 from nepa_keras.training.checkpoints import Checkpoints, restore_metrics, restore_state
 from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
@@ -28,7 +28,7 @@ _CHECKPOINTS = 10
 
 
 def fit_steps(
-    model: GuardedModel,
+    model: Task,
     batches_from: Callable[[int], Iterable],
     steps: int,
     batch_size: int,
@@ -61,7 +61,7 @@ def fit_steps(
 
     Raises:
         ImportError: tensorboardX is missing.
-        NonFiniteError: see `GuardedModel`.
+        NonFiniteError: see `Task`.
         Preempted: the process was asked to end; the run is saved.
         OtherModelError: the checkpoint is of another model.
         ValueError: not all processes see the same checkpoint.

@@ -63,7 +63,7 @@ class Validation(keras.callbacks.Callback):
 
     def _measure(self, logs: dict) -> None:
         # On JAX the newest weights are in the train state until they are synchronised.
-        getattr(self.model, "jax_state_sync", lambda: None)()
+        backends.sync(self.model)
         with on_one_device(self.model) as model:
             found = self.measure(model)
             self.last = {f"val_{k}": v for k, v in found.items()}

@@ -40,12 +40,16 @@ def signature(callable_) -> str:
 
 
 def members(cls) -> list[str]:
-    """Public methods that this package defines, with those of its own base classes."""
+    """Public methods that this package defines, with those of its own base classes.
+
+    Without those of `backends`: each backend has other methods of Keras' to fill.
+    """
     lines = []
     for name in sorted(dir(cls)):
         value = inspect.getattr_static(cls, name)
         value = getattr(value, "__func__", value)
-        ours = (getattr(value, "__module__", None) or "").startswith("nepa_keras")
+        module = getattr(value, "__module__", None) or ""
+        ours = module.startswith("nepa_keras") and not module.startswith("nepa_keras.backends")
         if not name.startswith("_") and inspect.isfunction(value) and ours:
             lines.append(f"{name}{signature(value)}")
     return lines

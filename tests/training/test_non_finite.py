@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nepa_keras
-from nepa_keras import guarded
+from nepa_keras import step_metrics
 from nepa_keras.training import Replay, adamw, examination, fit_steps, non_finite
 from nepa_keras.training.checkpoints import Checkpoints, model_state
 from tests.helpers import tiny
@@ -184,8 +184,8 @@ def test_unknown_steps_and_other_runs_are_refused(tmp_path):
 
 
 def test_norms_are_kept_one_by_one_and_the_oldest_go_first(monkeypatch):
-    monkeypatch.setattr(guarded, "_NORMS_KEPT", 5)
-    metric = guarded.GradientNorm()
+    monkeypatch.setattr(step_metrics, "_NORMS_KEPT", 5)
+    metric = step_metrics.GradientNorm()
     values = [1.0, float("nan"), 3.0, float("inf"), 5.0, 6.0, 7.0]
     for count, value in enumerate(values, 1):
         metric.update_state(value)
@@ -205,7 +205,7 @@ def test_the_log_has_quantiles_of_the_norms_of_its_row(accumulation_steps, tmp_p
     model, norms = trainer(accumulation_steps=accumulation_steps), []
 
     def read(batch, logs):
-        getattr(model, "jax_state_sync", lambda: None)()
+        nepa_keras.backends.sync(model)
         norms.append(model.step_metrics["gradient_norm"].latest()[1][-1])
 
     reading = keras.callbacks.LambdaCallback(on_train_batch_end=read)

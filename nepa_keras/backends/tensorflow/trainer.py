@@ -1,4 +1,4 @@
-"""TensorFlow: XLA by default, attention by explicit scores, gradients by GradientTape."""
+"""TensorFlow: a train step by GradientTape, compiled with XLA, on several devices by tf.distribute."""
 
 import inspect
 import itertools
@@ -9,70 +9,86 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from nepa_keras.backends.portable import (
-    adamw_update,
-    attention,
-    gelu_of,
-    global_norm,
-    layer_norm,
-    linear,
-    remat,
-    rotate,
-)
-from nepa_keras.backends.tensorflow_devices import (
-    alone,
+from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.portable import global_norm
+from nepa_keras.backends.tensorflow.devices import (
     distribute_batches,
     is_distributed,
     mean_over_replicas,
-    of_all_processes,
-    part_of_replica,
     process,
     replicas,
-    start_distribution,
-    whole_value,
 )
-
-__all__ = [
-    "adamw_update",
-    "alone",
-    "attention",
-    "barrier",
-    "default_jit_compile",
-    "device_name",
-    "fit_input",
-    "gelu",
-    "global_norm",
-    "is_distributed",
-    "layer_norm",
-    "linear",
-    "make_function",
-    "mean_over_replicas",
-    "of_all_processes",
-    "part_of_replica",
-    "process",
-    "remat",
-    "replicas",
-    "rotate",
-    "start_distribution",
-    "test_step",
-    "train_step",
-    "whole_value",
-]
-
-# By erf, as ONNX has no erfc, which Keras' own uses.
-gelu = gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
 _MOST_SIZES = 16  # of images, for which compiled functions are kept
 
 
-def device_name() -> str:
-    accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
-    if not accelerators:
-        return "cpu"
-    return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")
+class Trainer(keras.Model):
+    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+
+    def fit(self, x=None, *args, **kwargs):
+        return super().fit(_without_autotuning(self, x), *args, **kwargs)
+
+    def make_train_function(self, force=False):
+        self._make_for_each_size("train_function", super().make_train_function, force)
+
+    def make_test_function(self, force=False):
+        self._make_for_each_size("test_function", super().make_test_function, force)
+
+    def make_predict_function(self, force=False):
+        self._make_for_each_size("predict_function", super().make_predict_function, force)
+
+    def _make_for_each_size(self, name, keras_make_function, force):
+        """Keras' own, one for each size of images: a single one gives up their sizes once it has seen two."""
+        if getattr(self, name) is not None and not force:
+            return
+        functions = {}
+
+        def run(batches):
+            batches, sizes = _sizes(batches)
+            if sizes not in functions:
+                if name == "train_function":
+                    _build_optimizer(self)
+                if len(functions) == _MOST_SIZES:
+                    functions.pop(next(iter(functions)))  # the oldest
+                keras_make_function(True)
+                functions[sizes] = getattr(self, name)
+                setattr(self, name, run)
+            return functions[sizes](batches)
+
+        setattr(self, name, run)
+
+    def train_step(self, data):
+        """One guarded step; returns the logs."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        variables = self.trainable_variables
+        statistics = [(v, tf.identity(v.value)) for v in self.moving_statistics]
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = _loss(self, x, y, y_pred, sample_weight, training=True)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
+        loss = mean_over_replicas(loss)
+        learning_rate = tf.identity(self.optimizer.learning_rate)
+        norm, ok = _apply(self.optimizer, gradients, variables, loss)
+        for variable, old in statistics:
+            variable.assign(tf.where(ok, variable.value, old))
+        logs = self.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+        return _for_workers(logs)
+
+    def test_step(self, data):
+        """Keras' own, but with the mean over the replicas, where Keras' own takes all losses for shares."""
+        if not is_distributed():
+            return super().test_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        loss = _loss(self, x, y, y_pred, sample_weight, training=False)
+        images = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")  # fewer in the last batch
+        loss = mean_over_replicas(loss * images) / mean_over_replicas(images)
+        self._loss_tracker.update_state(loss, sample_weight=mean_over_replicas(images) * replicas())
+        return _for_workers(self.compute_metrics(x, y, y_pred, sample_weight))
 
 
-def fit_input(model, batches):
+def _without_autotuning(model, batches):
     """A generator of NumPy batches as a pipeline without autotuning; anything else as it is.
 
     With many devices it gives the batches of this process, and each device gets its part.
@@ -104,40 +120,9 @@ def fit_input(model, batches):
     if not is_distributed():
         return dataset
     model._symbolic_build(data_batch=keras.tree.map_structure(ops.convert_to_tensor, first))
-    model._distribute_strategy = (
-        None  # that of the process; or Keras built by a batch, which were lost
-    )
+    # That of the process; or Keras built by a batch, which were lost.
+    model._distribute_strategy = None
     return distribute_batches(dataset)
-
-
-def default_jit_compile() -> bool:
-    """XLA also on CPU, where it is about a third faster; it cannot compile a step of several devices."""
-    return not is_distributed()
-
-
-def barrier(x):
-    return x
-
-
-def make_function(model, name, keras_make_function, force=False):
-    """Keras' own, one for each size of images: a single one gives up their sizes once it has seen two."""
-    if getattr(model, name) is not None and not force:
-        return
-    functions = {}
-
-    def run(batches):
-        batches, sizes = _sizes(batches)
-        if sizes not in functions:
-            if name == "train_function":
-                _build_optimizer(model)
-            if len(functions) == _MOST_SIZES:
-                functions.pop(next(iter(functions)))  # the oldest
-            keras_make_function(True)
-            functions[sizes] = getattr(model, name)
-            setattr(model, name, run)
-        return functions[sizes](batches)
-
-    setattr(model, name, run)
 
 
 def _build_optimizer(model):
@@ -161,25 +146,6 @@ def _sizes(batches):
     return batches, tuple(str(shape and shape[1:]) for shape in shapes)
 
 
-def train_step(model, data):
-    """One guarded step; returns the logs. Interface: `GuardedModel.record_step`."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    variables = model.trainable_variables
-    statistics = [(v, tf.identity(v.value)) for v in model.moving_statistics]
-    with tf.GradientTape() as tape:
-        y_pred = model(x, training=True)
-        loss = _loss(model, x, y, y_pred, sample_weight, training=True)
-        scaled_loss = model.optimizer.scale_loss(loss)
-    gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
-    loss = mean_over_replicas(loss)
-    learning_rate = tf.identity(model.optimizer.learning_rate)
-    norm, ok = _apply(model.optimizer, gradients, variables, loss)
-    for variable, old in statistics:
-        variable.assign(tf.where(ok, variable.value, old))
-    logs = model.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
-    return _for_workers(logs)
-
-
 def _loss(model, x, y, y_pred, sample_weight, training):
     """Of this replica; Keras' own is divided by the number of replicas."""
     loss = model.compute_loss(
@@ -195,26 +161,13 @@ def _mean_gradients(gradients):
     return [means.get(i) for i in range(len(gradients))]
 
 
-def test_step(model, keras_test_step, data):
-    """Keras' own, but with the mean over the replicas, where Keras' own takes all losses for shares."""
-    if not is_distributed():
-        return keras_test_step(data)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    y_pred = model(x, training=False)
-    loss = _loss(model, x, y, y_pred, sample_weight, training=False)
-    images = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")  # fewer in the last batch
-    loss = mean_over_replicas(loss * images) / mean_over_replicas(images)
-    model._loss_tracker.update_state(loss, sample_weight=mean_over_replicas(images) * replicas())
-    return _for_workers(model.compute_metrics(x, y, y_pred, sample_weight))
-
-
 def _for_workers(logs):
     """Keras takes the mean over the first axis and all workers, which scalars do not have."""
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if process()[1] > 1 else logs
 
 
 def _apply(optimizer, gradients, variables, loss):
-    if hasattr(optimizer, "apply_guarded"):
+    if isinstance(optimizer, GuardedOptimizer):
         return optimizer.apply_guarded(gradients, variables, loss)
     norm = global_norm([g for g in gradients if g is not None])
     ok = tf.math.is_finite(norm) & tf.math.is_finite(loss)
@@ -233,3 +186,12 @@ def _apply(optimizer, gradients, variables, loss):
     for variable, old in zip(state, before, strict=True):
         variable.assign(tf.where(ok, variable.value, old))
     return norm, ok
+
+
+def default_jit_compile() -> bool:
+    """XLA also on CPU, where it is about a third faster; it cannot compile a step of several devices."""
+    return not is_distributed()
+
+
+def sync(model) -> None:
+    """Nothing: the variables are the state."""

@@ -136,3 +136,7 @@ def whole_value(variable) -> np.ndarray:
     if value.is_fully_addressable or value.is_fully_replicated:
         return np.array(value)
     return np.array(multihost_utils.process_allgather(value, tiled=True))
+
+
+def device_name() -> str:
+    return jax.devices()[0].device_kind

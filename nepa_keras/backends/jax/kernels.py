@@ -148,3 +148,21 @@ def _cudnn_takes(q) -> bool:
 def _compute_capability() -> float:
     """Of CUDA's first device; 0 of another vendor's."""
     return float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
+
+
+def remat(layer, x, **kwargs):
+    """`layer(x, **kwargs)`, recomputed in the backward pass.
+
+    The layer runs statelessly inside, or the states of its seed generators would leak out of the
+    checkpointed trace.
+    """
+    seeds = layer.non_trainable_variables
+
+    def run(trainable, non_trainable, x):
+        return layer.stateless_call(trainable, non_trainable, x, **kwargs)
+
+    trainable = [v.value for v in layer.trainable_variables]
+    y, values = jax.checkpoint(run)(trainable, [v.value for v in seeds], x)
+    for seed, value in zip(seeds, values, strict=True):
+        seed.assign(value)
+    return y

@@ -118,3 +118,7 @@ def of_all_processes(number: int) -> list[int]:
 
 def whole_value(variable) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

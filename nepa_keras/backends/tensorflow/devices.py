@@ -123,3 +123,10 @@ def _sum(x):
 
 def whole_value(variable) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def device_name() -> str:
+    accelerators = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+    if not accelerators:
+        return "cpu"
+    return tf.config.experimental.get_device_details(accelerators[0]).get("device_name", "unknown")

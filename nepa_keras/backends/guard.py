@@ -1,0 +1,21 @@
+"""What an optimizer has that guards itself against non-finite steps."""
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class GuardedOptimizer(Protocol):
+    """A Keras optimizer that knows the loss and turns a non-finite step into the identity.
+
+    `training.AdamW` is one. With any other optimizer the train step compares and restores by itself, which
+    costs a copy of weights and slots.
+    """
+
+    def apply_guarded(self, gradients, variables=None, loss=0.0):
+        """One step; returns (global gradient norm before clipping, whether norm and loss were finite)."""
+
+    def scale_loss(self, loss):
+        """The loss whose gradients `apply_guarded` takes."""
+
+    def enable_loss_scaling(self):
+        """Begin to scale the loss, for float16."""

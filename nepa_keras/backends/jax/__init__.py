@@ -1,0 +1,35 @@
+"""JAX: everything in one jitted function of the state, XLA fused but for the residual stream."""
+
+from nepa_keras.backends.guard import *
+from nepa_keras.backends.portable import *
+from nepa_keras.backends.jax.devices import *
+from nepa_keras.backends.jax.kernels import *  # after the portable ones, which they replace
+from nepa_keras.backends.jax.trainer import *
+
+__all__ = [
+    "GuardedOptimizer",
+    "Trainer",
+    "adamw_update",
+    "alone",
+    "attention",
+    "attention_probabilities",
+    "barrier",
+    "default_jit_compile",
+    "device_name",
+    "gelu",
+    "global_norm",
+    "is_distributed",
+    "layer_norm",
+    "linear",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
+    "remat",
+    "replicas",
+    "rotate",
+    "start_distribution",
+    "sync",
+    "weighted_values",
+    "whole_value",
+]

@@ -1,0 +1,98 @@
+"""JAX: a train step as one jitted function of the state."""
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.jax.kernels import tuned_for_cpu
+from nepa_keras.backends.portable import global_norm
+
+
+class Trainer(keras.Model):
+    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+
+    def make_train_function(self, force=False):
+        """Keras' own; on CPU with a compiler that keeps `barrier`.
+
+        Otherwise a pass removes the barriers before fusion, and the cost of a step grows with the square
+        of the depth.
+        """
+        compiled = self.jit_compile and not self.run_eagerly
+        if not compiled or not tuned_for_cpu():
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            shardings = None
+            if keras.distribution.distribution() is not None:
+                shardings = (None, self._get_state_sharding_spec())
+            step = jax.jit(
+                self.train_step,
+                donate_argnums=0,
+                out_shardings=shardings,
+                compiler_options={"xla_disable_hlo_passes": "cse_barrier_expander"},
+            )
+            self.train_function = self._make_function(step)
+
+    def train_step(self, state, data):
+        """One guarded step; returns (logs, state)."""
+        trainable, non_trainable, optimizer_values, metric_values = state
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        gradient_function = jax.value_and_grad(self.compute_loss_and_updates, has_aux=True)
+        (_, (loss, y_pred, moved, metric_values)), gradients = gradient_function(
+            trainable,
+            non_trainable,
+            metric_values,
+            x,
+            y,
+            sample_weight,
+            training=True,
+            optimizer_variables=optimizer_values,
+        )
+        optimizer = self.optimizer
+        with keras.StatelessScope(
+            state_mapping=list(zip(optimizer.variables, optimizer_values, strict=True))
+        ):
+            learning_rate = jnp.asarray(optimizer.learning_rate)
+        norm, ok, trainable, optimizer_values = _apply(
+            optimizer, gradients, trainable, optimizer_values, loss
+        )
+        statistics = {id(v) for v in self.moving_statistics}
+        non_trainable = [
+            jnp.where(ok, new, old) if id(v) in statistics else new
+            for v, new, old in zip(self.non_trainable_variables, moved, non_trainable, strict=True)
+        ]
+        with keras.StatelessScope(
+            state_mapping=list(zip(self.metrics_variables, metric_values, strict=True))
+        ) as scope:
+            logs = self.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
+        metric_values = [scope.get_current_value(v) for v in self.metrics_variables]
+        return logs, (trainable, non_trainable, optimizer_values, metric_values)
+
+
+def _apply(optimizer, gradients, trainable, optimizer_values, loss):
+    if isinstance(optimizer, GuardedOptimizer):
+        variables = optimizer.trainable_variables
+        mapping = list(zip(variables, trainable, strict=True))
+        mapping += list(zip(optimizer.variables, optimizer_values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            norm, ok = optimizer.apply_guarded(gradients, variables, loss)
+        new_trainable = [scope.get_current_value(v) for v in variables]
+        new_values = [scope.get_current_value(v) for v in optimizer.variables]
+        return norm, ok, new_trainable, new_values
+    norm = global_norm(gradients)
+    ok = jnp.isfinite(norm) & jnp.isfinite(loss)
+    new_state = optimizer.stateless_apply(optimizer_values, gradients, trainable)
+    new_trainable, new_values = jax.tree.map(
+        lambda new, old: jnp.where(ok, new, old),
+        new_state,
+        (list(trainable), list(optimizer_values)),
+    )
+    return norm, ok, new_trainable, new_values
+
+
+def default_jit_compile() -> bool:
+    return True
+
+
+def sync(model) -> None:
+    model.jax_state_sync()

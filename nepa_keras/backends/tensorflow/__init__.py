@@ -1,0 +1,35 @@
+"""TensorFlow: XLA by default, attention by explicit scores, gradients by GradientTape."""
+
+from nepa_keras.backends.guard import *
+from nepa_keras.backends.portable import *
+from nepa_keras.backends.tensorflow.devices import *
+from nepa_keras.backends.tensorflow.kernels import *  # after the portable ones, which they replace
+from nepa_keras.backends.tensorflow.trainer import *
+
+__all__ = [
+    "GuardedOptimizer",
+    "Trainer",
+    "adamw_update",
+    "alone",
+    "attention",
+    "attention_probabilities",
+    "barrier",
+    "default_jit_compile",
+    "device_name",
+    "gelu",
+    "global_norm",
+    "is_distributed",
+    "layer_norm",
+    "linear",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
+    "remat",
+    "replicas",
+    "rotate",
+    "start_distribution",
+    "sync",
+    "weighted_values",
+    "whole_value",
+]

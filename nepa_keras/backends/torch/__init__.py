@@ -1,0 +1,35 @@
+"""PyTorch: eager, with its fused kernels for dense, norm, attention and AdamW."""
+
+from nepa_keras.backends.guard import *
+from nepa_keras.backends.portable import *
+from nepa_keras.backends.torch.devices import *
+from nepa_keras.backends.torch.kernels import *  # after the portable ones, which they replace
+from nepa_keras.backends.torch.trainer import *
+
+__all__ = [
+    "GuardedOptimizer",
+    "Trainer",
+    "adamw_update",
+    "alone",
+    "attention",
+    "attention_probabilities",
+    "barrier",
+    "default_jit_compile",
+    "device_name",
+    "gelu",
+    "global_norm",
+    "is_distributed",
+    "layer_norm",
+    "linear",
+    "mean_over_replicas",
+    "of_all_processes",
+    "part_of_replica",
+    "process",
+    "remat",
+    "replicas",
+    "rotate",
+    "start_distribution",
+    "sync",
+    "weighted_values",
+    "whole_value",
+]

@@ -1,0 +1,74 @@
+"""PyTorch: an eager train step, on several processes with gradients by DDP."""
+
+import keras
+import torch
+from keras import ops
+
+from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.torch import devices as torch_devices
+from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
+from nepa_keras.backends.torch.kernels import global_norm
+
+
+class Trainer(keras.Model):
+    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+
+    def make_train_function(self, force=False):
+        if force or self.train_function is None:
+            self.__dict__["in_parallel"] = None  # not as an attribute, or Keras saw the model twice
+        super().make_train_function(force)
+
+    def train_step(self, data):
+        """One guarded step; returns the logs."""
+        x, y, sample_weight = keras.tree.map_structure(
+            lambda a: None if a is None else ops.convert_to_tensor(a),
+            keras.utils.unpack_x_y_sample_weight(data),
+            none_is_leaf=True,
+        )
+        with torch_devices.step():
+            return self._guarded_step(x, y, sample_weight)
+
+    def _guarded_step(self, x, y, sample_weight):
+        variables = list(self.trainable_variables)
+        statistics = [(v, v.value.clone()) for v in self.moving_statistics]
+        self.zero_grad()
+        if replicas() > 1 and self.in_parallel is None:
+            self.__dict__["in_parallel"] = torch_devices.wrap(self)
+        y_pred = (self.in_parallel if replicas() > 1 else self)(x, training=True)
+        loss = self.compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        self.optimizer.scale_loss(loss).backward()
+        gradients = [v.value.grad for v in variables]
+        with torch.no_grad():
+            loss = mean_over_replicas(loss.detach())
+            learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate).clone()
+            norm, ok = _apply(self.optimizer, gradients, variables, loss)
+            for variable, old in statistics:
+                variable.assign(torch.where(ok, variable.value, old))
+            y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
+            logs = self.record_step(
+                x, y, y_pred, sample_weight, loss, norm, ok, learning_rate.clone()
+            )
+            if replicas() > 1:  # metrics given to `compile` know the images of this process only
+                values = torch.stack([v.to(torch.float32) for v in logs.values()])
+                logs = dict(zip(logs, mean_over_replicas(values), strict=True))
+            return logs
+
+
+def _apply(optimizer, gradients, variables, loss):
+    if isinstance(optimizer, GuardedOptimizer):
+        return optimizer.apply_guarded(gradients, variables, loss)
+    norm = global_norm([g for g in gradients if g is not None])
+    ok = torch.isfinite(norm) & torch.isfinite(loss)
+    if ok:
+        optimizer.apply(gradients, variables)
+    return norm, ok
+
+
+def default_jit_compile() -> bool:
+    return False
+
+
+def sync(model) -> None:
+    """Nothing: the variables are the state."""

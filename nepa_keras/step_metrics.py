@@ -1,0 +1,95 @@
+"""Metrics of a training step, which is told of its loss, norm, rate and whether it was skipped."""
+
+import keras
+import numpy as np
+from keras import ops
+
+_NORMS_KEPT = 1000  # the longest row of a run's log
+
+
+class _OfAllReplicas:
+    """A metric that is given the same values in all replicas of a model, so each has the result."""
+
+    def add_variable(self, *args, **kwargs):
+        return super().add_variable(*args, **{**kwargs, "aggregation": "mean"})  # default: sum
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class FiniteMean(_OfAllReplicas, keras.metrics.Mean):
+    """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
+
+    def update_state(self, value, sample_weight=1.0):
+        finite = ops.isfinite(value)
+        weight = ops.cast(finite, "float32") * ops.cast(sample_weight, "float32")
+        super().update_state(ops.where(finite, value, 0.0), sample_weight=weight)
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class GradientNorm(FiniteMean):
+    """As `FiniteMean`, and the latest 1000 values one by one, to be read by the host after many steps."""
+
+    def __init__(self, name="gradient_norm", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.steps = self.add_variable((), "zeros", name="steps")
+        self.norms = self.add_variable((_NORMS_KEPT,), "zeros", name="norms")
+
+    def update_state(self, value, sample_weight=1.0):
+        super().update_state(value, sample_weight)
+        place = ops.cast(self.steps, "int32") % _NORMS_KEPT
+        kept = ops.convert_to_tensor(self.norms)
+        self.norms.assign(ops.where(ops.arange(_NORMS_KEPT) == place, value, kept))
+        self.steps.assign_add(1.0)
+
+    def reset_state(self):
+        super().reset_state()
+        self.steps.assign(0.0)
+
+    def latest(self) -> tuple[int, np.ndarray]:
+        """(first, norms): steps since the reset before the norms that are kept, and these in order.
+
+        A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
+        """
+        # On JAX the metric lives in the train state until `backends.sync`.
+        steps, norms = (np.array(ops.convert_to_numpy(v)) for v in (self.steps, self.norms))
+        steps = int(steps)
+        first = max(0, steps - _NORMS_KEPT)
+        return first, norms[np.arange(first, steps) % _NORMS_KEPT]
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class LastValue(_OfAllReplicas, keras.metrics.Metric):
+    """The latest value."""
+
+    def __init__(self, name="last_value", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.value = self.add_variable((), initializer="zeros", name="value")
+
+    def update_state(self, value, sample_weight=None):
+        self.value.assign(value)
+
+    def result(self):
+        return ops.copy(self.value)  # on PyTorch a plain read would change with the next reset
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class SkippedSteps(_OfAllReplicas, keras.metrics.Metric):
+    """Counts skipped steps since the last reset, and the longest run of them ever."""
+
+    def __init__(self, name="skipped_steps", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.count = self.add_variable((), initializer="zeros", name="count")
+        self.streak = self.add_variable((), initializer="zeros", name="streak")
+        self.longest = self.add_variable((), initializer="zeros", name="longest")
+
+    def update_state(self, ok, sample_weight=None):
+        skipped = 1.0 - ops.cast(ok, "float32")
+        self.count.assign_add(skipped)
+        self.streak.assign((self.streak + 1.0) * skipped)
+        self.longest.assign(ops.maximum(self.longest, self.streak))
+
+    def result(self):
+        return ops.copy(self.count)
+
+    def reset_state(self):
+        """A run of skipped steps goes on across epochs, so only the count starts anew."""
+        self.count.assign(0.0)

@@ -1,0 +1,185 @@
+"""Task: a backbone with an objective, trained by a step that lets no non-finite update through."""
+
+import functools
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from nepa_keras import backends
+from nepa_keras.presets import PresetMixin
+from nepa_keras.step_metrics import FiniteMean, GradientNorm, LastValue, SkippedSteps
+
+
+class NonFiniteError(RuntimeError):
+    """Training met too many non-finite steps in a row."""
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops `fit` once `patience` steps in a row were skipped; looks every `every` batches."""
+
+    def __init__(self, patience: int, every: int = 20):
+        super().__init__()
+        self.patience = patience
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        skipped = self.model.step_metrics["skipped_steps"]
+        skipped.streak.assign(0.0)
+        skipped.longest.assign(0.0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (batch + 1) % self.every == 0:
+            self._check(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(None)
+
+    def _check(self, batch):
+        backends.sync(self.model)
+        longest = int(ops.convert_to_numpy(self.model.step_metrics["skipped_steps"].longest))
+        if longest < self.patience:
+            return
+        where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
+        raise NonFiniteError(
+            f"{longest} steps in a row had a non-finite loss or gradient{where} and were skipped; "
+            "the weights are those of the last good step. Look for non-finite values in the "
+            "images, then lower the learning rate or use float32 or bfloat16."
+        )
+
+
+def freeze(model: keras.Model, names: Sequence[str]) -> None:
+    """Takes variables out of the training of a built model.
+
+    Args:
+        names: of variables or layers, as whole parts of the variables' paths: "block_1" is not "block_10".
+
+    Raises:
+        ValueError: no variable has a name.
+    """
+    for name in names:
+        found = [v for v in model.weights if f"/{name.strip('/')}/" in f"/{v.path}/"]
+        if not found:
+            known = ", ".join(v.path for v in model.weights[:3])
+            raise ValueError(f"There is no variable {name!r} to freeze; names are like {known}.")
+        for variable in found:
+            variable.trainable = False
+
+
+class Task(PresetMixin, backends.Trainer):
+    """Base of the trainable models.
+
+    The step is one story on each backend (`backends/*/trainer.py`): forward -> loss -> gradients -> finite
+    check -> clip -> update -> metrics. The check is on device and before the update, and needs no host
+    synchronisation. Besides the loss and its own metrics, `fit` logs gradient_norm (before clipping),
+    learning_rate and skipped_steps (non-finite ones, which change nothing).
+
+    Args:
+        backbone: a `NepaBackbone`; it is trained along.
+        dtype: of the model around it; default that of the backbone.
+
+    Attributes:
+        max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
+    """
+
+    max_skipped_in_a_row = 20
+
+    def __init__(self, backbone, dtype=None, **kwargs):
+        super().__init__(dtype=dtype or backbone.dtype_policy, **kwargs)
+        self.backbone = backbone
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
+        if jit_compile == "auto":
+            jit_compile = backends.default_jit_compile() and not run_eagerly
+        if isinstance(optimizer, backends.GuardedOptimizer):
+            # Our optimizer scales the loss itself, as the guard and the clip need the true norm.
+            auto_scale_loss = False
+            if self.dtype_policy.compute_dtype == "float16":
+                optimizer.enable_loss_scaling()
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        self.__dict__["_loss_tracker"] = FiniteMean(name="loss")  # in place of Keras' own
+        self.step_metrics = {
+            "gradient_norm": GradientNorm(name="gradient_norm"),
+            "learning_rate": LastValue(name="learning_rate"),
+            "skipped_steps": SkippedSteps(name="skipped_steps"),
+        }
+
+    def compile_from_config(self, config):
+        """Restores `compile` when a saved model is loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @functools.cached_property  # asked for in each step
+    def moving_statistics(self) -> list[keras.Variable]:
+        """Variables that a forward pass updates (of BatchNorm); a skipped step restores them."""
+        norms = (
+            layer
+            for layer in self._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        )
+        return [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
+
+    def record_step(self, x, y, y_pred, sample_weight, loss, gradient_norm, ok, learning_rate):
+        """Updates the metrics after a step and returns the logs; called by the backend's step.
+
+        The numbers are those of all replicas; x, y and y_pred what this one has.
+        """
+        batch_size = ops.shape(keras.tree.flatten(x)[0])[0] * backends.replicas()
+        self._loss_tracker.update_state(loss, sample_weight=batch_size)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        bad = ops.where(ops.isfinite(loss), float("inf"), float("nan"))
+        self.step_metrics["gradient_norm"].update_state(ops.where(ok, gradient_norm, bad))
+        self.step_metrics["learning_rate"].update_state(learning_rate)
+        self.step_metrics["skipped_steps"].update_state(ok)
+        return {**logs, **{name: m.result() for name, m in self.step_metrics.items()}}
+
+    def get_metrics_result(self):
+        """The step metrics belong to training only; evaluation reports the rest."""
+        result = super().get_metrics_result()
+        return {k: v for k, v in result.items() if k not in self.step_metrics}
+
+    def fit(self, x=None, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`; stops after `max_skipped_in_a_row` non-finite steps.
+
+        Raises:
+            NonFiniteError: so many steps in a row had a non-finite loss or gradient.
+        """
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(StopOnNonFinite(self.max_skipped_in_a_row))
+        else:
+            callbacks = keras.tree.flatten(callbacks) if callbacks else []
+            callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
+        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})
