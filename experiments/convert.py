@@ -19,6 +19,8 @@ from pathlib import Path
 from absl import app, flags
 from command_line import one_sentence
 
+from nepa_keras.backbone import backbone_of
+
 flags.DEFINE_string(
     "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
 )
@@ -77,7 +79,7 @@ def example(model):
 
     import nepa_keras
 
-    height, width, channels = getattr(model, "backbone", model).image_shape
+    height, width, channels = backbone_of(model).image_shape
     if FLAGS.image:
         return nepa_keras.NepaImageConverter((height, width), channels=channels)(FLAGS.image)
     return np.random.default_rng(0).standard_normal((1, height, width, channels), dtype="float32")
@@ -117,7 +119,7 @@ def differences(source, model, images):
     from nepa_keras import interop
 
     def tokens(m):
-        return getattr(m, "backbone", m)(images, causal=False)["sequence_output"]
+        return backbone_of(m)(images, causal=False)["sequence_output"]
 
     found = {}
     if source is not model:

@@ -9,7 +9,6 @@ preprocessor_config.json says.
 """
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -18,6 +17,8 @@ from command_line import honest_exit, one_sentence, open_labelled, test_split
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
+from nepa_keras.packages import required_for
+from nepa_keras.tables import text_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "Folders, presets' names or hf://owner/name.", required=True)
@@ -39,8 +40,9 @@ flags.DEFINE_string("json", None, "File to write the figures of all models to.")
 
 def check_outputs() -> None:
     """Notices before the work what would fail after it."""
-    if FLAGS.confusion and find_spec("matplotlib") is None:
-        raise ImportError("--confusion needs matplotlib: pip install matplotlib.")
+    if FLAGS.confusion:
+        with required_for("--confusion", "matplotlib"):
+            import matplotlib  # noqa: F401, now and not after the work
     if FLAGS.json and not Path(FLAGS.json).resolve().parent.is_dir():
         raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
 
@@ -90,10 +92,11 @@ def main(argv):
             reports[name] = report
             print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
     if len(reports) > 1:
-        print(f"{'model':<48}{'top-1':>8}{'top-5':>8}{'ECE':>8}")
+        rows = [("model", "top-1", "top-5", "ECE")]
         for name, each in reports.items():
             figures = (each.top1, each.top5, each.calibration_error)
-            print(f"{name:<48}" + "".join(f"{100 * value:>7.2f}%" for value in figures))
+            rows.append((name, *(f"{100 * value:.2f}%" for value in figures)))
+        print(text_table(rows))
     if FLAGS.confusion:
         visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
         print(f"drawn: {FLAGS.confusion}")

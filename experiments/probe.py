@@ -26,6 +26,7 @@ from command_line import (
 
 import nepa_keras
 from nepa_keras import data, evaluation
+from nepa_keras.tables import mean_and_std, text_table
 
 FLAGS = flags.FLAGS
 PROBES = ("knn", "linear", "sgd", "attentive")
@@ -108,11 +109,10 @@ def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     columns = list(dict.fromkeys(name for found in rows.values() for name in found))
-    lines = [f"{'features':<34}" + "".join(f"{name:>11}" for name in columns)]
+    lines = [("features", *columns)]
     for name, found in rows.items():
-        cells = (f"{100 * found[c]:>10.2f}%" if c in found else f"{'':>11}" for c in columns)
-        lines.append(f"{name:<34}" + "".join(cells))
-    return "\n".join(lines)
+        lines.append((name, *(f"{100 * found[c]:.2f}%" if c in found else "" for c in columns)))
+    return text_table(lines)
 
 
 def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
@@ -164,11 +164,10 @@ def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
             augment=False,
         )
         pretrained, scratch = (100 * np.array(found[key]) for key in ("pretrained", "scratch"))
-        gain = pretrained - scratch
         print(
-            f"fine-tuning on {per_class} labels a class, {FLAGS.seeds} seeds: {pretrained.mean():.1f} % ± "
-            f"{pretrained.std(ddof=min(1, len(gain) - 1)):.1f}, from scratch {scratch.mean():.1f} % ± "
-            f"{scratch.std(ddof=min(1, len(gain) - 1)):.1f}, gain {gain.mean():+.1f}",
+            f"fine-tuning on {per_class} labels a class, {FLAGS.seeds} seeds, in %: "
+            f"{mean_and_std(pretrained)}, from scratch {mean_and_std(scratch)}, gain "
+            f"{mean_and_std(pretrained - scratch, sign='+')}",
             flush=True,
         )
         results[f"fine-tuned, {per_class} a class"] = found

@@ -13,12 +13,12 @@ import hashlib
 import json
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import keras
 import numpy as np
 from absl import app, flags
-from command_line import flags_text, one_sentence, require_experiments_extra
+from command_line import one_sentence, require_experiments_extra
+from runs import current_flags
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
@@ -192,16 +192,16 @@ def main(argv):
         require_experiments_extra()
         source = data.load(FLAGS.data, FLAGS.data_dir)
         check_flags(source)
-        folder = Path(FLAGS.run_dir).expanduser()
-        results = evaluation.Results(folder / "results.jsonl", partial(print, flush=True))
-        (folder / "flags.txt").write_text(flags_text(folder / "flags.txt"))
+        run = training.RunDir(FLAGS.run_dir)
+        results = evaluation.Results(run.path / "results.jsonl", partial(print, flush=True))
+        run.write_flags(current_flags(run))
     studies = {"labels": study_labels, "ablations": study_ablations}
     for part in FLAGS.parts:
         table = studies[part](source, results)
-        (folder / f"{part}.md").write_text(table + "\n")
+        (run.path / f"{part}.md").write_text(table + "\n")
         print(f"\n{table}\n", flush=True)
-    visualization.write_report(folder)
-    print(f"kept in {folder}; made in {results.seconds / 60:.0f} minutes")
+    visualization.write_report(run)
+    print(f"kept in {run}; made in {results.seconds / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

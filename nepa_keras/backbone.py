@@ -284,6 +284,11 @@ def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
     return clone
 
 
+def backbone_of(model: keras.Model) -> NepaBackbone:
+    """The backbone of a model, or the model itself if it is one."""
+    return getattr(model, "backbone", model)
+
+
 def _without_seeds(backbone) -> list:
     """All weights, also frozen ones and the moving statistics of an embedding layer."""
     return [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]

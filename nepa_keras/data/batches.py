@@ -4,20 +4,18 @@ import copy
 import functools
 import hashlib
 import itertools
-import os
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
-from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.decode import ImageError
 from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.order import epoch_order, random_numbers
-from nepa_keras.data.resample import sides
+from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
 
@@ -26,14 +24,7 @@ _TOGETHER = 8  # images that a thread makes before it looks for more to do
 _REPLACEMENTS = 100  # tries to find a good image in place of a bad one
 
 
-def available_cores() -> int:
-    """The number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class AugmentedBatches(keras.utils.PyDataset):
+class AugmentedBatches(ImageReader, keras.utils.PyDataset):
     """Shuffled, augmented batches of images; the same on every backend.
 
     The order of an epoch is a function of (seed, epoch), the augmentation of an image one of
@@ -81,8 +72,8 @@ class AugmentedBatches(keras.utils.PyDataset):
         threads: int | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.source = images if isinstance(images, ImageSource) else ArraySource(images)
+        transform = transform or RandomResizedCrop()
+        super().__init__(images, image_size, transform, channels, bad_images, threads, **kwargs)
         number, processes = shard
         if not 0 <= number < processes:
             raise ValueError(
@@ -99,18 +90,11 @@ class AugmentedBatches(keras.utils.PyDataset):
             raise ValueError("Mixing needs labels; this data set has none.")
         self.labels = labels
         self.batch_size = batch_size
-        self.image_size = sides(image_size)
         self.seed = seed
-        self.transform = transform or RandomResizedCrop()
         self.mix = mix
         self.shard = shard
-        if channels is None:
-            channels = images.shape[-1] if isinstance(images, np.ndarray) else 3
-        self.channels = channels
-        self.bad_images = bad_images or BadImages(len(self.source))
         self.failure = None  # what ended `endless`, for those whose backend hides it
         self.seconds_waited = 0.0  # by `endless`, for images that were not ready
-        self.threads = threads or available_cores()
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
         self.seek(start_step)
         self._orders, self._lock = {}, threading.Lock()
@@ -134,17 +118,16 @@ class AugmentedBatches(keras.utils.PyDataset):
     def endless(self):
         """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""
         first = self.epoch * self.steps_per_epoch + self.offset
-        places = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
-        making = deque(self._begin(*place) for place in itertools.islice(places, _AHEAD))
-        for place in places:
+        positions = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
+        stream = made_ahead(lambda position: self._begin(*position), positions, _AHEAD)
+        while True:
             started = time.perf_counter()
             try:
-                batch = making.popleft()()
+                batch = next(stream)
             except ValueError as error:
                 self.failure = error
                 raise
             self.seconds_waited += time.perf_counter() - started
-            making.append(self._begin(*place))
             yield (batch,) if self.labels is None else batch
 
     @functools.cached_property
@@ -193,7 +176,7 @@ class AugmentedBatches(keras.utils.PyDataset):
             return lambda: self._finish(
                 self._transform_arrays(epoch, indices), indices, (epoch, position)
             )
-        images = np.empty((len(indices), *self.image_size, self.channels), "float32")
+        images = self._new_batch(len(indices))
         draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
 
         def some(start):
@@ -227,16 +210,13 @@ class AugmentedBatches(keras.utils.PyDataset):
         """Writes an image into `out`, or another in its place; returns which it was."""
         wanted = np.array([index])
         for attempt in range(1, _REPLACEMENTS + 1):
-            try:
-                pixels = decode_image(self.source.read(index), self.channels)
-            except ImageError as error:
-                self.bad_images.add(index, self.source.name(index), str(error))
-                count = self.transform.draws + attempt
-                (draws,) = random_numbers(self.seed, epoch, wanted, count).tolist()
-                index = int(draws[-1] * len(self.source))
-                continue
-            self.transform(pixels, draws[: self.transform.draws], out)
-            return index
+            pixels = self._pixels(index)
+            if pixels is not None:
+                self.transform(pixels, draws[: self.transform.draws], out)
+                return index
+            count = self.transform.draws + attempt
+            (draws,) = random_numbers(self.seed, epoch, wanted, count).tolist()
+            index = int(draws[-1] * len(self.source))
         raise ImageError(
             f"{_REPLACEMENTS} images in a row are bad, the last {self.source.name(index)}"
         )

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
-from nepa_keras.data.batches import available_cores
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.reading import available_cores
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.records import MANIFEST, example_class, masked_crc
+from nepa_keras.files import replacing
 
 _AT_ONCE = 256  # images in memory
 _QUALITY = 95
@@ -38,7 +38,7 @@ def copy_to_records(
 ) -> dict:
     """Writes the copy; `open_source("tfrecord:FOLDER")` reads it.
 
-    Until it is complete it is in `FOLDER.unfinished`. Images that cannot be read are left out.
+    Until it is complete it is in `unfinished-FOLDER`. Images that cannot be read are left out.
 
     Args:
         source: of `open_source`.
@@ -63,26 +63,25 @@ def copy_to_records(
         raise ValueError(f"{folder} exists and is left as it is; name another folder.")
     masked_crc(b"")  # a missing package shows before the work
     bad_images = bad_images or BadImages(len(source))
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     examples = _examples(source, shorter_side, channels, bad_images, threads or available_cores())
     shard_count = -(-len(source) // images_per_shard)
     shards = []
-    for number in range(shard_count):
-        name = f"train-{number:05}-of-{shard_count:05}.tfrecord"
-        held = min(images_per_shard, len(source) - number * images_per_shard)
-        shards.append(_write_shard(unfinished / name, islice(examples, held)))
-    manifest = {
-        "format": "tfrecord",
-        "images": sum(shard["images"] for shard in shards),
-        "shorter_side": shorter_side,
-        "class_names": source.class_names,
-        "left_out": sorted(bad_images.reasons.values()),
-        "shards": shards,
-    }
-    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    os.replace(unfinished, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as unfinished:
+        unfinished.mkdir()
+        for number in range(shard_count):
+            name = f"train-{number:05}-of-{shard_count:05}.tfrecord"
+            held = min(images_per_shard, len(source) - number * images_per_shard)
+            shards.append(_write_shard(unfinished / name, islice(examples, held)))
+        manifest = {
+            "format": "tfrecord",
+            "images": sum(shard["images"] for shard in shards),
+            "shorter_side": shorter_side,
+            "class_names": source.class_names,
+            "left_out": sorted(bad_images.reasons.values()),
+            "shards": shards,
+        }
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

@@ -15,6 +15,7 @@ from nepa_keras.data.batches import AugmentedBatches
 from nepa_keras.data.finetuning_transform import RandomErasing
 from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.rand_augment import LEVELS, RandAugment
+from nepa_keras.packages import required_for
 
 
 def keras_cv_batches(
@@ -51,12 +52,8 @@ def keras_cv_batches(
         raise ValueError("keras_cv_batches needs mixup, CutMix or both.")
     if min(mix.mixup, mix.cutmix) > 0 and mix.switch_probability != 0.5:
         raise ValueError(f"KerasCV switches with 0.5, not with {mix.switch_probability}.")
-    try:
+    with required_for("KerasCV's augmentation", "'nepa_keras[keras_cv]'"):
         import keras_cv  # noqa: F401, which needs TensorFlow
-    except ImportError as error:
-        raise ImportError(
-            f"KerasCV is missing ({error}); pip install 'nepa_keras[keras_cv]'"
-        ) from None
     stream = _stream(batches, mix, rand_augment, erasing)
     atexit.register(_close, weakref.ref(stream))
     return stream

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nepa_keras.data.batches import available_cores
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.reading import available_cores
 from nepa_keras.data.sources.base import ImageSource
 
 _MAGIC = {

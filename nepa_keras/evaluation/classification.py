@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from nepa_keras.data import OrderedBatches
+from nepa_keras.evaluation.features import predict_filled_up
+from nepa_keras.tables import text_table
 
 _BINS = 15  # of the calibration error, equally wide
 _SHOWN = 10  # classes and confusions of a report's text
@@ -77,11 +79,12 @@ class ClassificationReport:
             f"{self.count:,} images, {len(self.class_names)} classes: top-1 {100 * self.top1:.2f} %, top-5 "
             f"{100 * self.top5:.2f} %, mean over classes {100 * np.nanmean(accuracies):.2f} %, "
             f"calibration error {100 * self.calibration_error:.2f} %",
-            f"{'class':<24}{'images':>8}{'accuracy':>10}",
         ]
+        rows = [("class", "images", "accuracy")]
         for i in order[:_SHOWN]:
             images = int(self.confusion[i].sum())
-            lines.append(f"{self.class_names[i]:<24}{images:>8}{100 * accuracies[i]:>9.1f}%")
+            rows.append((self.class_names[i], f"{images}", f"{100 * accuracies[i]:.1f}%"))
+        lines.append(text_table(rows))
         if len(order) > _SHOWN:
             lines.append(f"and {len(order) - _SHOWN} classes that are recognised better")
         if mistakes := self.confusions(5):
@@ -147,8 +150,6 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = _BINS)
 def predict_batches(model: keras.Model, batches: OrderedBatches) -> tuple[np.ndarray, np.ndarray]:
     """Outputs (N, ...) float32 of a model, and the indices (N,) of the images they belong to.
 
-    Smaller batches are filled up, as another shape would compile the model again.
-
     Raises:
         ValueError: no image can be read.
         BadImagesError: as `OrderedBatches`.
@@ -158,9 +159,7 @@ def predict_batches(model: keras.Model, batches: OrderedBatches) -> tuple[np.nda
         for images, numbers in stream:
             if not len(images):
                 continue
-            missing = batches.batch_size - len(images)
-            padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-            outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(images)])
+            outputs.append(predict_filled_up(model, images, batches.batch_size))
             indices.append(numbers)
     if not outputs:
         raise ValueError("None of the images can be read.")

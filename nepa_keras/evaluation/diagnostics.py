@@ -5,6 +5,8 @@ N rows, D width.
 
 import numpy as np
 
+from nepa_keras.vectors import unit
+
 # From here on a number is put into words. A run that learns stays far away from each: collapse goes all the
 # way to 1 direction, cosine 1 and spread 0.
 FEW_DIRECTIONS = 2.0
@@ -51,14 +53,14 @@ def diagnostics(x: np.ndarray, before: np.ndarray | None = None) -> dict[str, fl
         raise ValueError(f"Diagnostics need (N, D) with N >= 2, got {x.shape}.")
     if not np.isfinite(x).all():
         raise ValueError("The embeddings have non-finite values; check the weights of the model.")
-    unit = _unit(x)
+    units = unit(x)
     found = {
         "effective_rank": effective_rank(x),
-        "mean_cosine": float((unit @ _unit(x.mean(axis=0, keepdims=True)).T).mean()),
-        "spread": float(unit.std(axis=0).mean() * np.sqrt(x.shape[1])),
+        "mean_cosine": float((units @ unit(x.mean(axis=0, keepdims=True)).T).mean()),
+        "spread": float(units.std(axis=0).mean() * np.sqrt(x.shape[1])),
     }
     if before is not None:
-        found["drift"] = float(1 - (unit * _unit(np.asarray(before, "float64"))).sum(axis=1).mean())
+        found["drift"] = float(1 - (units * unit(np.asarray(before, "float64"))).sum(axis=1).mean())
     return found
 
 
@@ -85,7 +87,3 @@ def warnings_of(found: dict[str, float]) -> dict[str, str]:
             "predicted moves faster than it can be learned; lower the learning rate"
         )
     return words
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -97,8 +97,6 @@ def predict_padded(
 ) -> np.ndarray:
     """Outputs (N, ...) float32 of a model with one array as output.
 
-    The last batch is filled up, as another shape would compile the model again.
-
     Args:
         images: (N, H, W, C): uint8 of any size (then normalised and resized batch by batch, so that
             only one batch exists as floats), or floats already normalised, also of another rank.
@@ -115,7 +113,12 @@ def predict_padded(
         chunk = images[start : start + batch_size]
         if chunk.dtype == np.uint8:
             chunk = normalize(chunk, image_size)
-        missing = batch_size - len(chunk)
-        padded = np.pad(chunk, ((0, missing), *[(0, 0)] * (chunk.ndim - 1))) if missing else chunk
-        outputs.append(np.asarray(model.predict_on_batch(padded), "float32")[: len(chunk)])
+        outputs.append(predict_filled_up(model, chunk, batch_size))
     return np.concatenate(outputs)
+
+
+def predict_filled_up(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Outputs float32 of a batch, filled up to `batch_size`: another shape would compile the model again."""
+    missing = batch_size - len(images)
+    padded = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1))) if missing else images
+    return np.asarray(model.predict_on_batch(padded), "float32")[: len(images)]

@@ -5,6 +5,8 @@ N training rows, M test rows, D width, K classes.
 
 import numpy as np
 
+from nepa_keras.vectors import unit
+
 _CHUNK_BYTES = 64 * 2**20  # of one (rows, N) float32 matrix; a few of them exist at a time
 
 
@@ -42,13 +44,13 @@ def knn_accuracy(
         raise ValueError(f"k={k} must be between 1 and the {len(train_x)} training rows.")
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
-    keys = _unit_rows(train_x).T  # (D, N)
+    keys = unit(np.asarray(train_x, "float32")).T  # (D, N)
     classes = int(train_y.max()) + 1
     one_hot = np.eye(classes, dtype="float32")[train_y]  # (N, K)
     rows = max(1, _CHUNK_BYTES // (4 * len(train_x)))
     correct = 0
     for start in range(0, len(test_x), rows):
-        cosines = _unit_rows(test_x[start : start + rows]) @ keys  # (rows, N)
+        cosines = unit(np.asarray(test_x[start : start + rows], "float32")) @ keys  # (rows, N)
         nearest = _top_k_mask(cosines, k)
         # Relative to the nearest, so that exp cannot overflow.
         cosines -= cosines.max(axis=1, keepdims=True)
@@ -64,11 +66,6 @@ def _top_k_mask(values: np.ndarray, k: int) -> np.ndarray:
     equal = values == threshold
     missing = k - above.sum(axis=1, keepdims=True)
     return above | (equal & (np.cumsum(equal, axis=1, dtype="int32") <= missing))
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, "float32")
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def check_features(name: str, x: np.ndarray, y: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from nepa_keras.evaluation.knn import check_features
+from nepa_keras.packages import required_for
 
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -32,13 +33,9 @@ def linear_probe_accuracy(
         ImportError: scikit-learn is missing.
         ValueError: shapes that do not fit, non-finite features, or too few rows of a class.
     """
-    try:
+    with required_for("The linear probe", "scikit-learn"):
         from sklearn.model_selection import train_test_split
         from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise ImportError(
-            "The linear probe needs scikit-learn: pip install scikit-learn."
-        ) from error
 
     check_features("train", train_x, train_y)
     check_features("test", test_x, test_y)

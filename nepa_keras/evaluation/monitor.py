@@ -1,7 +1,5 @@
 """What the features are like while a model trains: collapse diagnostics and probes, as a callback."""
 
-from importlib.util import find_spec
-
 import keras
 import numpy as np
 
@@ -11,6 +9,7 @@ from nepa_keras.evaluation.diagnostics import diagnostics, warnings_of
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import check_probe_rows, linear_probe_accuracy
+from nepa_keras.packages import required_for
 from nepa_keras.training import on_one_device
 
 
@@ -56,8 +55,8 @@ class FeatureMonitor(keras.callbacks.Callback):
         if linear_probe:
             if labels is None:
                 raise ValueError("A linear probe needs labels.")
-            if find_spec("sklearn") is None:
-                raise ImportError("A linear probe needs scikit-learn: pip install scikit-learn.")
+            with required_for("The linear probe", "scikit-learn"):
+                import sklearn  # noqa: F401, now and not after an epoch
             check_probe_rows(self.labels[: len(images) // 2])
         self.every, self.batch_size, self.say = every, batch_size, say
         self.k = min(k, len(images) // 2)
@@ -68,17 +67,17 @@ class FeatureMonitor(keras.callbacks.Callback):
         self._names += ["linear_probe_accuracy"] if linear_probe else []
         self._last, self._warned = {}, set()
 
-    name_in_record = "monitor"
+    state_name = "monitor"
 
-    def record(self) -> dict:
-        """What a run that goes on has to know again; see `training.resume.Remembering`."""
+    def state_dict(self) -> dict:
+        """The latest results and targets, for a checkpoint; see `training.resume.Stateful`."""
         arrays = {} if self._targets is None else {"targets": self._targets}
         return {"last": self._last, "warned": sorted(self._warned), **arrays}
 
-    def remember(self, record: dict) -> None:
-        """Takes up what `record` gave."""
-        self._last, self._warned = record["last"], set(record["warned"])
-        self._targets = record.get("targets")
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        self._last, self._warned = state["last"], set(state["warned"])
+        self._targets = state.get("targets")
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0:

@@ -13,6 +13,7 @@ from nepa_keras.evaluation.plan import (
     layouts,
     update_seconds,
 )
+from nepa_keras.tables import markdown_table
 
 _CHECKPOINTS = 10  # of a run, as in `training.fit_steps`
 _CHECKPOINTS_AT_ONCE = 3  # two kept and one that is written
@@ -33,7 +34,7 @@ def machines_table(machines: Sequence[Machine]) -> str:
         for m in machines
     ]
     heads = "machine", "devices", "bf16 TFLOP/s", "GB", "link GB/s", "hosts x devices", "attention"
-    return _table(heads, rows)
+    return markdown_table([heads, *rows])
 
 
 def layouts_table(
@@ -68,7 +69,7 @@ def layouts_table(
         *(f"hours at {mfu:.0%}" for mfu in mfus),
         "roofline MFU",
     ]
-    return _table(heads, rows)
+    return markdown_table([heads, *rows])
 
 
 def input_table(
@@ -109,7 +110,7 @@ def input_table(
         *("model", "machine", "images/s", "of a device", "cores a host", "JPEG MB/s a host"),
         *("float32 GB/s to the devices of a host", "hours between checkpoints"),
     )
-    return _table(heads, rows)
+    return markdown_table([heads, *rows])
 
 
 def storage_table(backbones: Sequence[NepaBackbone]) -> str:
@@ -126,9 +127,4 @@ def storage_table(backbones: Sequence[NepaBackbone]) -> str:
         *("model, GB", "checkpoint", "with sums of gradients", "three at once"),
         *("at the end: .keras, ema/", "JPEG of ImageNet", "all"),
     )
-    return _table(heads, rows)
-
-
-def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return markdown_table([heads, *rows])

@@ -6,6 +6,7 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
+from nepa_keras.tables import mean_and_std, text_table
 
 
 def frozen_accuracies(
@@ -65,16 +66,18 @@ def worth_rows(
     rows = [
         (
             f"fine-tuning on {num_labels} labels, {steps} steps, {seeds}",
-            _mean_and_std(scratch),
-            _mean_and_std(pretrained),
-            _mean_and_std(pretrained - scratch, sign="+"),
+            mean_and_std(scratch),
+            mean_and_std(pretrained),
+            mean_and_std(pretrained - scratch, sign="+"),
         )
     ]
     for key, name in (("knn", "k-NN"), ("linear_probe", "linear probe")):
         if key in before and key in after:
             values = 100 * before[key], 100 * after[key]
-            gain = _mean_and_std([values[1] - values[0]], sign="+")
-            rows.append((f"{name}, frozen backbone", *map(_mean_and_std, values), gain))
+            gain = mean_and_std([values[1] - values[0]], sign="+")
+            rows.append(
+                (f"{name}, frozen backbone", *(mean_and_std([value]) for value in values), gain)
+            )
     head = (
         f"accuracy in % on {num_test_images:,} test images",
         "initial weights",
@@ -86,19 +89,5 @@ def worth_rows(
 
 def worth_table(rows: list[tuple[str, ...]]) -> str:
     """The rows of `worth_rows` as lines of text, their columns aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    head, *others = (_line(row, widths) for row in rows)
-    return "\n".join(["what was it worth", head, "-" * (sum(widths) + 6), *others])
-
-
-def _mean_and_std(values, sign: str = "") -> str:
-    """'71.2 ± 0.5'; the sample standard deviation, none of a single value."""
-    values = np.atleast_1d(values)
-    mean = f"{values.mean():{sign}.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.1f}"
-
-
-def _line(cells, widths) -> str:
-    first, *others = cells
-    padded = [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *padded])
+    head, *others = text_table(rows).splitlines()
+    return "\n".join(["what was it worth", head, "-" * len(head), *others])

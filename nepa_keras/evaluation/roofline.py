@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.evaluation.flops import training_flops
+from nepa_keras.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,16 @@ def predicted_step(backbone: NepaBackbone, batch_size: int, device: Device) -> t
 
 def roofline_table(backbone: NepaBackbone, batch_size: int, device: Device) -> str:
     """The parts of a step, what bounds each, and the sum, as text."""
-    lines = [
+    title = (
         f"{device.name}: {device.flops_per_second / 1e12:.0f} TFLOP/s bfloat16, "
-        f"{device.bytes_per_second / 1e12:.2f} TB/s; batch {batch_size}, prediction for a training step",
-        f"{'part':<40}{'TFLOP':>9}{'GB':>9}{'ms':>9}  bound by",
-    ]
+        f"{device.bytes_per_second / 1e12:.2f} TB/s; batch {batch_size}, prediction for a training step"
+    )
+    rows = [("part", "TFLOP", "GB", "ms", "bound by")]
     for part in step_parts(backbone, batch_size):
         seconds = part.seconds(device)
         limit = "arithmetic" if part.flops / device.flops_per_second == seconds else "memory"
-        lines.append(
-            f"{part.name:<40}{part.flops / 1e12:>9.2f}{part.bytes / 1e9:>9.2f}"
-            f"{seconds * 1e3:>9.2f}  {limit}"
-        )
+        sizes = (f"{size:.2f}" for size in (part.flops / 1e12, part.bytes / 1e9, seconds * 1e3))
+        rows.append((part.name, *sizes, limit))
     seconds, mfu = predicted_step(backbone, batch_size, device)
-    lines.append(
-        f"{'all':<40}{'':>18}{seconds * 1e3:>9.2f}  MFU {mfu:.0%}, "
-        f"{batch_size / seconds:,.0f} images/s"
-    )
-    return "\n".join(lines)
+    rows.append(("all", "", "", f"{seconds * 1e3:.2f}", f"MFU {mfu:.0%}"))
+    return f"{title}\n{text_table(rows)}\n{batch_size / seconds:,.0f} images/s"

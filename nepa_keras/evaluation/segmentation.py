@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nepa_keras.tables import text_table
+
 
 @dataclass(frozen=True)
 class SegmentationReport:
@@ -30,14 +32,12 @@ class SegmentationReport:
 
     def table(self, class_names: Sequence[str]) -> str:
         """All classes, a line each, and the means; in per cent."""
-        width = max(map(len, [*class_names, "class"])) + 2
-        lines = [f"{'class':<{width}}{'IoU':>8}{'accuracy':>10}{'pixels':>14}"]
+        rows = [("class", "IoU", "accuracy", "pixels")]
         for row in zip(class_names, self.iou, self.accuracy, self.pixels, strict=True):
             name, iou, accuracy, pixels = row
-            lines.append(f"{name:<{width}}{_percent(iou):>8}{_percent(accuracy):>10}{pixels:>14,}")
-        lines.append(f"{'mean':<{width}}{_percent(self.miou):>8}{_percent(self.macc):>10}")
-        lines.append(f"pixels that are right: {_percent(self.aacc)} %")
-        return "\n".join(lines)
+            rows.append((name, _percent(iou), _percent(accuracy), f"{pixels:,}"))
+        rows.append(("mean", _percent(self.miou), _percent(self.macc)))
+        return f"{text_table(rows)}\npixels that are right: {_percent(self.aacc)} %"
 
 
 class SegmentationScores:

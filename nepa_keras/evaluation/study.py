@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from nepa_keras.evaluation.ablations import ABLATIONS
+from nepa_keras.tables import markdown_table, mean_and_std
 
 
 class Results:
@@ -97,7 +98,7 @@ def labels_table(found: Mapping[int, Mapping[str, dict]], settings: Sequence[Map
         values = _spread(scratch), _spread(pretrained), _spread(pretrained - scratch, "+")
         chosen = [_chosen(of_count[start], settings) for start in starts]
         rows.append([str(count), *values, *chosen])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _chosen(of_start: Mapping, settings: Sequence[Mapping]) -> str:
@@ -134,7 +135,7 @@ def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         cells = [_spread([run[key] for run in runs], scale=1, digits=2) for key in numbers]
         cells += [_spread([run[key] for run in runs]) for key in (*accuracies, "scratch")]
         rows.append([title, *cells, ABLATIONS[name].paper])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _key(about: Mapping) -> str:
@@ -148,13 +149,4 @@ def _rounded(result):
 
 
 def _spread(values, sign: str = "", scale: float = 100, digits: int = 1) -> str:
-    values = scale * np.asarray(values, "float64")
-    if not len(values):
-        return "-"
-    mean = f"{values.mean():{sign}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+    return mean_and_std(scale * np.asarray(values, "float64"), sign, digits)

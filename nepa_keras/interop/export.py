@@ -1,7 +1,5 @@
 """Our models in the official format, and as artefacts to serve."""
 
-import os
-import shutil
 import warnings
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -9,7 +7,9 @@ from pathlib import Path
 
 import keras
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.data import NepaImageConverter
+from nepa_keras.files import replacing
 from nepa_keras.presets.folder import write_checkpoint, write_preprocessor
 from nepa_keras.presets.official import official_tensors
 from nepa_keras.presets.official_config import official_config
@@ -32,7 +32,7 @@ def export_huggingface(
     Raises:
         ValueError: the model has no averaged weights.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     config = official_config(model, backbone, of_source(model, "config"))
     with ema_weights(model) if ema else nullcontext():
         write_checkpoint(folder, config, official_tensors(model))
@@ -47,20 +47,9 @@ def export_huggingface(
 def replace_huggingface(
     model, folder: str | Path, converter: NepaImageConverter | None = None
 ) -> None:
-    """`export_huggingface` in place of what is there, which stays as `old-NAME` until the new one is whole.
-
-    Args:
-        model, folder, converter: as there.
-    """
-    folder = Path(folder)
-    unfinished, old = (folder.with_name(f"{kind}-{folder.name}") for kind in ("unfinished", "old"))
-    shutil.rmtree(unfinished, ignore_errors=True)
-    export_huggingface(model, unfinished, converter=converter)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(unfinished, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """`export_huggingface` to a folder that is whole at any moment; see `files.replacing`."""
+    with replacing(folder) as unfinished:
+        export_huggingface(model, unfinished, converter=converter)
 
 
 def export_saved_model(model, folder: str | Path) -> None:
@@ -123,6 +112,6 @@ def export_onnx(model, path: str | Path) -> None:
 
 
 def _export(model, path, file_format):
-    shape = getattr(model, "backbone", model).image_shape
+    shape = backbone_of(model).image_shape
     signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
     model.export(str(path), format=file_format, input_signature=signature, verbose=False)

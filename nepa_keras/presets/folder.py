@@ -1,9 +1,9 @@
 """The files of a preset's folder: configuration, weights, and how images are prepared."""
 
 import json
-import os
 from pathlib import Path
 
+from nepa_keras.files import replacing
 from nepa_keras.presets.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -40,17 +40,15 @@ def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{WEIGHTS}.part"
-    save_file(tensors, part, metadata={"format": "pt"})  # transformers asks for that word
-    os.replace(part, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as path:
+        save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for that word
     write_json(folder / CONFIG, config)
 
 
 def write_json(path: Path, value: dict) -> None:
     """Writes a JSON file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_preprocessor(config: dict, folder: str | Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from nepa_keras.packages import required_for
 from nepa_keras.presets.folder import CONFIG, EMA, INDEX, PREPROCESSOR
 
 SCHEME = "hf://"
@@ -22,13 +23,8 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
         raise ValueError(
             f"{handle!r} is not of the form hf://owner/name or hf://owner/name@revision."
         )
-    try:
+    with required_for(f"Fetching {handle}", "huggingface_hub"):
         from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ImportError(
-            f"Fetching {handle} needs huggingface_hub: pip install huggingface_hub, or pass a "
-            "local folder."
-        ) from None
     files = _FILES if load_weights else _FILES[:2]
     if ema:
         files = [*_FILES[:2], EMA]

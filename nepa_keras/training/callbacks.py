@@ -1,4 +1,4 @@
-"""What a run shows and keeps while `fit` works: throughput, progress, events."""
+"""Callbacks of a run: where it is, how fast, its progress line and its events."""
 
 import datetime
 import math
@@ -9,110 +9,167 @@ from pathlib import Path
 
 import keras
 
+from nepa_keras.packages import required_for
 
-class Throughput(keras.callbacks.Callback):
-    """Adds `step` (batches so far) and `images_per_second` to the logs of each epoch.
 
-    Put it before the callbacks that read them. The first batch, which compiles, is left out.
+class StepClock(keras.callbacks.Callback):
+    """Counts the steps of a run, and ends its log intervals and the run where they end.
+
+    Epochs of `fit` are log intervals. Keras begins each at its first batch, so one that a break cut in two
+    ends early. Put it before all other callbacks, which ask it where the run is.
 
     Args:
-        batch_size: images per batch.
-        seconds_waited: gives the seconds that were waited for data so far; then `data_wait`, the share of the
-            epoch's time, is in the logs, too.
-        step: batches that were done before this `fit`.
-        mfu: gives the share of the machine's peak that so many images per second use, see
-            `evaluation.ModelFlopsUtilization`; then `mfu` is in the logs, too.
+        step: steps that were done before this `fit`.
+        steps: of the run.
+        interval: steps of a log interval.
+        restore_metrics: gives the metrics the means of an interval that was begun before this `fit`; called
+            when `fit` has reset them.
+
+    Attributes:
+        step: steps that are done.
+        epoch_start: step at which this epoch of `fit` began.
     """
 
     def __init__(
         self,
+        step: int,
+        steps: int,
+        interval: int,
+        restore_metrics: Callable[[], None] = lambda: None,
+    ):
+        super().__init__()
+        self.step = self.epoch_start = self.resumed_at = step
+        self.steps, self.interval = steps, interval
+        self.restore_metrics = restore_metrics
+        self.cut = False  # whether this interval was begun before this `fit`
+
+    @property
+    def interval_start(self) -> int:
+        """Step at which this log interval began, maybe before this `fit`."""
+        return self.epoch_start // self.interval * self.interval
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_start = self.step
+        self.cut = self.step % self.interval != 0
+        if self.cut:
+            self.restore_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = self.epoch_start + batch + 1
+        interval_ends = self.cut and self.step % self.interval == 0
+        if interval_ends or self.step >= self.steps:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["step"] = self.step
+        if self.cut:
+            self.model.stop_training = self.step >= self.steps
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `images_per_second` to the logs of each epoch; the first batch, which compiles, is left out.
+
+    Put it before the callbacks that write logs.
+
+    Args:
+        clock: of the same `fit`.
+        batch_size: images per batch.
+        seconds_waited: gives the seconds spent waiting for data so far; then `data_wait`, a fraction of the
+            epoch's time, is logged too.
+        mfu: gives the fraction of the machine's peak that so many images per second use, see
+            `evaluation.ModelFlopsUtilization`; then `mfu` is logged too.
+    """
+
+    def __init__(
+        self,
+        clock: StepClock,
         batch_size: int,
         seconds_waited: Callable[[], float] | None = None,
-        step: int = 0,
         mfu: Callable[[float], float] | None = None,
     ):
         super().__init__()
+        self.clock = clock
         self.batch_size = batch_size
         self.seconds_waited = seconds_waited
         self.mfu = mfu
-        self.step = self.before = step
-        self.first_step = step  # of this epoch
-        self.started_at = step  # step at which the clock was started
         self.started = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.first_step = self.step
         self.started = None
-        if self.step > self.before:
+        if self.clock.step > self.clock.resumed_at:
             self._start()
 
     def _start(self):
-        self.started, self.started_at = time.perf_counter(), self.step
+        self.started, self.started_at = time.perf_counter(), self.clock.step
         self.waited_before = self.seconds_waited() if self.seconds_waited else 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step = self.first_step + batch + 1
         if self.started is None:
             self._start()
 
     @property
     def images_per_second(self) -> float:
         """Of this epoch so far; NaN until a batch was timed."""
-        images = (self.step - self.started_at) * self.batch_size
-        return images / (time.perf_counter() - self.started) if images else float("nan")
+        if self.started is None or self.clock.step == self.started_at:
+            return float("nan")
+        images = (self.clock.step - self.started_at) * self.batch_size
+        return images / (time.perf_counter() - self.started)
 
     @property
     def data_wait(self) -> float:
-        """Share of this epoch so far that was waited for data, in [0, 1]; NaN until a batch was timed."""
-        if self.started is None or self.step == self.started_at:
+        """Fraction of this epoch so far spent waiting for data; NaN until a batch was timed."""
+        if self.started is None or self.clock.step == self.started_at:
             return float("nan")
         waited = self.seconds_waited() - self.waited_before
         return min(1.0, waited / (time.perf_counter() - self.started))
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs["step"] = self.step
-        logs["images_per_second"] = self.images_per_second
+    def measured(self) -> dict[str, float]:
+        """`images_per_second` and, where they are known of, `data_wait` and `mfu`."""
+        found = {"images_per_second": self.images_per_second}
         if self.seconds_waited is not None:
-            logs["data_wait"] = self.data_wait
+            found["data_wait"] = self.data_wait
         if self.mfu is not None:
-            logs["mfu"] = self.mfu(logs["images_per_second"])
+            found["mfu"] = self.mfu(found["images_per_second"])
+        return found
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(self.measured())
 
 
 class Progress(keras.callbacks.Callback):
-    """Loss, img/s, share of waiting, MFU and the time that remains, over all steps of a run.
+    """Loss, throughput, fraction of waiting, MFU and the time that remains, over all steps of a run.
 
     A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
     `fit(verbose=0)`, whose own bars count epochs.
 
     Args:
-        steps: of the run.
-        throughput: the `Throughput` of the same `fit`.
+        throughput: of the same `fit`.
     """
 
-    def __init__(self, steps: int, throughput: Throughput):
+    def __init__(self, throughput: Throughput):
         super().__init__()
-        self.steps, self.throughput = steps, throughput
+        self.clock, self.throughput = throughput.clock, throughput
         self.bar = None
         if sys.stdout.isatty():
             names = ["loss", "img/s", "data_wait", "mfu"]
-            self.bar = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=names)
-        self.interval = 0.5 if self.bar else 10.0
+            self.bar = keras.utils.Progbar(
+                self.clock.steps, unit_name="step", stateful_metrics=names
+            )
+        self.interval = 0.5 if self.bar else 10.0  # seconds
         self.drawn = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        step, now = self.throughput.step, time.perf_counter()
-        if now - self.drawn < self.interval and step < self.steps:
+        step, steps, now = self.clock.step, self.clock.steps, time.perf_counter()
+        if now - self.drawn < self.interval and step < steps:
             return
         self.drawn = now
-        values = {"loss": float(logs["loss"]), "img/s": self.throughput.images_per_second}
-        if self.throughput.seconds_waited is not None:
-            values["data_wait"] = self.throughput.data_wait
-        if self.throughput.mfu is not None:
-            values["mfu"] = self.throughput.mfu(values["img/s"])
+        measured = self.throughput.measured()
+        values = {"loss": float(logs["loss"]), "img/s": measured.pop("images_per_second")}
+        values |= measured
         if self.bar:
-            self.bar.update(step, list(values.items()), finalize=step >= self.steps)
+            self.bar.update(step, list(values.items()), finalize=step >= steps)
         else:
-            print(progress_line(step, self.steps, self.throughput.batch_size, values), flush=True)
+            print(progress_line(step, steps, self.throughput.batch_size, values), flush=True)
 
 
 def progress_line(step: int, steps: int, batch_size: int, values: dict[str, float]) -> str:
@@ -130,30 +187,12 @@ def progress_line(step: int, steps: int, batch_size: int, values: dict[str, floa
     return ", ".join(parts)
 
 
-class StopAtStep(keras.callbacks.Callback):
-    """Ends `fit` after so many batches, also in the middle of an epoch.
-
-    Args:
-        steps: batches.
-        throughput: the `Throughput` of the same `fit`, which counts them.
-    """
-
-    def __init__(self, steps: int, throughput: Throughput):
-        super().__init__()
-        self.steps = steps
-        self.throughput = throughput
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.throughput.step >= self.steps:
-            self.model.stop_training = True
-
-
 class EventLog(keras.callbacks.Callback):
     """Writes the logs of each epoch as TensorBoard events, without TensorFlow.
 
     Args:
         folder: of the event file.
-        step: events of earlier files beyond it, of a run that was killed, no longer count.
+        step: at which the run resumes; events of a killed run beyond it no longer count.
 
     Raises:
         ImportError: tensorboardX is missing.
@@ -161,12 +200,8 @@ class EventLog(keras.callbacks.Callback):
 
     def __init__(self, folder: str | Path, step: int = 0):
         super().__init__()
-        try:
+        with required_for("Writing TensorBoard events", "tensorboardX"):
             from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ImportError(
-                "TensorBoard events need tensorboardX: pip install tensorboardX."
-            ) from None
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def on_epoch_end(self, epoch, logs=None):

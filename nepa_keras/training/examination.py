@@ -9,7 +9,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.backbone import relative_path
 from nepa_keras.nepa import NepaPretrainer
-from nepa_keras.training.checkpoints import restore_state
+from nepa_keras.training.model_state import restore_state
 
 _NAMED = 8  # images and variables in a list
 

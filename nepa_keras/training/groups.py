@@ -1,9 +1,45 @@
 """Parameter groups: which variables decay, and at which rate they learn."""
 
 import math
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from nepa_keras.training.layerwise import Layerwise, Place
+from nepa_keras.tables import text_table
+
+
+def layer_id(path: str, num_layers: int) -> int:
+    """Depth of a variable in a model with a `NepaBackbone`, by its path.
+
+    Returns:
+        0 for the patch embedding, i + 1 for block i, num_layers + 1 for final norm and heads.
+    """
+    if "patch_embedding/" in path:
+        return 0
+    block = re.search(r"(?:^|/)block_(\d+)/", path)
+    return int(block[1]) + 1 if block else num_layers + 1
+
+
+class LayerGroup(NamedTuple):
+    """Variables with one learning rate.
+
+    Attributes:
+        name: for people.
+        exponent: power of the layer decay that the rate is multiplied by.
+        head: whether it has the head's rate in place of the peak rate.
+    """
+
+    name: str
+    exponent: int
+    head: bool = False
+
+
+class Layerwise:
+    """Interface of a schedule with a rate for each layer group, as `AdamW` uses it.
+
+    `layer_group(path)` gives the `LayerGroup` of a variable, `warmup_of(group)` and `rate_at(step, group)`
+    its warm-up steps and rate on the host, and `rates(step, groups)` the rates on the device.
+    """
 
 
 @dataclass(frozen=True)
@@ -12,14 +48,14 @@ class ParameterGroup:
 
     Attributes:
         learning_rate_factor: of the optimizer's rate.
-        place: where they are, if the schedule has a rate for each place.
+        layer_group: theirs in the schedule, if it is a layer-wise one.
     """
 
     name: str
     indices: tuple[int, ...]
     learning_rate_factor: float
     weight_decay: float
-    place: Place | None = None
+    layer_group: LayerGroup | None = None
 
 
 def parameter_groups(
@@ -31,8 +67,8 @@ def parameter_groups(
     vectors and do not. The embedding (CLS and patches) may have its own rate.
 
     Args:
-        schedule: with a layer-wise one there are two groups for each of its places, in the order
-            of the variables.
+        schedule: with a layer-wise one there are two groups for each of its layer groups, in the
+            order of the variables.
     """
     if isinstance(schedule, Layerwise):
         return _layerwise_groups(variables, weight_decay, schedule)
@@ -58,16 +94,16 @@ def _decays(variable) -> bool:
 def _layerwise_groups(variables, weight_decay, schedule) -> list[ParameterGroup]:
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
-        kinds.setdefault((schedule.place(variable.path), _decays(variable)), []).append(index)
+        kinds.setdefault((schedule.layer_group(variable.path), _decays(variable)), []).append(index)
     return [
         ParameterGroup(
-            name=f"{place.name} {'matrices' if decays else 'vectors'}",
+            name=f"{layers.name} {'matrices' if decays else 'vectors'}",
             indices=tuple(indices),
             learning_rate_factor=1.0,
             weight_decay=weight_decay if decays else 0.0,
-            place=place,
+            layer_group=layers,
         )
-        for (place, decays), indices in kinds.items()
+        for (layers, decays), indices in kinds.items()
     ]
 
 
@@ -80,25 +116,22 @@ def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=(
         frozen: variables that are not trained, also the statistics of BatchNorm.
     """
     layerwise = isinstance(schedule, Layerwise)
-    rates = f"{'peak lr':>12}{'warm-up':>9}" if layerwise else f"{'lr x':>8}"
-    lines = [f"{'parameter group':<22}{'tensors':>8}{'parameters':>14}{rates}{'decay':>8}"]
+    rates = ("peak lr", "warm-up") if layerwise else ("lr x",)
+    rows = [("parameter group", "tensors", "parameters", *rates, "decay")]
     for group in groups:
-        count = sum(math.prod(variables[i].shape) for i in group.indices)
-        rates = f"{group.learning_rate_factor:>8g}"
+        rates = (f"{group.learning_rate_factor:g}",)
         if layerwise:
-            warmup = schedule.warmup_of(group.place)
-            rates = f"{schedule.rate_at(warmup, group.place):>12.4g}{warmup:>9}"
-        lines.append(
-            f"{group.name:<22}{len(group.indices):>8}{count:>14,}{rates}{group.weight_decay:>8g}"
-        )
+            warmup = schedule.warmup_of(group.layer_group)
+            rates = (f"{schedule.rate_at(warmup, group.layer_group):.4g}", f"{warmup}")
+        counts = _counts([variables[i] for i in group.indices])
+        rows.append((group.name, *counts, *rates, f"{group.weight_decay:g}"))
     statistics = [v for v in frozen if v.path.endswith(("moving_mean", "moving_variance"))]
-    for name, rest in (
-        ("frozen", [v for v in frozen if not any(v is s for s in statistics)]),
-        ("statistics", statistics),
-    ):
-        if rest:
-            count = sum(math.prod(v.shape) for v in rest)
-            lines.append(f"{name:<22}{len(rest):>8}{count:>14,}")
-    total = sum(math.prod(v.shape) for v in (*variables, *frozen))
-    lines.append(f"{'all':<22}{len(variables) + len(frozen):>8}{total:>14,}")
-    return "\n".join(lines)
+    others = [v for v in frozen if not any(v is s for s in statistics)]
+    rest = {"frozen": others, "statistics": statistics, "all": [*variables, *frozen]}
+    rows += [(name, *_counts(found)) for name, found in rest.items() if found]
+    return text_table(rows)
+
+
+def _counts(variables) -> tuple[str, str]:
+    """Tensors and parameters."""
+    return f"{len(variables)}", f"{sum(math.prod(v.shape) for v in variables):,}"

@@ -2,7 +2,7 @@
 
     RUN_DIR/non_finite/
         step-00000123/                 the step after 123 others was skipped
-            report.json                its batch, the gradient norms of its row, versions
+            report.json                its batch, the gradient norms of its log interval, versions
             flags.txt                  of the run, where it has one
             checkpoints/step-00000100/ the newest at or before the step, as links to the run's own
 
@@ -15,15 +15,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from nepa_keras import backends
-from nepa_keras.training.callbacks import Throughput
+from nepa_keras.files import replacing
+from nepa_keras.task import NonFiniteError
+from nepa_keras.training.callbacks import StepClock
 from nepa_keras.training.checkpoints import Checkpoints
+from nepa_keras.training.run_dir import RunDir
 
+REPORT = "report.json"
 _MOST = 3  # folders of a run
 _QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 
@@ -51,32 +54,38 @@ class KeepNonFinite(keras.callbacks.Callback):
     """Keeps what a replay of a skipped step needs: of several in a row the first, and three in a run at most.
 
     Put it before the callback that saves checkpoints, and call `look` before each save, as that removes older
-    checkpoints. Overflows that a loss scale of float16 is there for are passed over.
+    checkpoints. It is a context around `fit`, too, for the steps that stop it. Overflows that a loss scale of
+    float16 is there for are passed over. Of several processes the first keeps.
 
     Args:
         run_dir: of the run.
         checkpoints: of the run; one is at or before each of its steps.
-        row: steps of a row.
-        throughput: the `Throughput` of the same `fit`, which knows where an epoch began.
+        clock: of the same `fit`.
         describe_batch: gives what the batch after so many is made of, as JSON has it.
         replay_with: what to put before the folder to have a command that computes the step again.
     """
 
     def __init__(
         self,
-        run_dir: str | Path,
+        run_dir: RunDir,
         checkpoints: Checkpoints,
-        row: int,
-        throughput: Throughput,
+        clock: StepClock,
         describe_batch: Callable[[int], dict] | None = None,
         replay_with: str | None = None,
     ):
         super().__init__()
-        self.run_dir = Path(run_dir)
-        self.checkpoints, self.row, self.throughput = checkpoints, row, throughput
+        self.run_dir, self.checkpoints, self.clock = run_dir, checkpoints, clock
         self.describe_batch, self.replay_with = describe_batch, replay_with
-        self.looked_to = throughput.step
+        self.writes = backends.process()[0] == 0
+        self.looked_to = clock.step
         self.last_skipped = None  # of those that were looked at
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, NonFiniteError):
+            self.look(stopped=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self.look()
@@ -90,10 +99,10 @@ class KeepNonFinite(keras.callbacks.Callback):
         Raises:
             OSError: the disk is full or cannot be written to.
         """
-        if self.throughput.step == self.looked_to and not stopped:
+        if not self.writes or (self.clock.step == self.looked_to and not stopped):
             return
         before, norms = _norms(self.model)
-        first = self.throughput.first_step // self.row * self.row + before
+        first = self.clock.interval_start + before
         scaled = getattr(self.model.optimizer, "loss_scale", None) is not None
         bad = np.isnan(norms) if scaled and not stopped else ~np.isfinite(norms)
         skipped = (first + np.flatnonzero(bad)).tolist()
@@ -101,12 +110,14 @@ class KeepNonFinite(keras.callbacks.Callback):
         self.looked_to = first + len(norms)
         known, self.last_skipped = self.last_skipped, new[-1] if new else self.last_skipped
         if new and new[0] - 1 != known:
-            row = {"first_step": first, "steps": len(norms), "gradient_norm": quantiles(norms)}
+            interval = {"first_step": first, "steps": len(norms), "gradient_norm": quantiles(norms)}
             loss_finite = not np.isnan(norms[new[0] - first])
-            self._keep(new[0], {"loss_finite": loss_finite, "skipped_steps": skipped, "row": row})
+            self._keep(
+                new[0], {"loss_finite": loss_finite, "skipped_steps": skipped, "row": interval}
+            )
 
     def _keep(self, step: int, report: dict):
-        folder = self.run_dir / "non_finite"
+        folder = self.run_dir.non_finite
         final = folder / f"step-{step:08d}"
         if final.exists() or len(list(folder.glob("step-*"))) >= _MOST:
             return
@@ -114,17 +125,17 @@ class KeepNonFinite(keras.callbacks.Callback):
         if saved is None:
             print(f"\nstep {step} was not finite, and no whole checkpoint before it is left.")
             return
-        unfinished = folder / f"unfinished-{final.name}"
-        shutil.rmtree(unfinished, ignore_errors=True)
         path = self.checkpoints.path(saved.step)
-        shutil.copytree(path, unfinished / "checkpoints" / path.name, copy_function=_link)
-        if (self.run_dir / "flags.txt").exists():
-            shutil.copy2(self.run_dir / "flags.txt", unfinished)
         if self.describe_batch is not None:
             report["batch"] = self.describe_batch(step)
         report = {"step": step, "checkpoint": saved.step, **report, "versions": versions()}
-        (unfinished / "report.json").write_text(json.dumps(report, indent=1))
-        unfinished.rename(final)
+        folder.mkdir(exist_ok=True)
+        with replacing(final) as unfinished:
+            kept = RunDir(unfinished).checkpoints / path.name
+            shutil.copytree(path, kept, copy_function=_link)
+            if self.run_dir.flags.exists():
+                shutil.copy2(self.run_dir.flags, unfinished)
+            (unfinished / REPORT).write_text(json.dumps(report, indent=1))
         again = f", to be computed again by {self.replay_with}{final}" if self.replay_with else ""
         print(f"\nstep {step} was not finite and changed nothing; it is kept in {final}{again}")
 

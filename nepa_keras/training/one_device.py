@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import keras
 
 from nepa_keras import backends
-from nepa_keras.training.checkpoints import model_state, restore_state
+from nepa_keras.training.model_state import model_state, restore_state
 
 
 @contextmanager

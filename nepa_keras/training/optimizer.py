@@ -9,8 +9,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.training.groups import group_table, parameter_groups
-from nepa_keras.training.layerwise import Layerwise
+from nepa_keras.training.groups import Layerwise, group_table, parameter_groups
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
@@ -113,9 +112,9 @@ class AdamW(keras.optimizers.Optimizer):
         if self.layerwise is None:
             rate = ops.cast(self.learning_rate, "float32")
             return [rate * group.learning_rate_factor for group in self.groups]
-        places = list(dict.fromkeys(group.place for group in self.groups))
-        rates = self.layerwise.rates(self._iterations, places)
-        return [rates[places.index(group.place)] for group in self.groups]
+        layers = list(dict.fromkeys(group.layer_group for group in self.groups))
+        rates = self.layerwise.rates(self._iterations, layers)
+        return [rates[layers.index(group.layer_group)] for group in self.groups]
 
     def ema_values(self) -> list:
         """The averaged weights as NumPy arrays, in the order of the trainable variables."""

@@ -10,9 +10,11 @@ import numpy as np
 
 from nepa_keras import backends
 from nepa_keras.nepa import NepaPretrainer
-from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
+from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.examination import examine
-from nepa_keras.training.non_finite import versions
+from nepa_keras.training.model_state import model_state, restore_state
+from nepa_keras.training.non_finite import REPORT, versions
+from nepa_keras.training.run_dir import RunDir
 
 _LINES = 20  # of the steps before; of those further back every hundredth has one
 
@@ -40,7 +42,7 @@ class Replay:
         self.model, self.batches_from = model, batches_from
         self.report = read_report(folder)
         self.step = self.report["step"]
-        checkpoints = Checkpoints(Path(folder) / "checkpoints")
+        checkpoints = Checkpoints(RunDir(folder).checkpoints)
         saved = checkpoints.newest(at_most=self.step)
         if saved is None:
             raise ValueError(" ".join([f"{folder} has no whole checkpoint.", *checkpoints.damaged]))
@@ -96,7 +98,7 @@ def read_report(folder: str | Path) -> dict:
     Raises:
         ValueError: there is none.
     """
-    path = Path(folder) / "report.json"
+    path = Path(folder) / REPORT
     if not path.is_file():
         raise ValueError(
             f"{path} is missing; a step that was not finite is kept as RUN_DIR/non_finite/step-XXXXXXXX."

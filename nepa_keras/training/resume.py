@@ -1,9 +1,5 @@
-"""What makes a run go on where it was: checkpoints while `fit` works, and the rest of a row that was begun.
+"""Resuming a run: checkpoints that are saved while `fit` works, with the state of callbacks."""
 
-A row is what the log has a line for: so many steps, an epoch of `fit`.
-"""
-
-import csv
 import functools
 import operator
 import signal
@@ -11,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import keras
 import numpy as np
 
 from nepa_keras import backends
-from nepa_keras.training.callbacks import Throughput
-from nepa_keras.training.checkpoints import Checkpoints, Saved, metrics_state, model_state
+from nepa_keras.training.callbacks import StepClock
+from nepa_keras.training.checkpoints import Checkpoints, Saved
+from nepa_keras.training.model_state import metrics_state, model_state
 
 _LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
 _EXCHANGE_EVERY = 10  # steps, what each of several processes knows
@@ -30,24 +26,25 @@ class Preempted(Exception):
     """The process was asked to end, and the run is saved."""
 
 
-class Remembering(Protocol):
-    """What a callback has that must know again what it knew, such as the best result so far."""
+@runtime_checkable
+class Stateful(Protocol):
+    """A callback whose state is part of a checkpoint, such as the best result so far."""
 
-    name_in_record: str
+    state_name: str  # in the checkpoint
 
-    def record(self) -> dict:
-        """Of what JSON can hold, and arrays."""
+    def state_dict(self) -> dict:
+        """Arrays, and what JSON can hold."""
 
-    def remember(self, record: dict) -> None:
-        """Takes up what `record` gave."""
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM).
 
     The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
-    the callbacks that write the log or end the epoch, so that a checkpoint at the end of a row is of a run
-    whose log has the row. It is a context around `fit`, too:
+    the callbacks that write the log, so that a checkpoint at the end of a log interval is of a run whose log
+    has its row. It is a context around `fit`, too:
 
         with saving:
             model.fit(..., callbacks=[..., saving])
@@ -60,9 +57,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         checkpoints: where to.
         every_steps: batches between two; half an hour is the most, however many it takes, and the steps
             that `checkpoints` keeps are saved, too.
-        row: steps of a row.
-        throughput: the `Throughput` of the same `fit`, which counts the steps.
-        remembering: callbacks whose record is kept.
+        clock: of the same `fit`.
+        stateful: callbacks whose state is kept.
         before_save: called while the checkpoints that a save removes are still there.
 
     Raises:
@@ -76,16 +72,15 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self,
         checkpoints: Checkpoints,
         every_steps: int,
-        row: int,
-        throughput: Throughput,
-        remembering: Sequence[Remembering] = (),
+        clock: StepClock,
+        stateful: Sequence[Stateful] = (),
         before_save: Callable[[], None] = lambda: None,
     ):
         super().__init__()
-        self.checkpoints, self.every_steps, self.row = checkpoints, every_steps, row
-        self.throughput, self.remembering = throughput, remembering
+        self.checkpoints, self.every_steps = checkpoints, every_steps
+        self.clock, self.stateful = clock, stateful
         self.before_save = before_save
-        self.saved_at, self.saved_when = throughput.step, time.monotonic()
+        self.saved_at, self.saved_when = clock.step, time.monotonic()
         self.asked_to_end = False
         self.number, self.processes = backends.process()
         self.writing = None  # a future
@@ -105,22 +100,22 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._wait()
 
     def on_train_begin(self, logs=None):
-        if self.throughput.step == 0:  # what a replay of the first steps begins with
+        if self.clock.step == 0:  # what a replay of the first steps begins with
             self._save()
 
     def _ask(self, number, frame):
         self.asked_to_end = True
 
     def on_train_batch_end(self, batch, logs=None):
-        # At the end of a row, or of the run, its line is written first.
-        if self.throughput.step % self.row and not self.model.stop_training:
-            self._save_if_due(self.throughput.step % _EXCHANGE_EVERY == 0)
+        # At the end of a log interval, or of the run, its row is written first.
+        if self.clock.step % self.clock.interval and not self.model.stop_training:
+            self._save_if_due(together=self.clock.step % _EXCHANGE_EVERY == 0)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save_if_due(together=True)
 
     def on_train_end(self, logs=None):
-        if self.throughput.step != self.saved_at:
+        if self.clock.step != self.saved_at:
             self._save()
 
     def _save_if_due(self, together: bool):
@@ -132,25 +127,20 @@ class SaveCheckpoints(keras.callbacks.Callback):
             known = functools.reduce(operator.or_, all_known, 0)
         if known & _FAILED:
             self._wait()
-        step, keep_every = self.throughput.step, self.checkpoints.keep_every
+        step, keep_every = self.clock.step, self.checkpoints.keep_every
         due = step - self.saved_at >= self.every_steps or (keep_every and step % keep_every == 0)
         if due or known & (_OVERDUE | _ASKED):
             self._save()
         if known & _ASKED:
             self._wait()
-            raise Preempted(f"saved at step {self.throughput.step}")
+            raise Preempted(f"saved at step {self.clock.step}")
 
     def _save(self):
         self._wait()
         self.before_save()
-        state = model_state(self.model) | metrics_state(self.model)
-        record = {}
-        for part in self.remembering:
-            name, found = part.name_in_record, part.record()
-            arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
-            state |= {f"{name}/{key}": value for key, value in arrays.items()}
-            record[name] = {key: value for key, value in found.items() if key not in arrays}
-        step = self.throughput.step
+        arrays, record = _stateful_state(self.stateful)
+        state = model_state(self.model) | metrics_state(self.model) | arrays
+        step = self.clock.step
         self.saved_at, self.saved_when = step, time.monotonic()
         if self.number == 0:
             self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
@@ -168,63 +158,26 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.writing = None
 
 
-def remember(saved: Saved, remembering: Sequence[Remembering]) -> None:
-    """Gives callbacks back what `SaveCheckpoints` kept of them."""
-    for part in remembering:
-        name = part.name_in_record
+def load_stateful(saved: Saved, stateful: Sequence[Stateful]) -> None:
+    """Restore callbacks from a checkpoint of `SaveCheckpoints`."""
+    for part in stateful:
+        name = part.state_name
         arrays = {
             key.removeprefix(f"{name}/"): value
             for key, value in saved.state.items()
             if key.startswith(f"{name}/")
         }
-        part.remember({**saved.record[name], **arrays})
+        part.load_state_dict({**saved.record[name], **arrays})
 
 
-class FirstRow(keras.callbacks.Callback):
-    """Ends the first epoch of a resumed `fit` where its row ends, and gives it the means of the steps before.
-
-    Put it before `Throughput`.
-
-    Args:
-        done: steps of the row that were done before.
-        row: steps of a row.
-        restore_metrics: called when `fit` has reset them.
-    """
-
-    def __init__(self, done: int, row: int, restore_metrics: Callable[[], None]):
-        super().__init__()
-        self.done, self.row, self.restore_metrics = done, row, restore_metrics
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.done:
-            self.restore_metrics()
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.done and self.done + batch + 1 >= self.row:
-            self.model.stop_training = True
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.done:
-            self.model.stop_training = False
-        self.done = 0
-
-
-def cut_log(path: Path, step: int) -> None:
-    """Takes away rows of a CSV log that a killed run wrote after the checkpoint of a step."""
-    if not path.exists():
-        return
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    place = rows[0].index("step") if rows and "step" in rows[0] else None
-    kept = [row for row in rows[1:] if place is not None and _at_most(row, place, step)]
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    with open(unfinished, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([*rows[:1], *kept])
-    unfinished.replace(path)
-
-
-def _at_most(row: list[str], place: int, step: int) -> bool:
-    try:
-        return float(row[place]) <= step
-    except (IndexError, ValueError):  # a line that was cut by the kill
-        return False
+def _stateful_state(stateful: Sequence[Stateful]) -> tuple[dict[str, np.ndarray], dict]:
+    """What a checkpoint keeps of callbacks: arrays by name, and the rest as JSON."""
+    arrays, record = {}, {}
+    for part in stateful:
+        record[part.state_name] = rest = {}
+        for key, value in part.state_dict().items():
+            if isinstance(value, np.ndarray):
+                arrays[f"{part.state_name}/{key}"] = value
+            else:
+                rest[key] = value
+    return arrays, record

@@ -1,11 +1,4 @@
-"""A training run of so many steps that leaves its record in a folder, and goes on where it was stopped.
-
-RUN_DIR/log.csv            one row per part of the run
-RUN_DIR/events.out.*       the same for TensorBoard
-RUN_DIR/checkpoints/       what the run goes on from; see `checkpoints`
-RUN_DIR/non_finite/        steps that were skipped, to be computed again; see `non_finite`
-RUN_DIR/checkpoint.keras   at the end: model, optimizer and averages, for `keras.saving.load_model`
-"""
+"""A training run of a number of steps that leaves its record in a folder and resumes where it stopped."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,16 +7,18 @@ from pathlib import Path
 import keras
 
 from nepa_keras import backends
-from nepa_keras.task import NonFiniteError, Task
-from nepa_keras.training.callbacks import EventLog, Progress, StopAtStep, Throughput
-from nepa_keras.training.checkpoints import Checkpoints, restore_metrics, restore_state
+from nepa_keras.files import replacing
+from nepa_keras.task import Task
+from nepa_keras.training.callbacks import EventLog, Progress, StepClock, Throughput
+from nepa_keras.training.checkpoints import Checkpoints, Saved
+from nepa_keras.training.model_state import restore_metrics, restore_state
 from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
 from nepa_keras.training.one_device import on_one_device
-from nepa_keras.training.resume import FirstRow, SaveCheckpoints, cut_log, remember
+from nepa_keras.training.resume import SaveCheckpoints, Stateful, load_stateful
+from nepa_keras.training.run_dir import RunDir
 
-# A row per 20th of a run, so that short runs have curves too, but at least one in so many steps.
-_ROWS = 20
-_LONGEST_ROW = 1000
+_ROWS = 20  # of the log, at least
+_LONGEST_INTERVAL = 1000  # steps of a row, at most
 _CHECKPOINTS = 10
 
 
@@ -67,71 +62,69 @@ def fit_steps(
         ValueError: not all processes see the same checkpoint.
         OSError: a checkpoint could not be written; those before are whole.
     """
-    folder = Path(run_dir)
-    row = min(math.ceil(steps / _ROWS), _LONGEST_ROW)
-    row = max(row, getattr(model.optimizer, "accumulation_steps", 1))  # an update or more
-    remembering = [part for part in callbacks if hasattr(part, "remember")]
-    checkpoints = Checkpoints(folder / "checkpoints", keep_last, keep_every)
-    saved = checkpoints.newest()
-    number, _ = backends.process()
-    say = print if number == 0 else lambda sentence: None
-    for sentence in checkpoints.damaged:
-        say(sentence)
-    first = 0 if saved is None else saved.step
-    found = backends.of_all_processes(first)
-    if len(set(found)) > 1:
-        raise ValueError(
-            f"The processes found checkpoints of the steps {', '.join(map(str, found))}: {folder} must be "
-            "one folder, on a file system that all of them share."
-        )
-    if saved is not None:
-        restore_state(model, saved.state)
-        remember(saved, remembering)
-        say(f"goes on from step {first:,} of {steps:,}")
-    if number == 0:
-        cut_log(folder / "log.csv", first)
-    final = folder / "checkpoint.keras"
-    if first >= steps and all(backends.of_all_processes(final.exists())):
+    run = RunDir(run_dir)
+    checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
+    stateful = [part for part in callbacks if isinstance(part, Stateful)]
+    saved = _resume(model, checkpoints, stateful, steps)
+    first = saved.step if saved else 0
+    writes = backends.process()[0] == 0
+    if writes:
+        run.truncate_log(first)
+    if first >= steps and all(backends.of_all_processes(run.model.exists())):
         return
     if first < steps:
-        throughput = Throughput(batch_size, seconds_waited, first, mfu)
-        keep = KeepNonFinite(folder, checkpoints, row, throughput, describe_batch, replay_with)
+        clock = StepClock(
+            first, steps, _interval(steps, model), lambda: restore_metrics(model, saved.state)
+        )
+        throughput = Throughput(clock, batch_size, seconds_waited, mfu)
+        keep = KeepNonFinite(run, checkpoints, clock, describe_batch, replay_with)
+        every = math.ceil(steps / _CHECKPOINTS)
+        saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look)
         recording = []
-        if number == 0:
+        if writes:
             recording = [
                 keep,
                 GradientNormQuantiles(),
-                keras.callbacks.CSVLogger(folder / "log.csv", append=first > 0),
-                EventLog(folder, first),
-                Progress(steps, throughput),
+                keras.callbacks.CSVLogger(run.log, append=first > 0),
+                EventLog(run.path, first),
+                Progress(throughput),
             ]
-        look = keep.look if number == 0 else lambda **stopped: None
-        saving = SaveCheckpoints(
-            checkpoints, math.ceil(steps / _CHECKPOINTS), row, throughput, remembering, look
-        )
-        try:
-            with saving:
-                model.fit(
-                    batches_from(first),
-                    steps_per_epoch=row,
-                    initial_epoch=first // row,
-                    epochs=math.ceil(steps / row),
-                    shuffle=False,
-                    verbose=0,
-                    callbacks=[
-                        FirstRow(first % row, row, lambda: restore_metrics(model, saved.state)),
-                        throughput,
-                        *callbacks,
-                        *recording,
-                        StopAtStep(steps, throughput),
-                        saving,
-                    ],
-                )
-        except NonFiniteError:
-            look(stopped=True)
-            raise
+        with saving, keep:
+            model.fit(
+                batches_from(first),
+                steps_per_epoch=clock.interval,
+                initial_epoch=first // clock.interval,
+                epochs=math.ceil(steps / clock.interval),
+                shuffle=False,
+                verbose=0,
+                callbacks=[clock, throughput, *callbacks, *recording, saving],
+            )
     with on_one_device(model) as whole:
-        if number == 0:
-            unfinished = folder / "unfinished-checkpoint.keras"  # a kill leaves no half of a file
-            whole.save(unfinished)
-            unfinished.replace(final)
+        if writes:
+            with replacing(run.model) as path:
+                whole.save(path)
+
+
+def _interval(steps: int, model: Task) -> int:
+    """Steps of a log interval: so that short runs have curves too, and of one update or more."""
+    interval = min(math.ceil(steps / _ROWS), _LONGEST_INTERVAL)
+    return max(interval, getattr(model.optimizer, "accumulation_steps", 1))
+
+
+def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: int) -> Saved | None:
+    """Restore the newest whole checkpoint of a run, if it has one."""
+    saved = checkpoints.newest()
+    say = print if backends.process()[0] == 0 else lambda sentence: None
+    for sentence in checkpoints.damaged:
+        say(sentence)
+    found = backends.of_all_processes(saved.step if saved else 0)
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The processes found checkpoints of the steps {', '.join(map(str, found))}: "
+            f"{checkpoints.folder.parent} must be one folder, on a file system that all of them share."
+        )
+    if saved is not None:
+        restore_state(model, saved.state)
+        load_stateful(saved, stateful)
+        say(f"goes on from step {saved.step:,} of {steps:,}")
+    return saved

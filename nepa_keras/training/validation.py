@@ -30,7 +30,7 @@ class Validation(keras.callbacks.Callback):
         best: those of the best weights, or None.
     """
 
-    name_in_record = "validation"
+    state_name = "validation"
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Validation(keras.callbacks.Callback):
         self.times = times
         self.last = self.best = None
 
-    def record(self) -> dict:
-        """What a run that goes on has to know again; see `Remembering`."""
+    def state_dict(self) -> dict:
+        """The latest and the best results, for a checkpoint; see `resume.Stateful`."""
         return {"last": self.last, "best": self.best}
 
-    def remember(self, record: dict) -> None:
-        """Takes up what `record` gave."""
-        self.last, self.best = record["last"], record["best"]
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        self.last, self.best = state["last"], state["best"]
 
     def on_epoch_end(self, epoch, logs=None):
         epochs = self.params["epochs"]

@@ -27,7 +27,12 @@ from nepa_keras.visualization.principal_components import (
     principal_components,
 )
 from nepa_keras.visualization.report import write_report
-from nepa_keras.visualization.segmentation import class_colors, overlay, plot_segmentation
+from nepa_keras.visualization.segmentation import (
+    class_colors,
+    overlay,
+    plot_segmentation,
+    write_masks,
+)
 from nepa_keras.visualization.similarity import (
     plot_similarity,
     predicted_similarity,
@@ -64,5 +69,6 @@ __all__ = [
     "prediction_error",
     "principal_components",
     "top_p_filter",
+    "write_masks",
     "write_report",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     displayable,
@@ -27,7 +28,7 @@ def attention_probabilities(model, images: np.ndarray, causal: bool | None = Non
         images: (B, height, width, channels), normalised floats; a few.
         causal: whether a patch sees only those before it; default the model's own choice.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     causal = own_mask(model) if causal is None else causal
     found = backbone.taps(np.asarray(images, "float32"), causal=causal)["attentions"]
     return np.stack([ops.convert_to_numpy(ops.cast(a, "float32")) for a in found], axis=1)
@@ -66,7 +67,7 @@ def attention_maps(model, images: np.ndarray, query: int, causal: bool | None = 
     Raises:
         ValueError: a query that is no patch, or images that do not fit.
     """
-    grid = patch_grid(getattr(model, "backbone", model), images)
+    grid = patch_grid(backbone_of(model), images)
     if not 0 <= query < grid[0] * grid[1]:
         raise ValueError(
             f"query must be a patch, 0 to {grid[0] * grid[1] - 1} of this {grid[0]}x{grid[1]} grid; got "
@@ -106,7 +107,7 @@ def plot_attention(
         ImportError: matplotlib is missing.
         ValueError: see `attention_maps`.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     image = np.asarray(image)[None]
     rows, columns = patch_grid(backbone, image)
     causal = own_mask(model) if causal is None else causal

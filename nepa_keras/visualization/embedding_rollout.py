@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank
@@ -18,7 +19,7 @@ from nepa_keras.visualization.patches import (
     join_patches,
     patch_grid,
     predictions_and_targets,
-    unit,
+    unit_tokens,
 )
 
 
@@ -51,7 +52,7 @@ def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> R
     Raises:
         ValueError: `known` is out of range, or images do not fit.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     rows, columns = patch_grid(backbone, images)
     if not 1 <= known < rows * columns:
         raise ValueError(
@@ -62,15 +63,15 @@ def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> R
     inputs = {"images": images, "known": np.full(len(images), known, "int32")}
     rolled = EmbeddingRollout(backbone, bank.norm).predict(inputs, batch_size=32, verbose=0)
     one_step, truth = predictions_and_targets(backbone, images)
-    truth = unit(truth)
-    in_bank = unit(bank.vectors).reshape(-1, *truth.shape[1:])  # (M, T, D)
+    truth = unit_tokens(truth)
+    in_bank = unit_tokens(bank.vectors).reshape(-1, *truth.shape[1:])  # (M, T, D)
     guesses = {
-        "rollout": unit(rolled["embeddings"]),
-        "one step": unit(one_step),
+        "rollout": unit_tokens(rolled["embeddings"]),
+        "one step": unit_tokens(one_step),
         "patch before": np.concatenate([truth[:, :1], truth[:, :-1]], axis=1),
         "last patch": np.broadcast_to(truth[:, known - 1 : known], truth.shape),
-        "mean": np.broadcast_to(unit(in_bank.mean(axis=(0, 1))), truth.shape),
-        "mean there": np.broadcast_to(unit(in_bank.mean(axis=0)), truth.shape),
+        "mean": np.broadcast_to(unit_tokens(in_bank.mean(axis=(0, 1))), truth.shape),
+        "mean there": np.broadcast_to(unit_tokens(in_bank.mean(axis=0)), truth.shape),
     }
     cosines = {}
     for name, guess in guesses.items():
@@ -106,14 +107,14 @@ def plot_rollout(
         ImportError: matplotlib is missing.
         ValueError: see `compare_rollout`.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     rows, columns = grid = patch_grid(backbone, images)
     known = rows // 2 * columns if known is None else known
     bank = PatchBank(backbone, bank_images)
     found = compare_rollout(backbone, images, known, bank)
     decoder = LinearDecoder(bank)
     images = np.asarray(images[:shown], "float32")
-    rolled, one_step = found.embeddings[:shown], bank.norm * unit(found.one_step[:shown])
+    rolled, one_step = found.embeddings[:shown], bank.norm * unit_tokens(found.one_step[:shown])
     true = cut_patches(images, grid)
     given = true.copy()
     given[:, known:] = 0.0  # mid grey

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nepa_keras.packages import required_for
+from nepa_keras.training import RunDir
 from nepa_keras.visualization.curves import read_panels
 
 _SUFFIX = ".pictures"
-_CURVES = "curves.png"  # TensorBoard draws the scalars itself
 
 
 def log_pictures(run_dir: str | Path) -> list[str]:
@@ -28,20 +29,16 @@ def log_pictures(run_dir: str | Path) -> list[str]:
     """
     from PIL import Image
 
-    try:
+    with required_for("Writing TensorBoard events", "tensorboardX"):
         from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ImportError(
-            "TensorBoard events need tensorboardX: pip install tensorboardX."
-        ) from None
-    folder = Path(run_dir)
-    pictures = sorted(path for path in folder.glob("*.png") if path.name != _CURVES)
-    log = folder / "log.csv"
-    step = int(read_panels(log)[1][-1]) if log.exists() else 0
-    for earlier in folder.glob(f"events.out.*{_SUFFIX}"):
+    run = RunDir(run_dir)
+    # TensorBoard draws the scalars itself.
+    pictures = sorted(path for path in run.path.glob("*.png") if path != run.curves)
+    step = int(read_panels(run.log)[1][-1]) if run.log.exists() else 0
+    for earlier in run.path.glob(f"events.out.*{_SUFFIX}"):
         earlier.unlink()
     if pictures:
-        with SummaryWriter(str(folder), filename_suffix=_SUFFIX) as writer:
+        with SummaryWriter(str(run), filename_suffix=_SUFFIX) as writer:
             for path in pictures:
                 with Image.open(path) as picture:
                     pixels = np.asarray(picture.convert("RGB"))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from nepa_keras.packages import required_for
+
 INK = "#30343a"
 MUTED = "#8a9099"
 BLUE = "#2467a8"
@@ -14,10 +16,8 @@ def new_figure(width: float, height: float):
     Raises:
         ImportError: matplotlib is missing.
     """
-    try:
+    with required_for("Drawing a picture", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install matplotlib.") from error
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 

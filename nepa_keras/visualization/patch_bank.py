@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     cut_patches,
@@ -15,7 +16,7 @@ from nepa_keras.visualization.patches import (
     draw_picture,
     outline,
     patch_grid,
-    unit,
+    unit_tokens,
 )
 from nepa_keras.visualization.principal_components import patch_features
 
@@ -41,7 +42,7 @@ class PatchBank:
         self.images = np.asarray(images, "float32")
         if not len(images):
             raise ValueError("A bank of patches needs an image.")
-        backbone = getattr(model, "backbone", model)
+        backbone = backbone_of(model)
         self.grid = patch_grid(backbone, images)
         parts = []
         for start in range(0, len(images), batch_size):
@@ -57,7 +58,7 @@ class PatchBank:
         self.vectors = vectors.reshape(-1, vectors.shape[-1])
         pixels = cut_patches(self.images, self.grid)
         self.pixels = pixels.reshape(-1, *pixels.shape[2:])
-        self._unit = unit(self.vectors)
+        self._unit = unit_tokens(self.vectors)
 
     @property
     def norm(self) -> float:
@@ -75,7 +76,7 @@ class PatchBank:
         """
         if count > len(self._unit):
             raise ValueError(f"The bank has {len(self._unit)} patches, fewer than {count}.")
-        queries = unit(vectors)
+        queries = unit_tokens(vectors)
         step = max(1, _AT_A_TIME // len(self._unit))
         numbers, cosines = [], []
         for start in range(0, len(queries), step):
@@ -145,7 +146,7 @@ def plot_nearest_patches(
         ImportError: matplotlib is missing.
         ValueError: a query or a layer that is none, or images that do not fit.
     """
-    rows, columns = grid = patch_grid(getattr(model, "backbone", model), images)
+    rows, columns = grid = patch_grid(backbone_of(model), images)
     query = rows // 2 * columns + columns // 2 if query is None else query
     if not 0 <= query < rows * columns:
         raise ValueError(f"query must be a patch from 0 to {rows * columns - 1}, got {query}.")

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.visualization.patches import displayable, own_mask, patch_grid, unit
+from nepa_keras.backbone import backbone_of
+from nepa_keras.visualization.patches import displayable, own_mask, patch_grid, unit_tokens
 
 MAX_BYTES = 6_000_000
 
@@ -48,7 +49,7 @@ def patch_maps(
         ValueError: images that the patch does not divide, or inputs that have no rows and columns; captions
             of another number.
     """
-    backbone, causal = getattr(model, "backbone", model), own_mask(model)
+    backbone, causal = backbone_of(model), own_mask(model)
     images = np.asarray(images, "float32")
     grid = patch_grid(backbone, images)
     if len(captions) not in (0, len(images)):
@@ -116,9 +117,9 @@ def _of_image(backbone, image: np.ndarray, causal: bool, with_heads: bool) -> tu
         of_heads = _numpy(probabilities)[0, :, 1:]  # (H, T, 1 + T): queries without CLS
         attention.append([_pack_attention(of_heads.mean(axis=0))])
         heads.append([_pack_attention(one) for one in of_heads] if with_heads else [])
-    targets = unit(own["embeddings"])[0, 1:]  # (T, D)
+    targets = unit_tokens(own["embeddings"])[0, 1:]  # (T, D)
     # Token 0 is CLS, so what is predicted at patch t leaves token 1 + t.
-    said = [unit(backbone.norm(x))[0, 1:] for x in predicting["hidden_states"][1:]]
+    said = [unit_tokens(backbone.norm(x))[0, 1:] for x in predicting["hidden_states"][1:]]
     cosines = [pack(of_block @ targets.T, power=2) for of_block in said]
     return {"attention": attention, "cosines": cosines}, heads
 

@@ -6,6 +6,9 @@ B images, T patches on a grid of rows x columns.
 import numpy as np
 from keras import ops
 
+from nepa_keras.backbone import backbone_of
+from nepa_keras.vectors import unit
+
 
 def patch_grid(backbone, images) -> tuple[int, int]:
     """Rows and columns of patches of images (B, height, width, channels).
@@ -21,7 +24,7 @@ def patch_grid(backbone, images) -> tuple[int, int]:
 
 def own_mask(model) -> bool:
     """Whether a model reads causally; a classifier's choice is not that of its backbone."""
-    return getattr(model, "use_causal_mask", getattr(model, "backbone", model).use_causal_mask)
+    return getattr(model, "use_causal_mask", backbone_of(model).use_causal_mask)
 
 
 def displayable(images) -> np.ndarray:
@@ -58,7 +61,7 @@ def predictions_and_targets(model, images, batch_size: int = 32) -> tuple[np.nda
     Returns:
         Two of (B, T, D) float32.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     shift = getattr(model, "shift", True)
     predictions, targets = [], []
     for start in range(0, len(images), batch_size):
@@ -70,10 +73,9 @@ def predictions_and_targets(model, images, batch_size: int = 32) -> tuple[np.nda
     return np.concatenate(predictions), np.concatenate(targets)
 
 
-def unit(tokens) -> np.ndarray:
-    """Vectors of length 1 over the last axis, float32."""
-    tokens = ops.convert_to_numpy(ops.cast(tokens, "float32"))
-    return tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
+def unit_tokens(tokens) -> np.ndarray:
+    """Tokens of any backend as vectors of length 1 over the last axis, float32."""
+    return unit(ops.convert_to_numpy(ops.cast(tokens, "float32")))
 
 
 def draw_picture(axes, picture: np.ndarray, grid: tuple[int, int] | None = None) -> None:

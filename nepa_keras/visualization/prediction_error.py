@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     displayable,
@@ -15,7 +16,7 @@ from nepa_keras.visualization.patches import (
     outline,
     patch_grid,
     predictions_and_targets,
-    unit,
+    unit_tokens,
 )
 
 
@@ -32,9 +33,9 @@ def prediction_error(model, images: np.ndarray, batch_size: int = 64) -> np.ndar
     Raises:
         ValueError: images that do not fit.
     """
-    grid = patch_grid(getattr(model, "backbone", model), images)
+    grid = patch_grid(backbone_of(model), images)
     predicted, true = predictions_and_targets(model, images, batch_size)
-    errors = 1.0 - np.sum(unit(predicted) * unit(true), axis=-1)
+    errors = 1.0 - np.sum(unit_tokens(predicted) * unit_tokens(true), axis=-1)
     return errors.reshape(-1, *grid)
 
 

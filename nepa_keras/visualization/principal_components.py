@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
+from nepa_keras.backbone import backbone_of
+from nepa_keras.packages import required_for
 from nepa_keras.visualization.figure import INK, MUTED, new_figure, save
 from nepa_keras.visualization.patches import displayable, draw_picture, own_mask, patch_grid
 from nepa_keras.visualization.segmentation import class_colors
@@ -25,10 +27,8 @@ def principal_components(features: np.ndarray, count: int) -> np.ndarray:
         ImportError: scikit-learn is missing.
         ValueError: fewer rows or columns than components.
     """
-    try:
+    with required_for("An analysis of principal components", "scikit-learn"):
         from sklearn.decomposition import PCA
-    except ImportError as error:
-        raise ImportError("Principal components need scikit-learn.") from error
     if min(features.shape) < count:
         raise ValueError(f"{count} components need as many rows and columns, got {features.shape}.")
     return PCA(count, svd_solver="full").fit_transform(np.asarray(features, "float64"))
@@ -58,7 +58,7 @@ def patch_features(model, images: np.ndarray, causal: bool | None = None) -> dic
         images: (B, height, width, channels), normalised floats; a few.
         causal: whether a patch sees only those before it; default the model's own choice.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     if causal is None:
         causal = own_mask(model)
     images = np.asarray(images, "float32")
@@ -89,7 +89,7 @@ def plot_patch_components(
         ImportError: matplotlib or scikit-learn is missing.
         ValueError: a layer that the model lacks, or images that do not fit.
     """
-    grid = patch_grid(getattr(model, "backbone", model), images)
+    grid = patch_grid(backbone_of(model), images)
     features = patch_features(model, images, causal)
     if layers is None:
         blocks = list(features)[1:-1]

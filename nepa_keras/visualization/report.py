@@ -17,6 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nepa_keras.files import replacing
+from nepa_keras.training import RunDir
 from nepa_keras.visualization import run_facts
 from nepa_keras.visualization.charts import chart
 from nepa_keras.visualization.curves import read_log, read_panels
@@ -72,9 +74,9 @@ def write_report(
         NotADirectoryError: there is no such folder.
         ValueError: see `patch_maps`.
     """
-    folder = Path(run_dir)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder; a report is of a run directory.")
+    run = RunDir(run_dir)
+    if not run.path.is_dir():
+        raise NotADirectoryError(f"{run} is no folder; a report is of a run directory.")
     maps, reason = None, "This report was written without a model, so it has no maps to explore."
     if model is not None and images is not None and len(images):
         maps = patch_maps(model, images, captions, max_bytes)
@@ -82,14 +84,14 @@ def write_report(
             "The maps of this model's grid of patches would be larger than a page should be, so they "
             "are left out."
         )
-    facts = run_facts.facts_of_folder(folder)
+    facts = run_facts.facts_of_folder(run)
     if model is not None:
         facts |= run_facts.facts_of_model(model)
     facts |= run_facts.facts_of_process()
 
     script = _file("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    name = folder.resolve().name
+    name = run.path.resolve().name
     page = string.Template(_file("report.html")).substitute(
         title=escape(f"Report of {name}"),
         name=escape(name),
@@ -98,18 +100,16 @@ def write_report(
         style=_file("report.css"),
         script=script,
         facts=_facts(facts),
-        flags=_flags(run_facts.flags_of_folder(folder)),
-        results=_results({**run_facts.tables_of_folder(folder), **(tables or {})}),
+        flags=_flags(run_facts.flags_of_folder(run)),
+        results=_results({**run_facts.tables_of_folder(run), **(tables or {})}),
         explorer=_explorer(maps, reason),
-        curves=_curves(folder / "log.csv"),
-        pictures=_pictures(folder),
+        curves=_curves(run.log),
+        pictures=_pictures(run),
     )
-    unfinished = folder / "unfinished-report.html"
-    # Names of files may be bytes that are no text.
-    unfinished.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
-    path = folder / "report.html"
-    unfinished.replace(path)
-    return path
+    with replacing(run.report) as unfinished:
+        # Names of files may be bytes that are no text.
+        unfinished.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+    return run.report
 
 
 def _file(name: str) -> str:
@@ -197,10 +197,10 @@ def _cell(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else "not finite" if math.isinf(value) else ""
 
 
-def _pictures(folder: Path) -> str:
-    paths = sorted(folder.glob("*.png"))
-    if (folder / "log.csv").exists():  # drawn above
-        paths = [path for path in paths if path.name != "curves.png"]
+def _pictures(run: RunDir) -> str:
+    paths = sorted(run.path.glob("*.png"))
+    if run.log.exists():  # drawn above
+        paths = [path for path in paths if path != run.curves]
     shown = []
     for path in paths:
         if path.stat().st_size > _LARGEST_PICTURE:

@@ -4,49 +4,41 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import keras
 
+from nepa_keras.backbone import backbone_of
+from nepa_keras.tables import read_table
+from nepa_keras.training import RunDir
 
-def facts_of_folder(run_dir: Path) -> dict[str, str]:
+
+def facts_of_folder(run: RunDir) -> dict[str, str]:
     """Command, versions and times from flags.txt and log.csv, as far as they are there."""
     facts = {}
-    flags = run_dir / "flags.txt"
-    if flags.exists():
-        notes = [line[1:].strip() for line in _lines(flags) if line.startswith("#")]
-        # As `flags_text` of the scripts writes them: the command, then the versions.
-        facts |= dict(zip(("Command", "Trained with"), notes, strict=False))
-        facts["Begun"] = _time(flags.stat().st_mtime)
-    log = run_dir / "log.csv"
-    if log.exists():
-        facts["Last row of the log"] = _time(log.stat().st_mtime)
-    return facts
+    if flags := run.read_flags():
+        facts |= {"Command": flags.command, "Trained with": flags.versions}
+        facts["Begun"] = _time(run.flags.stat().st_mtime)
+    if run.log.exists():
+        facts["Last row of the log"] = _time(run.log.stat().st_mtime)
+    return {name: fact for name, fact in facts.items() if fact}
 
 
-def flags_of_folder(run_dir: Path) -> list[tuple[str, str]]:
+def flags_of_folder(run: RunDir) -> list[tuple[str, str]]:
     """(name, value) of the flags that repeat the run; none where flags.txt is missing."""
-    flags = run_dir / "flags.txt"
-    if not flags.exists():
-        return []
-    lines = (line.removeprefix("--") for line in _lines(flags) if line.startswith("--"))
+    flags = run.read_flags()
+    lines = (line.removeprefix("--") for line in flags.lines) if flags else ()
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
 
-def tables_of_folder(run_dir: Path) -> dict[str, list[list[str]]]:
+def tables_of_folder(run: RunDir) -> dict[str, list[list[str]]]:
     """Rows of the Markdown tables that a run left as *.md, by the names of the files."""
-    tables = {}
-    for path in sorted(run_dir.glob("*.md")):
-        lines = [line.strip().strip("|") for line in _lines(path) if line.startswith("|")]
-        rows = [[cell.strip() for cell in line.split("|")] for line in lines]
-        if len(rows) > 2:  # the second one is the rule below the head
-            tables[path.stem] = [rows[0], *rows[2:]]
-    return tables
+    found = {path.stem: read_table(path) for path in sorted(run.path.glob("*.md"))}
+    return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 
 def facts_of_model(model: keras.Model) -> dict[str, str]:
     """Size and shape of the model, and where its weights are."""
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     shape = "\N{MULTIPLICATION SIGN}".join(map(str, backbone.image_shape))
     cells = backbone.patch_embedding.grid((None, *backbone.image_shape))
     grid = "\N{MULTIPLICATION SIGN}".join(map(str, cells))
@@ -72,10 +64,6 @@ def facts_of_process() -> dict[str, str]:
         "Report written": f"{_time(time.time())}, {known}",
         "Machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
     }
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _time(seconds: float) -> str:

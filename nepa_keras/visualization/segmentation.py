@@ -1,10 +1,13 @@
 """Masks as colours over their images."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from nepa_keras.data import ImageError, ImageSource, decode_image
+from nepa_keras.evaluation import ImageSegmenter
 from nepa_keras.visualization.figure import MUTED, new_figure, save
 
 _GOLDEN = 0.618034  # of the circle of hues, so that neighbours in number are far apart in colour
@@ -76,3 +79,42 @@ def plot_segmentation(
     patches = [Patch(color=colors[i] / 255, label=class_names[i]) for i in present]
     figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=7)
     save(figure, png_path)
+
+
+def write_masks(
+    segment: ImageSegmenter, source: ImageSource, images: str | Path, folder: str | Path
+) -> list[str]:
+    """Segment the images of a folder into masks/NAME.png (class numbers) and overlays/NAME.png (in colours).
+
+    Of a.jpg both are named a.png; where another a.* lies beside it, a.jpg.png.
+
+    Args:
+        segment: how images are segmented.
+        source: `data.open_source("folder:IMAGES")`.
+        images: that folder.
+        folder: to write to; created if missing.
+
+    Returns:
+        A sentence for each image that cannot be read.
+    """
+    from PIL import Image
+
+    model, left_out = segment.model, []
+    colors, channels = class_colors(model.num_classes), model.backbone.image_shape[-1]
+    root = Path(images).expanduser()
+    names = [Path(source.name(index)).relative_to(root) for index in range(len(source))]
+    same_stem = Counter(name.with_suffix("") for name in names)
+    for index, name in enumerate(names):
+        try:
+            pixels = decode_image(source.read(index), channels)
+        except ImageError as error:
+            left_out.append(f"{source.name(index)}: {error}")
+            continue
+        labels = segment.labels(pixels)
+        stem = name if same_stem[name.with_suffix("")] > 1 else name.with_suffix("")
+        pictures = {"masks": labels, "overlays": overlay(pixels, labels, colors)}
+        for kind, picture in pictures.items():
+            path = Path(folder) / kind / f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    return left_out

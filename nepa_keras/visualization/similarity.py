@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nepa_keras.backbone import backbone_of
 from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
-from nepa_keras.visualization.patches import displayable, outline, patch_grid, unit
+from nepa_keras.visualization.patches import displayable, outline, patch_grid, unit_tokens
 
 
 def predicted_similarity(
@@ -38,7 +39,7 @@ def predicted_similarity(
     Raises:
         ValueError: a query that is no patch or the last one, or images that do not fit.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
     rows, columns = patch_grid(backbone, images)
@@ -50,8 +51,8 @@ def predicted_similarity(
         )
     out = backbone(np.asarray(images, "float32"), training=False, causal=True)
     # Token 0 is CLS, so patch t is token 1 + t.
-    predicted = unit(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
-    patches = unit(out["embeddings"])[:, 1:]  # (B, T, D)
+    predicted = unit_tokens(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
+    patches = unit_tokens(out["embeddings"])[:, 1:]  # (B, T, D)
     cosines = np.einsum("bqd,btd->bqt", predicted, patches)
     weights = np.exp((cosines - cosines.max(axis=-1, keepdims=True)) / temperature)
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -100,7 +101,7 @@ def plot_similarity(
         ImportError: matplotlib is missing.
         ValueError: see `predicted_similarity`.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     rows, columns = patch_grid(backbone, images)
     if queries is None:
         lines = (rows // 4, rows // 2, 3 * rows // 4)

@@ -48,7 +48,7 @@ def test_a_copy_holds_the_same_bytes(tmp_path):
     assert [again.read(i) for i in range(COUNT)] == [source.read(i) for i in range(COUNT)]
     np.testing.assert_array_equal(again.labels, source.labels)
     assert again.class_names == CLASSES
-    assert not (tmp_path / "copy.unfinished").exists()
+    assert not (tmp_path / "unfinished-copy").exists()
     with pytest.raises(ValueError, match="copy exists and is left as it is"):
         data.copy_to_records(source, tmp_path / "copy")
 

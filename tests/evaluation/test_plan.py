@@ -10,7 +10,8 @@ import nepa_keras
 from nepa_keras import training
 from nepa_keras.evaluation import forward_flops, plan, step_memory, training_flops
 from nepa_keras.evaluation.roofline import Device
-from nepa_keras.training.checkpoints import Checkpoints, model_state
+from nepa_keras.training.checkpoints import Checkpoints
+from nepa_keras.training.model_state import model_state
 from tests.helpers import scripts, tiny
 
 pytestmark = pytest.mark.once

@@ -220,7 +220,7 @@ def test_a_run_says_where_it_leaves_the_recipe():
     code = """
 import sys; sys.path.insert(0, "experiments")
 import finetune
-from command_line import departures
+from recipe_check import departures
 from pathlib import Path
 
 recipe = Path("experiments/recipes/finetune_base.flags")

@@ -10,7 +10,7 @@ import nepa_keras
 from nepa_keras.data import MixupCutmix
 from nepa_keras.presets.official import official_names
 from nepa_keras.training import LayerwiseWarmupCosine, adamw, ema_weights
-from nepa_keras.training.layerwise import Place
+from nepa_keras.training.groups import LayerGroup
 from tests.helpers import golden_files
 from tests.helpers.tolerances import assert_close, assert_same_tensors
 
@@ -42,22 +42,22 @@ def test_rates_of_each_group(name):
     schedule = schedule_of(table)
     assert schedule.warmup_steps == table["warmup_steps"]
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    places = [
-        Place("", group["llrd_scale"], head=group["lr_base"] == table["head_lr"])
+    groups = [
+        LayerGroup("", group["llrd_scale"], head=group["lr_base"] == table["head_lr"])
         for group in table["groups"]
     ]
-    for place, group in zip(places, table["groups"], strict=True):
-        assert schedule.base(place) == group["lr_base"]
+    for layers, group in zip(groups, table["groups"], strict=True):
+        assert schedule.base(layers) == group["lr_base"]
         if "warmup_steps_of_group" in group:
-            assert schedule.warmup_of(place) == group["warmup_steps_of_group"]
+            assert schedule.warmup_of(layers) == group["warmup_steps_of_group"]
     for i, step in enumerate(table["steps"]):
         on_device = keras.ops.convert_to_numpy(
-            schedule.rates(keras.ops.convert_to_tensor(step, dtype="int32"), places)
+            schedule.rates(keras.ops.convert_to_tensor(step, dtype="int32"), groups)
         )
-        for place, group, device in zip(places, table["groups"], on_device, strict=True):
+        for layers, group, device in zip(groups, table["groups"], on_device, strict=True):
             expected, scale = group["lr"][i], max(group["lr"])
-            exact = schedule.rate_at(step, place)
-            assert again.rate_at(step, place) == exact
+            exact = schedule.rate_at(step, layers)
+            assert again.rate_at(step, layers) == exact
             # A rate near 0 is a difference of close numbers: its error is relative to the largest.
             assert_close(scale + (exact - expected), scale, "learning_rate", f"{name} {step}")
             assert_close(
@@ -74,8 +74,8 @@ def official_group_of(model, optimizer) -> dict:
     assert sorted(indices) == list(range(len(model.trainable_variables)))
     return {
         name: (
-            optimizer.layerwise.base(group.place),
-            group.place.exponent,
+            optimizer.layerwise.base(group.layer_group),
+            group.layer_group.exponent,
             group.weight_decay,
         )
         for group in optimizer.groups
@@ -132,7 +132,7 @@ def test_the_released_sizes_have_the_official_groups(name):
     found, expected = Counter(), Counter()
     for group in optimizer.groups:
         paths = [model.trainable_variables[i].path for i in group.indices]
-        key = schedule.base(group.place), group.place.exponent, group.weight_decay
+        key = schedule.base(group.layer_group), group.layer_group.exponent, group.weight_decay
         found[key] += sum(len(official_names(path)) for path in paths)
     for group in table["groups"]:
         for decay, tensors in group["tensors_by_weight_decay"].items():

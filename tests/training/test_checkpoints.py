@@ -8,7 +8,8 @@ import pytest
 
 import nepa_keras
 from nepa_keras import training
-from nepa_keras.training.checkpoints import Checkpoints, model_state, restore_state
+from nepa_keras.training.checkpoints import Checkpoints
+from nepa_keras.training.model_state import model_state, restore_state
 from tests.helpers import tiny
 from tests.helpers.small_checkpoints import assert_newest, filled, state
 

@@ -13,7 +13,8 @@ import pytest
 import nepa_keras
 from nepa_keras import step_metrics
 from nepa_keras.training import Replay, adamw, examination, fit_steps, non_finite
-from nepa_keras.training.checkpoints import Checkpoints, model_state
+from nepa_keras.training.checkpoints import Checkpoints
+from nepa_keras.training.model_state import model_state
 from tests.helpers import tiny
 
 

@@ -25,7 +25,7 @@ def test_layer_ids_are_those_of_beit():
         "auxiliary_head/classifier/bias": 13,
     }
     for path, number in paths.items():
-        rate = schedule.rate_at(10, schedule.place(path))
+        rate = schedule.rate_at(10, schedule.layer_group(path))
         assert rate == pytest.approx(0.65 ** (13 - number)), path
 
 
@@ -36,14 +36,16 @@ def test_the_course_is_the_formula_on_the_device_too(step, power):
     expected = 3e-4 * (
         1e-6 + (1 - 1e-6) * step / 40 if step < 40 else (1 - min((step - 40) / 160, 1)) ** power
     )
-    places = [schedule.place(p) for p in ("x/patch_embedding/kernel", "x/block_1/a", "head/b")]
-    rates = keras.ops.convert_to_numpy(schedule.rates(step, places))
-    for place, rate, factor in zip(places, rates, (0.125, 0.5, 1.0), strict=True):
-        assert schedule.rate_at(step, place) == pytest.approx(factor * expected, rel=1e-9)
+    groups = [
+        schedule.layer_group(p) for p in ("x/patch_embedding/kernel", "x/block_1/a", "head/b")
+    ]
+    rates = keras.ops.convert_to_numpy(schedule.rates(step, groups))
+    for group, rate, factor in zip(groups, rates, (0.125, 0.5, 1.0), strict=True):
+        assert schedule.rate_at(step, group) == pytest.approx(factor * expected, rel=1e-9)
         assert rate == pytest.approx(factor * expected, rel=1e-5, abs=1e-12)
 
 
-def test_the_optimizer_moves_each_place_at_its_rate():
+def test_the_optimizer_moves_each_layer_group_at_its_rate():
     """Of the first step of Adam without decay every weight moves by its rate, but for epsilon."""
     keras.utils.set_random_seed(0)
     model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, channels=8, dropout=0.0)
@@ -59,12 +61,12 @@ def test_the_optimizer_moves_each_place_at_its_rate():
     model.fit(tiny.images(4), labels, batch_size=4, verbose=0)
     for variable in model.trainable_variables:
         moved = np.abs(keras.ops.convert_to_numpy(variable) - before[variable.path])
-        place = schedule.place(variable.path)
-        rate, large = schedule.rate_at(0, place), np.quantile(moved, 0.9)
+        group = schedule.layer_group(variable.path)
+        rate, large = schedule.rate_at(0, group), np.quantile(moved, 0.9)
         if large > 0.5 * rate:  # where gradients are far above epsilon
             # Within the rounding of weights near 1.
             assert large == pytest.approx(rate, rel=1e-2), variable.path
-            seen.add(place.name)
+            seen.add(group.name)
     assert seen == {"embedding", "block 0", "block 1", "heads"}
     table = model.optimizer.table(model)
     assert "heads matrices" in table and "statistics" in table and "frozen" not in table

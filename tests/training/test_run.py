@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import nepa_keras
-from nepa_keras.training import adamw, callbacks, fit_steps
-from nepa_keras.training.checkpoints import model_state
-from nepa_keras.training.resume import Preempted, cut_log
+from nepa_keras.training import Preempted, RunDir, adamw, callbacks, fit_steps
+from nepa_keras.training.model_state import model_state
 from tests.helpers import tiny
 from tests.helpers.short_run import STOPPED_AT, AskToEnd, batches
 
@@ -103,12 +102,14 @@ def test_events_can_be_read_back(model, tmp_path):
 
 
 def test_throughput_counts_images_and_not_the_first_batch(model):
-    throughput = callbacks.Throughput(4)
+    clock = callbacks.StepClock(0, 10, 5)
+    throughput = callbacks.Throughput(clock, 4)
     assert np.isnan(throughput.images_per_second)
+    together = [clock, throughput]
     history = model.fit(
-        batches(), steps_per_epoch=5, epochs=2, verbose=0, callbacks=[throughput], shuffle=False
+        batches(), steps_per_epoch=5, epochs=2, verbose=0, callbacks=together, shuffle=False
     )
-    assert throughput.step == 10
+    assert clock.step == 10
     assert history.history["step"] == [5, 10]
     # The first batch traces or compiles; were it counted, the first epoch would be slowest by far.
     first, second = history.history["images_per_second"]
@@ -167,8 +168,9 @@ def test_checkpoints_of_each_so_many_steps_are_saved_and_stay(model, tmp_path):
 
 @pytest.mark.once
 def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")
-    cut_log(path, 6)
-    assert path.read_text() == "epoch,loss,step\n0,0.5,3\n1,0.4,6\n"
-    cut_log(tmp_path / "none.csv", 6)
+    run = RunDir(tmp_path)
+    run.truncate_log(6)
+    assert not run.log.exists()
+    run.log.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")
+    run.truncate_log(6)
+    assert run.log.read_text() == "epoch,loss,step\n0,0.5,3\n1,0.4,6\n"

@@ -220,12 +220,12 @@ def test_a_report_takes_the_place_of_another_at_once(tmp_path, monkeypatch):
     path = write_report(folder)
     before = path.read_bytes()
 
-    def full(self, target):
+    def full(source, target):
         raise OSError("no room")
 
     (folder / "flags.txt").write_text("--data=other\n")
     with monkeypatch.context() as broken:
-        broken.setattr(Path, "replace", full)
+        broken.setattr("os.replace", full)
         with pytest.raises(OSError, match="no room"):
             write_report(folder)
     assert path.read_bytes() == before

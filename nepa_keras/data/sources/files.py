@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nepa_keras.data.decode import read_file
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.packages import required_for
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy")
 _DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"
@@ -101,10 +102,8 @@ def _devkit_labels(root: Path, files: list[str]):
                 f"The validation images are not in folders of classes, and {name} of the devkit "
                 f"(ILSVRC2012_devkit_t12) is not below {root}; unpack it there."
             )
-    try:
+    with required_for("Reading the devkit's meta.mat", "scipy"):
         from scipy.io import loadmat
-    except ImportError:
-        raise ImportError("Reading the devkit's meta.mat needs SciPy; pip install scipy.") from None
     synsets = loadmat(str(found[_DEVKIT_META]), squeeze_me=True)["synsets"]
     wordnet = {
         int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.ranges import FileRanges
+from nepa_keras.packages import required_for
 
 MANIFEST = "manifest.json"  # beside TFRecord files that `data.copy_to_records` wrote
 UNKNOWN = -1  # the label of a damaged record
@@ -27,12 +28,8 @@ def masked_crc(data: bytes) -> bytes:
     Raises:
         ImportError: google-crc32c is missing.
     """
-    try:
+    with required_for("Writing TFRecord files", "google-crc32c"):
         import google_crc32c
-    except ImportError:
-        raise ImportError(
-            "Writing TFRecord files needs google-crc32c; pip install google-crc32c."
-        ) from None
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
@@ -159,10 +156,8 @@ def _class_names_of_manifest(paths: list[str]):
 @functools.cache
 def example_class():
     """The message class of `tf.train.Example`, described here so that TensorFlow is not needed."""
-    try:
+    with required_for("Reading TFRecord files", "protobuf"):
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError:
-        raise ImportError("Reading TFRecord files needs protobuf; pip install protobuf.") from None
 
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(

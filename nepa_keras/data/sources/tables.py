@@ -12,18 +12,15 @@ import numpy as np
 from nepa_keras.data.decode import ImageError, read_file
 from nepa_keras.data.order import WINDOW
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.packages import required_for
 
 _LABELS = ("label", "labels")
 
 
 def _pyarrow():
-    try:
+    with required_for("Reading parquet and Arrow files", "pyarrow"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise ImportError(
-            "Reading parquet and Arrow files needs pyarrow; pip install pyarrow."
-        ) from None
     return pyarrow
 
 

@@ -1,0 +1,150 @@
+"""Images of fine-tuning, from flags to batches."""
+
+import numpy as np
+from absl import flags
+from command_line import open_labelled, test_split
+
+from nepa_keras import data, evaluation
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+
+
+def define_flags() -> None:
+    """Flags of the labelled images, how they are prepared, and their augmentation."""
+    flags.DEFINE_string(
+        "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files."
+    )
+    flags.DEFINE_string(
+        "validation_data",
+        None,
+        "Labelled images to validate with, named as for --data; default part of the training images.",
+    )
+    flags.DEFINE_string(
+        "validation_split", None, "Split of --validation_data; default its test split."
+    )
+    flags.DEFINE_integer(
+        "num_labels", None, "Train on so many images, the same number of each class.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "resize_to", [], "Size before the centre crop of evaluation: shorter side, or H,W."
+    )
+    flags.DEFINE_enum(
+        "augmentation",
+        "recipe",
+        ["recipe", "keras_cv", "none"],
+        "The recipe's own operations, KerasCV's, or only resizing.",
+    )
+    flags.DEFINE_float(
+        "smallest_crop",
+        0.08,
+        "Smallest fraction of the image in a crop.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_integer(
+        "rand_augment", 2, "Operations of RandAugment an image; 0 for none.", lower_bound=0
+    )
+    flags.DEFINE_float("magnitude", 9.0, "Magnitude of RandAugment, from 0 to 10.")
+    flags.DEFINE_float("magnitude_std", 0.5, "Standard deviation of the magnitude.")
+    flags.DEFINE_float(
+        "erasing", 0.25, "Probability of random erasing.", lower_bound=0, upper_bound=1
+    )
+    flags.DEFINE_float("mixup", 0.8, "Alpha of mixup; 0 for none.", lower_bound=0)
+    flags.DEFINE_float("cutmix", 1.0, "Alpha of CutMix; 0 for none.", lower_bound=0)
+    flags.DEFINE_float(
+        "switch_probability",
+        0.5,
+        "Probability of CutMix where both are on.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_float("label_smoothing", 0.1, "Label smoothing.", lower_bound=0, upper_bound=1)
+    flags.DEFINE_enum(
+        "interpolation", "bicubic", ["bilinear", "bicubic"], "Interpolation of all resizing."
+    )
+
+
+def open_data() -> tuple[data.ImageSource, data.ImageSource]:
+    """Labelled images for training and for validation."""
+    source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    if FLAGS.validation_data:
+        split = FLAGS.validation_split or test_split(FLAGS.validation_data)
+        validation = open_labelled(
+            "--validation_data", FLAGS.validation_data, split, FLAGS.data_dir
+        )
+    else:
+        train, rest = data.held_out(source.labels, FLAGS.validation_share, FLAGS.seed)
+        source, validation = data.SubsetSource(source, train), data.SubsetSource(source, rest)
+    if FLAGS.num_labels:
+        chosen = evaluation.class_balanced_subset(source.labels, FLAGS.num_labels, FLAGS.seed)
+        source = data.SubsetSource(source, np.sort(chosen))
+    return source, validation
+
+
+def number_of_classes(source, validation) -> int:
+    if source.class_names:
+        return len(source.class_names)
+    return int(max(source.labels.max(), validation.labels.max())) + 1
+
+
+def build_converter(image_shape) -> data.NepaImageConverter:
+    """How images are prepared for evaluation; kept beside the weights."""
+    try:
+        resize_to = tuple(int(side) for side in FLAGS.resize_to) or None
+    except ValueError:
+        raise ValueError(
+            f"--resize_to={','.join(FLAGS.resize_to)} is no number of pixels."
+        ) from None
+    if resize_to and len(resize_to) == 1:
+        (resize_to,) = resize_to
+    *size, channels = image_shape
+    return data.NepaImageConverter(tuple(size), resize_to, FLAGS.interpolation, channels=channels)
+
+
+def build_batches(source, model, bad_images: data.BadImages, processes) -> tuple:
+    """The batches, and a function that gives the endless stream of images and soft targets from a step on."""
+    crop = data.RandomResizedCrop(
+        area=(FLAGS.smallest_crop, 1.0), interpolation=FLAGS.interpolation
+    )
+    augment = erasing = None
+    if FLAGS.rand_augment:
+        augment = data.RandAugment(FLAGS.rand_augment, FLAGS.magnitude, FLAGS.magnitude_std)
+    if FLAGS.erasing:
+        erasing = data.RandomErasing(FLAGS.erasing)
+    mix = data.MixupCutmix(
+        model.num_classes,
+        0.0 if FLAGS.augmentation == "none" else FLAGS.mixup,
+        0.0 if FLAGS.augmentation == "none" else FLAGS.cutmix,
+        FLAGS.switch_probability,
+        FLAGS.label_smoothing,
+    )
+    transform = {
+        "recipe": lambda: data.FinetuningTransform(crop, augment, erasing),
+        "keras_cv": lambda: crop,
+        "none": lambda: data.Resize(FLAGS.interpolation),
+    }[FLAGS.augmentation]()
+    *size, channels = model.backbone.image_shape
+    batches = data.AugmentedBatches(
+        source,
+        processes.images_of_process(min(FLAGS.batch_size, len(source))),
+        tuple(size),
+        shard=processes[:2],
+        seed=FLAGS.seed,
+        labels=source.labels,
+        transform=transform,
+        mix=None if FLAGS.augmentation == "keras_cv" else mix,
+        channels=channels,
+        bad_images=bad_images,
+    )
+
+    def batches_from(step: int):
+        batches.seek(step)
+        if FLAGS.augmentation == "keras_cv":
+            return data.keras_cv_batches(batches, mix, augment, erasing)
+        return batches.endless()
+
+    return batches, batches_from

@@ -1,0 +1,226 @@
+"""What a long run does around `fit_steps`: processes, its folder and flags, optimizer, exit status."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import keras
+from absl import flags
+from command_line import honest_exit
+from shared_flags import OF_A_START
+
+import nepa_keras
+from nepa_keras import data, training
+from nepa_keras.distribution import Processes
+from nepa_keras.training import RunDir
+from nepa_keras.training.run_dir import RunFlags
+
+FLAGS = flags.FLAGS
+_locks = []  # of this process, until it ends
+
+
+def start_processes() -> Processes:
+    """Join the processes and devices as --distribute and --mesh say; only the first goes on speaking.
+
+    Raises:
+        ValueError: see `nepa_keras.distribute`; or each process would name a folder of its own.
+    """
+    processes = nepa_keras.distribute(FLAGS.distribute, FLAGS.mesh)
+    if processes.count > 1 and not FLAGS.run_dir:
+        raise ValueError(
+            "With several processes --run_dir names the folder that all of them share."
+        )
+    if processes.number:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    return processes
+
+
+def run_dir_of_flags(name: str) -> RunDir:
+    """The folder of --run_dir, by default runs/NAME_TIME."""
+    return RunDir(FLAGS.run_dir or f"runs/{name}_{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def current_flags(run: RunDir) -> RunFlags:
+    """All flags of the script, but for where it runs, as a flag file in a run's folder repeats them."""
+    backend = keras.backend.backend()
+    keys = FLAGS.get_key_flags_for_module(sys.argv[0])
+    return RunFlags(
+        f"KERAS_BACKEND={backend} python {sys.argv[0]} --flagfile={run.flags}",
+        f"keras {keras.__version__}, {backend} {_version(backend)}",
+        tuple(f.serialize() for f in keys if f.name not in OF_A_START and f.value is not None),
+    )
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
+def repeat_flags(folder: str | Path) -> None:
+    """Set the flags of a run again, from a folder with its flags.txt; those of this command line win.
+
+    Raises:
+        ValueError: the file is missing, or has flags that the script lacks.
+    """
+    file = RunDir(folder).flags
+    if not file.is_file():
+        raise ValueError(f"{file} is missing, which has the flags of the run.")
+    try:
+        FLAGS([sys.argv[0], f"--flagfile={file}", *sys.argv[1:]])
+    except flags.Error as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def open_run_dir(run: RunDir, number: int = 0) -> None:
+    """Make the folder of a run, or take up one of the same flags, and lock it for this process.
+
+    Args:
+        number: of this process; the folder is that of the first, which lets in the others.
+
+    Raises:
+        ValueError: it holds a run of other flags.
+        BlockingIOError: another process has it.
+    """
+    os.makedirs(run, exist_ok=True)
+    if number:
+        return
+    _locks.append(training.RunLock(run))
+    before, now = run.read_flags(), current_flags(run)
+    if before is None:
+        run.write_flags(now)
+        return
+    if different := set(before.lines) ^ set(now.lines):
+        raise ValueError(
+            f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "
+            f"another folder, or go on with --flagfile={run.flags}."
+        )
+    if before.command != now.command:
+        print(f"begun as {before.command}; another backend draws other random numbers")
+
+
+def bad_images(source, record: Path | None) -> data.BadImages:
+    """The account of bad images that --bad_images asks for; they are named in the file `record`, if any."""
+    share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
+    return data.BadImages(len(source), share, record)
+
+
+def report_bad_images(account: data.BadImages, what: str, record: Path) -> None:
+    """Say how many images were bad, if any were."""
+    if account.lines:
+        print(f"{len(account.lines)} {what}: {record}")
+
+
+def number_of_updates(
+    batches_per_epoch: int, *, default_steps: int | None = None, default_epochs: float | None = None
+) -> int:
+    """Updates of --steps or --epochs.
+
+    Raises:
+        ValueError: both are given, or less than one update.
+    """
+    if FLAGS.steps is not None:
+        if FLAGS.epochs:
+            raise ValueError(
+                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both say how long to train; give one of "
+                "them (--epochs=0 switches off that of a flag file)."
+            )
+        return FLAGS.steps
+    epochs = default_epochs if FLAGS.epochs is None else FLAGS.epochs
+    if epochs is None:
+        return default_steps
+    updates = int(epochs * batches_per_epoch) // FLAGS.accumulation_steps
+    if updates < 1:
+        raise ValueError(f"--epochs={epochs} of this data is less than one update; raise it.")
+    return updates
+
+
+def adamw(schedule, *, accumulation_steps: int = 1, ema_decay: float | None = None):
+    """The recipe's optimizer, of the flags."""
+    return training.adamw(
+        schedule,
+        weight_decay=FLAGS.weight_decay,
+        beta_2=FLAGS.beta_2,
+        clip_norm=FLAGS.clip_norm or None,
+        ema_decay=ema_decay,
+        accumulation_steps=accumulation_steps,
+    )
+
+
+def compile_and_describe(
+    model, schedule_of: Callable, batch_size: int, updates: int, processes, loss=None
+) -> int:
+    """Compile with the recipe's optimizer at the scaled rate, and print what comes of the flags.
+
+    Args:
+        schedule_of: gives the schedule of a peak rate and a number of updates.
+
+    Returns:
+        The effective batch size.
+    """
+    effective_batch = batch_size * FLAGS.accumulation_steps
+    rate = training.scaled_learning_rate(FLAGS.base_learning_rate, effective_batch)
+    optimizer = adamw(
+        schedule_of(rate, updates),
+        accumulation_steps=FLAGS.accumulation_steps,
+        ema_decay=FLAGS.ema_decay,
+    )
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile())
+    print(
+        f"{describe_batch(batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
+        f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
+        f"{optimizer.table(model)}\n"
+    )
+    return effective_batch
+
+
+def jit_compile() -> bool | str:
+    """--jit_compile as `compile` takes it."""
+    return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
+
+
+def describe_batch(batch_size: int, accumulation_steps: int, processes: Processes) -> str:
+    """The effective batch and what it is made of."""
+    place = "1 process"
+    if processes.devices > 1:
+        more = "es" if processes.count > 1 else ""
+        place = f"{processes.devices} devices of {processes.count} process{more}"
+    batches = "1 batch" if accumulation_steps == 1 else f"{accumulation_steps} batches"
+    return (
+        f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images an update, "
+        f"{place})"
+    )
+
+
+def train(
+    model, batches, steps: int, batch_size: int, run: RunDir, processes, finish: Callable, **options
+) -> None:
+    """Train by `fit_steps`, then finish the run in the first process; ends the program where it cannot go on.
+
+    Args:
+        batches: `AugmentedBatches`; options["batches_from"] in place of its stream, if given.
+        finish: called with the trained model, on one device.
+        options: of `fit_steps`.
+    """
+    options = {"batches_from": lambda step: batches.seek(step).endless(), **options}
+    with honest_exit(batches):
+        training.fit_steps(
+            model,
+            steps=steps,
+            batch_size=batch_size,
+            run_dir=run.path,
+            seconds_waited=lambda: batches.seconds_waited,
+            keep_last=FLAGS.keep_last,
+            keep_every=FLAGS.keep_every,
+            describe_batch=batches.describe,
+            **options,
+        )
+        with training.on_one_device(model) as whole:
+            if processes.number == 0:
+                finish(whole)

@@ -1,0 +1,102 @@
+"""Segmenters of the flags: their head, and how images are segmented with them."""
+
+from absl import flags
+
+import nepa_keras
+from nepa_keras import evaluation
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+
+
+def define_flags() -> None:
+    """Flags of the head and of inference."""
+    flags.DEFINE_enum("head", "upernet", ["upernet", "linear"], "Head on the backbone.")
+    flags.DEFINE_integer(
+        "channels", None, "Channels of UPerNet; default the backbone's width.", lower_bound=1
+    )
+    flags.DEFINE_list("taps", None, "Four blocks that UPerNet reads; default by depth.")
+    flags.DEFINE_boolean("freeze_backbone", False, "Train the head alone.")
+    flags.DEFINE_float(
+        "auxiliary_weight", 0.4, "Weight of the loss of the auxiliary FCN head.", lower_bound=0
+    )
+    flags.DEFINE_list(
+        "fit", [], "Bounds LONG,SHORT that images are brought to; default their own size."
+    )
+    flags.DEFINE_integer("window", None, "Evaluate through windows of this side.", lower_bound=1)
+    flags.DEFINE_integer(
+        "stride", None, "Stride of the windows; default two thirds.", lower_bound=1
+    )
+    flags.DEFINE_list("scales", ["1"], "Scales of evaluation; their probabilities are averaged.")
+    flags.DEFINE_boolean("flip", False, "Evaluate mirrored images too.")
+
+
+def numbers(name: str, kind, count: int | None = None) -> tuple:
+    """The values of a list flag."""
+    try:
+        values = tuple(kind(value) for value in FLAGS[name].value)
+    except ValueError:
+        values = ()
+    if not values or min(values) < 0 or (count and len(values) != count):
+        wanted = "numbers" if count is None else f"{count} numbers"
+        raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be {wanted}.")
+    return values
+
+
+def bounds() -> tuple[int, int] | None:
+    """--fit."""
+    return numbers("fit", int, 2) if FLAGS.fit else None
+
+
+def build_segmenter(source) -> nepa_keras.NepaImageSegmenter:
+    if not FLAGS.model:
+        raise ValueError("--model names what to segment with: a folder, a preset's name or hf://…")
+    given = {"channels": FLAGS.channels, "taps": FLAGS.taps and numbers("taps", int, 4)}
+    given = {name: value for name, value in given.items() if value}
+    return nepa_keras.NepaImageSegmenter.from_preset(
+        FLAGS.model,
+        load_weights=not FLAGS.from_scratch,
+        num_classes=source.num_classes,
+        class_names=source.class_names,
+        head=FLAGS.head,
+        **given,
+        freeze_backbone=FLAGS.freeze_backbone,
+        auxiliary_weight=FLAGS.auxiliary_weight,
+        drop_path_rate=FLAGS.drop_path,
+        dtype=FLAGS.dtype,
+    )
+
+
+def image_segmenter(segmenter) -> evaluation.ImageSegmenter:
+    """As the flags of evaluation say."""
+    return evaluation.ImageSegmenter(
+        segmenter,
+        bounds(),
+        FLAGS.window,
+        FLAGS.stride,
+        numbers("scales", float),
+        FLAGS.flip,
+    )
+
+
+def check_fits(segmenter, source) -> None:
+    """That the model is for images and classes such as those of the source.
+
+    Raises:
+        ValueError: it is not.
+    """
+    pairs = {
+        "channels": (segmenter.backbone.image_shape[-1], source.channels),
+        "classes": (segmenter.num_classes, source.num_classes),
+    }
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise ValueError(
+                f"--model={FLAGS.model} has {ours} {name}, --data={FLAGS.data} has {theirs}."
+            )
+
+
+def load() -> nepa_keras.NepaImageSegmenter:
+    if not FLAGS.model:
+        raise ValueError("--model names a segmenter: the folder best/ or trained/ of a run.")
+    return nepa_keras.NepaImageSegmenter.from_preset(FLAGS.model, dtype=FLAGS.dtype)

@@ -1,0 +1,125 @@
+"""Flags that several scripts have, each defined once; a script calls the functions it needs."""
+
+from absl import flags
+
+flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+
+
+def define_image_flags() -> None:
+    """Flags of a script that reads many images for hours."""
+    flags.DEFINE_enum(
+        "bad_images",
+        "skip",
+        ["skip", "fail"],
+        "What to do with an image that cannot be read: skip it, or fail at the first.",
+    )
+    flags.DEFINE_float(
+        "bad_images_share",
+        0.001,
+        "Largest fraction of the images that may be bad; beyond it the run stops.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+
+
+def define_model_flags() -> None:
+    """Flags of a script that trains a pretrained model further."""
+    flags.DEFINE_string(
+        "model", None, "Pretrained model: a folder, a preset's name or hf://owner/name."
+    )
+    flags.DEFINE_boolean(
+        "from_scratch", False, "Start from fresh weights in the architecture of --model."
+    )
+    flags.DEFINE_float(
+        "drop_path", 0.1, "Drop-path rate of the last block.", lower_bound=0, upper_bound=1
+    )
+    flags.DEFINE_float(
+        "validation_share",
+        0.1,
+        "Fraction of the training images held out where no validation set is given.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+
+
+def define_training_flags(
+    *, run_dir: str, batch_size: int, beta_2: float, clip_norm: float
+) -> None:
+    """Flags of a script that trains by `fit_steps`.
+
+    Args:
+        run_dir: default folder of a run, in words.
+        batch_size, beta_2, clip_norm: defaults.
+    """
+    flags.DEFINE_string("dtype", "float32", "Precision: float32, mixed_bfloat16 or mixed_float16.")
+    flags.DEFINE_integer(
+        "batch_size", batch_size, "Images per batch, on all devices together.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "weight_decay",
+        0.05,
+        "Weight decay of variables of rank 2 or more: matrices, kernels, CLS token.",
+        lower_bound=0,
+    )
+    flags.DEFINE_float("beta_2", beta_2, "Second-moment decay of AdamW.", lower_bound=0)
+    flags.DEFINE_float(
+        "clip_norm", clip_norm, "Bound of the global gradient norm; 0 for none.", lower_bound=0
+    )
+    flags.DEFINE_integer("seed", 1337, "Seed of initial weights, order and augmentation.")
+    flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
+    flags.DEFINE_string("run_dir", None, f"Folder of the run; default {run_dir}.")
+    flags.DEFINE_enum(
+        "distribute",
+        "auto",
+        ["auto", "none", "data", "fsdp"],
+        "How devices share the work: auto uses all of them, each with its images.",
+    )
+    flags.DEFINE_string(
+        "mesh",
+        None,
+        "Mesh of --distribute=fsdp: parts of the batch x parts of the weights, as 4x2.",
+    )
+    flags.DEFINE_integer(
+        "keep_last", 2, "Number of the newest checkpoints that stay.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "keep_every",
+        None,
+        "Save a checkpoint at every such step, and keep it.",
+        lower_bound=1,
+    )
+
+
+# Flags that may change when a run goes on: its numbers do not depend on them.
+OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
+
+
+def define_recipe_flags(
+    *, base_learning_rate: float, warmup_ratio: float, default_length: str
+) -> None:
+    """Flags of the recipes of pretraining and fine-tuning.
+
+    Args:
+        base_learning_rate, warmup_ratio: defaults.
+        default_length: of the training, in words.
+    """
+    flags.DEFINE_integer(
+        "accumulation_steps", 1, "Batches whose mean gradient makes one update.", lower_bound=1
+    )
+    flags.DEFINE_integer("steps", None, f"Updates; default {default_length}.", lower_bound=1)
+    flags.DEFINE_float(
+        "epochs", None, "Passes over the training images, in place of --steps.", lower_bound=0
+    )
+    flags.DEFINE_float(
+        "base_learning_rate",
+        base_learning_rate,
+        "Peak learning rate for 256 images; scaled by the effective batch.",
+    )
+    flags.DEFINE_float(
+        "warmup_ratio",
+        warmup_ratio,
+        "Fraction of the updates that the warm-up takes.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_float("ema_decay", 0.99, "Decay of the weight average (EMA).", lower_bound=0)

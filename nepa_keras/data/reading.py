@@ -1,0 +1,88 @@
+"""Reading images by threads: what the batches of training and of evaluation share."""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from nepa_keras.data.bad_images import BadImages
+from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.resample import sides
+from nepa_keras.data.sources.base import ArraySource, ImageSource
+from nepa_keras.data.transforms import ImageTransform
+
+Item, Made = TypeVar("Item"), TypeVar("Made")
+
+
+def available_cores() -> int:
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def made_ahead(
+    begin: Callable[[Item], Callable[[], Made]], items: Iterable[Item], count: int
+) -> Iterator[Made]:
+    """Results of `begin(item)()` in order, `count` of them in the making while one is used.
+
+    Args:
+        begin: starts to make one and returns a function that waits for it.
+    """
+    items = iter(items)
+    making = deque(begin(item) for item in itertools.islice(items, count))
+    while making:
+        made = making.popleft()()
+        making.extend(begin(item) for item in itertools.islice(items, 1))
+        yield made
+
+
+class ImageReader:
+    """Base of batches of images.
+
+    Args:
+        images: an `ImageSource`, or uint8 (N, height, width, channels).
+        image_size: of the images that come out, one side or (height, width).
+        transform: of each image.
+        channels: of the images that come out; default that of the array, or 3.
+        bad_images: account of images that cannot be read; default a budget of 0.1 %.
+        threads: that read and decode; default one per core.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource | np.ndarray,
+        image_size: int | tuple[int, int],
+        transform: ImageTransform,
+        channels: int | None = None,
+        bad_images: BadImages | None = None,
+        threads: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.source = images if isinstance(images, ImageSource) else ArraySource(images)
+        self.image_size = sides(image_size)
+        self.transform = transform
+        held = getattr(self.source, "images", None)
+        self.channels = channels or (3 if held is None else held.shape[-1])
+        self.bad_images = bad_images or BadImages(len(self.source))
+        self.threads = threads or available_cores()
+
+    def _new_batch(self, size: int) -> np.ndarray:
+        """Memory for so many images."""
+        return np.empty((size, *self.image_size, self.channels), "float32")
+
+    def _pixels(self, index: int) -> np.ndarray | None:
+        """The decoded image; None of a bad one, which is accounted for.
+
+        Raises:
+            BadImagesError: more bad images than the budget.
+        """
+        try:
+            return decode_image(self.source.read(index), self.channels)
+        except ImageError as error:
+            self.bad_images.add(index, self.source.name(index), str(error))
+            return None

@@ -1,0 +1,51 @@
+"""Tables as text: rows of cells, the head first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+Rows = Sequence[Sequence[str]]
+
+
+def text_table(rows: Rows) -> str:
+    """Lines with aligned columns, the first to the left, the others to the right.
+
+    Args:
+        rows: of cells; shorter rows end early.
+    """
+    columns = max(map(len, rows))
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Sequence]) -> str:
+    """A table in Markdown."""
+    head, *body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """The rows of the Markdown table in a file; none where it has none."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return [*rows[:1], *rows[2:]]  # the second line is the rule below the head
+
+
+def mean_and_std(values: Sequence[float], sign: str = "", digits: int = 1) -> str:
+    """Format values as "71.2 ± 0.5" (sample standard deviation), one as "71.2", none as "-".
+
+    Args:
+        values: as they are to be shown, for example in per cent.
+        sign: "+" shows that of positive means too.
+    """
+    values = np.asarray(values, "float64")
+    if not values.size:
+        return "-"
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return mean if values.size == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"

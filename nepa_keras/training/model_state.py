@@ -1,0 +1,103 @@
+"""The state of a compiled model as a dictionary of arrays, the same on every backend.
+
+    model/00000 ...       weights, moving statistics, seed generators
+    optimizer/00000 ...   iterations, moments, averages
+    metric/00000 ...      means of the log interval so far
+
+Variables are numbered in the order of their creation: paths hold names of models, which Keras numbers in the
+order of a process.
+"""
+
+import keras
+import numpy as np
+
+from nepa_keras import backends
+
+_MODEL, _OPTIMIZER, _METRIC = "model/", "optimizer/", "metric/"
+
+
+class OtherModelError(ValueError):
+    """A checkpoint does not fit the model."""
+
+
+def model_state(model: keras.Model) -> dict[str, np.ndarray]:
+    """All that a step reads and changes of a compiled model: weights, statistics, seeds, optimizer.
+
+    All processes of a run must call it together, as parts may be with another.
+    """
+    # On JAX the newest weights are in the train state until they are synchronised.
+    backends.sync(model)
+    _build_optimizer(model)
+    return _values(_variables(model))
+
+
+def metrics_state(model: keras.Model) -> dict[str, np.ndarray]:
+    """The means of the epoch so far, to be kept beside `model_state`."""
+    return _values(_metrics(model))
+
+
+def restore_metrics(model: keras.Model, state: dict[str, np.ndarray]) -> None:
+    """Puts back what `metrics_state` gave; call it in `fit`, after the metrics were reset.
+
+    Raises:
+        OtherModelError: the model has other metrics.
+    """
+    found = {name: value for name, value in state.items() if name.startswith(_METRIC)}
+    _assign(_metrics(model), found)
+
+
+def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
+    """Puts back what `model_state` gave, also of another backend.
+
+    Raises:
+        OtherModelError: it is of another model or optimizer; then nothing was changed.
+    """
+    _build_optimizer(model)
+    ours = {n: value for n, value in state.items() if n.startswith((_MODEL, _OPTIMIZER))}
+    _assign(_variables(model), ours)
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    if not model.optimizer.built:  # before the first step
+        model.optimizer.build(model.trainable_variables)
+
+
+def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) -> None:
+    if set(variables) != set(state):
+        differing = sorted(set(variables) ^ set(state))
+        raise OtherModelError(
+            f"The checkpoint is of another model or optimizer: {differing[0]} and {len(differing) - 1} "
+            "others are in one of the two only."
+        )
+    for name, variable in variables.items():
+        found = state[name]
+        if found.shape != tuple(variable.shape) or not _same_kind(found.dtype.name, variable.dtype):
+            raise OtherModelError(
+                f"The checkpoint is of another model: {name} is {found.dtype.name} {found.shape} there, "
+                f"{variable.dtype} {tuple(variable.shape)} here."
+            )
+    for name, variable in variables.items():
+        variable.assign(state[name].astype(variable.dtype, copy=False))
+
+
+def _same_kind(there: str, here: str) -> bool:
+    """The state of a seed generator, small numbers, is int32, uint32 or int64, as the backend has it."""
+    return there == here or {there, here} <= {"int32", "uint32", "int64"}
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """By place: paths hold names of models, which are numbered in the order of a process."""
+    optimizer = _numbered(_OPTIMIZER, model.optimizer.variables)
+    return _numbered(_MODEL, model.variables) | optimizer
+
+
+def _metrics(model: keras.Model) -> dict[str, keras.Variable]:
+    return _numbered(_METRIC, model.metrics_variables)
+
+
+def _numbered(prefix: str, variables) -> dict[str, keras.Variable]:
+    return {f"{prefix}{place:05d}": variable for place, variable in enumerate(variables)}
+
+
+def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
+    return {name: backends.whole_value(variable) for name, variable in variables.items()}

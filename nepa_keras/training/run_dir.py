@@ -1,0 +1,99 @@
+"""The folder of a run: what lies where.
+
+RUN_DIR/
+flags.txt                 flags that repeat the run; command and versions as comments
+lock                      held by the process that trains
+log.csv                   a row for each log interval
+events.out.*              the same for TensorBoard
+bad_images.txt            images that could not be read, bad_validation_images.txt likewise
+checkpoints/              what the run resumes from; see `checkpoints`
+non_finite/               skipped steps, to be computed again; see `non_finite`
+checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
+trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
+curves.png *.png *.md     pictures and tables
+report.html               all of it on one page
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from nepa_keras.files import replacing
+
+
+class RunFlags(NamedTuple):
+    """The content of flags.txt.
+
+    Attributes:
+        command: that started the run.
+        versions: of Keras and the backend.
+        lines: "--name=value" each.
+    """
+
+    command: str
+    versions: str
+    lines: tuple[str, ...]
+
+
+class RunDir(os.PathLike):
+    """Paths in the folder of a run, and how its text files are read and written.
+
+    Args:
+        path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).expanduser()
+        self.flags = self.path / "flags.txt"
+        self.log = self.path / "log.csv"
+        self.bad_images = self.path / "bad_images.txt"
+        self.bad_validation_images = self.path / "bad_validation_images.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.non_finite = self.path / "non_finite"
+        self.model = self.path / "checkpoint.keras"
+        self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
+        self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def picture(self, name: str) -> Path:
+        """The path of a picture."""
+        return self.path / f"{name}.png"
+
+    def read_flags(self) -> RunFlags | None:
+        """The flags of the run; None where flags.txt is missing."""
+        if not self.flags.exists():
+            return None
+        lines = self.flags.read_text(encoding="utf-8", errors="replace").splitlines()
+        command, versions, *_ = [line[1:].strip() for line in lines if line[:1] == "#"] + ["", ""]
+        return RunFlags(command, versions, tuple(line for line in lines if line[:2] == "--"))
+
+    def write_flags(self, flags: RunFlags) -> None:
+        """Write flags.txt, a flag file of the script."""
+        text = [f"# {flags.command}", f"# {flags.versions}", *flags.lines]
+        with replacing(self.flags) as path:
+            path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+    def truncate_log(self, step: int) -> None:
+        """Remove rows of the log that a killed run wrote after its checkpoint of a step."""
+        if not self.log.exists():
+            return
+        with open(self.log, newline="") as file:
+            rows = list(csv.reader(file))
+        column = rows[0].index("step") if rows and "step" in rows[0] else None
+        kept = [row for row in rows[1:] if column is not None and _at_most(row, column, step)]
+        with replacing(self.log) as path, open(path, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([*rows[:1], *kept])
+
+
+def _at_most(row: list[str], column: int, step: int) -> bool:
+    try:
+        return float(row[column]) <= step
+    except (IndexError, ValueError):  # a line that was cut by the kill
+        return False
