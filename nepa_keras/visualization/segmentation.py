@@ -99,7 +99,7 @@ def write_masks(
     """
     from PIL import Image
 
-    model, left_out = segment.model, []
+    model, left_out = segment.segmenter, []
     colors, channels = class_colors(model.num_classes), model.backbone.image_shape[-1]
     root = Path(images).expanduser()
     names = [Path(source.name(index)).relative_to(root) for index in range(len(source))]
