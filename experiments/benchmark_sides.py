@@ -25,7 +25,8 @@ class KerasSide:
         import keras
 
         import nepa_keras
-        from nepa_keras.evaluation import FeatureExtractor, forward_flops, training_flops
+        from nepa_keras.evaluation import FeatureExtractor
+        from nepa_keras.performance import forward_flops, training_flops
         from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
 
         self.keras = keras
@@ -93,7 +94,7 @@ class KerasSide:
     def roofline(self, device):
         """What a step should take by the data sheet of the named device, or of the one in use; or None."""
         from nepa_keras import backends
-        from nepa_keras.evaluation import DEVICES, known_device, predicted_step, roofline_table
+        from nepa_keras.performance import DEVICES, known_device, predicted_step, roofline_table
 
         sheet = DEVICES.get(device) or known_device(backends.device_name())
         if sheet is None:
@@ -104,7 +105,7 @@ class KerasSide:
 
     def matmul_flops_per_second(self, dtype):
         """Best of several square products, each of a tenth of a second or more."""
-        from nepa_keras.evaluation import measured_peak
+        from nepa_keras.performance import measured_peak
 
         return measured_peak(dtype, seconds=0.1)
 

@@ -152,7 +152,7 @@ def accelerator_suite(options, steps, repeats, cases, device):
             if prediction is None:
                 raise ValueError(
                     "There is no data sheet for this device: choose one by --device, or add it to "
-                    "nepa_keras/evaluation/roofline.py."
+                    "nepa_keras/performance/roofline.py."
                 )
             figures = side.finish(side.figures["step_flops"], batch_size, prediction["peak"])
             row = (

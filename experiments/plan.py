@@ -12,7 +12,8 @@ from absl import app, flags
 from command_line import one_sentence
 
 from nepa_keras import NepaBackbone
-from nepa_keras.evaluation import plan, plan_tables, training_flops
+from nepa_keras.evaluation import plan, plan_tables
+from nepa_keras.performance import training_flops
 from nepa_keras.presets import PRESETS
 
 flags.DEFINE_multi_enum(

@@ -137,9 +137,9 @@ ENOUGH_ON_ONE_BACKEND = {
     "data/test_keras_cv_batches.py": "operations of TensorFlow, whatever the backend",
     "distribution/test_many_devices.py": "the errors of flags, which no backend has seen yet",
     "evaluation/test_plan.py": "arithmetic over the sizes of a model",
-    "evaluation/test_roofline.py": "arithmetic over the sizes of a model",
     "interop/test_hostile.py": "files that are refused before a backend sees them",
     "interop/test_presets.py": "names and shapes of the released models, the largest of all",
+    "performance/test_roofline.py": "arithmetic over the sizes of a model",
     "test_backends.py": "about JAX",
     "visualization/test_report_in_browser.py": "a page; what it shows is computed in NumPy",
 }

@@ -8,8 +8,9 @@ import pytest
 
 import nepa_keras
 from nepa_keras import training
-from nepa_keras.evaluation import forward_flops, plan, step_memory, training_flops
-from nepa_keras.evaluation.roofline import Device
+from nepa_keras.evaluation import plan, step_memory
+from nepa_keras.performance import forward_flops, training_flops
+from nepa_keras.performance.roofline import Device
 from nepa_keras.training.checkpoints import Checkpoints, model_state
 from tests.helpers import scripts, tiny
 

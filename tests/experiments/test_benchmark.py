@@ -23,7 +23,7 @@ def test_both_benchmarks_train_the_same_model(inference, tmp_path):
     assert "speed of nepa_keras against plain PyTorch" in result.stdout
     figures = json.loads(report.read_text())
     backbone = nepa_keras.NepaBackbone.from_preset(PRESET, load_weights=False)
-    flops = nepa_keras.evaluation.forward_flops(backbone) * (1 if inference else 3)
+    flops = nepa_keras.performance.forward_flops(backbone) * (1 if inference else 3)
     assert figures["step_flops"] == 4 * flops
     ours, theirs = figures["sides"]
     assert ours["parameters"] == theirs["parameters"] == backbone.count_params()

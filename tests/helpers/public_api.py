@@ -16,13 +16,16 @@ from tests.helpers import ROOT, scripts, tiny
 
 MODULES = (
     "nepa_keras",
-    *(f"nepa_keras.{name}" for name in "backends data evaluation interop layers".split()),
-    *(
-        "nepa_keras.data.segmentation",
-        "nepa_keras.data.sources",
-        "nepa_keras.training",
-        "nepa_keras.visualization",
-    ),
+    "nepa_keras.backends",
+    "nepa_keras.data",
+    "nepa_keras.evaluation",
+    "nepa_keras.interop",
+    "nepa_keras.layers",
+    "nepa_keras.performance",
+    "nepa_keras.data.segmentation",
+    "nepa_keras.data.sources",
+    "nepa_keras.training",
+    "nepa_keras.visualization",
 )
 SCRIPTS = sorted(
     path.name for path in scripts.EXPERIMENTS.glob("*.py") if "app.run(" in path.read_text()

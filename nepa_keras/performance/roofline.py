@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.evaluation.flops import training_flops
+from nepa_keras.performance.flops import training_flops
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from nepa_keras.evaluation import (
+from nepa_keras.performance import (
     ModelFlopsUtilization,
     forward_flops,
     known_device,

@@ -8,8 +8,8 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.evaluation.flops import training_flops
-from nepa_keras.evaluation.roofline import known_device
+from nepa_keras.performance.flops import training_flops
+from nepa_keras.performance.roofline import known_device
 
 
 class ModelFlopsUtilization:

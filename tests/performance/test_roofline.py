@@ -2,14 +2,14 @@
 
 import pytest
 
-from nepa_keras.evaluation import (
+from nepa_keras.performance import (
     DEVICES,
     known_device,
     predicted_step,
     roofline_table,
     training_flops,
 )
-from nepa_keras.evaluation.roofline import Device, step_parts
+from nepa_keras.performance.roofline import Device, step_parts
 from tests.helpers import tiny
 
 pytestmark = pytest.mark.once
