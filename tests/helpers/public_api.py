@@ -28,7 +28,10 @@ MODULES = (
     "nepa_keras.visualization",
 )
 SCRIPTS = sorted(
-    path.name for path in scripts.EXPERIMENTS.glob("*.py") if "app.run(" in path.read_text()
+    path.name
+    for folder in scripts.FOLDERS
+    for path in folder.glob("*.py")
+    if "app.run(" in path.read_text()
 )
 
 
@@ -115,5 +118,5 @@ def describe() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(scripts.EXPERIMENTS))  # as for a script there
+    sys.path[:0] = map(str, scripts.FOLDERS)  # as for a script there
     print("\n".join(describe()))

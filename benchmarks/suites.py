@@ -6,8 +6,8 @@ that should not did.
 
 import importlib.util
 
-from benchmark_measure import Side, measure
-from benchmark_sides import KerasSide
+from measure import Side, measure
+from sides import KerasSide
 
 SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
 ACCELERATOR_CASES = (

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from torch_reference import Architecture, Nepa, Trainer, nepa_loss
 
-from experiments.torch_reference import Architecture, Nepa, Trainer, nepa_loss
 from tests.helpers import golden_files
 from tests.helpers.tolerances import assert_close, assert_same_tensors
 

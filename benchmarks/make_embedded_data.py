@@ -1,6 +1,6 @@
 """Make the image file that ships with the library from the official Fashion-MNIST files.
 
-    python experiments/make_embedded_data.py --data_dir=/usr/share/datasets/fashion-mnist
+    python benchmarks/make_embedded_data.py --data_dir=/usr/share/datasets/fashion-mnist
 
 The first 1,000 training and 200 test images of each class, in the order of the official files. The
 bytes are the same on every run; the script prints the checksum that `nepa_keras/data/arrays.py`

@@ -6,7 +6,7 @@ import platform
 import statistics
 import time
 
-from benchmark_sides import KerasSide, ReferenceSide, serve
+from sides import KerasSide, ReferenceSide, serve
 
 PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may still be spinning
 
@@ -57,7 +57,7 @@ def measure(options, steps, repeats, reference):
     """Times `repeats` turns of `steps` steps of the library, and of the reference in between.
 
     Args:
-        options: what the sides read, see `benchmark_sides`.
+        options: what the sides read, see `sides`.
         steps: of a turn.
         repeats: turns that count, after one that does not.
         reference: whether to measure plain PyTorch, too.

@@ -1,9 +1,9 @@
-"""The figures of `plan` as Markdown: machines, time and memory of each layout, input, storage."""
+"""The figures of `layouts` as Markdown: machines, time and memory of each layout, input, storage."""
 
 from collections.abc import Sequence
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.evaluation.plan import (
+from plan.layouts import (
     IMAGENET_BYTES,
     IMAGENET_IMAGES,
     Machine,

@@ -5,10 +5,10 @@ import json
 import math
 
 import pytest
+from plan import layouts, step_memory
 
 import nepa_keras
 from nepa_keras import training
-from nepa_keras.evaluation import plan, step_memory
 from nepa_keras.performance import forward_flops, training_flops
 from nepa_keras.performance.roofline import Device
 from nepa_keras.training.checkpoints import Checkpoints, model_state
@@ -16,7 +16,7 @@ from tests.helpers import scripts, tiny
 
 pytestmark = pytest.mark.once
 
-MACHINE = plan.Machine("made up", Device("made up", 1e9, 1e9), 4, 1.5e6, 1e6, 2, True)
+MACHINE = layouts.Machine("made up", Device("made up", 1e9, 1e9), 4, 1.5e6, 1e6, 2, True)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_state_is_what_optimizer_and_checkpoint_hold(accumulation_steps, tmp_pat
     )
     folder = Checkpoints(tmp_path).save(1, model_state(model), {})
     written = sum(path.stat().st_size for path in folder.iterdir())
-    expected = plan.checkpoint_bytes(model.backbone, accumulates)
+    expected = layouts.checkpoint_bytes(model.backbone, accumulates)
     assert written == pytest.approx(expected, abs=50_000) and expected > 10 * 50_000
 
 
@@ -92,50 +92,52 @@ def test_remat_keeps_a_block_and_the_inputs_of_all(backbone):
 
 def test_communication_at_its_limits(backbone):
     gradient = 4 * backbone.count_params()
-    assert plan.reduce_seconds(backbone, 1, 1e6, sharded=False) == 0
-    assert plan.reduce_seconds(backbone, 1, 1e6, sharded=True) == 0
-    assert plan.reduce_seconds(backbone, 2, 1e6, sharded=False) == pytest.approx(gradient / 1e6)
-    many = plan.reduce_seconds(backbone, 10**6, 1e6, sharded=True)
+    assert layouts.reduce_seconds(backbone, 1, 1e6, sharded=False) == 0
+    assert layouts.reduce_seconds(backbone, 1, 1e6, sharded=True) == 0
+    assert layouts.reduce_seconds(backbone, 2, 1e6, sharded=False) == pytest.approx(gradient / 1e6)
+    many = layouts.reduce_seconds(backbone, 10**6, 1e6, sharded=True)
     assert many == pytest.approx(3 * gradient / 1e6, rel=1e-5)
 
 
 def test_one_device_computes_and_nothing_else(backbone):
     alone = dataclasses.replace(MACHINE, devices=1, memory_bytes=1e12)
-    recipe = plan.Recipe(epochs=3, batch_size=8, images=20)
+    recipe = layouts.Recipe(epochs=3, batch_size=8, images=20)
     assert recipe.updates == 3 * 2
-    plain, remat = (plan.layout(backbone, alone, recipe, False, remat) for remat in (False, True))
+    plain, remat = (
+        layouts.layout(backbone, alone, recipe, False, remat) for remat in (False, True)
+    )
     assert plain.parts == remat.parts == 1
     seconds = 8 * training_flops(backbone) / 1e9
-    assert plan.update_seconds(plain, alone, 1.0) == pytest.approx(seconds)
-    assert plan.update_seconds(plain, alone, 0.5) == pytest.approx(2 * seconds)
-    assert plan.update_seconds(remat, alone, 1.0) == pytest.approx(4 / 3 * seconds)
-    assert plan.implied_mfu(backbone, alone, 8 / seconds) == pytest.approx(1.0)
+    assert layouts.update_seconds(plain, alone, 1.0) == pytest.approx(seconds)
+    assert layouts.update_seconds(plain, alone, 0.5) == pytest.approx(2 * seconds)
+    assert layouts.update_seconds(remat, alone, 1.0) == pytest.approx(4 / 3 * seconds)
+    assert layouts.implied_mfu(backbone, alone, 8 / seconds) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
 def test_a_layout_fits_in_memory(backbone, sharded, remat):
-    recipe = plan.Recipe(batch_size=4 * 240)
-    one = plan.layout(backbone, MACHINE, recipe, sharded, remat)
-    usable = plan.USABLE * MACHINE.memory_bytes
+    recipe = layouts.Recipe(batch_size=4 * 240)
+    one = layouts.layout(backbone, MACHINE, recipe, sharded, remat)
+    usable = layouts.USABLE * MACHINE.memory_bytes
     assert one.parts > 1 and one.used_bytes <= usable
     assert one.state_bytes + one.largest_batch * one.image_bytes <= usable
     assert one.state_bytes + (one.largest_batch + 1) * one.image_bytes > usable
     fewer = [k for k in range(1, one.parts) if 240 % k == 0]
     assert all(240 // k > one.largest_batch for k in fewer)
-    alone = plan.reduce_seconds(backbone, 4, MACHINE.link_bytes_per_second, sharded)
+    alone = layouts.reduce_seconds(backbone, 4, MACHINE.link_bytes_per_second, sharded)
     assert one.communication_seconds == pytest.approx(one.parts * alone)
 
 
 def test_layouts_that_do_not_fit_or_divide_are_refused(backbone):
     small = dataclasses.replace(MACHINE, memory_bytes=1000)
-    found = plan.layouts(backbone, small, plan.Recipe(batch_size=8))
+    found = layouts.layouts(backbone, small, layouts.Recipe(batch_size=8))
     assert [one.parts for one in found] == [one.largest_batch for one in found] == [0] * 4
-    assert plan.fastest(found, small, 0.5) is None
+    assert layouts.fastest(found, small, 0.5) is None
     with pytest.raises(ValueError, match="among the 4 devices of made up"):
-        plan.layouts(backbone, MACHINE, plan.Recipe(batch_size=6))
+        layouts.layouts(backbone, MACHINE, layouts.Recipe(batch_size=6))
     with pytest.raises(ValueError, match="less than a batch"):
-        plan.check(plan.Recipe(batch_size=8, images=7), [])
+        layouts.check(layouts.Recipe(batch_size=8, images=7), [])
 
 
 def test_the_command_prints_the_tables():
@@ -144,9 +146,9 @@ def test_the_command_prints_the_tables():
     result = scripts.run("plan.py", *flags)
     assert result.returncode == 0, result.stderr
     tables = [part.splitlines() for part in result.stdout.split("\n\n") if part.startswith("|")]
-    _, layouts, rates, _ = tables
+    _, hours, rates, _ = tables
     assert [len(table) - 2 for table in tables] == [3, 3 * 4, 3, 1]
-    assert "hours at 30%" in layouts[0] and "hours at 50%" in layouts[0]
+    assert "hours at 30%" in hours[0] and "hours at 50%" in hours[0]
     for table in tables:
         assert {line.count("|") for line in table} == {table[0].count("|")}
     rate, of_a_device, cores = (

@@ -5,8 +5,8 @@ Both decay matrices only, so one rate makes two groups.
 
 import statistics
 
-from benchmark_measure import Side
-from benchmark_sides import TOTAL_STEPS, random_batches
+from measure import Side
+from sides import TOTAL_STEPS, random_batches
 
 CLASSES = 1000
 

@@ -1,6 +1,6 @@
 """Where the time of a training step goes, by the kind of kernel.
 
-    KERAS_BACKEND=jax python experiments/profile_step.py --size=base --dtype=bfloat16
+    KERAS_BACKEND=jax python benchmarks/profile_step.py --size=base --dtype=bfloat16
 
 The step is `benchmark.py`'s, watched by the backend's own profiler. On JAX and TensorFlow an XLA kernel
 counts as the costliest of its instructions, which its HLO tells (a product fused with a GELU is a product),
@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from absl import app, flags
-from benchmark_sides import KerasSide
-from benchmark_suites import SIZES
+from sides import KerasSide
+from suites import SIZES
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size, as in benchmark.py")
 flags.DEFINE_string("preset", None, "architecture in place of that of --size")

@@ -1,15 +1,15 @@
 """Speed and memory of a pretraining step, or of features, alone or against plain PyTorch.
 
-    KERAS_BACKEND=jax python experiments/benchmark.py --size=tiny --reference
-    KERAS_BACKEND=torch python experiments/benchmark.py --size=base --dtype=bfloat16
-    KERAS_BACKEND=jax python experiments/benchmark.py --inference --reference
-    python experiments/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
-    python experiments/benchmark.py --suite=sweep        # cost over batch, depth and tokens
-    KERAS_BACKEND=jax python experiments/benchmark.py --suite=accelerator      # bfloat16, base and large
-    KERAS_BACKEND=jax python experiments/benchmark.py --input      # images from JPEG files
-    KERAS_BACKEND=jax python experiments/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
-    KERAS_BACKEND=jax python experiments/benchmark.py --suite=groups      # what rates for each block cost
-    python experiments/benchmark.py --suite=memory       # bfloat16, remat, accumulation
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --size=tiny --reference
+    KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
+    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
+    python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=accelerator      # bfloat16, base and large
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # images from JPEG files
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
+    python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, accumulation
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -23,11 +23,11 @@ import os
 import sys
 
 from absl import app, flags
-from benchmark_groups import groups_suite
-from benchmark_input import measure_input
-from benchmark_measure import describe, measure
-from benchmark_memory import memory_suite
-from benchmark_suites import (
+from groups import groups_suite
+from input_pipeline import measure_input
+from measure import describe, measure
+from memory import memory_suite
+from suites import (
     ACCELERATOR_CASES,
     SIZES,
     accelerator_suite,
@@ -35,7 +35,7 @@ from benchmark_suites import (
     installed_backends,
     sweep_suite,
 )
-from benchmark_transforms import transforms_suite
+from transforms import transforms_suite
 
 flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
 flags.DEFINE_enum(

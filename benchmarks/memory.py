@@ -7,8 +7,8 @@ import os
 import resource
 import statistics
 
-from benchmark_measure import Side
-from benchmark_sides import KerasSide
+from measure import Side
+from sides import KerasSide
 
 PARTS = 4  # batches of an accumulation
 CASES = {
