@@ -14,7 +14,7 @@ def plot_label_counts(found: Mapping[int, Mapping[str, dict]], png_path: str | P
     """Draws the accuracies of all seeds and their means.
 
     Args:
-        found: by number of labels, of `evaluation.tuned_comparison`.
+        found: by number of labels, of `tuned_comparison` (experiments/study/tuning.py).
         png_path: picture to write.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nepa_keras.evaluation.ablations import ABLATIONS
+from study.ablations import ABLATIONS
 
 
 class Results:
