@@ -114,7 +114,10 @@ def variables() -> list[str]:
 def describe() -> list[str]:
     """All of it, without what differs between machines and runs."""
     lines = [*names(), *registered(), *variables(), *sorted(flags())]
-    return [re.sub(" at 0x[0-9a-f]+", "", line).replace(str(ROOT), "ROOT") for line in lines]
+    # Of an object that is a default its class counts, not the module or the place in memory.
+    objects = re.compile(r"<[\w.]+\.(\w+) object at 0x[0-9a-f]+>")
+    bare = [objects.sub(r"<\1 object>", line) for line in lines]
+    return [re.sub(" at 0x[0-9a-f]+", "", line).replace(str(ROOT), "ROOT") for line in bare]
 
 
 if __name__ == "__main__":

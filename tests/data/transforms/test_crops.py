@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from nepa_keras import data
-from nepa_keras.data.resample import resize
+from nepa_keras.data.transforms.resample import resize
 
 
 def images(count: int, height: int, width: int, channels: int = 1) -> np.ndarray:

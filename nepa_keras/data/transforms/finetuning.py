@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from nepa_keras.data.rand_augment import RandAugment
-from nepa_keras.data.resample import scale
-from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
+from nepa_keras.data.transforms.crops import ImageTransform, RandomResizedCrop
+from nepa_keras.data.transforms.rand_augment import RandAugment
+from nepa_keras.data.transforms.resample import scale
 
 _ATTEMPTS = 10
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nepa_keras.data import fast_resize
-from nepa_keras.data.resample import resize, resize_and_scale, scale
+from nepa_keras.data.transforms import fast_resize
+from nepa_keras.data.transforms.resample import resize, resize_and_scale, scale
 from tests.helpers.scripts import run_python
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -79,10 +79,10 @@ def test_without_numba_pillow_does_it():
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import numpy as np\n"
-        "from nepa_keras.data.resample import resize\n"
+        "from nepa_keras.data.transforms.resample import resize\n"
         "pixels = np.arange(40 * 50 * 3).reshape(40, 50, 3).astype('uint8')\n"
         "found = resize(pixels, (24, 20), 'bicubic', (3, 5, 30, 40), True)\n"
-        "assert 'nepa_keras.data.fast_resize' not in sys.modules\n"
+        "assert 'nepa_keras.data.transforms.fast_resize' not in sys.modules\n"
         "print(found.tobytes().hex())"
     )
     result = run_python("-c", code)

@@ -24,7 +24,7 @@ def check_interpolation(interpolation: str) -> str:
 def _compiled():
     """The module `fast_resize`; None without numba."""
     try:
-        from nepa_keras.data import fast_resize
+        from nepa_keras.data.transforms import fast_resize
     except ImportError:
         return None
     return fast_resize

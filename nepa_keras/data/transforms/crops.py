@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from nepa_keras.data.order import random_numbers
-from nepa_keras.data.resample import (
+from nepa_keras.data.transforms.resample import (
     check_interpolation,
     normalize,
     resize,

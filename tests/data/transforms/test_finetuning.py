@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nepa_keras import data
-from nepa_keras.data.mixing import cutmix, mixed_targets, mixup
 from nepa_keras.data.order import random_numbers
-from nepa_keras.data.rand_augment import FILL, OPERATIONS
+from nepa_keras.data.transforms.mixing import cutmix, mixed_targets, mixup
+from nepa_keras.data.transforms.rand_augment import FILL, OPERATIONS
 from tests.helpers import golden_files
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
