@@ -17,7 +17,6 @@ from nepa_keras.visualization.embedding_rollout import (
 from nepa_keras.visualization.events import log_pictures
 from nepa_keras.visualization.label_counts import plot_label_counts
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
-from nepa_keras.visualization.patch_maps import patch_maps
 from nepa_keras.visualization.prediction_error import plot_prediction_error, prediction_error
 from nepa_keras.visualization.principal_components import (
     patch_colors,
@@ -26,7 +25,7 @@ from nepa_keras.visualization.principal_components import (
     plot_projection,
     principal_components,
 )
-from nepa_keras.visualization.report import write_report
+from nepa_keras.visualization.report import patch_maps, write_report
 from nepa_keras.visualization.segmentation import class_colors, overlay, plot_segmentation
 from nepa_keras.visualization.similarity import (
     plot_similarity,

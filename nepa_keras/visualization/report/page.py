@@ -1,8 +1,8 @@
 """report.html of a run: one file that shows what was run and what came out, and fetches nothing.
 
-Its skeleton, style and script lie in files/ and are joined when it is written. Everything but the explorer
-of patches is there without JavaScript. A content policy in the page lets no other script run than ours, and
-nothing be fetched, whatever flags, names of files and names of classes say.
+Its skeleton, style and script are page.html, page.css and page.js, joined when it is written. Everything but
+the explorer of patches is there without JavaScript. A content policy in the page lets no other script run
+than ours, and nothing be fetched, whatever flags, names of files and names of classes say.
 """
 
 import base64
@@ -17,12 +17,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nepa_keras.visualization import run_facts
-from nepa_keras.visualization.charts import chart
 from nepa_keras.visualization.curves import read_log, read_panels
-from nepa_keras.visualization.patch_maps import MAX_BYTES, patch_maps
+from nepa_keras.visualization.report import run_facts
+from nepa_keras.visualization.report.patch_maps import MAX_BYTES, patch_maps
+from nepa_keras.visualization.report.svg_charts import chart
 
-_FILES = Path(__file__).parent / "files"
+_FILES = Path(__file__).parent
 _MOST_ROWS = 200  # of the log in the table of numbers
 _LARGEST_PICTURE = 3_000_000  # bytes; larger ones stay files beside the report
 _ALT = {
@@ -87,15 +87,15 @@ def write_report(
         facts |= run_facts.facts_of_model(model)
     facts |= run_facts.facts_of_process()
 
-    script = _file("report.js")
+    script = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     name = folder.resolve().name
-    page = string.Template(_file("report.html")).substitute(
+    page = string.Template(_file("page.html")).substitute(
         title=escape(f"Report of {name}"),
         name=escape(name),
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'",
-        style=_file("report.css"),
+        style=_file("page.css"),
         script=script,
         facts=_facts(facts),
         flags=_flags(run_facts.flags_of_folder(folder)),
