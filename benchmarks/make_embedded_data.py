@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from nepa_keras.data.arrays import DEBIAN_FOLDER, EMBEDDED_FILE
+from nepa_keras.data.arrays import EMBEDDED_FILE
 from nepa_keras.data.idx import read_fashion_mnist
 
-flags.DEFINE_string("data_dir", str(DEBIAN_FOLDER), "Folder with the four official .gz files.")
+flags.DEFINE_string(
+    "data_dir",
+    "/usr/share/datasets/fashion-mnist",  # of Debian's package dataset-fashion-mnist
+    "Folder with the four official .gz files.",
+)
 flags.DEFINE_string("output", str(EMBEDDED_FILE), "File to write.")
 FLAGS = flags.FLAGS
 
