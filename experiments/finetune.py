@@ -26,7 +26,7 @@ from shared_flags import (
 )
 
 import nepa_keras
-from nepa_keras import data, evaluation, interop, training, visualization
+from nepa_keras import data, evaluation, interop, performance, training, visualization
 
 FLAGS = flags.FLAGS
 EPOCHS = 20  # where neither --steps nor --epochs says how long
@@ -158,7 +158,7 @@ def main(argv):
         processes,
         finish=lambda whole: finish(whole, batches, ordered, converter, validate, run),
         batches_from=batches_from,
-        mfu=evaluation.ModelFlopsUtilization(model.backbone, processes.devices),
+        mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[validate],
     )
 

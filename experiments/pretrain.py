@@ -21,7 +21,7 @@ from recipe_check import warn_of_departures
 from shared_flags import define_image_flags, define_recipe_flags, define_training_flags
 
 import nepa_keras
-from nepa_keras import data, evaluation, interop, training, visualization
+from nepa_keras import data, evaluation, interop, performance, training, visualization
 
 FLAGS = flags.FLAGS
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
@@ -187,7 +187,7 @@ def main(argv):
         run,
         processes,
         finish=lambda whole: finish(whole, source, batches, before, run),
-        mfu=evaluation.ModelFlopsUtilization(model.backbone, processes.devices),
+        mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[monitor] if monitor else [],
         replay_with="experiments/pretrain.py --replay=",
     )

@@ -19,6 +19,9 @@ import numpy as np
 from absl import app, flags
 from command_line import one_sentence, require_experiments_extra
 from runs import current_flags
+from study import ablations
+from study.results import Results, ablations_table, labels_table
+from study.tuning import tuned_comparison
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
@@ -46,7 +49,7 @@ flags.DEFINE_float(
 flags.DEFINE_integer("pretrain_steps", 3200, "For the part labels; tens.", lower_bound=10)
 flags.DEFINE_integer("ablation_steps", 600, "For an ablation; tens.", lower_bound=10)
 flags.DEFINE_integer("ablation_seeds", 3, "Pretrainings of each ablation.", lower_bound=1)
-flags.DEFINE_list("ablations", list(evaluation.ABLATIONS), "Which.")
+flags.DEFINE_list("ablations", list(ablations.ABLATIONS), "Which.")
 
 flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Labels in all.")
 flags.DEFINE_integer("finetune_steps", 200, "Of each fine-tuning.", lower_bound=1)
@@ -79,7 +82,7 @@ def check_flags(source) -> None:
     Raises:
         ValueError: what is wrong.
     """
-    for name, known in (("parts", PARTS), ("ablations", evaluation.ABLATIONS)):
+    for name, known in (("parts", PARTS), ("ablations", ablations.ABLATIONS)):
         given = FLAGS[name].value
         if not given or len(set(given)) < len(given) or not set(given) <= set(known):
             raise ValueError(
@@ -133,12 +136,12 @@ def pretrained_backbone(source, results, about: dict) -> nepa_keras.NepaBackbone
     folder = results.path.parent / f"pretrained_{keras.backend.backend()}_{name}"
 
     def train() -> dict:
-        model = evaluation.ablated("NEPA", fresh_backbone(source), FLAGS.seed)
+        model = ablations.ablated("NEPA", fresh_backbone(source), FLAGS.seed)
         images, steps = source.train_images, FLAGS.pretrain_steps
-        loss = evaluation.pretrain_briefly(model, images, steps, seed=FLAGS.seed, **pretraining())
+        loss = ablations.pretrain_briefly(model, images, steps, seed=FLAGS.seed, **pretraining())
         with training.ema_weights(model):
             interop.replace_huggingface(model, folder)
-            return {"loss": loss, **evaluation.features_report(model.backbone, source)}
+            return {"loss": loss, **ablations.features_report(model.backbone, source)}
 
     results.of(about, train, again=not folder.exists())
     return nepa_keras.NepaBackbone.from_preset(str(folder))
@@ -152,7 +155,7 @@ def study_labels(source, results) -> str:
     for count in numbers("label_counts", int):
         few = few_labels(count)
         about = {"part": "labels", "num_labels": count, "setup": {**setup, "few": few}}
-        found[count] = evaluation.tuned_comparison(
+        found[count] = tuned_comparison(
             backbone,
             source,
             tried_settings(),
@@ -163,7 +166,7 @@ def study_labels(source, results) -> str:
             **few,
         )
         visualization.plot_label_counts(found, results.path.parent / "labels.png")
-    return evaluation.labels_table(found, tried_settings())
+    return labels_table(found, tried_settings())
 
 
 def study_ablations(source, results) -> str:
@@ -175,14 +178,14 @@ def study_ablations(source, results) -> str:
         for name in FLAGS.ablations:
 
             def report(name=name, seed=seed) -> dict:
-                model = evaluation.ablated(name, fresh_backbone(source), seed)
-                return evaluation.ablation_report(model, source, seed=seed, **how, **pretraining())
+                model = ablations.ablated(name, fresh_backbone(source), seed)
+                return ablations.ablation_report(model, source, seed=seed, **how, **pretraining())
 
-            changed = evaluation.ABLATIONS[name]._asdict()
+            changed = ablations.ABLATIONS[name]._asdict()
             setup = {"data": FLAGS.data, **how, **pretraining(), **changed}
             about = {"part": "ablations", "name": name, "seed": seed, "setup": setup}
             found[name].append(results.of(about, report))
-    return evaluation.ablations_table(found)
+    return ablations_table(found)
 
 
 def main(argv):
@@ -193,7 +196,7 @@ def main(argv):
         source = data.load(FLAGS.data, FLAGS.data_dir)
         check_flags(source)
         run = training.RunDir(FLAGS.run_dir)
-        results = evaluation.Results(run.path / "results.jsonl", partial(print, flush=True))
+        results = Results(run.path / "results.jsonl", partial(print, flush=True))
         run.write_flags(current_flags(run))
     studies = {"labels": study_labels, "ablations": study_ablations}
     for part in FLAGS.parts:

@@ -9,10 +9,18 @@ EmbeddingRollout     the model reading its own predictions
 clone_backbone       the same weights in another configuration
 distribute           many devices
 training             optimizer, schedule, averaged weights
-layers, data, evaluation, visualization, interop
+layers, data, evaluation, performance, visualization, interop
 """
 
-from nepa_keras import data, evaluation, interop, layers, training, visualization
+from nepa_keras import (
+    data,
+    evaluation,
+    interop,
+    layers,
+    performance,
+    training,
+    visualization,
+)
 from nepa_keras.backbone import NepaBackbone, clone_backbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.data import NepaImageConverter
@@ -42,6 +50,7 @@ __all__ = [
     "interop",
     "layers",
     "nepa_loss",
+    "performance",
     "training",
     "visualization",
 ]

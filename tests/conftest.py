@@ -52,7 +52,7 @@ LONGEST_FIRST = (
     "experiments/test_segment.py",
     "parity/test_backends_agree.py",
     "experiments/test_pretrain.py",
-    "evaluation/test_study_parts.py",
+    "experiments/test_study_parts.py",
     "test_examples.py",
     "experiments/test_convert.py",
 )

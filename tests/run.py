@@ -30,7 +30,7 @@ from xml.etree import ElementTree
 
 BACKENDS = ("jax", "tensorflow", "torch")
 ROOT = Path(__file__).resolve().parent.parent
-IN_BROWSER = "tests/visualization/test_report_in_browser.py"
+IN_BROWSER = "tests/visualization/report/test_report_in_browser.py"
 NO_BROWSER = (
     f"{IN_BROWSER} is left out: it needs Debian's packages chromium and chromium-driver "
     "(apt-get install chromium chromium-driver)."

@@ -22,7 +22,7 @@ BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
 NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
 MODELS = {"backbone", "nepa", "classifier", "segmenter", "rollout"}
-USERS = {"training", "data", "evaluation", "visualization", "interop"}
+USERS = {"training", "data", "performance", "evaluation", "visualization", "interop"}
 # Part -> parts that it does not reach by any way.
 STRANGERS = {
     "backends": {"presets", "layers", "distribution", "task"} | MODELS | USERS,
@@ -30,7 +30,8 @@ STRANGERS = {
     "layers": {"presets", "task"} | MODELS | USERS,
     **dict.fromkeys(MODELS, USERS),
     "data": {"layers", "training"} | MODELS,
-    "training": {"data", "evaluation", "visualization", "interop"},
+    "training": {"data", "performance", "evaluation", "visualization", "interop"},
+    "performance": {"training", "data", "evaluation", "visualization", "interop"},
     "interop": {"evaluation", "visualization"},
 }
 

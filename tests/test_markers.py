@@ -8,6 +8,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.once
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("test_*.py"))
-OURS = ("nepa_keras", "tests", "speech")
+OURS = ("nepa_keras", "tests", "plan", "speech", "study")
+FOLDERS_OF_SCRIPTS = re.compile(
+    r"^(benchmarks|examples|experiments)\."
+)  # as pyproject.toml has them
 KERAS = ("keras", "nepa_keras.backends")
 PROCESSES = ("tests.helpers.scripts", "subprocess")  # each may choose another backend
 # Parts of Keras that read files and nothing else.
@@ -31,7 +35,8 @@ class Source:
     """A module of this project as text: its definitions, and what their names stand for."""
 
     def __init__(self, path: Path):
-        self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        self.name = FOLDERS_OF_SCRIPTS.sub("", name)
         self.definitions, self.imports, self._used = {}, {}, {}
         tree = ast.parse(path.read_text())
         for node in tree.body:
@@ -134,14 +139,14 @@ def names_of_tests(path: Path) -> list[str]:
 
 # Files whose tests use Keras and still run once, and why that proves enough.
 ENOUGH_ON_ONE_BACKEND = {
+    "benchmarks/test_plan.py": "arithmetic over the sizes of a model",
     "data/test_keras_cv_batches.py": "operations of TensorFlow, whatever the backend",
     "distribution/test_many_devices.py": "the errors of flags, which no backend has seen yet",
-    "evaluation/test_plan.py": "arithmetic over the sizes of a model",
-    "evaluation/test_roofline.py": "arithmetic over the sizes of a model",
     "interop/test_hostile.py": "files that are refused before a backend sees them",
     "interop/test_presets.py": "names and shapes of the released models, the largest of all",
+    "performance/test_roofline.py": "arithmetic over the sizes of a model",
     "test_backends.py": "about JAX",
-    "visualization/test_report_in_browser.py": "a page; what it shows is computed in NumPy",
+    "visualization/report/test_report_in_browser.py": "a page; what it shows is computed in NumPy",
 }
 
 

@@ -6,13 +6,9 @@ from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
 from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
-from nepa_keras.data.finetuning_transform import FinetuningTransform, RandomErasing
 from nepa_keras.data.image_converter import NepaImageConverter
 from nepa_keras.data.keras_cv_batches import keras_cv_batches
-from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.ordered import OrderedBatches
-from nepa_keras.data.rand_augment import RandAugment
-from nepa_keras.data.resample import normalize
 from nepa_keras.data.sources import (
     ArraySource,
     FileSource,
@@ -24,7 +20,17 @@ from nepa_keras.data.sources import (
     with_classes,
 )
 from nepa_keras.data.survey import Survey, survey
-from nepa_keras.data.transforms import CenterCrop, ImageTransform, RandomResizedCrop, Resize
+from nepa_keras.data.transforms import (
+    CenterCrop,
+    FinetuningTransform,
+    ImageTransform,
+    MixupCutmix,
+    RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
+    Resize,
+    normalize,
+)
 
 __all__ = [
     "ArraySource",

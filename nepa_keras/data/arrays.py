@@ -11,7 +11,6 @@ from nepa_keras.data.idx import FILES, read_fashion_mnist
 
 EMBEDDED_FILE = Path(__file__).parent / "files" / "fashion_mnist_12k.npz"
 EMBEDDED_SHA256 = "cef5c2fec94a10128005e5be3e8fc6bdea2f3db6a252eaa752aeb4a3cf76fc7e"
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
     "T-shirt/top",
     "trouser",
@@ -43,8 +42,8 @@ def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArr
     Args:
         name: "embedded" (10,000 + 2,000 images of Fashion-MNIST, part of the package), "digits"
             (scikit-learn's 8x8 scans, 1,437 + 360) or "fashion_mnist" (all 60,000 + 10,000).
-        data_dir: folder of the four official .gz files of "fashion_mnist"; without it Debian's
-            place is tried, then Keras' download.
+        data_dir: folder of the four official .gz files of "fashion_mnist"; without it Keras
+            downloads them.
 
     Raises:
         ValueError: unknown name, or the files are missing or damaged.
@@ -98,18 +97,15 @@ def _digits() -> ImageArrays:
 def _fashion_mnist(data_dir) -> ImageArrays:
     if data_dir is not None:
         return _with_channels(read_fashion_mnist(data_dir), FASHION_CLASSES)
-    if all((DEBIAN_FOLDER / file).exists() for file in FILES.values()):
-        return _with_channels(read_fashion_mnist(DEBIAN_FOLDER), FASHION_CLASSES)
     from keras.datasets import fashion_mnist
 
     try:
         train, test = fashion_mnist.load_data()
     except Exception as error:  # whatever the download raises, the remedy is the same
         raise ValueError(
-            "Fashion-MNIST is not here and could not be downloaded "
-            f"({type(error).__name__}): either install Debian's package dataset-fashion-mnist, or "
-            f"put the four official files ({', '.join(FILES.values())}) in a folder and pass it as "
-            "data_dir (--data_dir)."
+            f"Fashion-MNIST could not be downloaded ({type(error).__name__}). Put the four official "
+            f"files ({', '.join(FILES.values())}) in a folder and pass it as data_dir (--data_dir). "
+            "Debian's package dataset-fashion-mnist has them; `dpkg -L` tells its folder."
         ) from error
     arrays = dict(zip(FILES, (*train, *test), strict=True))
     return _with_channels(arrays, FASHION_CLASSES)

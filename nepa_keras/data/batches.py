@@ -13,11 +13,11 @@ import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError
-from nepa_keras.data.mixing import MixupCutmix
 from nepa_keras.data.order import epoch_order, random_numbers
 from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
+from nepa_keras.data.transforms.mixing import MixupCutmix
 
 _AHEAD = 3  # batches in the making while one is used
 _TOGETHER = 8  # images that a thread makes before it looks for more to do

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, open_picture, to_eight_bits
-from nepa_keras.data.resample import sides
-from nepa_keras.data.transforms import (
+from nepa_keras.data.transforms.crops import (
     CenterCrop,
     ImageTransform,
     Resize,
     center_of,
     resized_size,
 )
+from nepa_keras.data.transforms.resample import sides
 from nepa_keras.presets.folder import write_preprocessor
 from nepa_keras.presets.preset import preprocessor_config
 

@@ -12,9 +12,9 @@ import weakref
 import numpy as np
 
 from nepa_keras.data.batches import AugmentedBatches
-from nepa_keras.data.finetuning_transform import RandomErasing
-from nepa_keras.data.mixing import MixupCutmix
-from nepa_keras.data.rand_augment import LEVELS, RandAugment
+from nepa_keras.data.transforms.finetuning import RandomErasing
+from nepa_keras.data.transforms.mixing import MixupCutmix
+from nepa_keras.data.transforms.rand_augment import LEVELS, RandAugment
 from nepa_keras.packages import required_for
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError, decode_image
-from nepa_keras.data.resample import sides
 from nepa_keras.data.sources.base import ArraySource, ImageSource
-from nepa_keras.data.transforms import ImageTransform
+from nepa_keras.data.transforms.crops import ImageTransform
+from nepa_keras.data.transforms.resample import sides
 
 Item, Made = TypeVar("Item"), TypeVar("Made")
 

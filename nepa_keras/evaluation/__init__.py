@@ -1,12 +1,5 @@
 """What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
 
-from nepa_keras.evaluation.ablations import (
-    ABLATIONS,
-    ablated,
-    ablation_report,
-    features_report,
-    pretrain_briefly,
-)
 from nepa_keras.evaluation.classification import (
     ClassificationReport,
     calibration_error,
@@ -22,26 +15,25 @@ from nepa_keras.evaluation.few_label import (
     few_label_accuracy,
     few_label_comparison,
 )
-from nepa_keras.evaluation.flops import forward_flops, training_flops
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.evaluation.monitor import FeatureMonitor
 from nepa_keras.evaluation.report import frozen_accuracies, worth_rows, worth_table
-from nepa_keras.evaluation.roofline import (
-    DEVICES,
-    known_device,
-    predicted_step,
-    roofline_table,
-)
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
-from nepa_keras.evaluation.study import Results, ablations_table, labels_table
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
-from nepa_keras.evaluation.tuning import tuned_comparison
-from nepa_keras.evaluation.utilization import ModelFlopsUtilization, measured_peak
+from nepa_keras.performance import (  # under their earlier place, too
+    DEVICES,
+    ModelFlopsUtilization,
+    forward_flops,
+    known_device,
+    measured_peak,
+    predicted_step,
+    roofline_table,
+    training_flops,
+)
 
 __all__ = [
-    "ABLATIONS",
     "AFTER_NORM",
     "DEVICES",
     "AttentivePool",
@@ -52,36 +44,28 @@ __all__ = [
     "FewLabelTrial",
     "ImageSegmenter",
     "ModelFlopsUtilization",
-    "Results",
     "SegmentationReport",
     "SegmentationScores",
-    "ablated",
-    "ablation_report",
-    "ablations_table",
     "calibration_error",
     "class_balanced_subset",
     "classification_report",
     "diagnostics",
     "effective_rank",
     "extract_features",
-    "features_report",
     "few_label_accuracy",
     "few_label_comparison",
     "forward_flops",
     "frozen_accuracies",
     "knn_accuracy",
     "known_device",
-    "labels_table",
     "linear_probe_accuracy",
     "measured_peak",
     "predict_batches",
     "predicted_step",
-    "pretrain_briefly",
     "roofline_table",
     "segmentation_scores",
     "sgd_probe_accuracy",
     "training_flops",
-    "tuned_comparison",
     "warnings_of",
     "worth_rows",
     "worth_table",

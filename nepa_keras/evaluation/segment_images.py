@@ -11,8 +11,8 @@ from keras import ops
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError
-from nepa_keras.data.resample import resize, scale
 from nepa_keras.data.segmentation import PairSource, fitting_size
+from nepa_keras.data.transforms.resample import resize, scale
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.layers.convolutions import resize as resize_logits
 from nepa_keras.segmenter import NepaImageSegmenter

@@ -77,7 +77,7 @@ class Throughput(keras.callbacks.Callback):
         seconds_waited: gives the seconds spent waiting for data so far; then `data_wait`, a fraction of the
             epoch's time, is logged too.
         mfu: gives the fraction of the machine's peak that so many images per second use, see
-            `evaluation.ModelFlopsUtilization`; then `mfu` is logged too.
+            `performance.ModelFlopsUtilization`; then `mfu` is logged too.
     """
 
     def __init__(

@@ -6,8 +6,11 @@ from nepa_keras.visualization.attention import (
     attention_rollout,
     plot_attention,
 )
-from nepa_keras.visualization.confusion import plot_confusion
-from nepa_keras.visualization.contact_sheet import plot_contact_sheet
+from nepa_keras.visualization.charts import (
+    plot_confusion,
+    plot_contact_sheet,
+    plot_label_counts,
+)
 from nepa_keras.visualization.curves import plot_curves
 from nepa_keras.visualization.embedding_rollout import (
     RolloutComparison,
@@ -15,9 +18,7 @@ from nepa_keras.visualization.embedding_rollout import (
     plot_rollout,
 )
 from nepa_keras.visualization.events import log_pictures
-from nepa_keras.visualization.label_counts import plot_label_counts
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
-from nepa_keras.visualization.patch_maps import patch_maps
 from nepa_keras.visualization.prediction_error import plot_prediction_error, prediction_error
 from nepa_keras.visualization.principal_components import (
     patch_colors,
@@ -26,7 +27,7 @@ from nepa_keras.visualization.principal_components import (
     plot_projection,
     principal_components,
 )
-from nepa_keras.visualization.report import write_report
+from nepa_keras.visualization.report import patch_maps, write_report
 from nepa_keras.visualization.segmentation import (
     class_colors,
     overlay,

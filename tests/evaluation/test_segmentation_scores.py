@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import nepa_keras
 from nepa_keras import evaluation, visualization
-from nepa_keras.data.resample import resize
+from nepa_keras.data.transforms.resample import resize
 from nepa_keras.evaluation.segment_images import window_starts
 from tests.helpers import tiny
 

@@ -16,16 +16,22 @@ from tests.helpers import ROOT, scripts, tiny
 
 MODULES = (
     "nepa_keras",
-    *(f"nepa_keras.{name}" for name in "backends data evaluation interop layers".split()),
-    *(
-        "nepa_keras.data.segmentation",
-        "nepa_keras.data.sources",
-        "nepa_keras.training",
-        "nepa_keras.visualization",
-    ),
+    "nepa_keras.backends",
+    "nepa_keras.data",
+    "nepa_keras.evaluation",
+    "nepa_keras.interop",
+    "nepa_keras.layers",
+    "nepa_keras.performance",
+    "nepa_keras.data.segmentation",
+    "nepa_keras.data.sources",
+    "nepa_keras.training",
+    "nepa_keras.visualization",
 )
 SCRIPTS = sorted(
-    path.name for path in scripts.EXPERIMENTS.glob("*.py") if "app.run(" in path.read_text()
+    path.name
+    for folder in scripts.FOLDERS
+    for path in folder.glob("*.py")
+    if "app.run(" in path.read_text()
 )
 
 
@@ -108,9 +114,12 @@ def variables() -> list[str]:
 def describe() -> list[str]:
     """All of it, without what differs between machines and runs."""
     lines = [*names(), *registered(), *variables(), *sorted(flags())]
-    return [re.sub(" at 0x[0-9a-f]+", "", line).replace(str(ROOT), "ROOT") for line in lines]
+    # Of an object that is a default its class counts, not the module or the place in memory.
+    objects = re.compile(r"<[\w.]+\.(\w+) object at 0x[0-9a-f]+>")
+    bare = [objects.sub(r"<\1 object>", line) for line in lines]
+    return [re.sub(" at 0x[0-9a-f]+", "", line).replace(str(ROOT), "ROOT") for line in bare]
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(scripts.EXPERIMENTS))  # as for a script there
+    sys.path[:0] = map(str, scripts.FOLDERS)  # as for a script there
     print("\n".join(describe()))

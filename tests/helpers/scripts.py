@@ -12,7 +12,7 @@ from absl import flags
 
 from tests.helpers import ROOT
 
-EXPERIMENTS = ROOT / "experiments"
+FOLDERS = (ROOT / "experiments", ROOT / "benchmarks")
 SECONDS = 600  # longest run of a process before it counts as hung
 
 
@@ -21,15 +21,22 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2", **variables}
 
 
+def path_of(script: str) -> Path:
+    """The file of a script by its name, which is one of a kind among the folders of scripts."""
+    (path,) = (folder / script for folder in FOLDERS if (folder / script).is_file())
+    return path
+
+
 def start(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
-    """Starts experiments/`script` in a process.
+    """Starts a script in a process.
 
     Args:
+        script: name of its file, such as pretrain.py.
         flags: command-line arguments.
         variables: of the environment, such as KERAS_BACKEND.
     """
     return subprocess.Popen(
-        [sys.executable, str(EXPERIMENTS / script), *map(str, flags)],
+        [sys.executable, str(path_of(script)), *map(str, flags)],
         env=environment(**variables),
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -39,7 +46,7 @@ def start(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess
 
 
 def run(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
-    """Runs experiments/`script` in a process to its end; see `start`."""
+    """Runs a script in a process to its end; see `start`."""
     process = start(script, *flags, cwd=cwd, **variables)
     try:
         out, err = process.communicate(timeout=SECONDS)
@@ -63,12 +70,12 @@ def run_python(
 
 
 def run_here(script: str, *arguments) -> subprocess.CompletedProcess:
-    """Runs the `main` of experiments/`script` in this process, with flags of its own.
+    """Runs the `main` of a script in this process, with flags of its own.
 
     Saves the seconds that a process takes to start, where a script only refuses what it is given. An
     exception that the script does not turn into a sentence is raised, where a process prints a traceback.
     """
-    command = [str(EXPERIMENTS / script), *map(str, arguments)]
+    command = [str(path_of(script)), *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv, status = sys.argv, command, 0
     try:
@@ -94,7 +101,7 @@ def _forget_flags() -> None:
 
 
 def refusal(script: str, *arguments) -> str:
-    """The sentence with which experiments/`script` refuses its flags; see `run_here`."""
+    """The sentence with which a script refuses its flags; see `run_here`."""
     result = run_here(script, *arguments)
     assert result.returncode == 1, result.stdout + result.stderr
     return result.stderr

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nepa_keras.data.resample import resize, scale
 from nepa_keras.data.segmentation.pairs import IGNORED
 from nepa_keras.data.transforms import ImageTransform
+from nepa_keras.data.transforms.resample import resize, scale
 
 _CROPS = 10  # tries to find one that no class fills
 _HUE = 18 / 180  # of the circle

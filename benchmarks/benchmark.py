@@ -1,0 +1,121 @@
+"""Speed and memory of a pretraining step, or of features, alone or against plain PyTorch.
+
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --size=tiny --reference
+    KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
+    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
+    python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=accelerator      # bfloat16, base and large
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # images from JPEG files
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
+    python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, accumulation
+
+The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
+then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
+`evaluation.FeatureExtractor`. Every side lives in a process of its own and works only
+in its turn, as two frameworks at once would fight for the cores; turns alternate, so that slow and
+fast minutes of the machine meet both. One time is one turn divided by its steps.
+"""
+
+import json
+import os
+import sys
+
+from absl import app, flags
+from groups import groups_suite
+from input_pipeline import measure_input
+from measure import describe, measure
+from memory import memory_suite
+from suites import (
+    ACCELERATOR_CASES,
+    SIZES,
+    accelerator_suite,
+    cpu_suite,
+    installed_backends,
+    sweep_suite,
+)
+from transforms import transforms_suite
+
+flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
+flags.DEFINE_enum(
+    "suite",
+    None,
+    ["cpu", "sweep", "accelerator", "transforms", "groups", "memory"],
+    "a table of measurements",
+)
+flags.DEFINE_list("backends", None, "of --suite=cpu, sweep and memory; default all installed ones")
+flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
+flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
+flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
+flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
+flags.DEFINE_integer("repeats", 5, "turns that count, after one that does not", lower_bound=1)
+flags.DEFINE_integer("threads", 2, "CPU cores and threads of each side", lower_bound=1)
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "of the computation, not the weights"
+)
+flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
+flags.DEFINE_bool("inference", False, "measure features of frozen images, not training steps")
+flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
+flags.DEFINE_bool("input", False, "measure loading and augmenting of JPEG files against Pillow")
+flags.DEFINE_string("json", None, "file to write all figures to")
+FLAGS = flags.FLAGS
+
+
+def run_suite(options):
+    """Prints the table of --suite; returns whether a part of it failed."""
+    if FLAGS.reference or FLAGS.inference or FLAGS.json:
+        raise app.UsageError("--suite takes no --reference, --inference or --json.")
+    if FLAGS.suite == "transforms":
+        return transforms_suite(FLAGS.steps, FLAGS.repeats)
+    if FLAGS.suite == "groups":
+        return groups_suite(options, FLAGS.steps, FLAGS.repeats)
+    if FLAGS.suite == "accelerator":
+        every_core = {"dtype": "bfloat16", "threads": os.cpu_count()}
+        cases = ACCELERATOR_CASES
+        if FLAGS.preset:
+            cases = [(FLAGS.preset, (FLAGS.batch_size or 64,))]
+        return accelerator_suite(
+            options | every_core, FLAGS.steps, FLAGS.repeats, cases, FLAGS.device
+        )
+    backends = FLAGS.backends or installed_backends()
+    if unknown := set(backends) - set(installed_backends()):
+        raise app.UsageError(f"No such backend is installed: {', '.join(sorted(unknown))}.")
+    suite = {"cpu": cpu_suite, "sweep": sweep_suite, "memory": memory_suite}[FLAGS.suite]
+    return suite(options, FLAGS.steps, FLAGS.repeats, backends)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+    preset, batch_size = SIZES[FLAGS.size]
+    options = {
+        "preset": FLAGS.preset or preset,
+        "batch_size": FLAGS.batch_size or batch_size,
+        "threads": FLAGS.threads,
+        "dtype": FLAGS.dtype,
+        "jit_compile": FLAGS.jit_compile,
+        "inference": FLAGS.inference,
+    }
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = str(FLAGS.threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        if FLAGS.input:
+            if FLAGS.suite or FLAGS.reference or FLAGS.inference or FLAGS.json:
+                raise app.UsageError("--input takes --threads, --steps and --repeats only.")
+            print(measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats))
+            return
+        if FLAGS.suite:
+            sys.exit(run_suite(options))
+        report = measure(options, FLAGS.steps, FLAGS.repeats, FLAGS.reference)
+    except (RuntimeError, ValueError, ImportError) as error:
+        sys.exit(str(error))
+    print(describe(report))
+    if FLAGS.json:
+        with open(FLAGS.json, "w") as file:
+            json.dump(report, file, indent=1)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,169 @@
+"""Tables of many measurements: `benchmark.py --suite`.
+
+Each suite prints a row once it is measured, goes on after a row that fails, and returns whether one
+that should not did.
+"""
+
+import importlib.util
+
+from measure import Side, measure
+from sides import KerasSide
+
+SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
+ACCELERATOR_CASES = (
+    ("nepa_base_patch14_224", (64, 128, 256)),
+    ("nepa_large_patch14_224", (32, 64, 128)),
+)
+SWEPT_PRESET = SIZES["tiny"][0]
+# Name of the axis, images in a step, constructor arguments; the first row of an axis is its unit.
+SWEEP = (
+    *(("batch", n, {}) for n in (2, 4, 8, 16)),
+    *(("depth", 4, {"num_layers": n}) for n in (6, 12, 24)),
+    *(("tokens", 4, {"image_shape": (n, n, 3)}) for n in (112, 224, 448)),
+)
+
+
+def installed_backends():
+    return [n for n in ("jax", "torch", "tensorflow") if importlib.util.find_spec(n)]
+
+
+def cpu_suite(options, steps, repeats, backends):
+    """Every size, work and backend beside plain PyTorch, as rows of Markdown."""
+    cases = [
+        (size, dtype, inference)
+        for dtype in ("float32", "bfloat16")
+        for inference in (False, True)
+        for size in SIZES
+        if dtype == "float32" or (size == "tiny" and not inference)
+    ]
+    head = "size | work | backend | step | images/s | MFU | reference's step | ratio | first step "
+    head += "| fit between steps (its ends) | peak memory (reference)"
+    print(f"| {head} |\n|{'---|' * (head.count('|') + 1)}", flush=True)
+    failed = False
+    for size, dtype, inference in cases:
+        preset, batch_size = SIZES[size]
+        for backend in backends:
+            case = options | {
+                "preset": preset,
+                "batch_size": batch_size,
+                "dtype": dtype,
+                "inference": inference,
+                "backend": backend,
+            }
+            work = f"{'features' if inference else 'training'}, {dtype}"
+            try:
+                cells = _ratio_cells(measure(case, steps, repeats, reference=True))
+            except RuntimeError as error:
+                cells, failed = [str(error)], True
+            print(f"| {' | '.join([size, work, backend, *cells])} |", flush=True)
+    return failed
+
+
+def _ratio_cells(report):
+    (ours, theirs), ratio = report["sides"], report["speed_ratio"]
+    overhead = ""
+    if "fit_overhead" in ours:
+        overhead = f"{ours['fit_overhead']:.1%} ({ours['fit_ends_seconds']:.1f} s)"
+    memory, its_memory = (s["peak_memory_bytes"] / 2**20 for s in (ours, theirs))
+    return [
+        f"{ours['step_seconds']['median'] * 1e3:.0f} ms",
+        f"{ours['images_per_second']:.2f}",
+        f"{ours['mfu']:.0%}",
+        f"{theirs['step_seconds']['median'] * 1e3:.0f} ms",
+        f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})",
+        f"{ours['first_step_seconds']:.1f} s",
+        overhead,
+        f"{memory:.0f} MiB ({its_memory:.0f})",
+    ]
+
+
+def sweep_suite(options, steps, repeats, backends):
+    """Cost of a training step over batch, depth and tokens.
+
+    The FLOPs count the quadratic part of attention, so the last column, time per FLOP in units of
+    the axis' first row, is at most 1 but for noise if the cost grows no faster than it must.
+    """
+    failed = False
+    for backend in backends:
+        print(f"\n{SWEPT_PRESET}, {options['dtype']}, {backend}")
+        head = ("axis", "images", "layers", "tokens", "GFLOP", "ms", "GFLOP/s", "time per FLOP")
+        print("".join(f"{cell:>14}" for cell in head), flush=True)
+        unit = {}
+        for axis, batch_size, overrides in SWEEP:
+            case = options | {
+                "preset": SWEPT_PRESET,
+                "batch_size": batch_size,
+                "overrides": overrides,
+                "backend": backend,
+                "inference": False,
+            }
+            try:
+                side = Side(KerasSide, case)
+                for _ in range(repeats + 1):
+                    side.turn(steps)
+            except RuntimeError as error:
+                print(f"{axis:>14}{batch_size:>14}  {overrides}: {error}", flush=True)
+                failed = True
+                continue
+            flops, config = side.figures["step_flops"], side.figures["config"]
+            seconds = side.finish(flops, batch_size, peak=1.0)["step_seconds"]["median"]
+            per_flop = seconds / flops
+            row = (
+                axis,
+                str(batch_size),
+                str(config["num_layers"]),
+                str(
+                    config["image_shape"][0] * config["image_shape"][1] // config["patch_size"] ** 2
+                ),
+                f"{flops / 1e9:.1f}",
+                f"{seconds * 1e3:.1f}",
+                f"{flops / seconds / 1e9:.1f}",
+                f"{per_flop / unit.setdefault(axis, per_flop):.2f}",
+            )
+            print("".join(f"{cell:>14}" for cell in row), flush=True)
+    return failed
+
+
+def accelerator_suite(options, steps, repeats, cases, device):
+    """Steps of growing batches beside the roofline's prediction; ends a model's rows when one fails.
+
+    Args:
+        cases: pairs of a preset and its batch sizes; only failing at the first of these counts as
+            failure, as larger ones may exceed the memory.
+        device: name of the data sheet, None for that of the device in use.
+
+    Raises:
+        ValueError: no data sheet for this device.
+    """
+    failed = False
+    head = ("batch", "images/s", "measured ms", "MFU", "predicted ms", "MFU")
+    for preset, batch_sizes in cases:
+        print(f"\n{preset}, {options['dtype']}\n" + "".join(f"{cell:>14}" for cell in head))
+        for batch_size in batch_sizes:
+            try:
+                side = Side(KerasSide, options | {"preset": preset, "batch_size": batch_size})
+                for _ in range(repeats + 1):
+                    side.turn(steps)
+            except RuntimeError as error:
+                print(f"{batch_size:>14}  {error}", flush=True)
+                failed |= batch_size == batch_sizes[0]
+                break
+            prediction, _, _ = side.ask("roofline", device)
+            if prediction is None:
+                raise ValueError(
+                    "There is no data sheet for this device: choose one by --device, or add it to "
+                    "nepa_keras/performance/roofline.py."
+                )
+            figures = side.finish(side.figures["step_flops"], batch_size, prediction["peak"])
+            row = (
+                f"{batch_size}",
+                f"{figures['images_per_second']:.0f}",
+                f"{figures['step_seconds']['median'] * 1e3:.1f}",
+                f"{figures['mfu']:.1%}",
+                f"{prediction['seconds'] * 1e3:.1f}",
+                f"{prediction['mfu']:.1%}",
+            )
+            print("".join(f"{cell:>14}" for cell in row), flush=True)
+        else:
+            print(prediction["table"])
+    return failed

@@ -1,0 +1,103 @@
+"""The fine-tuning recipe's transform of an image: crop, flip, RandAugment, normalise, random erasing."""
+
+import math
+
+import numpy as np
+
+from nepa_keras.data.transforms.crops import ImageTransform, RandomResizedCrop
+from nepa_keras.data.transforms.rand_augment import RandAugment
+from nepa_keras.data.transforms.resample import scale
+
+_ATTEMPTS = 10
+
+
+class RandomErasing:
+    """A box of noise, drawn for each pixel, over a part of some images (arXiv 1708.04896).
+
+    Args:
+        probability: share of the images.
+        area: smallest and largest share of an image's pixels, drawn uniformly.
+        aspect: smallest and largest height over width, drawn log-uniformly.
+    """
+
+    draws = 2 * _ATTEMPTS + 4
+
+    def __init__(
+        self,
+        probability: float = 0.25,
+        area: tuple[float, float] = (0.02, 1 / 3),
+        aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    ):
+        if not (
+            0 <= probability <= 1 and 0 < area[0] <= area[1] < 1 and 0 < aspect[0] <= aspect[1]
+        ):
+            raise ValueError(
+                f"RandomErasing needs a probability, two shares and two ratios, each pair in order; got "
+                f"{probability}, {area}, {aspect}."
+            )
+        self.probability, self.area, self.aspect = probability, area, aspect
+
+    def box(self, draws: list[float], height: int, width: int) -> tuple | None:
+        """(top, left, height, width) of the box; None if nothing is erased.
+
+        An area and a ratio are drawn up to ten times until the box is smaller than the image.
+        """
+        if draws[-1] >= self.probability:
+            return None
+        (smallest, largest), (low, high) = self.area, map(math.log, self.aspect)
+        for share, ratio in zip(draws[:_ATTEMPTS], draws[_ATTEMPTS : 2 * _ATTEMPTS], strict=True):
+            area = height * width * (smallest + (largest - smallest) * share)
+            aspect = math.exp(low + (high - low) * ratio)
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if h < height and w < width:
+                top, left = int(draws[-4] * (height - h + 1)), int(draws[-3] * (width - w + 1))
+                return top, left, h, w
+        return None
+
+    def __call__(self, image: np.ndarray, draws: list[float]) -> None:
+        """Erases in place.
+
+        Args:
+            image: normalised, (height, width, channels); the noise is N(0, 1).
+            draws: uniform numbers in [0, 1), `self.draws` of them.
+        """
+        box = self.box(draws, *image.shape[:2])
+        if box is not None:
+            top, left, h, w = box
+            part = image[top : top + h, left : left + w]
+            generator = np.random.default_rng(int(draws[-2] * 2**53))
+            part[...] = generator.standard_normal(part.shape, np.float32)
+
+
+class FinetuningTransform(ImageTransform):
+    """Random resized crop and flip, RandAugment, normalisation, random erasing, in this order.
+
+    Args:
+        crop: `RandomResizedCrop`; default bicubic.
+        rand_augment: `RandAugment`, or None for none; default as the recipe.
+        erasing: `RandomErasing`, or None for none; default as the recipe.
+    """
+
+    def __init__(
+        self,
+        crop: RandomResizedCrop | None = None,
+        rand_augment: RandAugment | None = RandAugment(),  # noqa: B008, it is never changed
+        erasing: RandomErasing | None = RandomErasing(),  # noqa: B008
+    ):
+        self.crop = crop or RandomResizedCrop(interpolation="bicubic")
+        self.rand_augment = rand_augment
+        self.erasing = erasing
+        self._ends = np.cumsum(
+            [self.crop.draws]
+            + [0 if part is None else part.draws for part in (rand_augment, erasing)]
+        ).tolist()
+        self.draws = self._ends[-1]
+
+    def __call__(self, pixels, draws, out):
+        first, second, _ = self._ends
+        image = self.crop.crop(pixels, draws[:first], out.shape[:2])
+        if self.rand_augment is not None:
+            image = self.rand_augment(image, draws[first:second])
+        scale(image, out)
+        if self.erasing is not None:
+            self.erasing(out, draws[second:])

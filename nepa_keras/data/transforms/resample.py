@@ -1,0 +1,172 @@
+"""Resizing with antialias by Pillow's rule, and pixels from 0 to 255 as floats from -1 to 1.
+
+Images of one size are resized together by two small matrices each, so that a batch costs a few milliseconds;
+single ones by `fast_resize` where numba is installed, else by Pillow. Numbers are the same on every backend.
+"""
+
+import functools
+
+import numpy as np
+
+_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # reach of each filter in pixels of the smaller image
+
+
+def check_interpolation(interpolation: str) -> str:
+    """Return the name, or raise ValueError if it is none of those here."""
+    if interpolation not in _SUPPORT:
+        raise ValueError(
+            f"interpolation must be one of {', '.join(_SUPPORT)}, got {interpolation!r}."
+        )
+    return interpolation
+
+
+@functools.cache
+def _compiled():
+    """The module `fast_resize`; None without numba."""
+    try:
+        from nepa_keras.data.transforms import fast_resize
+    except ImportError:
+        return None
+    return fast_resize
+
+
+def resize(
+    pixels: np.ndarray,
+    image_size: tuple[int, int],
+    interpolation: str = "bilinear",
+    box: tuple[int, int, int, int] | None = None,
+    flip: bool = False,
+) -> np.ndarray:
+    """An image or a part of it at another size; uint8 (*image_size, channels).
+
+    As Pillow does, and torchvision with it; other numbers of channels than 3 and 1 by matrices.
+
+    Args:
+        pixels: uint8 (height, width, channels).
+        image_size: (height, width) of the result.
+        interpolation: "bilinear" or "bicubic", with antialias.
+        box: top, left, height, width of the part, inside the image.
+        flip: mirror it from left to right.
+    """
+    top, left, h, w = box = _inside(box, pixels)
+    if _is_compiled_for(pixels):
+        out = np.empty((*image_size, 3), np.uint8)
+        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, False)
+        return out
+    resized = _resized(pixels[top : top + h, left : left + w], image_size, interpolation)
+    return resized[:, ::-1] if flip else resized
+
+
+def resize_and_scale(pixels, out: np.ndarray, interpolation="bilinear", box=None, flip=False):
+    """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it.
+
+    Raises:
+        ValueError: `out` has another type or other channels, or the part is not inside the image.
+    """
+    if out.dtype != np.float32 or out.ndim != 3 or out.shape[-1] != pixels.shape[-1]:
+        raise ValueError(
+            f"out must be float32 (height, width, {pixels.shape[-1]}), got {out.dtype} {out.shape}."
+        )
+    box = _inside(box, pixels)
+    if _is_compiled_for(pixels) and out.flags.c_contiguous:
+        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, True)
+    else:
+        scale(resize(pixels, out.shape[:2], interpolation, box, flip), out)
+
+
+def _is_compiled_for(pixels: np.ndarray) -> bool:
+    return pixels.shape[-1] == 3 and pixels.flags.c_contiguous and _compiled() is not None
+
+
+def _inside(box, pixels: np.ndarray) -> tuple:
+    height, width = pixels.shape[:2]
+    if box is None:
+        return 0, 0, height, width
+    top, left, h, w = box
+    if not (0 <= top < top + h <= height and 0 <= left < left + w <= width):
+        raise ValueError(f"The part {box} is not inside an image of {height}x{width} pixels.")
+    return top, left, h, w
+
+
+def _resized(pixels: np.ndarray, image_size: tuple[int, int], interpolation: str) -> np.ndarray:
+    from PIL import Image
+
+    h, w, channels = pixels.shape
+    if channels in (1, 3):
+        picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+        picture = picture.resize(image_size[::-1], Image.Resampling[interpolation.upper()])
+        return np.asarray(picture).reshape(*image_size, channels)
+    rows = resize_matrices(np.zeros(1), np.full(1, h), h, image_size[0], interpolation)
+    columns = resize_matrices(np.zeros(1), np.full(1, w), w, image_size[1], interpolation)
+    resized = resize_arrays(pixels[None], rows, columns)[0]
+    return np.clip(np.round(resized), 0, 255).astype(np.uint8)
+
+
+def resize_matrices(start, length, size_in: int, size_out: int, interpolation: str = "bilinear"):
+    """Weights with antialias, (N, size_out, size_in), of the intervals start + length.
+
+    The filter is widened by the scale when shrinking, has half-pixel centres, is cut at the borders of the
+    interval and normalised there, as Pillow and torchvision do.
+    """
+    start, length = np.asarray(start)[:, None, None], np.asarray(length)[:, None, None]
+    scale = length / size_out
+    centre = start + (np.arange(size_out)[None, :, None] + 0.5) * scale
+    pixel = np.arange(size_in)[None, None, :]
+    distance = np.abs(pixel + 0.5 - centre) / np.maximum(scale, 1.0)
+    weights = _cubic(distance) if interpolation == "bicubic" else np.maximum(1.0 - distance, 0.0)
+    weights = weights * ((pixel >= start) & (pixel < start + length))
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+    """Keys' cubic convolution of a distance; a as Pillow and torchvision's antialiased resize have it."""
+    inner = ((a + 2) * x - (a + 3)) * x * x + 1
+    outer = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
+
+
+def resize_arrays(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) with rows (N, h, H) and columns (N, w, W) -> (N, h, w, C) float32."""
+    n, height, width, channels = images.shape
+    x = images.astype(np.float32).reshape(n, height, width * channels)
+    x = np.matmul(rows, x).reshape(n, -1, width, channels)
+    x = np.matmul(columns, x.transpose(0, 2, 1, 3).reshape(n, width, -1))
+    return x.reshape(n, columns.shape[1], -1, channels).transpose(0, 2, 1, 3)
+
+
+def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image size given as one side or as both."""
+    height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+    return int(height), int(width)
+
+
+def normalize(
+    images: np.ndarray,
+    image_size: int | tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+) -> np.ndarray:
+    """uint8 (N, height, width, channels) -> float32 in [-1, 1], resized if a size is given.
+
+    Raises:
+        ValueError: the images are not uint8 or not four-dimensional.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            "normalize takes uint8 images (N, height, width, channels), got "
+            f"{images.dtype} {images.shape}."
+        )
+    n, height, width, _ = images.shape
+    if image_size is None or (height, width) == sides(image_size):
+        return scale(images.astype(np.float32))
+    new_height, new_width = sides(image_size)
+    rows = resize_matrices(np.zeros(1), np.full(1, height), height, new_height, interpolation)
+    columns = resize_matrices(np.zeros(1), np.full(1, width), width, new_width, interpolation)
+    resized = resize_arrays(images, np.repeat(rows, n, axis=0), np.repeat(columns, n, axis=0))
+    return scale(np.clip(resized, 0, 255))
+
+
+def scale(images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given."""
+    scaled = np.multiply(images, np.float32(2 / 255), out=out)
+    return np.ascontiguousarray(np.subtract(scaled, np.float32(1), out=out))

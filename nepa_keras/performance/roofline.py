@@ -1,0 +1,122 @@
+"""The time of a training step on a device, predicted from FLOPs and bytes (roofline).
+
+Each part of the step takes the longer of its arithmetic at the device's peak and its traffic at the
+device's memory bandwidth. Mixed bfloat16: products and branches in 2 bytes, residual stream, weights,
+gradients and optimizer in 4. Every kernel reads its inputs and writes its outputs once; element-wise
+operations next to each other are one kernel, attention is fused and keeps no probabilities. A compiler
+that fuses more moves less; one that fuses less, or stalls, is slower.
+
+R = B N rows (B images, N tokens), D width, M width of the MLP, L layers.
+"""
+
+import math
+from dataclasses import dataclass
+
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.performance.flops import training_flops
+from nepa_keras.tables import text_table
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peak bfloat16 FLOP/s of dense products, and bytes/s of its memory, from the maker's data sheet."""
+
+    name: str
+    flops_per_second: float
+    bytes_per_second: float
+
+
+DEVICES = {
+    "h100": Device("NVIDIA H100 SXM", 989e12, 3.35e12),
+    "tpu_v5e": Device("TPU v5e chip", 197e12, 819e9),
+}
+
+
+def known_device(name: str) -> Device | None:
+    """The data sheet of a device by the name that its driver gives it, or None.
+
+    The PCIe and NVL forms of the H100 have other figures, and other names.
+    """
+    names = {"NVIDIA H100 80GB HBM3": "h100", "TPU v5 lite": "tpu_v5e", "TPU v5e": "tpu_v5e"}
+    return DEVICES[names[name]] if name in names else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A kind of kernel: what all of them in one step compute and move."""
+
+    name: str
+    flops: float
+    bytes: float
+
+    def seconds(self, device: Device) -> float:
+        """The least time on a device: of computing or of moving, whichever is longer."""
+        return max(self.flops / device.flops_per_second, self.bytes / device.bytes_per_second)
+
+
+def step_parts(backbone: NepaBackbone, batch_size: int) -> list[Part]:
+    """The parts of a training step of a batch.
+
+    The backward pass of a part has twice the arithmetic and twice the traffic of the forward pass.
+    """
+    height, width, channels = backbone.image_shape
+    patch, d, m = backbone.patch_size, backbone.hidden_dim, backbone.mlp_dim
+    patches = (height // patch) * (width // patch)
+    n = 1 + patches
+    rows, layers = batch_size * n, backbone.num_layers
+
+    def dense(inputs, outputs, count=1, rows=rows):
+        """Matrix products; a weight is read as float32, written and read again as bfloat16."""
+        return (
+            count * 2 * rows * inputs * outputs,
+            count * (2 * rows * (inputs + outputs) + 8 * inputs * outputs),
+        )
+
+    hidden = [dense(d, m, count=2 if backbone.gated_mlp else 1), dense(m, d)]
+    products = [dense(d, 3 * d), dense(d, d), *hidden]
+    embedding = dense(patch**2 * channels, d, rows=batch_size * patches)
+    norms = 2 * (4 + 2) * rows * d  # of both branches: float32 in, bfloat16 out
+    rotation = 2 * (2 + 2) * rows * d  # q and k, with their norm
+    residual = 2 * (2 + 4 + 4) * rows * d  # branch and stream in, stream out
+    activation = (3 if backbone.gated_mlp else 2) * 2 * rows * m
+    parameters = sum(math.prod(v.shape) for v in backbone.trainable_variables)
+    return [
+        Part(
+            "dense products",
+            3 * (layers * sum(f for f, _ in products) + embedding[0]),
+            3 * (layers * sum(b for _, b in products) + embedding[1]),
+        ),
+        Part("attention", 3 * layers * 4 * rows * n * d, 3 * layers * 2 * 4 * rows * d),
+        Part(
+            "norms, rotation, activation, residual",
+            0,
+            3 * layers * (norms + rotation + residual + activation),
+        ),
+        # Reads weight, gradient, both moments and the average; writes all but the gradient, whose
+        # norm reads it once more.
+        Part("optimizer", 0, 40 * parameters),
+    ]
+
+
+def predicted_step(backbone: NepaBackbone, batch_size: int, device: Device) -> tuple[float, float]:
+    """(seconds, MFU) of a step in which every part runs at its bound."""
+    seconds = sum(part.seconds(device) for part in step_parts(backbone, batch_size))
+    flops = training_flops(backbone) * batch_size
+    return seconds, flops / seconds / device.flops_per_second
+
+
+def roofline_table(backbone: NepaBackbone, batch_size: int, device: Device) -> str:
+    """The parts of a step, what bounds each, and the sum, as text."""
+    title = (
+        f"{device.name}: {device.flops_per_second / 1e12:.0f} TFLOP/s bfloat16, "
+        f"{device.bytes_per_second / 1e12:.2f} TB/s; batch {batch_size}, prediction for a training step"
+    )
+    rows = [("part", "TFLOP", "GB", "ms", "bound by")]
+    for part in step_parts(backbone, batch_size):
+        seconds = part.seconds(device)
+        limit = "arithmetic" if part.flops / device.flops_per_second == seconds else "memory"
+        sizes = (f"{size:.2f}" for size in (part.flops / 1e12, part.bytes / 1e9, seconds * 1e3))
+        rows.append((part.name, *sizes, limit))
+    seconds, mfu = predicted_step(backbone, batch_size, device)
+    rows.append(("all", "", "", f"{seconds * 1e3:.2f}", f"MFU {mfu:.0%}"))
+    return f"{title}\n{text_table(rows)}\n{batch_size / seconds:,.0f} images/s"

@@ -1,0 +1,106 @@
+"""benchmark.py and profile_step.py as a person starts them, on a model small enough for a test."""
+
+import json
+import re
+
+import pytest
+
+import nepa_keras
+from tests.helpers.scripts import refusal, run
+
+PRESET = "nepa_micro_patch2_8"
+
+
+@pytest.mark.once
+@pytest.mark.full
+@pytest.mark.parametrize("inference", [False, True], ids=["step", "inference"])
+def test_both_benchmarks_train_the_same_model(inference, tmp_path):
+    report = tmp_path / "report.json"
+    flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=2", f"--json={report}"]
+    flags += ["--reference", *(["--inference"] if inference else [])]
+    result = run("benchmark.py", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "speed of nepa_keras against plain PyTorch" in result.stdout
+    figures = json.loads(report.read_text())
+    backbone = nepa_keras.NepaBackbone.from_preset(PRESET, load_weights=False)
+    flops = nepa_keras.performance.forward_flops(backbone) * (1 if inference else 3)
+    assert figures["step_flops"] == 4 * flops
+    ours, theirs = figures["sides"]
+    assert ours["parameters"] == theirs["parameters"] == backbone.count_params()
+    assert inference or 0 < ours["fit_overhead"] < 1
+    for side in figures["sides"]:
+        assert len(side["turns_seconds"]) == 2 and side["step_seconds"]["min"] > 0
+        assert side["images_per_second"] == pytest.approx(4 / side["step_seconds"]["median"])
+
+
+@pytest.mark.once
+@pytest.mark.full
+def test_rates_for_each_block_are_measured_against_one():
+    result = run(
+        "benchmark.py",
+        "--suite=groups",
+        f"--preset={PRESET}",
+        "--batch_size=4",
+        "--steps=2",
+        "--repeats=2",
+    )
+    assert result.returncode == 0, result.stderr
+    title, one, each, ratio = result.stdout.splitlines()
+    assert PRESET in title and "batch 4" in title
+    # Decay or not; and that for the embedding, three blocks, fc_norm and the head, where both occur.
+    assert one.startswith("2 groups") and each.startswith("11 groups")
+    seconds = [float(re.search(r"(\S+) s a step", line)[1]) for line in (one, each)]
+    assert 0.2 < float(ratio.split()[1]) / (seconds[1] / seconds[0]) < 5
+
+
+@pytest.mark.once
+@pytest.mark.full
+def test_what_saves_memory_is_measured_against_float32():
+    small = ["--suite=memory", "--backends=torch", f"--preset={PRESET}", "--batch_size=256"]
+    result = run("benchmark.py", *small, "--steps=1", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+    names = [row[1] for row in rows]
+    assert names == ["float32", "bfloat16", "remat", "4 batches", "all three"]
+    beyond = {row[1]: int(row[3].removesuffix(" MiB")) for row in rows}
+    assert beyond["remat"] < 0.8 * beyond["float32"] and beyond["4 batches"] < beyond["float32"]
+
+
+@pytest.mark.once
+@pytest.mark.full
+def test_accelerator_suite_prints_prediction_beside_measurement():
+    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
+    result = run("benchmark.py", *small, "--repeats=1", "--device=h100")
+    assert result.returncode == 0, result.stderr
+    assert "measured ms" in result.stdout and "NVIDIA H100" in result.stdout
+
+
+@pytest.mark.once
+def test_a_device_without_data_sheet_is_refused():
+    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
+    assert "no data sheet for this device" in refusal("benchmark.py", *small, "--repeats=1")
+
+
+@pytest.mark.once
+@pytest.mark.full
+def test_loading_and_transforms_are_measured_against_their_alternatives():
+    result = run("benchmark.py", "--input", "--steps=1", "--repeats=1", "--threads=1")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^(500x375|resized to 256) .* \d\.\d\d \(", result.stdout, re.M)) == 2
+    result = run("benchmark.py", "--suite=transforms", "--steps=1", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(
+        r"^(RandAugment|CutMix|mixup) +(ours|Keras|KerasCV) +(\S+)", result.stdout, re.M
+    )
+    assert len(rows) == 9 and all(float(time) > 0 for _, _, time in rows)
+
+
+@pytest.mark.full
+def test_profile_knows_what_the_kernels_are():
+    """On each backend: most of the recorded time has a name, and matrix products are among it."""
+    result = run("profile_step.py", f"--preset={PRESET}", "--batch_size=64")
+    assert result.returncode == 0, result.stderr
+    rows = dict(re.findall(r"^(\S.*?) {2,}[\d.]+ ms +([\d.]+)%$", result.stdout, re.MULTILINE))
+    shares = {name: float(share) for name, share in rows.items()}
+    assert shares["dense products"] > 0 and sum(shares.values()) == pytest.approx(100, abs=1)
+    assert shares.get("other", 0) < 60, shares

@@ -1,0 +1,209 @@
+"""The parts of a study: fair tuning, ablations that change what they say, results that survive a stop."""
+
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from study import ablations
+from study.results import Results, ablations_table, labels_table
+from study.tuning import tuned_comparison
+
+from nepa_keras import visualization
+from tests.helpers import tiny
+
+SETTINGS = [
+    {"learning_rate": 3e-3, "layer_decay": None},
+    {"learning_rate": 1e-9, "layer_decay": None},  # learns nothing
+    {"learning_rate": 3e-3, "layer_decay": 0.5},
+]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Two classes that differ in brightness."""
+    labels = np.arange(120, dtype="int32") % 2
+    pixels = np.random.default_rng(0).integers(0, 90, (120, 8, 8, 1))
+    pixels = (pixels + 150 * labels[:, None, None, None]).astype("uint8")
+    return SimpleNamespace(
+        train_images=pixels[:80],
+        train_labels=labels[:80],
+        test_images=pixels[80:],
+        test_labels=labels[80:],
+    )
+
+
+@pytest.fixture(scope="module")
+def found(images):
+    backbone = tiny.backbone()
+    tiny.spread_weights(backbone)
+    runs = []
+
+    def run(about, make):
+        runs.append(about)
+        return make()
+
+    result = tuned_comparison(
+        backbone, images, SETTINGS, seeds=[0, 1], tuning_seeds=[7], run=run,
+        num_labels=12, steps=12, batch_size=6, augment=False,
+    )  # fmt: skip
+    return SimpleNamespace(result=result, runs=runs)
+
+
+@pytest.mark.first_on("torch")
+def test_every_setting_is_tried_for_either_start_and_the_best_is_counted(found):
+    for start, of_start in found.result.items():
+        scores = of_start["validation"]
+        assert len(scores) == len(SETTINGS) and of_start["chosen"] == int(np.argmax(scores))
+        assert of_start["chosen"] != 1
+        assert len(of_start["test"]) == 2 and min(of_start["test"]) > 0.8
+        mine = [run for run in found.runs if run["start"] == start]
+        tuning = [run for run in mine if run["on"] == "validation"]
+        counted = [run for run in mine if run["on"] == "test"]
+        assert [r["learning_rate"] for r in tuning] == [s["learning_rate"] for s in SETTINGS]
+        assert {r["seed"] for r in tuning} == {7} and [r["seed"] for r in counted] == [0, 1]
+        chosen = SETTINGS[of_start["chosen"]]
+        assert all(run["layer_decay"] == chosen["layer_decay"] for run in counted)
+
+
+@pytest.mark.first_on("torch")
+def test_the_test_images_choose_nothing(images, found):
+    """With test labels turned around, what is chosen and its validation accuracies stay."""
+    backbone = tiny.backbone()
+    tiny.spread_weights(backbone)
+    wrong = SimpleNamespace(**{**vars(images), "test_labels": 1 - images.test_labels})
+    again = tuned_comparison(
+        backbone, wrong, SETTINGS, seeds=[0, 1], tuning_seeds=[7],
+        num_labels=12, steps=12, batch_size=6, augment=False,
+    )  # fmt: skip
+    for start, of_start in again.items():
+        assert of_start["validation"] == found.result[start]["validation"]
+        assert of_start["chosen"] == found.result[start]["chosen"]
+        expected = 1 - np.array(found.result[start]["test"])
+        np.testing.assert_allclose(of_start["test"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"settings": []}, {"seeds": [7]}, {"seeds": []}])
+def test_a_comparison_that_tunes_on_what_it_counts_is_refused(images, wrong):
+    given = {"settings": SETTINGS, "seeds": [0], "tuning_seeds": [7], **wrong}
+    with pytest.raises(ValueError, match="other than those that choose"):
+        tuned_comparison(tiny.backbone(), images, **given)
+
+
+@pytest.mark.first_on("torch")
+def test_each_ablation_changes_what_it_says_and_trains(images):
+    base, x = tiny.backbone(), tiny.images(8)
+    plain = ablations.ablated("NEPA", base, seed=1)
+    for name, ablation in ablations.ABLATIONS.items():
+        model = ablations.ablated(name, base, seed=1)
+        for argument, value in ablation.objective.items():
+            assert getattr(model, argument) == value
+        config = model.backbone.get_config()
+        assert {**config, **ablation.backbone} == config
+        changed = {k for k, v in plain.backbone.get_config().items() if config[k] != v} - {"name"}
+        assert changed - {"mlp_dim"} == set(ablation.backbone)
+        tiny.compile_model(model, keras.optimizers.Adam(1e-3))
+        before = tiny.weights(model)
+        assert np.isfinite(model.fit(x, batch_size=4, verbose=0).history["loss"]).all()
+        assert any((a != b).any() for a, b in zip(tiny.weights(model), before, strict=True))
+
+
+def test_a_gated_mlp_has_as_many_weights():
+    def count(name):
+        return ablations.ablated(name, tiny.backbone(mlp_dim=48), seed=1).count_params()
+
+    assert count("gated MLP") == pytest.approx(count("NEPA"), rel=0.03)
+
+
+def test_ablations_start_at_the_same_weights():
+    base = tiny.backbone(rope_rescale=2.0)
+    plain = tiny.weights(ablations.ablated("NEPA", base, seed=3).backbone)
+    for name in ("no RoPE", "no causal mask", "no shift"):
+        for a, b in zip(
+            tiny.weights(ablations.ablated(name, base, seed=3).backbone), plain, strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    masked = ablations.ablated("40 % masked", base, seed=3).backbone
+    rest = [v for v in masked.trainable_variables if "mask_token" not in v.path]
+    for a, b in zip(rest, plain, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), b)
+
+
+def test_a_brief_pretraining_makes_the_steps_it_is_told(images):
+    model = ablations.ablated("NEPA", tiny.backbone(), seed=1)
+    loss = ablations.pretrain_briefly(model, images.train_images, 20, seed=1, batch_size=8)
+    assert int(model.optimizer.iterations) == 20 and -1 < loss < 0.5
+    with pytest.raises(ValueError, match="multiple of 10"):
+        ablations.pretrain_briefly(model, images.train_images, 15, seed=1, batch_size=8)
+
+
+@pytest.mark.first_on("torch")
+def test_an_ablation_that_diverges_is_a_result(images):
+    few = {"num_labels": 12, "steps": 2, "batch_size": 6}
+    reports = []
+    for rate in (8e-3, 1e35):
+        model = ablations.ablated("no QK-norm", tiny.backbone(), seed=1)
+        reports.append(
+            ablations.ablation_report(
+                model, images, 40, seed=1, subsets=1, few=few, batch_size=8, base_learning_rate=rate
+            )
+        )
+    assert set(reports[1]) == {"diverged"}
+    assert 0 <= reports[0]["pretrained"] <= 1 and 0 <= reports[0]["scratch"] <= 1
+    table = ablations_table({"no QK-norm": reports, "no RoPE": reports[1:]})
+    assert "no QK-norm (1 of 2 diverged)" in table and "no RoPE (1 of 1 diverged) | - |" in table
+
+
+def test_the_report_of_features_tells_a_collapse(images):
+    free, collapsed = tiny.backbone(), tiny.backbone()
+    tiny.spread_weights(free)
+    collapsed.patch_embedding.kernel.assign(np.zeros(collapsed.patch_embedding.kernel.shape))
+    collapsed.patch_embedding.bias.assign(np.ones(collapsed.hidden_dim))
+    found = ablations.features_report(free, images)
+    assert 0.9 < found["linear_probe"] <= 1 and 0.9 < found["knn"] <= 1
+    assert found["target_spread"] > 0.3 and found["target_effective_rank"] > 3
+    report = ablations.features_report(collapsed, images)
+    assert report["target_spread"] < 0.05 and report["target_effective_rank"] < 1.5
+
+
+def test_results_are_made_once_and_survive_a_cut_line(tmp_path):
+    path, said = tmp_path / "study" / "results.jsonl", []
+    results = Results(path, said.append)
+    about = {"part": "labels", "seed": 1, "setup": {"steps": 5}}
+    assert results.of(about, lambda: 0.5) == 0.5
+    assert results.of({**about, "seed": 2}, lambda: {"loss": -0.25}) == {"loss": -0.25}
+    assert len(said) == 2 and "seed=1 -> 0.5" in said[0] and "steps" not in said[0]
+    rows = path.read_text()
+    path.write_text(rows + '{"about": {"part": "la')  # as a kill leaves it
+
+    def never():
+        raise AssertionError("made twice")
+
+    again = Results(path, said.append)
+    assert again.of(about, never) == 0.5 and again.of({**about, "seed": 2}, never)["loss"] == -0.25
+    assert again.of({**about, "setup": {"steps": 6}}, lambda: 0.75) == 0.75  # depends on the setup
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["result"] for row in rows] == [0.5, {"loss": -0.25}, 0.75]
+    assert {row["about"]["backend"] for row in rows} == {keras.backend.backend()}
+    path.write_text(path.read_text().rstrip("\n"))  # cut just before the end of a line: made anew
+    assert Results(path).of({**about, "setup": {"steps": 6}}, lambda: 1.0) == 1.0
+    assert len(path.read_text().splitlines()) == 3
+    assert Results(path).of(about, lambda: 0.25, again=True) == 0.25
+    assert Results(path).of(about, never) == 0.25
+    path.write_text("{}\n" + path.read_text())
+    with pytest.raises(ValueError, match="line 1 is no result"):
+        Results(path)
+
+
+@pytest.mark.first_on("torch")
+def test_tables_and_picture(found, tmp_path):
+    table = labels_table({12: found.result}, SETTINGS)
+    gains = np.subtract(found.result["pretrained"]["test"], found.result["scratch"]["test"])
+    assert f"{100 * gains.mean():+.1f} ± {100 * gains.std(ddof=1):.1f}" in table
+    visualization.plot_label_counts({12: found.result}, tmp_path / "labels.png")
+    assert (tmp_path / "labels.png").stat().st_size > 5000
+    names = "effective_rank mean_cosine target_effective_rank target_spread knn linear_probe"
+    run = dict.fromkeys(["loss", *names.split(), "pretrained", "scratch"], 0.5)
+    table = ablations_table({"NEPA": [run, {**run, "knn": 0.7}], "no RoPE": [run]})
+    assert "60.0 ± 14.1" in table and "the part that helps most" in table
