@@ -118,5 +118,6 @@ def roofline_table(backbone: NepaBackbone, batch_size: int, device: Device) -> s
         sizes = (f"{size:.2f}" for size in (part.flops / 1e12, part.bytes / 1e9, seconds * 1e3))
         rows.append((part.name, *sizes, limit))
     seconds, mfu = predicted_step(backbone, batch_size, device)
-    rows.append(("all", "", "", f"{seconds * 1e3:.2f}", f"MFU {mfu:.0%}"))
-    return f"{title}\n{text_table(rows)}\n{batch_size / seconds:,.0f} images/s"
+    rows.append(("all", "", "", f"{seconds * 1e3:.2f}"))
+    speed = f"MFU {mfu:.0%}, {batch_size / seconds:,.0f} images/s"
+    return f"{title}\n{text_table(rows)}\n{speed}"
