@@ -13,8 +13,9 @@ layers, data, evaluation, visualization, interop
 """
 
 from nepa_keras import data, evaluation, interop, layers, training, visualization
-from nepa_keras.backbone import NepaBackbone, clone_backbone
+from nepa_keras.backbone import NepaBackbone
 from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.clone import clone_backbone
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.distribution import distribute
 from nepa_keras.nepa import NepaPretrainer, nepa_loss
