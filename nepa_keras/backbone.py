@@ -7,6 +7,8 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.adapters import Adaptable
+from nepa_keras.deployment import Deployable
 from nepa_keras.layers import (
     LayerNorm,
     PatchEmbedding,
@@ -26,7 +28,7 @@ _ARGUMENTS = (
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaBackbone(PresetMixin, keras.Model):
+class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
     """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
 
     Args:
@@ -284,4 +286,4 @@ class NepaBackbone(PresetMixin, keras.Model):
         config = dict(config)
         if isinstance(config.get("embedding"), dict):
             config["embedding"] = keras.saving.deserialize_keras_object(config["embedding"])
-        return cls(**config)
+        return super().from_config(config)

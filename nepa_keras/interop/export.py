@@ -81,7 +81,7 @@ def export_saved_model(model, folder: str | Path) -> None:
             "A SavedModel cannot be written on the torch backend: save the model with "
             "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
         )
-    _export(model, folder, "tf_saved_model")
+    model.export(str(folder), format="tf_saved_model", verbose=False)
 
 
 def export_onnx(model, path: str | Path) -> None:
@@ -119,10 +119,4 @@ def export_onnx(model, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here
         warnings.simplefilter("ignore")
-        _export(model, path, "onnx")
-
-
-def _export(model, path, file_format):
-    shape = getattr(model, "backbone", model).image_shape
-    signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
-    model.export(str(path), format=file_format, input_signature=signature, verbose=False)
+        model.export(str(path), format="onnx", verbose=False)

@@ -58,6 +58,7 @@ HEADS = {"num_heads": 2, "qk_norm_scale": True, "qk_norm_bias": True}
 CASES = {
     "Linear": Case(layers.Linear, {"units": 6}, TOKENS, (5, 6)),
     "Linear without bias": Case(layers.Linear, {"units": 6, "use_bias": False}, (8,), (6,)),
+    "Linear with adapters": Case(layers.Linear, {"units": 6, "lora_rank": 2}, TOKENS, (5, 6)),
     "LayerNorm": Case(layers.LayerNorm, {}, TOKENS, TOKENS),
     "LayerNorm bare": Case(
         layers.LayerNorm, {"epsilon": 1e-6, "scale": False, "center": False}, TOKENS, TOKENS
