@@ -222,7 +222,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         """Yields what leaves each block, (B, N, D), or that with the block's attention probabilities."""
         rope = self.rope(images, training)
         if rope is not None:
-            rope = [table[: x.shape[1]] for table in rope]
+            rope = [table[: ops.shape(x)[1]] for table in rope]
         options = {
             "rope": rope,
             "causal": self.use_causal_mask if causal is None else causal,
@@ -244,7 +244,8 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         """The tables of `RotaryEmbedding` for these images; None of a backbone without positions."""
         if self.rotary is None:
             return None
-        return self.rotary(grid=self.patch_embedding.grid(images.shape), training=training)
+        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
+        return self.rotary(grid=self.patch_embedding.grid(shape), training=training)
 
     def block_outputs(self, images, causal=None, training=False) -> list:
         """What leaves each block, and last what the final norm makes of it.
@@ -272,6 +273,14 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             "hidden_states": [embeddings, *states],
             "attentions": list(attentions),
             "sequence_output": self.norm(states[-1]),
+        }
+
+    def compute_output_spec(self, images, training=False, causal=None, embeddings=None):
+        tokens = self.patch_embedding.compute_output_shape(images.shape)
+        read = tokens if embeddings is None else embeddings.shape
+        return {
+            "embeddings": keras.KerasTensor(tokens, self.variable_dtype),
+            "sequence_output": keras.KerasTensor(read, self.variable_dtype),
         }
 
     def get_config(self):
