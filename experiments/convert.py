@@ -6,6 +6,7 @@
     python experiments/convert.py --source=runs/mine/checkpoint.keras --ema --to=huggingface --output=MINE
     python experiments/convert.py --source=CLASSIFIER --to=saved_model --output=SERVED
     python experiments/convert.py --source=CLASSIFIER --to=onnx --output=SERVED.onnx
+    python experiments/convert.py --source=CLASSIFIER --to=keras --quantize=int8 --output=SMALL.keras
 
 Prints where each tensor went, and the largest difference between what the source and the result
 (read back from --output) make of an image. KERAS_BACKEND picks the backend that computes it.
@@ -19,14 +20,17 @@ from pathlib import Path
 from absl import app, flags
 from command_line import one_sentence
 
-from nepa_keras.backbone import backbone_of
+from nepa_keras.task import backbone_of
 
 flags.DEFINE_string(
     "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
 )
 flags.DEFINE_string("output", None, "folder to write; with --to=onnx a file", required=True)
 flags.DEFINE_enum(
-    "to", "preset", ["preset", "huggingface", "saved_model", "onnx"], "format of the output"
+    "to",
+    "preset",
+    ["preset", "huggingface", "saved_model", "onnx", "keras"],
+    "format of the output",
 )
 flags.DEFINE_enum(
     "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
@@ -34,6 +38,12 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("num_classes", None, "of a new classifier", lower_bound=1)
 flags.DEFINE_bool("ema", False, "take the averaged weights of the source")
 flags.DEFINE_bool("fold_layer_scale", False, "multiply LayerScale into the dense layer before it")
+flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["int8"],
+    "Writes the dense layers as 8-bit integers, a quarter of the size; for --to=keras.",
+)
 flags.DEFINE_string("image", None, "picture to compare source and result on; default noise")
 FLAGS = flags.FLAGS
 
@@ -46,7 +56,7 @@ def load(stack):
     from nepa_keras import interop
 
     if FLAGS.source.endswith(".keras"):
-        if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.num_classes:
+        if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.num_classes or FLAGS.quantize:
             raise ValueError(
                 f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
             )
@@ -65,11 +75,14 @@ def load(stack):
     model_class = chosen.get(FLAGS.model, own_class)
     overrides = {"num_classes": FLAGS.num_classes} if FLAGS.num_classes else {}
     source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
-    if model_class is own_class and not overrides and not FLAGS.fold_layer_scale:
+    changed = overrides or FLAGS.fold_layer_scale or FLAGS.quantize
+    if model_class is own_class and not changed:
         return source, source
     result = model_class.from_preset(
         FLAGS.source, ema=FLAGS.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides
     )
+    if FLAGS.quantize:
+        result.quantize(FLAGS.quantize)
     return source, result
 
 
@@ -95,6 +108,8 @@ def write(model):
         interop.export_huggingface(model, FLAGS.output)
     elif FLAGS.to == "saved_model":
         interop.export_saved_model(model, FLAGS.output)
+    elif FLAGS.to == "keras":
+        model.save(FLAGS.output)
     else:
         interop.export_onnx(model, FLAGS.output)
 
@@ -129,7 +144,8 @@ def differences(source, model, images):
         artefact = keras.tree.flatten(run_exported(images))
         found["output of the model and of the artefact"] = (outputs, artefact)
     else:
-        again = type(model).from_preset(FLAGS.output)
+        load = keras.saving.load_model if FLAGS.to == "keras" else type(model).from_preset
+        again = load(FLAGS.output)
         found["output of the model and of --output read back"] = (model(images), again(images))
     return {name: interop.largest_difference(*pair) for name, pair in found.items()}
 

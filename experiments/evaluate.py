@@ -33,6 +33,9 @@ flags.DEFINE_string("split", None, "Of sources that have several; default their 
 flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
+flags.DEFINE_enum(
+    "quantize", None, ["int8"], "Evaluates the model with its dense layers in 8-bit integers."
+)
 flags.DEFINE_float("bad_images_share", 0.001, "Of all.", lower_bound=0, upper_bound=1)
 flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
 flags.DEFINE_string("json", None, "File to write the figures of all models to.")
@@ -52,6 +55,8 @@ def prepare(preset: str, weights: str, source) -> tuple:
     model = nepa_keras.NepaImageClassifier.from_preset(
         preset, ema=weights == "ema", dtype=FLAGS.dtype
     )
+    if FLAGS.quantize:
+        model.quantize(FLAGS.quantize)
     source = data.with_classes(source, model.class_names, model.num_classes)
     names, theirs = model.class_names, source.class_names
     if names and theirs and not set(names) & set(theirs):

@@ -53,6 +53,12 @@ flags.DEFINE_list(
     ["patch_embedding/kernel", "patch_embedding/bias"],
     "Variables or layers that are not trained, or empty.",
 )
+flags.DEFINE_integer(
+    "lora_rank",
+    None,
+    "Rank of low-rank adapters (LoRA), which are trained in place of the backbone's weights.",
+    lower_bound=1,
+)
 flags.DEFINE_boolean(
     "causal", False, "Causal attention, as in pretraining; default every patch sees all."
 )
@@ -64,6 +70,8 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
             "--model names what to fine-tune: the folder ema/ of a pretraining run, a preset's name or "
             "hf://owner/name."
         )
+    if FLAGS.from_scratch and FLAGS.lora_rank:
+        raise ValueError("--lora_rank adapts trained weights, which --from_scratch does without.")
     return nepa_keras.NepaImageClassifier.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
@@ -72,6 +80,7 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
         use_causal_mask=FLAGS.causal,
         frozen=() if FLAGS.from_scratch else tuple(filter(None, FLAGS.freeze)),
         drop_path_rate=FLAGS.drop_path,
+        lora_rank=FLAGS.lora_rank,
         dtype=FLAGS.dtype,
     )
 

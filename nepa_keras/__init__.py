@@ -21,8 +21,9 @@ from nepa_keras import (
     training,
     visualization,
 )
-from nepa_keras.backbone import NepaBackbone, clone_backbone
+from nepa_keras.backbone import NepaBackbone
 from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.clone import clone_backbone
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.distribution import distribute
 from nepa_keras.nepa import NepaPretrainer, nepa_loss

@@ -7,6 +7,8 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.adapters import Adaptable
+from nepa_keras.deployment import Deployable
 from nepa_keras.layers import (
     LayerNorm,
     PatchEmbedding,
@@ -16,9 +18,17 @@ from nepa_keras.layers import (
 )
 from nepa_keras.presets import PresetMixin
 
+# Those of `NepaBackbone` that a configuration holds as they are.
+_ARGUMENTS = (
+    "image_shape patch_size hidden_dim num_layers num_heads mlp_dim gated_mlp activation qkv_bias "
+    "qk_norm qk_norm_scale qk_norm_bias layer_scale drop_path_rate dropout_rate "
+    "attention_dropout_rate use_causal_mask use_mask_token rope_theta rope_rescale rope_shift "
+    "rope_jitter layer_norm_epsilon remat rope_extent"
+).split()
+
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaBackbone(PresetMixin, keras.Model):
+class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
     """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
 
     Args:
@@ -94,33 +104,46 @@ class NepaBackbone(PresetMixin, keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self._config = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "kwargs", "__class__")
-        }
-        for name in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
-            if self._config[name] < 1:
-                raise ValueError(f"{name} must be at least 1, got {self._config[name]}.")
-        if hidden_dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
-        self.image_shape = self._config["image_shape"] = tuple(image_shape)
+        self.image_shape = tuple(image_shape)
         self.patch_size = patch_size
         self.hidden_dim = hidden_dim
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.gated_mlp = gated_mlp
+        self.activation = activation
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
+        self.qk_norm_scale = qk_norm_scale
+        self.qk_norm_bias = qk_norm_bias
+        self.layer_scale = layer_scale
+        self.drop_path_rate = drop_path_rate
+        self.dropout_rate = dropout_rate
+        self.attention_dropout_rate = attention_dropout_rate
         self.use_causal_mask = use_causal_mask
+        self.use_mask_token = use_mask_token
+        self.rope_theta = rope_theta
+        self.rope_rescale = rope_rescale
+        self.rope_shift = rope_shift
+        self.rope_jitter = rope_jitter
+        self.layer_norm_epsilon = layer_norm_epsilon
         self.remat = remat
+        self.rope_extent = rope_extent
+        self.embedding = embedding
+        for name in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if hidden_dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
 
         policy, stream = self.dtype_policy, self.variable_dtype
         options = {"use_mask_token": use_mask_token, "name": "patch_embedding", "dtype": policy}
         if embedding is None:
             self.patch_embedding = PatchEmbedding(hidden_dim, patch_size, **options)
         else:
+            # Now, as of a built layer a copy would be built at once, outside of its place in the paths.
+            self._embedding_config = keras.saving.serialize_keras_object(embedding)
             self.patch_embedding = SequenceEmbedding(embedding, **options)
-            self._config["embedding"] = keras.saving.serialize_keras_object(embedding)
         self.rotary = None
         if rope_theta is not None:
             self.rotary = RotaryEmbedding(
@@ -157,6 +180,10 @@ class NepaBackbone(PresetMixin, keras.Model):
         self.norm = LayerNorm(layer_norm_epsilon, name="norm", dtype=stream)
         self.build((None, *self.image_shape))
 
+    def __dir__(self):
+        # Keras saves layers by the first of these names that leads to them: in files it is one of `layers`.
+        return [name for name in super().__dir__() if name != "embedding"]
+
     def build(self, input_shape):
         if self.built:
             return
@@ -186,24 +213,39 @@ class NepaBackbone(PresetMixin, keras.Model):
 
     def encode(self, x, images, training=False, causal=None):
         """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
+        state = x
+        for state in self._states(x, images, causal, training):  # noqa: B007  up to the last
+            pass
+        return self.norm(state)
+
+    def _states(self, x, images, causal, training=False, return_probabilities=False):
+        """Yields what leaves each block, (B, N, D), or that with the block's attention probabilities."""
         rope = self.rope(images, training)
         if rope is not None:
-            rope = [table[: x.shape[1]] for table in rope]
-        causal = self.use_causal_mask if causal is None else causal
+            rope = [table[: ops.shape(x)[1]] for table in rope]
+        options = {
+            "rope": rope,
+            "causal": self.use_causal_mask if causal is None else causal,
+            "training": training,
+        }
         for block in self.blocks:
-            x = self._through(block, x, rope=rope, causal=causal, training=training)
-        return self.norm(x)
-
-    def _through(self, block, x, training, **options):
-        if self.remat and training:
-            return backends.remat(block, x, training=training, **options)
-        return block(x, training=training, **options)
+            if return_probabilities:
+                x, probabilities = block(x, return_probabilities=True, **options)
+                yield x, probabilities
+                continue
+            x = (
+                backends.remat(block, x, **options)
+                if self.remat and training
+                else block(x, **options)
+            )
+            yield x
 
     def rope(self, images, training=False):
         """The tables of `RotaryEmbedding` for these images; None of a backbone without positions."""
         if self.rotary is None:
             return None
-        return self.rotary(grid=self.patch_embedding.grid(images.shape), training=training)
+        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
+        return self.rotary(grid=self.patch_embedding.grid(shape), training=training)
 
     def block_outputs(self, images, causal=None, training=False) -> list:
         """What leaves each block, and last what the final norm makes of it.
@@ -211,13 +253,8 @@ class NepaBackbone(PresetMixin, keras.Model):
         Returns:
             L + 1 of (B, 1 + T, D).
         """
-        x, outputs = self.embed(images), []
-        causal = self.use_causal_mask if causal is None else causal
-        rope = self.rope(images, training)
-        for block in self.blocks:
-            x = self._through(block, x, rope=rope, causal=causal, training=training)
-            outputs.append(x)
-        return [*outputs, self.norm(x)]
+        outputs = list(self._states(self.embed(images), images, causal, training))
+        return [*outputs, self.norm(outputs[-1])]
 
     def taps(self, images, causal=None):
         """Everything inside an inference pass, eagerly.
@@ -228,76 +265,34 @@ class NepaBackbone(PresetMixin, keras.Model):
             (B, H, 1 + T, 1 + T).
         """
         images = ops.convert_to_tensor(images)
-        x = embeddings = self.embed(images)
-        rope = self.rope(images)
-        causal = self.use_causal_mask if causal is None else causal
-        hidden_states, attentions = [x], []
-        for block in self.blocks:
-            x, probabilities = block(x, rope=rope, causal=causal, return_probabilities=True)
-            hidden_states.append(x)
-            attentions.append(probabilities)
+        embeddings = self.embed(images)
+        found = self._states(embeddings, images, causal, return_probabilities=True)
+        states, attentions = zip(*found, strict=True)
         return {
             "embeddings": embeddings,
-            "hidden_states": hidden_states,
-            "attentions": attentions,
-            "sequence_output": self.norm(x),
+            "hidden_states": [embeddings, *states],
+            "attentions": list(attentions),
+            "sequence_output": self.norm(states[-1]),
+        }
+
+    def compute_output_spec(self, images, training=False, causal=None, embeddings=None):
+        tokens = self.patch_embedding.compute_output_shape(images.shape)
+        read = tokens if embeddings is None else embeddings.shape
+        return {
+            "embeddings": keras.KerasTensor(tokens, self.variable_dtype),
+            "sequence_output": keras.KerasTensor(read, self.variable_dtype),
         }
 
     def get_config(self):
-        return {**super().get_config(), **self._config}
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in _ARGUMENTS},
+            "embedding": None if self.embedding is None else self._embedding_config,
+        }
 
     @classmethod
     def from_config(cls, config):
-        embedding = config.get("embedding")
-        if isinstance(embedding, dict):
-            embedding = keras.saving.deserialize_keras_object(embedding)
-        return cls(**{**config, "embedding": embedding})
-
-
-def clone_backbone(backbone: NepaBackbone, **overrides) -> NepaBackbone:
-    """A new backbone with the same configuration, but for `overrides`, and the same weights.
-
-    Weights are matched by path. A QK-norm scale that the source lacks starts at one, as in the
-    official conversion; anything else that has no counterpart is an error.
-
-    Raises:
-        ValueError: a weight of either side has no counterpart, or another shape.
-    """
-    clone = NepaBackbone.from_config({**backbone.get_config(), **overrides})
-    source = {relative_path(v): v for v in _without_seeds(backbone)}
-    for variable in _without_seeds(clone):
-        path = relative_path(variable)
-        value = source.pop(path, None)
-        if value is not None:
-            if tuple(value.shape) != tuple(variable.shape):
-                raise ValueError(
-                    f"{path} has shape {tuple(value.shape)} in the source and "
-                    f"{tuple(variable.shape)} in the clone; drop the override that changes it."
-                )
-            # A copy: on JAX both would hold one array, which a training step of either gives away.
-            variable.assign(ops.copy(value))
-        elif not path.endswith(("q_norm/gamma", "k_norm/gamma")):
-            raise ValueError(f"The clone has {path}, which the source backbone lacks.")
-    source.pop("patch_embedding/mask_token", None)  # only masked pretraining uses it
-    if source:
-        raise ValueError(f"The clone has no place for {', '.join(source)} of the source backbone.")
-    return clone
-
-
-def backbone_of(model: keras.Model) -> NepaBackbone:
-    """The backbone of a model, or the model itself if it is one."""
-    return getattr(model, "backbone", model)
-
-
-def _without_seeds(backbone) -> list:
-    """All weights, also frozen ones and the moving statistics of an embedding layer."""
-    return [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]
-
-
-def relative_path(variable) -> str:
-    """The variable's path below the backbone, whatever the backbone is called."""
-    parts = variable.path.split("/")
-    first = next(
-        i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))
-    )
-    return "/".join(parts[first:])
+        config = dict(config)
+        if isinstance(config.get("embedding"), dict):
+            config["embedding"] = keras.saving.deserialize_keras_object(config["embedding"])
+        return super().from_config(config)

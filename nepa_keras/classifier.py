@@ -87,6 +87,9 @@ class NepaImageClassifier(Task):
             return self.head(tokens[:, -1])
         return self.head(self.fc_norm(ops.mean(tokens[:, 1:], axis=1)))
 
+    def compute_output_spec(self, images, training=False):
+        return keras.KerasTensor((images.shape[0], self.num_classes), self.variable_dtype)
+
     def decode_predictions(self, logits, top: int = 5) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the most likely classes of each image, best first.
 

@@ -85,6 +85,7 @@ class NepaPretrainer(Task):
         self.shift = shift
         self.stop_gradient = stop_gradient
         self.masking_ratio = masking_ratio
+        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.prediction_spread = FiniteMean(name="prediction_spread")
         self.target_spread = FiniteMean(name="target_spread")
@@ -128,4 +129,5 @@ class NepaPretrainer(Task):
             "shift": self.shift,
             "stop_gradient": self.stop_gradient,
             "masking_ratio": self.masking_ratio,
+            "seed": self.seed,
         }

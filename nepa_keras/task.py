@@ -7,8 +7,14 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.deployment import Deployable
 from nepa_keras.presets import PresetMixin
 from nepa_keras.step_metrics import FiniteMean, GradientNorm, LastValue, SkippedSteps
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The backbone of a model, or the model itself if it is one."""
+    return getattr(model, "backbone", model)
 
 
 class NonFiniteError(RuntimeError):
@@ -66,7 +72,20 @@ def freeze(model: keras.Model, names: Sequence[str]) -> None:
             variable.trainable = False
 
 
-class Task(PresetMixin, backends.Trainer):
+def _check_trainable(model: keras.Model) -> None:
+    """Refuses to train around integer kernels, which stay as they are."""
+    for layer in model._flatten_layers():
+        mode = getattr(layer, "quantization_mode", None)
+        if mode in (None, "float8") or getattr(layer, "lora_enabled", False):
+            continue
+        if layer.trainable_variables:
+            raise ValueError(
+                f"{layer.path} is quantized to {mode}, so its kernel cannot be trained: quantize after "
+                "training, or quantize the backbone alone and train adapters by backbone.enable_lora(rank)."
+            )
+
+
+class Task(PresetMixin, Deployable, backends.Trainer):
     """Base of the trainable models.
 
     The step is one story on each backend (`backends/*/trainer.py`): forward -> loss -> gradients -> finite
@@ -120,6 +139,7 @@ class Task(PresetMixin, backends.Trainer):
             auto_scale_loss=auto_scale_loss,
         )
         self.__dict__["_loss_tracker"] = FiniteMean(name="loss")  # in place of Keras' own
+        self._tracker.unlock()  # Keras locks the models that it quantizes
         self.step_metrics = {
             "gradient_norm": GradientNorm(name="gradient_norm"),
             "learning_rate": LastValue(name="learning_rate"),
@@ -130,6 +150,11 @@ class Task(PresetMixin, backends.Trainer):
         """Restores `compile` when a saved model is loaded."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        if force or self.train_function is None:
+            _check_trainable(self)
+        super().make_train_function(force)
 
     @functools.cached_property  # asked for in each step
     def moving_statistics(self) -> list[keras.Variable]:
@@ -182,4 +207,4 @@ class Task(PresetMixin, backends.Trainer):
     @classmethod
     def from_config(cls, config):
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**{**config, "backbone": backbone})
+        return super().from_config({**config, "backbone": backbone})

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -153,3 +154,21 @@ def test_the_official_format_refuses_it(tmp_path):
     model = pretrainer(FRAMES, lambda: layers.Dense(24))
     with pytest.raises(ValueError, match="keep the model with save_to_preset"):
         export_huggingface(model, tmp_path / "official")
+
+
+def test_an_embedding_keeps_its_place_in_files_and_checkpoints(tmp_path):
+    """First of the variables, which checkpoints number, and one of `layers` in a `.keras` file."""
+    backbone = nepa_keras.NepaBackbone(
+        image_shape=(16, 2),
+        embedding=keras.layers.Conv1D(16, 4, strides=4, name="windows"),
+        hidden_dim=16,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=8,
+    )
+    assert backbone.variables[0].path.endswith("patch_embedding/windows/kernel")
+    backbone.save_weights(tmp_path / "it.weights.h5")
+    with h5py.File(tmp_path / "it.weights.h5") as file:
+        assert file["layers/conv1d/vars/0"].shape == (4, 2, 16)
+    clone = nepa_keras.clone_backbone(backbone)
+    assert clone.embedding.name == "windows" and clone.embedding is not backbone.embedding

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from nepa_keras.backbone import NepaBackbone, relative_path
+from nepa_keras.backbone import NepaBackbone
+from nepa_keras.clone import relative_path
 from nepa_keras.data import AugmentedBatches, ImageArrays, normalize
 from nepa_keras.evaluation.diagnostics import diagnostics
 from nepa_keras.evaluation.features import FeatureExtractor

@@ -92,7 +92,7 @@ def attention_probabilities(q, k, scale, causal, first=0):
     scores = ops.matmul(ops.transpose(q, (0, 2, 1, 3)), ops.transpose(k, (0, 2, 3, 1)))
     scores = ops.cast(scores, "float32") * scale
     if causal:
-        queries, keys = first + ops.arange(q.shape[1]), ops.arange(k.shape[1])
+        queries, keys = first + ops.arange(ops.shape(q)[1]), ops.arange(ops.shape(k)[1])
         visible = queries[:, None] >= keys[None, :]
         scores = ops.where(visible, scores, -1e30)
     return ops.softmax(scores, axis=-1)
@@ -110,7 +110,10 @@ def attention(q, k, v, scale, causal):
     (n + 1) / 2n of the full square.
     """
     length = q.shape[1]
-    blocks = min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK)) if causal else 1
+    if length is None or not causal:  # a graph for any number of tokens, or nothing to leave out
+        probabilities = attention_probabilities(q, k, scale, causal)
+        return weighted_values(ops.cast(probabilities, v.dtype), v)
+    blocks = min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK))
     ends = [length * (i + 1) // blocks for i in range(blocks)]
     outputs = []
     for start, end in zip([0, *ends], ends, strict=False):
@@ -187,7 +190,7 @@ def adamw_update(
     correction_2 = 1.0 - ops.power(beta_2, step)
     new_average = passed * (1.0 - average_keep)
     for i, (w, g, m, v) in enumerate(zip(variables, gradients, moments, velocities, strict=True)):
-        g = ops.where(ok, ops.cast(g, w.dtype) * gradient_scale, 0.0)
+        g = ops.where(ok, ops.cast(g, "float32") * gradient_scale, 0.0)  # also of bfloat16 weights
         m_next = m * (1.0 - new_1) + new_1 * g
         v_next = v * (1.0 - new_2) + new_2 * ops.square(g)
         denominator = ops.sqrt(v_next / correction_2) + epsilon

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.backbone import NepaBackbone, clone_backbone
+from nepa_keras.backbone import NepaBackbone
 from nepa_keras.classifier import NepaImageClassifier
+from nepa_keras.clone import clone_backbone
 from nepa_keras.data import AugmentedBatches, RandomResizedCrop, Resize
 from nepa_keras.evaluation.features import predict_padded
 from nepa_keras.training import LayerwiseWarmupCosine, WarmupCosine, adamw

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import keras
 
-from nepa_keras.backbone import backbone_of
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.files import replacing
 from nepa_keras.presets.folder import write_checkpoint, write_preprocessor
 from nepa_keras.presets.official import official_tensors
 from nepa_keras.presets.official_config import official_config
 from nepa_keras.presets.preset import of_source
+from nepa_keras.task import backbone_of
 from nepa_keras.training import ema_weights
 
 
@@ -70,7 +70,7 @@ def export_saved_model(model, folder: str | Path) -> None:
             "A SavedModel cannot be written on the torch backend: save the model with "
             "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
         )
-    _export(model, folder, "tf_saved_model")
+    model.export(str(folder), format="tf_saved_model", verbose=False)
 
 
 def export_onnx(model, path: str | Path) -> None:
@@ -108,10 +108,4 @@ def export_onnx(model, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here
         warnings.simplefilter("ignore")
-        _export(model, path, "onnx")
-
-
-def _export(model, path, file_format):
-    shape = backbone_of(model).image_shape
-    signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
-    model.export(str(path), format=file_format, input_signature=signature, verbose=False)
+        model.export(str(path), format="onnx", verbose=False)

@@ -89,14 +89,14 @@ class SelfAttention(keras.layers.Layer):
 
     def _queries_keys_values(self, x, rope):
         """(B, T, D) -> three of (B, T, H, K)."""
-        qkv = ops.reshape(self.qkv.call(x), (-1, x.shape[1], 3, self.num_heads, self.head_dim))
+        qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], 3, self.num_heads, self.head_dim))
         q, k, v = ops.unstack(qkv, axis=2)
         q = self._positioned(q, self.q_norm, rope)
         return q, self._positioned(k, self.k_norm, rope), v
 
     def _joined(self, heads):
         """(B, T, H, K) -> (B, T, D)."""
-        heads = ops.reshape(heads, (-1, heads.shape[1], self.num_heads * self.head_dim))
+        heads = ops.reshape(heads, (-1, ops.shape(heads)[1], self.num_heads * self.head_dim))
         return self.output_dense.call(heads)
 
     def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):

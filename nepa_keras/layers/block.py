@@ -47,21 +47,20 @@ class TransformerBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self._config = {
-            "num_heads": num_heads,
-            "mlp_dim": mlp_dim,
-            "gated_mlp": gated_mlp,
-            "activation": activation,
-            "qkv_bias": qkv_bias,
-            "qk_norm": qk_norm,
-            "qk_norm_scale": qk_norm_scale,
-            "qk_norm_bias": qk_norm_bias,
-            "layer_scale": layer_scale,
-            "drop_path": drop_path,
-            "dropout": dropout,
-            "attention_dropout": attention_dropout,
-            "epsilon": epsilon,
-        }
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.gated_mlp = gated_mlp
+        self.activation = activation
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
+        self.qk_norm_scale = qk_norm_scale
+        self.qk_norm_bias = qk_norm_bias
+        self.layer_scale = layer_scale
+        self.drop_path = drop_path
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.epsilon = epsilon
+
         policy, stream = self.dtype_policy, self.variable_dtype
         self.attention_norm = LayerNorm(epsilon, name="attention_norm", dtype=stream)
         self.attention = SelfAttention(
@@ -81,12 +80,12 @@ class TransformerBlock(keras.layers.Layer):
         if layer_scale is not None:
             self.attention_scale = LayerScale(layer_scale, name="attention_scale", dtype=stream)
             self.mlp_scale = LayerScale(layer_scale, name="mlp_scale", dtype=stream)
-        self.attention_drop = self.mlp_drop = self.dropout = None
+        self.attention_drop = self.mlp_drop = self.branch_dropout = None
         if drop_path:
             self.attention_drop = DropPath(drop_path, name="attention_drop", dtype=stream)
             self.mlp_drop = DropPath(drop_path, name="mlp_drop", dtype=stream)
         if dropout:
-            self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=stream)
+            self.branch_dropout = keras.layers.Dropout(dropout, name="dropout", dtype=stream)
 
     def build(self, input_shape):
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
@@ -96,8 +95,8 @@ class TransformerBlock(keras.layers.Layer):
             self.mlp_scale.build(input_shape)
 
     def _join(self, x, branch, scale, drop, training):
-        if self.dropout is not None:
-            branch = self.dropout(branch, training=training)
+        if self.branch_dropout is not None:
+            branch = self.branch_dropout(branch, training=training)
         if scale is not None:
             branch = scale.call(branch)
         if drop is not None:
@@ -137,4 +136,19 @@ class TransformerBlock(keras.layers.Layer):
         return keras.KerasTensor(x.shape, x.dtype)
 
     def get_config(self):
-        return {**super().get_config(), **self._config}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "gated_mlp": self.gated_mlp,
+            "activation": self.activation,
+            "qkv_bias": self.qkv_bias,
+            "qk_norm": self.qk_norm,
+            "qk_norm_scale": self.qk_norm_scale,
+            "qk_norm_bias": self.qk_norm_bias,
+            "layer_scale": self.layer_scale,
+            "drop_path": self.drop_path,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "epsilon": self.epsilon,
+        }

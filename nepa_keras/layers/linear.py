@@ -1,5 +1,6 @@
 """Initialiser and dense layer shared by all parts of the Transformer."""
 
+import math
 import random
 
 import keras
@@ -32,13 +33,17 @@ class NormalInitializer(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class Linear(keras.layers.Layer):
+class Linear(keras.layers.Dense):
     """`x @ kernel + bias` over the last axis: (..., D) -> (..., units).
+
+    A `keras.layers.Dense` whose product is one fused kernel of the backend, so that Keras' `quantize` and
+    `enable_lora` work. Its `call` casts for itself and may be run directly.
 
     Args:
         units: width of the output.
         use_bias: whether there is a bias.
         kernel_initializer: default normal, standard deviation 0.02.
+        **kwargs: more arguments of `keras.layers.Dense`, such as `lora_rank`.
 
     Example:
         >>> Linear(8)(keras.ops.ones((2, 5, 4))).shape
@@ -46,36 +51,65 @@ class Linear(keras.layers.Layer):
     """
 
     def __init__(self, units: int, use_bias: bool = True, kernel_initializer=None, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer or NormalInitializer())
+        kernel_initializer = kernel_initializer or NormalInitializer()
+        super().__init__(units, use_bias=use_bias, kernel_initializer=kernel_initializer, **kwargs)
 
-    def build(self, input_shape):
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            initializer=self.kernel_initializer,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+    def call(self, x, training=None):
+        if self.quantization_mode is not None:
+            # `__call__` takes Keras' quantized path, and never comes here.
+            return ops.cast(self(x, training=training), self.compute_dtype)
+        # `self.kernel` would multiply the adapters out, which costs as much as a kernel that is trained.
+        y = self._product(x, self._kernel, self.bias)
+        if self.lora_enabled:
+            inner = self._product(x, self.lora_kernel_a)  # (..., rank)
+            y = y + self._product(inner, self.lora_kernel_b) * (self.lora_alpha / self.lora_rank)
+        return self.activation(y)
 
-    def call(self, x):
+    def _product(self, x, kernel, bias=None):
         dtype = self.compute_dtype
         return backends.linear(
             ops.cast(x, dtype),
-            ops.cast(self.kernel, dtype),
-            None if self.bias is None else ops.cast(self.bias, dtype),
+            ops.cast(kernel, dtype),
+            None if bias is None else ops.cast(bias, dtype),
         )
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
+    def quantize(self, mode=None, type_check=True, config=None):
+        """As `keras.layers.Dense.quantize`, which refuses subclasses, as their `call` may be another."""
+        super().quantize(mode, type_check=type_check and type(self) is not Linear, config=config)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+    def enable_lora(
+        self, rank: int, lora_alpha=None, a_initializer=None, b_initializer="zeros"
+    ) -> None:
+        """As `keras.layers.Dense.enable_lora`; a seed gives the same adapters on every backend.
+
+        Args:
+            rank: width between the two matrices.
+            lora_alpha: the adapters' product is multiplied by lora_alpha / rank; default rank.
+            a_initializer: of the first matrix; default normal, standard deviation sqrt(2 / D).
+            b_initializer: of the second.
+        """
+        if a_initializer is None and self.built:
+            a_initializer = NormalInitializer(math.sqrt(2.0 / self._kernel.shape[0]))
+        super().enable_lora(rank, lora_alpha, a_initializer, b_initializer)
+
+    def merged_kernel(self):
+        """The kernel with the adapters in it, (D, units), in the dtype of the variable."""
+        if not self.lora_enabled:
+            return ops.convert_to_tensor(self._kernel)
+        product = ops.matmul(self.lora_kernel_a, self.lora_kernel_b)
+        merged = ops.cast(self._kernel, "float32") + product * (self.lora_alpha / self.lora_rank)
+        return ops.cast(merged, self.variable_dtype)
+
+    def save_own_variables(self, store):
+        """Keeps adapters apart: Keras writes their sum with the kernel, from which training cannot go on."""
+        base = keras.layers.Layer if self.lora_enabled else keras.layers.Dense
+        base.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        if self.lora_enabled and len(store.keys()) == len(self.variables):
+            keras.layers.Layer.load_own_variables(self, store)
+            return
+        first = ops.convert_to_numpy(self.lora_kernel_a) if self.lora_enabled else None
+        super().load_own_variables(store)
+        if self.lora_enabled:  # Keras sets both to zero, where neither has a gradient
+            self.lora_kernel_a.assign(first)

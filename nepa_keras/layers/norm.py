@@ -37,8 +37,8 @@ class LayerNorm(keras.layers.Layer):
     def call(self, x):
         y = backends.layer_norm(
             ops.cast(x, "float32"),
-            None if self.gamma is None else ops.convert_to_tensor(self.gamma),
-            None if self.beta is None else ops.convert_to_tensor(self.beta),
+            None if self.gamma is None else ops.cast(self.gamma, "float32"),
+            None if self.beta is None else ops.cast(self.beta, "float32"),
             self.epsilon,
         )
         return ops.cast(y, self.compute_dtype)

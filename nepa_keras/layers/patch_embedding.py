@@ -50,6 +50,8 @@ class PatchEmbedding(keras.layers.Layer):
     def grid(self, image_shape) -> tuple[int, int]:
         """Patches per column and row of images (B, height, width, C).
 
+        A size that a graph knows only when it runs may be a tensor, or None, of which comes the same.
+
         Raises:
             ValueError: the shape is not four-dimensional, has other channels than the layer was
                 built with, or a side is not a multiple of the patch.
@@ -65,16 +67,17 @@ class PatchEmbedding(keras.layers.Layer):
                 f"The model was built for {self.kernel.shape[2]} channels, channels last, but the "
                 f"images have shape {tuple(image_shape)}."
             )
-        if not height or not width or height % self.patch_size or width % self.patch_size:
+        known = [size for size in (height, width) if isinstance(size, int)]
+        if any(size < self.patch_size or size % self.patch_size for size in known):
             raise ValueError(
                 f"Images of {height}x{width} pixels cannot be cut into patches of "
                 f"{self.patch_size}x{self.patch_size}; resize or crop them to a multiple."
             )
-        return height // self.patch_size, width // self.patch_size
+        return tuple(None if size is None else size // self.patch_size for size in (height, width))
 
     def call(self, images):
         p, width = self.patch_size, self.hidden_dim
-        grid_h, grid_w = self.grid(images.shape)
+        grid_h, grid_w = self.grid(ops.shape(images))
         channels = images.shape[-1]
         x = ops.reshape(images, (-1, grid_h, p, grid_w, p, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, H', W', p, p, C)
@@ -85,8 +88,9 @@ class PatchEmbedding(keras.layers.Layer):
         return after_cls(self.cls_token, patches)  # (B, 1 + T, D)
 
     def compute_output_shape(self, input_shape):
-        grid_h, grid_w = self.grid(input_shape)
-        return (input_shape[0], 1 + grid_h * grid_w, self.hidden_dim)
+        grid = self.grid(input_shape)
+        tokens = None if None in grid else 1 + grid[0] * grid[1]
+        return (input_shape[0], tokens, self.hidden_dim)
 
     def compute_output_spec(self, images, **kwargs):
         return keras.KerasTensor(self.compute_output_shape(images.shape), self.variable_dtype)

@@ -18,6 +18,13 @@ def grid_coordinates(grid: Sequence[int]) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
+def _coordinates_in_graph(grid):
+    """As `grid_coordinates` of sizes that are known when the graph runs; float32."""
+    sizes = [ops.cast(size, "float32") for size in grid]
+    axes = [(ops.arange(size, dtype="float32") + 0.5) / size * 2.0 - 1.0 for size in sizes]
+    return ops.reshape(ops.stack(ops.meshgrid(*axes, indexing="ij"), axis=-1), (-1, len(grid)))
+
+
 def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarray:
     """w_m = theta^(-2nm/K) for m < K/2n, the same for each of the n axes.
 
@@ -38,11 +45,11 @@ def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarra
 def rope_tables(coordinates, head_dim: int, theta: float = 100.0):
     """cos and sin tables (T, K), float32, of coordinates (T, n); columns [y.., x.., y.., x..] for n = 2."""
     coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
-    cells, axes = coordinates.shape
+    axes = coordinates.shape[1]
     scaled = 2.0 * math.pi * frequencies(head_dim, theta, axes)
     scaled = ops.convert_to_tensor(scaled, dtype="float32")
     angles = coordinates[:, :, None] * scaled[None, None, :]  # (T, n, K/2n)
-    angles = ops.reshape(angles, (cells, -1))
+    angles = ops.reshape(angles, (-1, axes * scaled.shape[0]))
     angles = ops.pad(angles, ((0, 0), (0, head_dim // 2 - angles.shape[1])))
     angles = ops.concatenate([angles, angles], axis=-1)  # (T, K)
     return ops.cos(angles), ops.sin(angles)
@@ -107,8 +114,9 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def coordinates(self, grid: Sequence[int], training: bool = False):
         """Coordinates (T, n) of the cells, changed by the random draws when training."""
-        coordinates = self.extent * grid_coordinates(grid)
-        coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
+        known = all(isinstance(size, int) for size in grid)
+        found = grid_coordinates(grid) if known else _coordinates_in_graph(grid)
+        coordinates = ops.convert_to_tensor(self.extent * found, dtype="float32")
         if training and self.shift:
             coordinates = coordinates + self._uniform((1, len(grid)), self.shift)
         if training and self.jitter and self.jitter > 1.0:

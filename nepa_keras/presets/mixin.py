@@ -39,7 +39,8 @@ class PresetMixin:
             load_weights: False builds the architecture with fresh weights.
             ema: read `pytorch_model_ema.bin`, the averaged weights, in place of `model.safetensors`.
             fold_layer_scale: multiply LayerScale into the dense layer before it.
-            **overrides: arguments of the model or its backbone that replace those of the preset.
+            **overrides: arguments of the model or its backbone that replace those of the preset; and
+                `lora_rank`, to train adapters in place of the backbone: see `NepaBackbone.enable_lora`.
 
         Raises:
             ValueError: unknown preset, folder or argument; a checkpoint that is damaged, hostile, or

@@ -65,8 +65,12 @@ def official_names(path: str) -> list[str]:
 
 
 def official_variables(model) -> list:
-    """The weights of a backbone, pretrainer or classifier, also frozen ones; not its random states."""
-    return [v for v in model.weights if not v.path.endswith("seed_generator_state")]
+    """The weights of a backbone, pretrainer or classifier, also frozen ones.
+
+    Not its random states, nor adapters, which are a part of kernels.
+    """
+    left_out = ("seed_generator_state", "lora_kernel_a", "lora_kernel_b")
+    return [v for v in model.weights if not v.path.endswith(left_out)]
 
 
 def transform_name(path: str) -> str:
@@ -110,10 +114,22 @@ def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
 
 
 def official_tensors(model) -> dict[str, np.ndarray]:
-    """All weights of a backbone, pretrainer or classifier under their official names."""
-    tensors = {}
+    """All weights of a backbone, pretrainer or classifier under their official names, adapters merged.
+
+    Raises:
+        ValueError: the model is quantized.
+    """
+    merged, tensors = {}, {}
+    for layer in model._flatten_layers():
+        if layer.quantization_mode is not None:
+            raise ValueError(
+                f"The weights of a quantized model are no floats ({layer.path}: {layer.quantization_mode}); "
+                'save it by model.save("model.keras").'
+            )
+        if getattr(layer, "lora_enabled", False):
+            merged[f"{layer.path}/kernel"] = layer.merged_kernel()
     for variable in official_variables(model):
-        tensors.update(_named(variable, variable))
+        tensors.update(_named(variable, merged.get(variable.path, variable)))
     return tensors
 
 

@@ -26,7 +26,7 @@ from nepa_keras.presets.names import PRESETS, RELEASED, preset_config
 from nepa_keras.presets.official import official_tensors
 
 _FORMAT = "nepa_keras"
-_NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype")
+_NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype", "lora_rank")
 
 
 def _class(name) -> type | None:
@@ -105,6 +105,7 @@ def load_preset(
     load_weights: bool = True,
     ema: bool = False,
     fold_layer_scale: bool = False,
+    lora_rank: int | None = None,
     **overrides,
 ):
     """A model of `model_class` from a preset; see `PresetMixin.from_preset`."""
@@ -144,6 +145,8 @@ def load_preset(
             report.config = source.official_config
         if (source.folder / PREPROCESSOR).is_file():
             report.preprocessor = read_json(source.folder / PREPROCESSOR)
+    if lora_rank is not None:
+        backbone.enable_lora(lora_rank)
     return model
 
 

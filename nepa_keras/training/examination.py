@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.backbone import relative_path
+from nepa_keras.clone import relative_path
 from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.training.model_state import restore_state
 

@@ -61,7 +61,7 @@ class AdamW(keras.optimizers.Optimizer):
             raise ValueError("A layer-wise schedule already has a rate for the embedding.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.layerwise = learning_rate if layerwise else None
-        self.decay = weight_decay
+        self.weight_decay = weight_decay
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -105,7 +105,7 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _groups(self, variables):
         factor = self.embedding_learning_rate_factor
-        return parameter_groups(variables, self.decay, factor, self.layerwise)
+        return parameter_groups(variables, self.weight_decay, factor, self.layerwise)
 
     def _group_rates(self) -> list:
         """The rate of each group at this step."""
@@ -209,7 +209,7 @@ class AdamW(keras.optimizers.Optimizer):
     def get_config(self):
         return {
             **super().get_config(),
-            "weight_decay": self.decay,
+            "weight_decay": self.weight_decay,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,

@@ -6,7 +6,7 @@ B images, T patches on a grid of rows x columns.
 import numpy as np
 from keras import ops
 
-from nepa_keras.backbone import backbone_of
+from nepa_keras.task import backbone_of
 from nepa_keras.vectors import unit
 
 

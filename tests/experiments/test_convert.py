@@ -113,6 +113,20 @@ def test_an_artefact_gives_the_numbers_of_the_model(model, file_format, finetune
         assert of_artefact < 5e-5
 
 
+@pytest.mark.once
+def test_a_quarter_of_the_size_in_eight_bits(finetuned, tmp_path):
+    output = tmp_path / "small.keras"
+    flags = [f"--source={finetuned}", "--to=keras", "--quantize=int8"]
+    result = run("convert.py", *flags, f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    of_integers, read_back = differences(result.stdout)
+    assert 0 < of_integers < 0.5 and read_back == 0.0  # of tokens up to 9
+    model = keras.saving.load_model(output)
+    assert model.head.quantization_mode == "int8"
+    words = "save it by model.save"
+    assert words in refusal("convert.py", *flags[:1], flags[2], f"--output={tmp_path / 'preset'}")
+
+
 def test_an_onnx_file_takes_any_batch(finetuned, tmp_path):
     import nepa_keras
 

@@ -102,6 +102,26 @@ def frozen(text: str) -> int:
 
 
 @pytest.mark.once
+def test_adapters_are_trained_and_merged(pretrained, tmp_path):
+    """Two scripts, about 20 s: what is kept is a plain model, which is measured in 8-bit integers, too."""
+    folder = tmp_path / "run"
+    text, _, config = finetuned(pretrained, folder, "--lora_rank=2")
+    assert frozen(text) > 0 and "lora_rank" not in config
+    before = nepa_keras.NepaBackbone.from_preset(pretrained)
+    after = nepa_keras.NepaBackbone.from_preset(folder / "trained")
+    theirs = {nepa_keras.clone.relative_path(v): v for v in before.trainable_variables}
+    for variable in after.trainable_variables:
+        path = nepa_keras.clone.relative_path(variable)
+        if path in theirs:  # the classifier's QK-norm has scales
+            moved = np.any(np.asarray(variable) != np.asarray(theirs[path]))
+            assert moved == (path.startswith("block") and path.endswith("/kernel")), path
+    result = run("evaluate.py", f"--model={folder / 'best'}", "--data=digits", "--quantize=int8")
+    assert result.returncode == 0 and "360 images, 10 classes: top-1" in result.stdout
+    flags = [f"--model={pretrained}", "--from_scratch", "--lora_rank=2"]
+    assert "adapts trained weights" in refusal("finetune.py", *SMALL, *flags)
+
+
+@pytest.mark.once
 @pytest.mark.full
 def test_few_labels_from_scratch(pretrained, tmp_path):
     flags = ["--num_labels=50", "--from_scratch", "--augmentation=none", "--batch_size=64"]

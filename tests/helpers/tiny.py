@@ -82,6 +82,20 @@ def weights(model: keras.Model) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
 
 
+def float_of(tensor) -> np.ndarray:
+    """A tensor or variable of any dtype as float32."""
+    return np.array(keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")))
+
+
+def relative_distance(found, expected) -> float:
+    """|found - expected| / |expected| over all outputs of a model, or tensors of one structure."""
+    found, expected = (
+        np.concatenate([float_of(x).ravel() for x in keras.tree.flatten(each)])
+        for each in (found, expected)
+    )
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
 def assert_same_weights(first, second, kind: str = "same_numbers") -> None:
     """Compares the trainable weights within a tolerance of `tests/helpers/tolerances.py`."""
     pairs = zip(weights(first), weights(second), first.trainable_variables, strict=True)

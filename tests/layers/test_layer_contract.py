@@ -4,6 +4,7 @@ One harness over all of them: configuration round trip, dtype policies, symbolic
 shapes, a real `fit`, and save / load of a model that holds the layer.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nepa_keras import layers
+import nepa_keras
+from nepa_keras import evaluation, layers, training
+from tests.helpers import tiny
 
 BATCH = 4
 
@@ -55,6 +58,7 @@ HEADS = {"num_heads": 2, "qk_norm_scale": True, "qk_norm_bias": True}
 CASES = {
     "Linear": Case(layers.Linear, {"units": 6}, TOKENS, (5, 6)),
     "Linear without bias": Case(layers.Linear, {"units": 6, "use_bias": False}, (8,), (6,)),
+    "Linear with adapters": Case(layers.Linear, {"units": 6, "lora_rank": 2}, TOKENS, (5, 6)),
     "LayerNorm": Case(layers.LayerNorm, {}, TOKENS, TOKENS),
     "LayerNorm bare": Case(
         layers.LayerNorm, {"epsilon": 1e-6, "scale": False, "center": False}, TOKENS, TOKENS
@@ -173,6 +177,158 @@ def test_rotary_config_round_trip():
     config = json.loads(json.dumps(layer.get_config()))
     assert {name: config[name] for name in arguments} == arguments
     assert layers.RotaryEmbedding.from_config(config).get_config() == layer.get_config()
+
+
+# Of each exported class that is saved with its configuration: a value for every argument.
+BACKBONE = {
+    **tiny.TINY,
+    "image_shape": (8, 12, 2),
+    "gated_mlp": True,
+    "activation": "gelu",
+    "qkv_bias": False,
+    "qk_norm": True,
+    "qk_norm_scale": True,
+    "qk_norm_bias": True,
+    "drop_path_rate": 0.1,
+    "dropout_rate": 0.2,
+    "attention_dropout_rate": 0.3,
+    "use_causal_mask": False,
+    "use_mask_token": True,
+    "rope_theta": 50.0,
+    "rope_rescale": 3.0,
+    "rope_shift": 0.1,
+    "rope_jitter": 1.5,
+    "layer_norm_epsilon": 1e-6,
+    "remat": True,
+    "rope_extent": 2.0,
+    "embedding": keras.layers.Conv2D(16, 4, strides=4, name="patches"),
+}
+ARGUMENTS = {
+    layers.Linear: {"units": 6, "use_bias": False, "kernel_initializer": None},
+    layers.LayerNorm: {"epsilon": 1e-6, "scale": False, "center": False},
+    layers.MLP: {"mlp_dim": 12, "gated": True, "activation": "relu"},
+    layers.LayerScale: {"initial_value": 0.1},
+    layers.DropPath: {"rate": 0.3, "seed": 1},
+    layers.PatchEmbedding: {"hidden_dim": 8, "patch_size": 4, "use_mask_token": True},
+    layers.SequenceEmbedding: {
+        "layer": keras.layers.Conv1D(8, 4, strides=4),
+        "use_mask_token": True,
+    },
+    layers.RotaryEmbedding: {
+        "head_dim": 8,
+        "theta": 50.0,
+        "rescale": 3.0,
+        "shift": 0.1,
+        "jitter": 1.5,
+        "extent": 2.0,
+        "axes": 3,
+        "seed": 4,
+    },
+    layers.SelfAttention: {
+        "num_heads": 2,
+        "qkv_bias": False,
+        "qk_norm": False,
+        "qk_norm_scale": True,
+        "qk_norm_bias": True,
+        "dropout": 0.1,
+        "epsilon": 1e-6,
+    },
+    layers.TransformerBlock: {
+        "num_heads": 2,
+        "mlp_dim": 12,
+        "gated_mlp": True,
+        "activation": "gelu",
+        "qkv_bias": False,
+        "qk_norm": False,
+        "qk_norm_scale": True,
+        "qk_norm_bias": True,
+        "layer_scale": 0.5,
+        "drop_path": 0.2,
+        "dropout": 0.1,
+        "attention_dropout": 0.3,
+        "epsilon": 1e-6,
+    },
+    layers.ConvNorm: {"filters": 6, "kernel_size": 3},
+    layers.Doubling: {"filters": 6},
+    layers.FeaturePyramid: {"width": 8},
+    layers.FCNHead: {"num_classes": 3, "channels": 6, "dropout": 0.2},
+    layers.UPerNetHead: {"num_classes": 3, "channels": 6, "pool_bins": (1, 2), "dropout": 0.2},
+    nepa_keras.NepaBackbone: BACKBONE,
+    nepa_keras.NepaPretrainer: {
+        "backbone": tiny.backbone(use_mask_token=True),
+        "shift": False,
+        "stop_gradient": False,
+        "masking_ratio": 0.5,
+        "seed": 3,
+    },
+    nepa_keras.NepaImageClassifier: {
+        "backbone": tiny.backbone(),
+        "num_classes": 2,
+        "pooling": "last",
+        "use_causal_mask": True,
+        "class_names": ("a", "b"),
+        "frozen": ("block_0",),
+    },
+    nepa_keras.NepaImageSegmenter: {
+        "backbone": tiny.backbone(),
+        "num_classes": 2,
+        "head": "upernet",
+        "taps": (0, 0, 1, 1),
+        "channels": 8,
+        "dropout": 0.2,
+        "auxiliary_weight": 0.3,
+        "ignore_label": 7,
+        "freeze_backbone": True,
+        "class_names": ("a", "b"),
+        "frozen": ("block_0",),
+    },
+    nepa_keras.EmbeddingRollout: {"backbone": tiny.backbone(), "norm": 2.0},
+    evaluation.AttentivePool: {"num_heads": 2},
+    training.AdamW: {
+        "learning_rate": 0.5,
+        "weight_decay": 0.1,
+        "beta_1": 0.8,
+        "beta_2": 0.9,
+        "epsilon": 1e-6,
+        "clip_norm": 2.0,
+        "ema_decay": 0.5,
+        "accumulation_steps": 2,
+        "embedding_learning_rate_factor": 3.0,
+        "name": "it",
+    },
+}
+
+
+def test_every_saved_class_has_its_arguments_here():
+    kinds = (keras.layers.Layer, keras.optimizers.Optimizer)
+    for module in (nepa_keras, layers, evaluation, training):
+        for exported in (getattr(module, name) for name in module.__all__):
+            if inspect.isclass(exported) and issubclass(exported, kinds):
+                assert exported in ARGUMENTS or "get_config" not in vars(exported), exported
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+def test_every_argument_is_an_attribute(kind):
+    """Under its name and with its value; the configuration has all, and makes the same again."""
+    arguments = ARGUMENTS[kind]
+    named = {
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    assert named == set(arguments)
+    made = kind(**arguments)
+    config = made.get_config()
+    assert named <= set(config)
+    for name, value in arguments.items():
+        if value is None:  # of which the default is made
+            continue
+        held = getattr(made, name)
+        if isinstance(held, keras.Variable):
+            held = float(ops.convert_to_numpy(held))
+        assert held is value or held == value, name
+    plain = json.loads(json.dumps(config))
+    assert json.loads(json.dumps(kind.from_config(plain).get_config())) == plain
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

@@ -1,0 +1,48 @@
+"""The same weights in another configuration, matched by path."""
+
+import keras
+from keras import ops
+
+
+def clone_backbone(backbone: keras.Model, **overrides) -> keras.Model:
+    """A new backbone with the same configuration, but for `overrides`, and the same weights.
+
+    Weights are matched by path. A QK-norm scale that the source lacks starts at one, as in the
+    official conversion; anything else that has no counterpart is an error.
+
+    Raises:
+        ValueError: a weight of either side has no counterpart, or another shape.
+    """
+    clone = type(backbone).from_config({**backbone.get_config(), **overrides})
+    source = {relative_path(v): v for v in _without_seeds(backbone)}
+    for variable in _without_seeds(clone):
+        path = relative_path(variable)
+        value = source.pop(path, None)
+        if value is not None:
+            if tuple(value.shape) != tuple(variable.shape):
+                raise ValueError(
+                    f"{path} has shape {tuple(value.shape)} in the source and "
+                    f"{tuple(variable.shape)} in the clone; drop the override that changes it."
+                )
+            # A copy: on JAX both would hold one array, which a training step of either gives away.
+            variable.assign(ops.copy(value))
+        elif not path.endswith(("q_norm/gamma", "k_norm/gamma")):
+            raise ValueError(f"The clone has {path}, which the source backbone lacks.")
+    source.pop("patch_embedding/mask_token", None)  # only masked pretraining uses it
+    if source:
+        raise ValueError(f"The clone has no place for {', '.join(source)} of the source backbone.")
+    return clone
+
+
+def _without_seeds(backbone) -> list:
+    """All weights, also frozen ones and the moving statistics of an embedding layer."""
+    return [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]
+
+
+def relative_path(variable) -> str:
+    """The variable's path below the backbone, whatever the backbone is called."""
+    parts = variable.path.split("/")
+    first = next(
+        i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))
+    )
+    return "/".join(parts[first:])

@@ -1,0 +1,79 @@
+"""What all models share between training and use: quantization that is saved with them, and `export`."""
+
+import gc
+import json
+import warnings
+
+import keras
+
+
+class Deployable:
+    """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
+
+    Attributes:
+        image_shape: (height, width, channels), of the model or its backbone.
+    """
+
+    def export(
+        self,
+        filepath,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature=None,
+        **kwargs,
+    ):
+        """As `keras.Model.export`; by default for images of the model's size and any batch.
+
+        For any size, where the backend can: `keras.Model(x, model(x)).export(...)` with
+        `x = keras.Input((None, None, 3))`.
+        """
+        if input_signature is None:
+            shape = getattr(self, "backbone", self).image_shape
+            input_signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
+        super().export(filepath, format, verbose, input_signature, **kwargs)
+
+    def quantize(self, mode=None, config=None, filters=None, **kwargs):
+        """As `keras.Model.quantize`: "int8" takes all dense layers, and the rest stays as it is.
+
+        Quantize what is trained. The file that `save` writes is then about a quarter as large.
+        """
+        gc.freeze()  # Keras collects garbage after each layer, which takes as long as there are objects
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* does not have a `quantize` method")
+                super().quantize(mode, config=config, filters=filters, **kwargs)
+        finally:
+            gc.unfreeze()
+
+    def get_config(self):
+        """As `keras.Model.get_config`, with how layers are quantized where some are."""
+        held = {id(layer) for layer in self._held_layers()}
+        found = {
+            self._path_of(layer): keras.saving.serialize_keras_object(layer.quantization_config)
+            for layer in self._flatten_layers(include_self=False)
+            if id(layer) not in held and layer.quantization_mode is not None
+        }
+        config = super().get_config()
+        return {**config, "quantization": found} if found else config
+
+    @classmethod
+    def from_config(cls, config):
+        """As `keras.Model.from_config`, with the same layers quantized, for weights that are read then."""
+        config = dict(config)
+        quantization = config.pop("quantization", {})
+        model = cls(**config)
+        for text in {json.dumps(how) for how in quantization.values()}:
+            paths = {path for path, how in quantization.items() if json.dumps(how) == text}
+            model.quantize(
+                config=keras.saving.deserialize_keras_object(json.loads(text)),
+                filters=lambda layer, paths=paths: model._path_of(layer) in paths,
+            )
+        return model
+
+    def _held_layers(self) -> list:
+        """Those of a model inside this one, which has a configuration of its own."""
+        backbone = getattr(self, "backbone", None)
+        return [] if backbone is None else backbone._flatten_layers()
+
+    def _path_of(self, layer) -> str:
+        return (layer.path or layer.name).removeprefix(f"{self.path}/")

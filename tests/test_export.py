@@ -1,0 +1,72 @@
+"""Models as parts of functional ones, with images of unknown size, and `export` without more arguments."""
+
+import keras
+import pytest
+from keras import ops
+
+import nepa_keras
+from tests.helpers import tiny
+from tests.helpers.tolerances import assert_close
+
+SHAPES = [(8, 8, 1), (12, 16, 1)]
+backend = keras.backend.backend()
+
+
+def functional(model):
+    x = keras.Input((None, None, 1))
+    return keras.Model(x, model(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_functional_model_takes_images_of_any_size(dtype):
+    backbone = tiny.pretrainer(dtype=dtype).backbone
+    model = functional(backbone)
+    assert {k: tuple(v.shape) for k, v in model.output.items()} == {
+        "embeddings": (None, None, 16),
+        "sequence_output": (None, None, 16),
+    }
+    for shape in SHAPES:
+        images = tiny.images(2, shape)
+        expected = backbone(images)["sequence_output"]
+        for found in (model(images), model.predict(images, verbose=0)):
+            found = found["sequence_output"]
+            kind = "same_numbers" if dtype == "float32" else "attention_bfloat16"
+            assert_close(tiny.float_of(found), tiny.float_of(expected), kind)
+
+
+def test_a_functional_model_is_saved(tmp_path):
+    classifier = nepa_keras.NepaImageClassifier(tiny.pretrainer().backbone, 3)
+    classifier.head.kernel.assign(ops.ones((16, 3)))
+    model = functional(classifier)
+    assert tuple(model.output.shape) == (None, 3)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    images = tiny.images(2, SHAPES[1])
+    assert_close(tiny.float_of(again(images)), tiny.float_of(classifier(images)), "same_numbers")
+
+
+def test_a_size_that_the_patch_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="cannot be cut into patches"):
+        tiny.backbone()(keras.Input((10, 8, 1)))
+
+
+@pytest.mark.skipif(backend == "torch", reason="Keras writes no SavedModel on PyTorch")
+@pytest.mark.parametrize("quantized", [False, True])
+def test_export_needs_no_more_than_a_path(tmp_path, quantized):
+    """Before any call; the batch is free, and on TensorFlow of a functional model the size, too."""
+    import tensorflow as tf
+
+    backbone = tiny.pretrainer().backbone
+    if quantized:
+        backbone.quantize("int8")
+    backbone.export(tmp_path / "fixed", verbose=False)
+    served, images = tf.saved_model.load(tmp_path / "fixed"), tiny.images(3)
+    found = served.serve(images)["sequence_output"]
+    assert_close(found, tiny.float_of(backbone(images)["sequence_output"]), "same_numbers")
+    if backend == "tensorflow":
+        functional(backbone).export(tmp_path / "free", verbose=False)
+        served = tf.saved_model.load(tmp_path / "free")
+        for shape in SHAPES:
+            images = tiny.images(2, shape)
+            expected = tiny.float_of(backbone(images)["sequence_output"])
+            assert_close(served.serve(images)["sequence_output"], expected, "same_numbers")
