@@ -1,17 +1,18 @@
 """The folder of a run: what lies where.
 
 RUN_DIR/
-flags.txt                 flags that repeat the run; command and versions as comments
-lock                      held by the process that trains
-log.csv                   a row for each log interval
-events.out.*              the same for TensorBoard
-bad_images.txt            images that could not be read, bad_validation_images.txt likewise
-checkpoints/              what the run resumes from; see `checkpoints`
-non_finite/               skipped steps, to be computed again; see `non_finite`
-checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
-trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
-curves.png *.png *.md     pictures and tables
-report.html               all of it on one page
+    flags.txt                 flags that repeat the run; command and versions as comments
+    lock                      held by the process that trains
+    log.csv                   a row for each log interval
+    events.out.*              the same for TensorBoard
+    bad_images.txt            images that could not be read, bad_validation_images.txt likewise
+    checkpoints/              what the run resumes from; see `checkpoints`
+    non_finite/               skipped steps, to be computed again; see `non_finite`
+    checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
+    trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
+    int8.keras                the best in 8-bit integers, of finetune.py --quantize=int8
+    curves.png *.png *.md     pictures and tables
+    report.html               all of it on one page
 """
 
 import csv
@@ -53,6 +54,7 @@ class RunDir(os.PathLike):
         self.non_finite = self.path / "non_finite"
         self.model = self.path / "checkpoint.keras"
         self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
+        self.int8 = self.path / "int8.keras"
         self.curves = self.path / "curves.png"
         self.report = self.path / "report.html"
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,8 +106,10 @@ def frozen(text: str) -> int:
 def test_adapters_are_trained_and_merged(pretrained, tmp_path):
     """Two scripts, about 20 s: what is kept is a plain model, which is measured in 8-bit integers, too."""
     folder = tmp_path / "run"
-    text, _, config = finetuned(pretrained, folder, "--lora_rank=2")
+    text, _, config = finetuned(pretrained, folder, "--lora_rank=2", "--quantize=int8")
     assert frozen(text) > 0 and "lora_rank" not in config
+    assert "in 8-bit integers the best: " in text
+    assert keras.saving.load_model(folder / "int8.keras").head.quantization_mode == "int8"
     before = nepa_keras.NepaBackbone.from_preset(pretrained)
     after = nepa_keras.NepaBackbone.from_preset(folder / "trained")
     theirs = {nepa_keras.clone.relative_path(v): v for v in before.trainable_variables}
