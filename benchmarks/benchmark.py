@@ -4,6 +4,7 @@
     KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
     KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
     python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
+    python benchmarks/benchmark.py --suite=cpu --against=/path/to/another/checkout
     python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=accelerator      # bfloat16, base and large
     KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # images from JPEG files
@@ -57,6 +58,11 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
 flags.DEFINE_bool("inference", False, "measure features of frozen images, not training steps")
 flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
+flags.DEFINE_string(
+    "against",
+    None,
+    "Folder of another version's checkout, which is measured in turn in place of plain PyTorch.",
+)
 flags.DEFINE_bool("input", False, "measure loading and augmenting of JPEG files against Pillow")
 flags.DEFINE_string("json", None, "file to write all figures to")
 FLAGS = flags.FLAGS
@@ -96,6 +102,7 @@ def main(argv):
         "dtype": FLAGS.dtype,
         "jit_compile": FLAGS.jit_compile,
         "inference": FLAGS.inference,
+        "against": FLAGS.against and os.path.abspath(FLAGS.against),
     }
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(FLAGS.threads)
@@ -106,9 +113,15 @@ def main(argv):
                 raise app.UsageError("--input takes --threads, --steps and --repeats only.")
             print(measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats))
             return
+        if FLAGS.against and not os.path.isdir(os.path.join(FLAGS.against, "nepa_keras")):
+            raise app.UsageError(
+                f"--against={FLAGS.against} is no checkout with a nepa_keras/ in it."
+            )
         if FLAGS.suite:
             sys.exit(run_suite(options))
-        report = measure(options, FLAGS.steps, FLAGS.repeats, FLAGS.reference)
+        report = measure(
+            options, FLAGS.steps, FLAGS.repeats, bool(FLAGS.reference or FLAGS.against)
+        )
     except (RuntimeError, ValueError, ImportError) as error:
         sys.exit(str(error))
     print(describe(report))

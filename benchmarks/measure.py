@@ -57,10 +57,10 @@ def measure(options, steps, repeats, reference):
     """Times `repeats` turns of `steps` steps of the library, and of the reference in between.
 
     Args:
-        options: what the sides read, see `sides`.
+        options: what the sides read, see `sides`, and against, another checkout to take as the reference.
         steps: of a turn.
         repeats: turns that count, after one that does not.
-        reference: whether to measure plain PyTorch, too.
+        reference: whether to measure plain PyTorch, or the other checkout, too.
 
     Returns:
         The report: `options`, `machine`, `step_flops`, `matmul_flops_per_second` by dtype, `sides`
@@ -73,7 +73,10 @@ def measure(options, steps, repeats, reference):
     step_flops = keras_side.figures.pop("step_flops")
     config = keras_side.figures.pop("config")
     sides = [keras_side]
-    if reference:
+    if reference and options.get("against"):
+        sides.append(Side(KerasSide, options | {"root": options["against"]}))
+        del sides[1].figures["step_flops"], sides[1].figures["config"]
+    elif reference:
         sides.append(Side(ReferenceSide, options | {"config": config}))
 
     peaks = dict.fromkeys(["float32", options["dtype"]], 0.0)
@@ -126,7 +129,7 @@ def describe(report):
     if "speed_ratio" in report:
         ratio = report["speed_ratio"]
         lines.append(
-            f"speed of nepa_keras against plain PyTorch: {ratio['median']:.2f} "
+            f"speed of nepa_keras against {report['sides'][1]['name']}: {ratio['median']:.2f} "
             f"(median of turn by turn; {ratio['min']:.2f} to {ratio['max']:.2f})"
         )
     return "\n".join(lines)

@@ -25,8 +25,9 @@ class KerasSide:
         import keras
 
         import nepa_keras
-        from nepa_keras.evaluation import FeatureExtractor
-        from nepa_keras.performance import forward_flops, training_flops
+
+        # Where other versions have these functions, too.
+        from nepa_keras.evaluation import FeatureExtractor, forward_flops, training_flops
         from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
 
         self.keras = keras
@@ -50,7 +51,8 @@ class KerasSide:
         backend = keras.backend.backend()
         flops = forward_flops if options["inference"] else training_flops
         self.facts = {
-            "name": f"nepa_keras, {backend}",
+            "name": " of ".join(["nepa_keras", *filter(None, [options.get("root")])])
+            + f", {backend}",
             "versions": {"keras": keras.__version__, backend: sys.modules[backend].__version__},
             "build_seconds": time.perf_counter() - started,
             "parameters": self.model.count_params(),
@@ -105,7 +107,7 @@ class KerasSide:
 
     def matmul_flops_per_second(self, dtype):
         """Best of several square products, each of a tenth of a second or more."""
-        from nepa_keras.performance import measured_peak
+        from nepa_keras.evaluation import measured_peak
 
         return measured_peak(dtype, seconds=0.1)
 
@@ -160,8 +162,11 @@ def serve(side_class, options, pipe):
     """A side's process: builds it, then answers requests until it is told None.
 
     Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
-    accumulation_steps, dtype, jit_compile, inference, threads, and config for the reference.
+    accumulation_steps, dtype, jit_compile, inference, threads, config for the reference, and root, another
+    checkout whose library is measured.
     """
+    if options.get("root"):
+        sys.path.insert(0, options["root"])
     if options.get("backend"):
         os.environ["KERAS_BACKEND"] = options["backend"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":

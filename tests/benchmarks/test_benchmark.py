@@ -6,6 +6,7 @@ import re
 import pytest
 
 import nepa_keras
+from tests.helpers import ROOT
 from tests.helpers.scripts import refusal, run
 
 PRESET = "nepa_micro_patch2_8"
@@ -31,6 +32,17 @@ def test_both_benchmarks_train_the_same_model(inference, tmp_path):
     for side in figures["sides"]:
         assert len(side["turns_seconds"]) == 2 and side["step_seconds"]["min"] > 0
         assert side["images_per_second"] == pytest.approx(4 / side["step_seconds"]["median"])
+
+
+@pytest.mark.once
+@pytest.mark.full
+def test_another_checkout_is_measured_in_turn():
+    """This one, as if it were another."""
+    flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=1"]
+    result = run("benchmark.py", *flags, f"--against={ROOT}", KERAS_BACKEND="torch")
+    assert result.returncode == 0, result.stderr
+    assert f"against nepa_keras of {ROOT}, torch: " in result.stdout
+    assert "is no checkout" in refusal("benchmark.py", *flags, f"--against={ROOT / 'tests'}")
 
 
 @pytest.mark.once
