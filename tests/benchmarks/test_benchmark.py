@@ -37,7 +37,7 @@ def test_both_benchmarks_train_the_same_model(inference, tmp_path):
 @pytest.mark.once
 @pytest.mark.full
 def test_another_checkout_is_measured_in_turn():
-    """This one, as if it were another."""
+    """Here the same checkout stands for the other."""
     flags = [f"--preset={PRESET}", "--batch_size=4", "--steps=2", "--repeats=1"]
     result = run("benchmark.py", *flags, f"--against={ROOT}", KERAS_BACKEND="torch")
     assert result.returncode == 0, result.stderr
