@@ -92,9 +92,13 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True, scope="module")
 def _free_models():
-    """Frees what a module made: models refer to themselves, and Python looks for such only now and then."""
+    """Frees what a module made: models, which refer to themselves, and what JAX compiled for them."""
     yield
     gc.collect()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()  # else the programs of all modules are gigabytes at the end
 
 
 @pytest.fixture(autouse=True)
