@@ -1,7 +1,7 @@
 """What becomes of an image on its way to the model: the recipes' transforms of pretraining and evaluation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class ImageTransform:
     """A function of an image's pixels and of as many uniform random numbers as `draws` says."""
 
     draws = 0
-    together = False  # whether there is `of_arrays`
+    together = False  # whether `of_arrays` exists: images of one size at once
+    of_arrays: Callable[..., np.ndarray]
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         """Writes what becomes of an image.
@@ -36,18 +37,6 @@ class ImageTransform:
             draws: uniform numbers in [0, 1), `self.draws` of them.
             out: float32 (new height, new width, channels), for pixels in [-1, 1].
         """
-        raise NotImplementedError
-
-    def of_arrays(
-        self,
-        images: np.ndarray,
-        image_size: int | tuple[int, int],
-        *,
-        seed: int,
-        epoch: int,
-        indices: np.ndarray,
-    ) -> np.ndarray:
-        """Images of one size at once: uint8 (N, height, width, channels) -> float32 in [-1, 1]."""
         raise NotImplementedError
 
     def preview(
