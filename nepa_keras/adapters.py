@@ -1,9 +1,13 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) of a backbone: y = x W + b + (x A) B, of which A and B train."""
 
+from typing import Self
+
+import keras
+
 from nepa_keras.layers import Linear
 
 
-class Adaptable:
+class Adaptable(keras.Model):
     """`enable_lora`, and adapters in the configuration, for `load_model`.
 
     Attributes:
@@ -38,13 +42,13 @@ class Adaptable:
                     layer.enable_lora(rank)
         self.lora_rank = rank
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """As `keras.Model.get_config`, with the rank where there are adapters."""
         config = super().get_config()
         return config if self.lora_rank is None else {**config, "lora_rank": self.lora_rank}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         """As `keras.Model.from_config`, with adapters where there were some."""
         config = dict(config)
         rank = config.pop("lora_rank", None)

@@ -3,20 +3,16 @@
 B batch, T patches, D width, L layers, H heads, K head width.
 """
 
+from typing import Self
+
 import keras
 from keras import ops
 
-from nepa_keras import backends
+from nepa_keras import backends, layers
 from nepa_keras.adapters import Adaptable
 from nepa_keras.deployment import Deployable
-from nepa_keras.layers import (
-    LayerNorm,
-    PatchEmbedding,
-    RotaryEmbedding,
-    SequenceEmbedding,
-    TransformerBlock,
-)
 from nepa_keras.presets import PresetMixin
+from nepa_keras.types import Shape, Tensor
 
 # Those of `NepaBackbone` that a configuration holds as they are.
 _ARGUMENTS = (
@@ -75,7 +71,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int] = (224, 224, 3),
+        image_shape: tuple[int, ...] = (224, 224, 3),
         patch_size: int = 14,
         hidden_dim: int = 768,
         num_layers: int = 12,
@@ -104,7 +100,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.image_shape = tuple(image_shape)
+        self.image_shape: Shape = tuple(image_shape)
         self.patch_size = patch_size
         self.hidden_dim = hidden_dim
         self.num_layers = num_layers
@@ -139,14 +135,14 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         policy, stream = self.dtype_policy, self.variable_dtype
         options = {"use_mask_token": use_mask_token, "name": "patch_embedding", "dtype": policy}
         if embedding is None:
-            self.patch_embedding = PatchEmbedding(hidden_dim, patch_size, **options)
+            self.patch_embedding = layers.PatchEmbedding(hidden_dim, patch_size, **options)
         else:
             # Now, as of a built layer a copy would be built at once, outside of its place in the paths.
             self._embedding_config = keras.saving.serialize_keras_object(embedding)
-            self.patch_embedding = SequenceEmbedding(embedding, **options)
+            self.patch_embedding = layers.SequenceEmbedding(embedding, **options)
         self.rotary = None
         if rope_theta is not None:
-            self.rotary = RotaryEmbedding(
+            self.rotary = layers.RotaryEmbedding(
                 hidden_dim // num_heads,
                 theta=rope_theta,
                 rescale=rope_rescale,
@@ -158,7 +154,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
                 dtype="float32",
             )
         self.blocks = [
-            TransformerBlock(
+            layers.TransformerBlock(
                 num_heads,
                 mlp_dim,
                 gated_mlp=gated_mlp,
@@ -177,14 +173,14 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             )
             for i in range(num_layers)
         ]
-        self.norm = LayerNorm(layer_norm_epsilon, name="norm", dtype=stream)
+        self.norm = layers.LayerNorm(layer_norm_epsilon, name="norm", dtype=stream)
         self.build((None, *self.image_shape))
 
     def __dir__(self):
         # Keras saves layers by the first of these names that leads to them: in files it is one of `layers`.
         return [name for name in super().__dir__() if name != "embedding"]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.built:
             return
         self.patch_embedding.build(input_shape)
@@ -197,21 +193,25 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
-        self.built = True
 
-    def embed(self, images):
+    def embed(self, images: Tensor) -> Tensor:
         """Images (B, height, width, channels) -> embeddings (B, 1 + T, D)."""
         return self.patch_embedding(images)
 
-    def call(self, images, training=False, causal=None, embeddings=None):
+    def call(
+        self,
+        images: Tensor,
+        training: bool = False,
+        causal: bool | None = None,
+        embeddings: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         clean = self.embed(images)
         x = clean if embeddings is None else embeddings
-        return {
-            "embeddings": clean,
-            "sequence_output": self.encode(x, images, training, causal),
-        }
+        return {"embeddings": clean, "sequence_output": self.encode(x, images, training, causal)}
 
-    def encode(self, x, images, training=False, causal=None):
+    def encode(
+        self, x: Tensor, images: Tensor, training: bool = False, causal: bool | None = None
+    ) -> Tensor:
         """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
         state = x
         for state in self._states(x, images, causal, training):  # noqa: B007  up to the last
@@ -221,10 +221,8 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
     def _states(self, x, images, causal, training=False, return_probabilities=False):
         """Yields what leaves each block, (B, N, D), or that with the block's attention probabilities."""
         rope = self.rope(images, training)
-        if rope is not None:
-            rope = [table[: ops.shape(x)[1]] for table in rope]
         options = {
-            "rope": rope,
+            "rope": rope and [table[: ops.shape(x)[1]] for table in rope],
             "causal": self.use_causal_mask if causal is None else causal,
             "training": training,
         }
@@ -233,30 +231,25 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
                 x, probabilities = block(x, return_probabilities=True, **options)
                 yield x, probabilities
                 continue
-            x = (
-                backends.remat(block, x, **options)
-                if self.remat and training
-                else block(x, **options)
-            )
+            recompute = self.remat and training
+            x = backends.remat(block, x, **options) if recompute else block(x, **options)
             yield x
 
-    def rope(self, images, training=False):
+    def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
         """The tables of `RotaryEmbedding` for these images; None of a backbone without positions."""
         if self.rotary is None:
             return None
         shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
         return self.rotary(grid=self.patch_embedding.grid(shape), training=training)
 
-    def block_outputs(self, images, causal=None, training=False) -> list:
-        """What leaves each block, and last what the final norm makes of it.
-
-        Returns:
-            L + 1 of (B, 1 + T, D).
-        """
+    def block_outputs(
+        self, images: Tensor, causal: bool | None = None, training: bool = False
+    ) -> list[Tensor]:
+        """What leaves each block, and last what the final norm makes of it: L + 1 of (B, 1 + T, D)."""
         outputs = list(self._states(self.embed(images), images, causal, training))
         return [*outputs, self.norm(outputs[-1])]
 
-    def taps(self, images, causal=None):
+    def taps(self, images: Tensor, causal: bool | None = None) -> dict:
         """Everything inside an inference pass, eagerly.
 
         Returns:
@@ -275,7 +268,13 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             "sequence_output": self.norm(states[-1]),
         }
 
-    def compute_output_spec(self, images, training=False, causal=None, embeddings=None):
+    def compute_output_spec(
+        self,
+        images: Tensor,
+        training: bool = False,
+        causal: bool | None = None,
+        embeddings: Tensor | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         tokens = self.patch_embedding.compute_output_shape(images.shape)
         read = tokens if embeddings is None else embeddings.shape
         return {
@@ -283,7 +282,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             "sequence_output": keras.KerasTensor(read, self.variable_dtype),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in _ARGUMENTS},
@@ -291,7 +290,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         config = dict(config)
         if isinstance(config.get("embedding"), dict):
             config["embedding"] = keras.saving.deserialize_keras_object(config["embedding"])

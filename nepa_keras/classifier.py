@@ -10,6 +10,7 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.presets.official_config import CLASSIFICATION
 from nepa_keras.task import Task, freeze
+from nepa_keras.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -80,17 +81,17 @@ class NepaImageClassifier(Task):
         self.frozen = tuple(frozen)
         freeze(self, self.frozen)
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool = False) -> Tensor:
         out = self.backbone(images, training=training, causal=self.use_causal_mask)
         tokens = out["sequence_output"]
         if self.fc_norm is None:
             return self.head(tokens[:, -1])
         return self.head(self.fc_norm(ops.mean(tokens[:, 1:], axis=1)))
 
-    def compute_output_spec(self, images, training=False):
+    def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor((images.shape[0], self.num_classes), self.variable_dtype)
 
-    def decode_predictions(self, logits, top: int = 5) -> list[list[tuple[str, float]]]:
+    def decode_predictions(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the most likely classes of each image, best first.
 
         Args:
@@ -106,7 +107,7 @@ class NepaImageClassifier(Task):
             for row in probabilities
         ]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

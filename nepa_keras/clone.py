@@ -34,12 +34,12 @@ def clone_backbone(backbone: keras.Model, **overrides) -> keras.Model:
     return clone
 
 
-def _without_seeds(backbone) -> list:
+def _without_seeds(backbone: keras.Model) -> list:
     """All weights, also frozen ones and the moving statistics of an embedding layer."""
     return [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]
 
 
-def relative_path(variable) -> str:
+def relative_path(variable: keras.Variable) -> str:
     """The variable's path below the backbone, whatever the backbone is called."""
     parts = variable.path.split("/")
     first = next(

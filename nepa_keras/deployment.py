@@ -3,11 +3,13 @@
 import gc
 import json
 import warnings
+from pathlib import Path
+from typing import Any, Self
 
 import keras
 
 
-class Deployable:
+class Deployable(keras.Model):
     """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
 
     Attributes:
@@ -16,23 +18,26 @@ class Deployable:
 
     def export(
         self,
-        filepath,
+        filepath: str | Path,
         format: str = "tf_saved_model",
         verbose: bool | None = None,
-        input_signature=None,
+        input_signature: list | None = None,
         **kwargs,
-    ):
+    ) -> None:
         """As `keras.Model.export`; by default for images of the model's size and any batch.
 
         For any size, where the backend can: `keras.Model(x, model(x)).export(...)` with
         `x = keras.Input((None, None, 3))`.
         """
         if input_signature is None:
-            shape = getattr(self, "backbone", self).image_shape
+            backbone: keras.Model = getattr(self, "backbone", self)
+            shape = backbone.image_shape
             input_signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
-    def quantize(self, mode=None, config=None, filters=None, **kwargs):
+    def quantize(
+        self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs
+    ) -> None:
         """As `keras.Model.quantize`: "int8" takes all dense layers, and the rest stays as it is.
 
         Quantize what is trained. The file that `save` writes is then about a quarter as large.
@@ -45,7 +50,7 @@ class Deployable:
         finally:
             gc.unfreeze()
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """As `keras.Model.get_config`, with how layers are quantized where some are."""
         held = {id(layer) for layer in self._held_layers()}
         found = {
@@ -57,7 +62,7 @@ class Deployable:
         return {**config, "quantization": found} if found else config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         """As `keras.Model.from_config`, with the same layers quantized, for weights that are read then."""
         config = dict(config)
         quantization = config.pop("quantization", {})
@@ -75,5 +80,5 @@ class Deployable:
         backbone = getattr(self, "backbone", None)
         return [] if backbone is None else backbone._flatten_layers()
 
-    def _path_of(self, layer) -> str:
+    def _path_of(self, layer: keras.layers.Layer) -> str:
         return (layer.path or layer.name).removeprefix(f"{self.path}/")

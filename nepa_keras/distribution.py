@@ -18,7 +18,7 @@ class Processes(NamedTuple):
     """
 
     number: int = 0
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides the method of tuples, which means nothing here
     devices: int = 1
 
     def images_of_process(self, batch_size: int, flag: str = "--batch_size") -> int:
@@ -74,5 +74,6 @@ def distribute(kind: str = "auto", mesh: str | None = None) -> Processes:
             raise ValueError(
                 f"--mesh={mesh} must be like 4x2: parts of the batch, parts of the weights."
             )
-        sides = tuple(int(side) for side in mesh.split("x"))
+        groups, parts = mesh.split("x")
+        sides = (int(groups), int(parts))
     return Processes(*backends.start_distribution(kind, sides))

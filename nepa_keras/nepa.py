@@ -10,6 +10,8 @@ The target is the input embedding itself: no decoder, no tokenizer, no teacher, 
 B batch, T patches, D width.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -17,9 +19,10 @@ from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.step_metrics import FiniteMean
 from nepa_keras.task import Task
+from nepa_keras.types import Tensor
 
 
-def normalize(x):
+def normalize(x: Tensor) -> Tensor:
     """x / max(|x|_2, 1e-12) over the last axis, in float32."""
     x = ops.cast(x, "float32")
     # sqrt has no gradient at 0, so the floor goes under the root.
@@ -27,14 +30,14 @@ def normalize(x):
     return x * ops.rsqrt(ops.maximum(squares, 1e-24))
 
 
-def nepa_loss(predictions, targets, stop_gradient: bool = True):
+def nepa_loss(predictions: Tensor, targets: Tensor, stop_gradient: bool = True) -> Tensor:
     """- mean cosine of predictions and targets, both (B, T, D); in [-1, 1], -1 is perfect."""
     if stop_gradient:
         targets = ops.stop_gradient(targets)
     return -ops.mean(ops.sum(normalize(predictions) * normalize(targets), axis=-1))
 
 
-def spread(x):
+def spread(x: Tensor) -> Tensor:
     """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
     mean = backends.mean_over_replicas(ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1)))
     return 1.0 - ops.sum(ops.square(mean))
@@ -91,7 +94,7 @@ class NepaPretrainer(Task):
         self.target_spread = FiniteMean(name="target_spread")
         self.built = True
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool = False) -> dict[str, Tensor]:
         z = self.backbone.embed(images)  # (B, 1 + T, D)
         x = self._mask(z) if training and self.masking_ratio else z
         if self.shift and self.backbone.use_causal_mask:
@@ -100,7 +103,7 @@ class NepaPretrainer(Task):
         predictions = h[:, : z.shape[1] - 1] if self.shift else h[:, 1:]
         return {"predictions": predictions, "targets": z[:, 1:]}
 
-    def _mask(self, embeddings):
+    def _mask(self, embeddings: Tensor) -> Tensor:
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
         batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
         shape = (batch * backends.replicas(), tokens, 1)
@@ -111,19 +114,28 @@ class NepaPretrainer(Task):
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         return nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
         self.prediction_spread.update_state(spread(y_pred["predictions"]))
         self.target_spread.update_state(spread(y_pred["targets"]))
         return self.get_metrics_result()
 
-    def evaluate(self, *args, return_dict: bool = True, **kwargs):
+    def evaluate(self, *args, return_dict: bool = True, **kwargs) -> dict[str, float] | Any:
         """As `keras.Model.evaluate`, but returns a dictionary unless told otherwise."""
         return super().evaluate(*args, return_dict=return_dict, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "shift": self.shift,

@@ -9,12 +9,15 @@ objective knows directions only, so a prediction is given a length before it goe
 B batch, T patches, D width.
 """
 
+from typing import Self
+
 import keras
 from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.nepa import normalize
+from nepa_keras.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -49,7 +52,7 @@ class EmbeddingRollout(keras.Model):
         self.built = True
         self.jit_compile = backends.default_jit_compile()
 
-    def call(self, inputs):
+    def call(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         images, known = inputs["images"], ops.cast(inputs["known"], "int32")
         z = self.backbone.embed(images)  # (B, 1 + T, D)
         norm = self._norm(z[:, 1:], known)  # (B, 1)
@@ -91,7 +94,7 @@ class EmbeddingRollout(keras.Model):
         total = ops.sum(lengths * is_known, axis=1, keepdims=True)
         return total / ops.maximum(ops.sum(is_known, axis=1, keepdims=True), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -99,6 +102,6 @@ class EmbeddingRollout(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return cls(**{**config, "backbone": backbone})

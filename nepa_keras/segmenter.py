@@ -14,11 +14,12 @@ from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.step_metrics import FiniteMean
 from nepa_keras.task import Task, freeze
+from nepa_keras.types import Tensor
 
 HEADS = ("upernet", "linear")
 
 
-def segmentation_loss(logits, labels, ignore_label: int = 255):
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
     """Mean cross-entropy over the pixels that count, in float32; 0 if none does.
 
     In a step on several replicas: their mean is that of the pixels of all.
@@ -38,7 +39,7 @@ def segmentation_loss(logits, labels, ignore_label: int = 255):
     return ops.sum(losses * counts) / ops.maximum(number, 1.0 / backends.replicas())
 
 
-def default_taps(num_layers: int) -> tuple[int, int, int, int]:
+def default_taps(num_layers: int) -> tuple[int, ...]:
     """The blocks at a third, a half, two thirds and the end: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24."""
     shares = (1 / 3, 1 / 2, 2 / 3, 1)
     return tuple(max(round(num_layers * share) - 1, 0) for share in shares)
@@ -159,7 +160,7 @@ class NepaImageSegmenter(Task):
             )
             self.auxiliary_head.build(one)
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool = False) -> Tensor | dict[str, Tensor]:
         height, width = images.shape[1:3]
         patch = self.backbone.patch_size
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
@@ -179,7 +180,7 @@ class NepaImageSegmenter(Task):
             logits = resize(ops.cast(logits, "float32"), whole)
             return logits[:, :height, :width]
 
-        if self.head == "linear":
+        if self.pyramid is None:
             logits = on_pixels(self.decode_head(on_grid(outputs[-1])))
             return {"logits": logits} if training else logits
         maps = [on_grid(outputs[tap]) for tap in self.taps]
@@ -192,7 +193,14 @@ class NepaImageSegmenter(Task):
             found["auxiliary"] = on_pixels(self.auxiliary_head(maps[2], training=True))
         return found
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         if sample_weight is not None:
             raise ValueError("Pixels have no weights; those with the ignored label do not count.")
         if not isinstance(y_pred, dict):
@@ -203,7 +211,9 @@ class NepaImageSegmenter(Task):
             loss = loss + self.auxiliary_weight * auxiliary
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
         logits = y_pred["logits"] if isinstance(y_pred, dict) else y_pred
         labels = ops.cast(y, "int32")
         counts = ops.cast(ops.not_equal(labels, self.ignore_label), "float32")
@@ -214,7 +224,7 @@ class NepaImageSegmenter(Task):
         self.pixel_accuracy.update_state(share, sample_weight=number)
         return super().compute_metrics(x, y, logits, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         names = (
             "num_classes head taps channels dropout auxiliary_weight ignore_label freeze_backbone "
             "class_names frozen"

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from nepa_keras.types import Tensor
+
 _NORMS_KEPT = 1000  # the longest row of a run's log
 
 
-class _OfAllReplicas:
+class _OfAllReplicas(keras.metrics.Metric):
     """A metric that is given the same values in all replicas of a model, so each has the result."""
 
     def add_variable(self, *args, **kwargs):
@@ -18,7 +20,7 @@ class _OfAllReplicas:
 class FiniteMean(_OfAllReplicas, keras.metrics.Mean):
     """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
 
-    def update_state(self, value, sample_weight=1.0):
+    def update_state(self, value: Tensor, sample_weight: Tensor = 1.0) -> None:
         finite = ops.isfinite(value)
         weight = ops.cast(finite, "float32") * ops.cast(sample_weight, "float32")
         super().update_state(ops.where(finite, value, 0.0), sample_weight=weight)
@@ -33,14 +35,14 @@ class GradientNorm(FiniteMean):
         self.steps = self.add_variable((), "zeros", name="steps")
         self.norms = self.add_variable((_NORMS_KEPT,), "zeros", name="norms")
 
-    def update_state(self, value, sample_weight=1.0):
+    def update_state(self, value: Tensor, sample_weight: Tensor = 1.0) -> None:
         super().update_state(value, sample_weight)
         place = ops.cast(self.steps, "int32") % _NORMS_KEPT
         kept = ops.convert_to_tensor(self.norms)
         self.norms.assign(ops.where(ops.arange(_NORMS_KEPT) == place, value, kept))
         self.steps.assign_add(1.0)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         super().reset_state()
         self.steps.assign(0.0)
 
@@ -50,8 +52,8 @@ class GradientNorm(FiniteMean):
         A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
         """
         # On JAX the metric lives in the train state until `backends.sync`.
-        steps, norms = (np.array(ops.convert_to_numpy(v)) for v in (self.steps, self.norms))
-        steps = int(steps)
+        steps = int(ops.convert_to_numpy(self.steps))
+        norms = np.array(ops.convert_to_numpy(self.norms))
         first = max(0, steps - _NORMS_KEPT)
         return first, norms[np.arange(first, steps) % _NORMS_KEPT]
 
@@ -64,10 +66,10 @@ class LastValue(_OfAllReplicas, keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.value = self.add_variable((), initializer="zeros", name="value")
 
-    def update_state(self, value, sample_weight=None):
+    def update_state(self, value: Tensor, sample_weight: Tensor = None) -> None:
         self.value.assign(value)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.copy(self.value)  # on PyTorch a plain read would change with the next reset
 
 
@@ -81,15 +83,15 @@ class SkippedSteps(_OfAllReplicas, keras.metrics.Metric):
         self.streak = self.add_variable((), initializer="zeros", name="streak")
         self.longest = self.add_variable((), initializer="zeros", name="longest")
 
-    def update_state(self, ok, sample_weight=None):
+    def update_state(self, ok: Tensor, sample_weight: Tensor = None) -> None:
         skipped = 1.0 - ops.cast(ok, "float32")
         self.count.assign_add(skipped)
         self.streak.assign((self.streak + 1.0) * skipped)
         self.longest.assign(ops.maximum(self.longest, self.streak))
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.copy(self.count)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """A run of skipped steps goes on across epochs, so only the count starts anew."""
         self.count.assign(0.0)

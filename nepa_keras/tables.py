@@ -37,15 +37,15 @@ def read_table(path: Path) -> list[list[str]]:
     return [*rows[:1], *rows[2:]]  # the second line is the rule below the head
 
 
-def mean_and_std(values: Sequence[float], sign: str = "", digits: int = 1) -> str:
+def mean_and_std(values: Sequence[float] | np.ndarray, sign: str = "", digits: int = 1) -> str:
     """Format values as "71.2 ± 0.5" (sample standard deviation), one as "71.2", none as "-".
 
     Args:
         values: as they are to be shown, for example in per cent.
         sign: "+" shows that of positive means too.
     """
-    values = np.asarray(values, "float64")
-    if not values.size:
+    given = np.asarray(values, "float64")
+    if not given.size:
         return "-"
-    mean = f"{values.mean():{sign}.{digits}f}"
-    return mean if values.size == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+    mean = f"{given.mean():{sign}.{digits}f}"
+    return mean if given.size == 1 else f"{mean} ± {given.std(ddof=1):.{digits}f}"

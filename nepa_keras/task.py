@@ -1,7 +1,8 @@
 """Task: a backbone with an objective, trained by a step that lets no non-finite update through."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -10,6 +11,7 @@ from nepa_keras import backends
 from nepa_keras.deployment import Deployable
 from nepa_keras.presets import PresetMixin
 from nepa_keras.step_metrics import FiniteMean, GradientNorm, LastValue, SkippedSteps
+from nepa_keras.types import Logs, Tensor
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
@@ -24,7 +26,7 @@ class NonFiniteError(RuntimeError):
 class StopOnNonFinite(keras.callbacks.Callback):
     """Stops `fit` once `patience` steps in a row were skipped; looks every `every` batches."""
 
-    def __init__(self, patience: int, every: int = 20):
+    def __init__(self, patience: float, every: int = 20):
         super().__init__()
         self.patience = patience
         self.every = every
@@ -38,7 +40,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if (batch + 1) % self.every == 0:
             self._check(batch)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._check(None)
 
     def _check(self, batch):
@@ -101,24 +103,26 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
     """
 
-    max_skipped_in_a_row = 20
+    max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
 
-    def __init__(self, backbone, dtype=None, **kwargs):
+    def __init__(
+        self, backbone: keras.Model, dtype: str | keras.DTypePolicy | None = None, **kwargs
+    ):
         super().__init__(dtype=dtype or backbone.dtype_policy, **kwargs)
         self.backbone = backbone
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
-    ):
+        optimizer: str | dict | keras.optimizers.Optimizer = "rmsprop",
+        loss: str | Callable | list | dict | None = None,
+        loss_weights: Sequence[float] | dict[str, float] | None = None,
+        metrics: Sequence | dict | None = None,
+        weighted_metrics: Sequence | dict | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
         """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
         if jit_compile == "auto":
             jit_compile = backends.default_jit_compile() and not run_eagerly
@@ -146,12 +150,12 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             "skipped_steps": SkippedSteps(name="skipped_steps"),
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         """Restores `compile` when a saved model is loaded."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
             _check_trainable(self)
         super().make_train_function(force)
@@ -166,7 +170,17 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         )
         return [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
 
-    def record_step(self, x, y, y_pred, sample_weight, loss, gradient_norm, ok, learning_rate):
+    def record_step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None,
+        loss: Tensor,
+        gradient_norm: Tensor,
+        ok: Tensor,
+        learning_rate: Tensor,
+    ) -> dict[str, Tensor]:
         """Updates the metrics after a step and returns the logs; called by the backend's step.
 
         The numbers are those of all replicas; x, y and y_pred what this one has.
@@ -180,12 +194,12 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         self.step_metrics["skipped_steps"].update_state(ok)
         return {**logs, **{name: m.result() for name, m in self.step_metrics.items()}}
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Tensor]:
         """The step metrics belong to training only; evaluation reports the rest."""
         result = super().get_metrics_result()
         return {k: v for k, v in result.items() if k not in self.step_metrics}
 
-    def fit(self, x=None, *args, callbacks=None, **kwargs):
+    def fit(self, x: Any = None, *args, callbacks: Any = None, **kwargs) -> keras.callbacks.History:
         """As `keras.Model.fit`; stops after `max_skipped_in_a_row` non-finite steps.
 
         Raises:
@@ -198,13 +212,13 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return super().from_config({**config, "backbone": backbone})

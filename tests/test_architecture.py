@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import nepa_keras
-from tests.helpers import ROOT
+from tests.helpers import ROOT, public_api
 from tests.helpers.scripts import run_python
 
 PACKAGE = ROOT / "nepa_keras"
@@ -196,6 +196,46 @@ def test_public_methods_have_docstrings():
                 and not any(name in vars(base) for base in foreign)
                 and not inspect.getdoc(getattr(owner, name))
             ]
+    assert not without
+
+
+def public_callables() -> dict:
+    """Name -> each exported function, and each method and constructor that this package gives a class."""
+    found = {}
+    for module in public_api.MODULES:
+        if module == "nepa_keras.backends":  # described once, in its docstring
+            continue
+        module = importlib.import_module(module)
+        for value in (getattr(module, name) for name in module.__all__):
+            full = getattr(value, "__qualname__", "")
+            if inspect.isfunction(value):
+                found[full] = value
+            elif inspect.isclass(value):
+                names = [n for n in dir(value) if not n.startswith("_")]
+                for name in [*names, "__init__", "__call__", "__getitem__", "__iter__"]:
+                    member = inspect.getattr_static(value, name, None)
+                    member = getattr(member, "fget", getattr(member, "__func__", member))
+                    owner = getattr(member, "__module__", None) or ""
+                    ours = owner.startswith("nepa_keras.") and ".backends" not in owner
+                    if inspect.isfunction(member) and ours:
+                        found[f"{full}.{name}"] = member
+    return found
+
+
+@pytest.mark.once
+def test_each_public_argument_and_result_has_a_type():
+    without, members = [], public_callables()
+    assert {"distribute", "AdamW.__init__", "PatchBank.norm", "ArraySource.read"} <= set(members)
+    for full, member in members.items():
+        signature = inspect.signature(member)
+        given = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+        without += [
+            f"{full}({p.name})"
+            for p in given
+            if p.annotation is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if signature.return_annotation is signature.empty and not full.endswith("__init__"):
+            without.append(f"{full} -> ?")
     assert not without
 
 

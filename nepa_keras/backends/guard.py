@@ -11,6 +11,9 @@ class GuardedOptimizer(Protocol):
     costs a copy of weights and slots.
     """
 
+    variables: list
+    trainable_variables: list
+
     def apply_guarded(self, gradients, variables=None, loss=0.0):
         """One step; returns (global gradient norm before clipping, whether norm and loss were finite)."""
 

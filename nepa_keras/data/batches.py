@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import keras
 import numpy as np
@@ -93,29 +95,31 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         self.seed = seed
         self.mix = mix
         self.shard = shard
-        self.failure = None  # what ended `endless`, for those whose backend hides it
+        # What ended `endless`, for those whose backend hides it.
+        self.failure: ValueError | None = None
         self.seconds_waited = 0.0  # by `endless`, for images that were not ready
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
         self.seek(start_step)
-        self._orders, self._lock = {}, threading.Lock()
+        self._orders: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps_per_epoch - self.offset
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: int) -> Any:
         if not 0 <= position < len(self):
             raise IndexError(f"Batch {position} of an epoch with {len(self)}.")
         return self._begin(self.epoch, position + self.offset)()
-
-    def on_epoch_end(self):
-        self.epoch, self.offset = self.epoch + 1, 0
 
     def seek(self, step: int) -> "AugmentedBatches":
         """Goes to where so many batches were used; returns itself."""
         self.epoch, self.offset = divmod(step, self.steps_per_epoch)
         return self
 
-    def endless(self):
+    def on_epoch_end(self) -> None:
+        self.epoch, self.offset = self.epoch + 1, 0
+
+    def endless(self) -> Iterator[tuple]:
         """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""
         first = self.epoch * self.steps_per_epoch + self.offset
         positions = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
@@ -131,7 +135,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             yield (batch,) if self.labels is None else batch
 
     @functools.cached_property
-    def _pool(self):
+    def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, "nepa_keras-images")
 
     def indices(self, epoch: int, position: int) -> np.ndarray:
@@ -158,7 +162,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             "seed": self.seed,
             "indices": indices.tolist(),
             "names": [self.source.name(index) for index in indices.tolist()],
-            "sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+            "sha256": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         }
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -169,12 +173,13 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
                 self._orders[epoch] = epoch_order(self.seed, epoch, len(self.source), chunks)
             return self._orders[epoch]
 
-    def _begin(self, epoch: int, position: int):
+    def _begin(self, epoch: int, position: int) -> Callable[[], Any]:
         """Starts to make a batch; returns the function that waits for it."""
         indices = self.indices(epoch, position)
         if isinstance(self.source, ArraySource) and self.transform.together:
+            arrays = self.source.images
             return lambda: self._finish(
-                self._transform_arrays(epoch, indices), indices, (epoch, position)
+                self._transform_arrays(arrays, epoch, indices), indices, (epoch, position)
             )
         images = self._new_batch(len(indices))
         draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
@@ -200,10 +205,9 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             return images, labels
         return self.mix(images, labels, [self.seed, *place, self.shard[0]])
 
-    def _transform_arrays(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        images = self.source.images[indices]
+    def _transform_arrays(self, arrays: np.ndarray, epoch: int, indices: np.ndarray) -> np.ndarray:
         return self.transform.of_arrays(
-            images, self.image_size, seed=self.seed, epoch=epoch, indices=indices
+            arrays[indices], self.image_size, seed=self.seed, epoch=epoch, indices=indices
         )
 
     def _make(self, out: np.ndarray, epoch: int, index: int, draws: list[float]) -> int:

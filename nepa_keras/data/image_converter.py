@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class NepaImageConverter:
         if not (self.std > 0).all():
             raise ValueError(f"std must be positive, got {std}.")
 
-    def __call__(self, images) -> np.ndarray:
+    def __call__(self, images: Any) -> np.ndarray:
         if isinstance(images, list | tuple):
             pictures = list(images)
         elif len(getattr(images, "shape", ())) == 4:
@@ -147,7 +148,7 @@ class NepaImageConverter:
         }
         if self.resize_to is not None:
             if np.ndim(self.resize_to):
-                config["size"] = dict(zip(("height", "width"), self.resize_to, strict=True))
+                config["size"] = dict(zip(("height", "width"), sides(self.resize_to), strict=True))
             else:
                 config["size"] = {"shortest_edge": self.resize_to}
             config |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}

@@ -8,6 +8,7 @@ run that begins in the middle sees other augmentations than one that passed ther
 import atexit
 import time
 import weakref
+from collections.abc import Generator
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def keras_cv_batches(
     mix: MixupCutmix,
     rand_augment: RandAugment | None = RandAugment(),  # noqa: B008, it is never changed
     erasing: RandomErasing | None = RandomErasing(),  # noqa: B008
-):
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Endless (images, targets): KerasCV's RandAugment and MixUp, Keras' RandomErasing and CutMix.
 
     Args:

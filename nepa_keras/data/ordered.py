@@ -1,9 +1,10 @@
 """Every image of a source once, in order: for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.reading import ImageReader, made_ahead
@@ -42,7 +43,7 @@ class OrderedBatches(ImageReader):
         image_size: int | tuple[int, int],
         transform: ImageTransform | None = None,
         channels: int | None = None,
-        indices: np.ndarray | None = None,
+        indices: ArrayLike | None = None,
         bad_images: BadImages | None = None,
         threads: int | None = None,
     ):
@@ -52,10 +53,10 @@ class OrderedBatches(ImageReader):
         self.batch_size = batch_size
         self.indices = np.arange(len(self.source)) if indices is None else np.asarray(indices)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         pool = ThreadPoolExecutor(self.threads, "nepa_keras-evaluation")
         starts = range(0, len(self.indices), self.batch_size)
         try:

@@ -14,7 +14,8 @@ from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms.crops import ImageTransform
 from nepa_keras.data.transforms.resample import sides
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def available_cores() -> int:

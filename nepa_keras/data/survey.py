@@ -102,7 +102,7 @@ def survey(
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(look, looked_at.tolist()))
-    classes = Counter()
+    classes: Counter[str] = Counter()
     if source.labels is not None:
         names = source.class_names
         numbers = Counter(source.labels.tolist())

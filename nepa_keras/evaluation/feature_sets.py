@@ -10,6 +10,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.evaluation.features import predict_padded
+from nepa_keras.types import Tensor
 
 AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
 
@@ -44,8 +45,8 @@ class FeatureSets(keras.Model):
         blocks = (*range(count), AFTER_NORM) if blocks is None else tuple(blocks)
         if wrong := [b for b in blocks if b != AFTER_NORM and not 0 <= b < count]:
             raise ValueError(f"blocks go from 0 to {count - 1}, or {AFTER_NORM}; got {wrong[0]}.")
-        if wrong := set(pools) - {"mean", "last", "cls"}:
-            raise ValueError(f"pools are mean, last and cls; got {', '.join(sorted(wrong))}.")
+        if unknown := set(pools) - {"mean", "last", "cls"}:
+            raise ValueError(f"pools are mean, last and cls; got {', '.join(sorted(unknown))}.")
         pools = tuple(pool for pool in pools if not (causal and pool == "cls"))
         self.names = [(block, pool) for block in blocks for pool in pools]
         if not self.names:
@@ -55,7 +56,7 @@ class FeatureSets(keras.Model):
         self.built = True
         self.compile(jit_compile=backends.default_jit_compile())
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         states = self.backbone.block_outputs(images, causal=self.causal)
         pools = {
             "mean": lambda tokens: ops.mean(tokens[:, 1:], axis=1),

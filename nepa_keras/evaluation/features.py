@@ -10,6 +10,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import normalize
+from nepa_keras.types import Tensor
 
 _POOLS = ("mean", "cls", "last", "patches")
 
@@ -59,7 +60,7 @@ class FeatureExtractor(keras.Model):
         self.built = True
         self.compile(jit_compile=backends.default_jit_compile())
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]
         if self.pool == "cls":
             return tokens[:, 0]

@@ -12,7 +12,7 @@ from keras import ops
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.classifier import NepaImageClassifier
 from nepa_keras.clone import clone_backbone
-from nepa_keras.data import AugmentedBatches, RandomResizedCrop, Resize
+from nepa_keras.data import AugmentedBatches, ImageArrays, RandomResizedCrop, Resize
 from nepa_keras.evaluation.features import predict_padded
 from nepa_keras.training import LayerwiseWarmupCosine, WarmupCosine, adamw
 
@@ -162,7 +162,7 @@ def few_label_accuracy(
 
 
 def few_label_comparison(
-    backbone: NepaBackbone, data, seeds: Iterable[int] = (0, 1, 2), **options
+    backbone: NepaBackbone, data: ImageArrays, seeds: Iterable[int] = (0, 1, 2), **options
 ) -> dict[str, list[float]]:
     """Test accuracies of fine-tuning against the same model from scratch, one of each per seed.
 
@@ -183,7 +183,7 @@ def few_label_comparison(
         data.test_labels,
         **options,
     )
-    results = {"pretrained": [], "scratch": []}
+    results: dict[str, list[float]] = {"pretrained": [], "scratch": []}
     for seed in seeds:
         results["pretrained"].append(trial.run(seed))
         results["scratch"].append(trial.run(seed, from_scratch=True))

@@ -1,5 +1,7 @@
 """What the features are like while a model trains: collapse diagnostics and probes, as a callback."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -11,6 +13,7 @@ from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import check_probe_rows, linear_probe_accuracy
 from nepa_keras.packages import required_for
 from nepa_keras.training import on_one_device
+from nepa_keras.types import Logs
 
 
 class FeatureMonitor(keras.callbacks.Callback):
@@ -43,7 +46,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         k: int = 20,
         linear_probe: bool = False,
         batch_size: int = 256,
-        say=print,
+        say: Callable[[str], object] = print,
     ):
         super().__init__()
         if labels is not None and len(labels) != len(images):
@@ -57,15 +60,17 @@ class FeatureMonitor(keras.callbacks.Callback):
                 raise ValueError("A linear probe needs labels.")
             with required_for("The linear probe", "scikit-learn"):
                 import sklearn  # noqa: F401, now and not after an epoch
-            check_probe_rows(self.labels[: len(images) // 2])
+            check_probe_rows(np.asarray(labels)[: len(images) // 2])
         self.every, self.batch_size, self.say = every, batch_size, say
         self.k = min(k, len(images) // 2)
-        self.warnings = []
-        self._extractor = self._targets = None
+        self.warnings: list[str] = []
+        self._extractor: FeatureExtractor | None = None
+        self._targets: np.ndarray | None = None
         names = ["feature_effective_rank", "feature_mean_cosine", "feature_spread", "target_drift"]
         self._names = names if labels is None else [*names, "knn_accuracy"]
         self._names += ["linear_probe_accuracy"] if linear_probe else []
-        self._last, self._warned = {}, set()
+        self._last: dict[str, float] = {}
+        self._warned: set[str] = set()
 
     state_name = "monitor"
 
@@ -79,7 +84,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         self._last, self._warned = state["last"], set(state["warned"])
         self._targets = state.get("targets")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if epoch % self.every == 0:
             # On JAX the newest weights are in the train state until they are synchronised.
             backends.sync(self.model)

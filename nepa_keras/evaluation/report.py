@@ -3,6 +3,7 @@
 import numpy as np
 
 from nepa_keras.backbone import NepaBackbone
+from nepa_keras.data import ImageArrays
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
@@ -10,7 +11,10 @@ from nepa_keras.tables import mean_and_std, text_table
 
 
 def frozen_accuracies(
-    model: NepaBackbone | FeatureExtractor, data, k: int = 20, temperature: float = 0.07
+    model: NepaBackbone | FeatureExtractor,
+    data: ImageArrays,
+    k: int = 20,
+    temperature: float = 0.07,
 ) -> dict[str, float]:
     """Test accuracies of k-NN and the linear probe on frozen features.
 
@@ -63,7 +67,7 @@ def worth_rows(
             "give one of each per seed."
         )
     seeds = f"{len(scratch)} seed{'s' if len(scratch) > 1 else ''}"
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"fine-tuning on {num_labels} labels, {steps} steps, {seeds}",
             mean_and_std(scratch),

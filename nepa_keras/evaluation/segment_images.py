@@ -103,6 +103,7 @@ class ImageSegmenter:
 
     def _windows(self, pixels: np.ndarray) -> np.ndarray:
         """Logits (H, W, K) averaged over the windows that see a pixel."""
+        assert self.window is not None and self.stride is not None
         height, width, _ = pixels.shape
         side = (min(self.window, height), min(self.window, width))
         places = [

@@ -32,7 +32,7 @@ class SegmentationReport:
 
     def table(self, class_names: Sequence[str]) -> str:
         """All classes, a line each, and the means; in per cent."""
-        rows = [("class", "IoU", "accuracy", "pixels")]
+        rows: list[tuple[str, ...]] = [("class", "IoU", "accuracy", "pixels")]
         for row in zip(class_names, self.iou, self.accuracy, self.pixels, strict=True):
             name, iou, accuracy, pixels = row
             rows.append((name, _percent(iou), _percent(accuracy), f"{pixels:,}"))

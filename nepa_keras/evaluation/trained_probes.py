@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.training import WarmupCosine
+from nepa_keras.types import Shape, Tensor
 
 _WARMUP = 0.1  # share of the steps, as MAE's 10 of 90 epochs
 
@@ -24,7 +25,7 @@ class AttentivePool(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         if width % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide the width {width}.")
@@ -36,14 +37,14 @@ class AttentivePool(keras.layers.Layer):
         self.attention = keras.layers.MultiHeadAttention(self.num_heads, width // self.num_heads)
         self.attention.build((None, 1, width), input_shape)
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         query = ops.broadcast_to(self.query, (ops.shape(tokens)[0], 1, self.query.shape[-1]))
         return self.attention(query, tokens, key=tokens)[:, 0]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], input_shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "num_heads": self.num_heads}
 
 

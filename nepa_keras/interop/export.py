@@ -18,7 +18,10 @@ from nepa_keras.training import ema_weights
 
 
 def export_huggingface(
-    model, folder: str | Path, ema: bool = False, converter: NepaImageConverter | None = None
+    model: keras.Model,
+    folder: str | Path,
+    ema: bool = False,
+    converter: NepaImageConverter | None = None,
 ) -> None:
     """Writes `config.json`, `preprocessor_config.json` and `model.safetensors` as official ones.
 
@@ -45,14 +48,14 @@ def export_huggingface(
 
 
 def replace_huggingface(
-    model, folder: str | Path, converter: NepaImageConverter | None = None
+    model: keras.Model, folder: str | Path, converter: NepaImageConverter | None = None
 ) -> None:
     """`export_huggingface` to a folder that is whole at any moment; see `files.replacing`."""
     with replacing(folder) as unfinished:
         export_huggingface(model, unfinished, converter=converter)
 
 
-def export_saved_model(model, folder: str | Path) -> None:
+def export_saved_model(model: keras.Model, folder: str | Path) -> None:
     """Writes a TensorFlow SavedModel whose endpoint `serve` maps images to what `model(images)` returns.
 
     Works on the backends tensorflow and jax, the latter with TensorFlow installed beside it.
@@ -73,7 +76,7 @@ def export_saved_model(model, folder: str | Path) -> None:
     model.export(str(folder), format="tf_saved_model", verbose=False)
 
 
-def export_onnx(model, path: str | Path) -> None:
+def export_onnx(model: keras.Model, path: str | Path) -> None:
     """Writes an ONNX file that maps images to what `model(images)` returns.
 
     Works on the backends tensorflow (by tf2onnx) and torch; `pip install 'nepa_keras[onnx]'` brings what

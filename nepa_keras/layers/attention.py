@@ -3,12 +3,15 @@
 B batch, T tokens (CLS first), D width, H heads, K = D / H head width.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.layers.linear import Linear
 from nepa_keras.layers.norm import LayerNorm
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -54,7 +57,7 @@ class SelfAttention(keras.layers.Layer):
         self.dropout = dropout
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         if width % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide the width {width}.")
@@ -99,7 +102,14 @@ class SelfAttention(keras.layers.Layer):
         heads = ops.reshape(heads, (-1, ops.shape(heads)[1], self.num_heads * self.head_dim))
         return self.output_dense.call(heads)
 
-    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
+    def call(
+        self,
+        x: Tensor,
+        rope: Sequence[Tensor] | None = None,
+        causal: bool = False,
+        return_probabilities: bool = False,
+        training: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         q, k, v = self._queries_keys_values(x, rope)
         scale = self.head_dim**-0.5
         probabilities = None
@@ -114,12 +124,18 @@ class SelfAttention(keras.layers.Layer):
         y = self._joined(heads)
         return (y, probabilities) if return_probabilities else y
 
-    def empty_cache(self, batch, tokens: int):
+    def empty_cache(self, batch: int | Tensor, tokens: int) -> tuple[Tensor, Tensor]:
         """Keys and values of no token yet, two of (batch, tokens, H, K)."""
         shape = (batch, tokens, self.num_heads, self.head_dim)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def step(self, x, cache, position, rope=None):
+    def step(
+        self,
+        x: Tensor,
+        cache: tuple[Tensor, Tensor],
+        position: Tensor,
+        rope: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Causal attention of one token to those before it, without computing them again.
 
         Args:
@@ -141,10 +157,10 @@ class SelfAttention(keras.layers.Layer):
         heads = backends.weighted_values(ops.cast(weights, values.dtype), values)
         return self._joined(heads), (keys, values)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

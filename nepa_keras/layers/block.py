@@ -1,5 +1,7 @@
 """One pre-norm Transformer block."""
 
+from collections.abc import Sequence
+
 import keras
 
 from nepa_keras import backends
@@ -7,6 +9,7 @@ from nepa_keras.layers.attention import SelfAttention
 from nepa_keras.layers.mlp import MLP
 from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.residual import DropPath, LayerScale
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -87,12 +90,12 @@ class TransformerBlock(keras.layers.Layer):
         if dropout:
             self.branch_dropout = keras.layers.Dropout(dropout, name="dropout", dtype=stream)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build(input_shape)
-        if self.attention_scale is not None:
-            self.attention_scale.build(input_shape)
-            self.mlp_scale.build(input_shape)
+        for scale in (self.attention_scale, self.mlp_scale):
+            if scale is not None:
+                scale.build(input_shape)
 
     def _join(self, x, branch, scale, drop, training):
         if self.branch_dropout is not None:
@@ -103,7 +106,14 @@ class TransformerBlock(keras.layers.Layer):
             branch = drop.call(branch, training=training)
         return backends.barrier(x + keras.ops.cast(branch, x.dtype))
 
-    def call(self, x, rope=None, causal=False, return_probabilities=False, training=False):
+    def call(
+        self,
+        x: Tensor,
+        rope: Sequence[Tensor] | None = None,
+        causal: bool = False,
+        return_probabilities: bool = False,
+        training: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """x (B, T, D) -> (B, T, D), and the attention probabilities if asked for."""
         probabilities = None
         branch = self.attention.call(
@@ -123,19 +133,25 @@ class TransformerBlock(keras.layers.Layer):
         branch = self.mlp.call(self.mlp_norm.call(x))
         return self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
 
-    def step(self, x, cache, position, rope=None):
+    def step(
+        self,
+        x: Tensor,
+        cache: tuple[Tensor, Tensor],
+        position: Tensor,
+        rope: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One token (B, 1, D) after those of a cache; see `SelfAttention.step`."""
         branch, cache = self.attention.step(self.attention_norm.call(x), cache, position, rope)
         x = self._join(x, branch, self.attention_scale, self.attention_drop, training=False)
         return self._through_mlp(x, training=False), cache
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def compute_output_spec(self, x, **kwargs):
+    def compute_output_spec(self, x: Tensor, **kwargs) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

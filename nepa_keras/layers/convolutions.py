@@ -12,6 +12,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.layers.linear import NormalInitializer
+from nepa_keras.types import Shape, Tensor
 
 
 class _BatchNorm(keras.layers.BatchNormalization):
@@ -25,12 +26,12 @@ class _BatchNorm(keras.layers.BatchNormalization):
         return mean, backends.mean_over_replicas(ops.mean(squares, axis=self._reduction_axes))
 
 
-def batch_norm(name: str, dtype) -> keras.layers.BatchNormalization:
+def batch_norm(name: str, dtype: keras.DTypePolicy) -> keras.layers.BatchNormalization:
     """With the constants of PyTorch's."""
     return _BatchNorm(momentum=0.9, epsilon=1e-5, name=name, dtype=dtype)
 
 
-def resize(x, size: tuple[int, int]):
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear with half-pixel centres and no antialias, (B, h, w, C) -> (B, *size, C)."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
@@ -41,7 +42,7 @@ def resize(x, size: tuple[int, int]):
     return ops.cast(larger, x.dtype)
 
 
-def average_pool(x, bins: int):
+def average_pool(x: Tensor, bins: int) -> Tensor:
     """Means over a grid of parts that overlap where they must: (B, h, w, C) -> (B, bins, bins, C).
 
     Part i of n pixels goes from floor(i n / bins) to ceil((i + 1) n / bins), so n may be less than bins, at
@@ -80,17 +81,17 @@ class ConvNorm(keras.layers.Layer):
         )
         self.norm = batch_norm("norm", self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.filters))
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         return ops.relu(self.norm(self.conv(x), training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -110,7 +111,7 @@ class Doubling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         # Each new pixel is a sum over the D values of one patch.
         self.kernel = self.add_weight(
@@ -120,22 +121,22 @@ class Doubling(keras.layers.Layer):
         )
         self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         height, width, depth = x.shape[1:]
         pixels = backends.linear(x, ops.reshape(self.kernel, (depth, -1)))
         pixels = ops.reshape(pixels, (-1, height, width, 2, 2, self.filters)) + self.bias
         pixels = ops.transpose(pixels, (0, 1, 3, 2, 4, 5))
         return ops.reshape(pixels, (-1, 2 * height, 2 * width, self.filters))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         return (batch, 2 * height, 2 * width, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "filters": self.filters}
 
 
-def channel_dropout(rate: float, dtype) -> keras.layers.SpatialDropout2D:
+def channel_dropout(rate: float, dtype: keras.DTypePolicy) -> keras.layers.SpatialDropout2D:
     """Dropout of whole channels of (B, height, width, channels)."""
     return keras.layers.SpatialDropout2D(
         rate, data_format="channels_last", name="dropout", dtype=dtype
@@ -143,7 +144,7 @@ def channel_dropout(rate: float, dtype) -> keras.layers.SpatialDropout2D:
 
 
 def classifier(
-    num_classes: int, channels: int, dtype, name: str = "classifier"
+    num_classes: int, channels: int, dtype: keras.DTypePolicy, name: str = "classifier"
 ) -> keras.layers.Conv2D:
     """A built 1x1 convolution, Normal(0, 0.01) at the start."""
     layer = keras.layers.Conv2D(

@@ -2,12 +2,15 @@
 
 import math
 import random
+from collections.abc import MutableMapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -23,12 +26,12 @@ class NormalInitializer(keras.initializers.Initializer):
         self.stddev = stddev
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Shape, dtype: str | None = None) -> Tensor:
         seed = random.getrandbits(32) if self.seed is None else self.seed
         values = np.random.default_rng(seed).standard_normal(shape, dtype="float32") * self.stddev
         return ops.convert_to_tensor(values.astype("float32"), dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"stddev": self.stddev, "seed": self.seed}
 
 
@@ -50,11 +53,17 @@ class Linear(keras.layers.Dense):
         (2, 5, 8)
     """
 
-    def __init__(self, units: int, use_bias: bool = True, kernel_initializer=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        use_bias: bool = True,
+        kernel_initializer: str | keras.initializers.Initializer | None = None,
+        **kwargs,
+    ):
         kernel_initializer = kernel_initializer or NormalInitializer()
         super().__init__(units, use_bias=use_bias, kernel_initializer=kernel_initializer, **kwargs)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if self.quantization_mode is not None:
             # `__call__` takes Keras' quantized path, and never comes here.
             return ops.cast(self(x, training=training), self.compute_dtype)
@@ -73,12 +82,18 @@ class Linear(keras.layers.Dense):
             None if bias is None else ops.cast(bias, dtype),
         )
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(
+        self, mode: str | None = None, type_check: bool = True, config: Any = None
+    ) -> None:
         """As `keras.layers.Dense.quantize`, which refuses subclasses, as their `call` may be another."""
         super().quantize(mode, type_check=type_check and type(self) is not Linear, config=config)
 
     def enable_lora(
-        self, rank: int, lora_alpha=None, a_initializer=None, b_initializer="zeros"
+        self,
+        rank: int,
+        lora_alpha: float | None = None,
+        a_initializer: str | keras.initializers.Initializer | None = None,
+        b_initializer: str | keras.initializers.Initializer = "zeros",
     ) -> None:
         """As `keras.layers.Dense.enable_lora`; a seed gives the same adapters on every backend.
 
@@ -92,7 +107,7 @@ class Linear(keras.layers.Dense):
             a_initializer = NormalInitializer(math.sqrt(2.0 / self._kernel.shape[0]))
         super().enable_lora(rank, lora_alpha, a_initializer, b_initializer)
 
-    def merged_kernel(self):
+    def merged_kernel(self) -> Tensor:
         """The kernel with the adapters in it, (D, units), in the dtype of the variable."""
         if not self.lora_enabled:
             return ops.convert_to_tensor(self._kernel)
@@ -100,12 +115,12 @@ class Linear(keras.layers.Dense):
         merged = ops.cast(self._kernel, "float32") + product * (self.lora_alpha / self.lora_rank)
         return ops.cast(merged, self.variable_dtype)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping) -> None:
         """Keeps adapters apart: Keras writes their sum with the kernel, from which training cannot go on."""
         base = keras.layers.Layer if self.lora_enabled else keras.layers.Dense
         base.save_own_variables(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: MutableMapping) -> None:
         if self.lora_enabled and len(store.keys()) == len(self.variables):
             keras.layers.Layer.load_own_variables(self, store)
             return

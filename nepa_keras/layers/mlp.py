@@ -4,6 +4,7 @@ import keras
 
 from nepa_keras import backends
 from nepa_keras.layers.linear import Linear
+from nepa_keras.types import Shape, Tensor
 
 
 def _activation(name: str):
@@ -31,7 +32,7 @@ class MLP(keras.layers.Layer):
         self.activation = activation or ("silu" if gated else "gelu")
         self._activate = _activation(self.activation)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         policy = self.dtype_policy
         self.gate = None
         if self.gated:
@@ -42,15 +43,15 @@ class MLP(keras.layers.Layer):
         self.down = Linear(input_shape[-1], name="down", dtype=policy)
         self.down.build((*input_shape[:-1], self.mlp_dim))
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         if self.gate is None:
             return self.down.call(self._activate(self.up.call(x)))
         return self.down.call(self._activate(self.gate.call(x)) * self.up.call(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -22,7 +23,7 @@ class LayerNorm(keras.layers.Layer):
         self.scale = scale
         self.center = center
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = (input_shape[-1],)
         self.gamma = self.beta = None
         if self.scale:
@@ -34,7 +35,7 @@ class LayerNorm(keras.layers.Layer):
                 shape=width, initializer="zeros", name="beta", autocast=False
             )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         y = backends.layer_norm(
             ops.cast(x, "float32"),
             None if self.gamma is None else ops.cast(self.gamma, "float32"),
@@ -43,10 +44,10 @@ class LayerNorm(keras.layers.Layer):
         )
         return ops.cast(y, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "epsilon": self.epsilon,

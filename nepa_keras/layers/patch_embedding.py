@@ -6,6 +6,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.layers.linear import NormalInitializer
 from nepa_keras.layers.sequence_embedding import after_cls, learned_vector
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -34,7 +35,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.patch_size = patch_size
         self.use_mask_token = use_mask_token
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         p = self.patch_size
         self.cls_token = learned_vector(self, "cls_token", self.hidden_dim)
         self.kernel = self.add_weight(
@@ -47,7 +48,7 @@ class PatchEmbedding(keras.layers.Layer):
         if self.use_mask_token:
             self.mask_token = learned_vector(self, "mask_token", self.hidden_dim)
 
-    def grid(self, image_shape) -> tuple[int, int]:
+    def grid(self, image_shape: Shape) -> Shape:
         """Patches per column and row of images (B, height, width, C).
 
         A size that a graph knows only when it runs may be a tensor, or None, of which comes the same.
@@ -75,7 +76,7 @@ class PatchEmbedding(keras.layers.Layer):
             )
         return tuple(None if size is None else size // self.patch_size for size in (height, width))
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         p, width = self.patch_size, self.hidden_dim
         grid_h, grid_w = self.grid(ops.shape(images))
         channels = images.shape[-1]
@@ -87,15 +88,15 @@ class PatchEmbedding(keras.layers.Layer):
         patches = ops.cast(ops.reshape(patches, (-1, grid_h * grid_w, width)), self.variable_dtype)
         return after_cls(self.cls_token, patches)  # (B, 1 + T, D)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         grid = self.grid(input_shape)
         tokens = None if None in grid else 1 + grid[0] * grid[1]
         return (input_shape[0], tokens, self.hidden_dim)
 
-    def compute_output_spec(self, images, **kwargs):
+    def compute_output_spec(self, images: Tensor, **kwargs) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), self.variable_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -18,7 +19,7 @@ class LayerScale(keras.layers.Layer):
         super().__init__(**kwargs)
         self.initial_value = initial_value
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.scale = self.add_weight(
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.initial_value),
@@ -26,13 +27,13 @@ class LayerScale(keras.layers.Layer):
             autocast=False,  # or a recomputed block, outside the model's scope, gives other numbers
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return x * ops.cast(self.scale, x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "initial_value": self.initial_value}
 
 
@@ -54,20 +55,20 @@ class DropPath(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def keep_mask(self, batch_size):
+    def keep_mask(self, batch_size: int | Tensor) -> Tensor:
         """1 for a kept sample, 0 for a dropped one: (B,) float32."""
         shape = (batch_size * backends.replicas(),)
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return ops.cast(backends.part_of_replica(draw) >= self.rate, "float32")
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0.0:
             return x
         kept = self.keep_mask(ops.shape(x)[0]) / (1.0 - self.rate)
         return x * ops.cast(ops.reshape(kept, (-1,) + (1,) * (len(x.shape) - 1)), x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from nepa_keras.types import Tensor
+
 
 def grid_coordinates(grid: Sequence[int]) -> np.ndarray:
     """Centres of the cells of a grid, row-major, in [-1, 1]: (T, n), for an image as (y, x)."""
@@ -42,7 +44,7 @@ def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarra
     return theta ** (-2.0 * axes * np.arange(head_dim // (2 * axes)) / head_dim)
 
 
-def rope_tables(coordinates, head_dim: int, theta: float = 100.0):
+def rope_tables(coordinates: Tensor, head_dim: int, theta: float = 100.0) -> tuple[Tensor, Tensor]:
     """cos and sin tables (T, K), float32, of coordinates (T, n); columns [y.., x.., y.., x..] for n = 2."""
     coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
     axes = coordinates.shape[1]
@@ -112,7 +114,7 @@ class RotaryEmbedding(keras.layers.Layer):
     def _uniform(self, shape, limit):
         return keras.random.uniform(shape, -limit, limit, dtype="float32", seed=self.seed_generator)
 
-    def coordinates(self, grid: Sequence[int], training: bool = False):
+    def coordinates(self, grid: Sequence[int], training: bool = False) -> Tensor:
         """Coordinates (T, n) of the cells, changed by the random draws when training."""
         known = all(isinstance(size, int) for size in grid)
         found = grid_coordinates(grid) if known else _coordinates_in_graph(grid)
@@ -126,13 +128,13 @@ class RotaryEmbedding(keras.layers.Layer):
             coordinates = coordinates * ops.exp(self._uniform((1, 1), math.log(self.rescale)))
         return coordinates
 
-    def call(self, grid: Sequence[int], training: bool = False):
+    def call(self, grid: Sequence[int], training: bool = False) -> tuple[Tensor, Tensor]:
         coordinates = self.coordinates(grid, training)
         cos, sin = rope_tables(coordinates, self.head_dim, self.theta)
         cls = ops.zeros((1, self.head_dim), dtype="float32")
         return ops.concatenate([cls + 1.0, cos]), ops.concatenate([cls, sin])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "head_dim": self.head_dim,

@@ -3,20 +3,23 @@
 B batch, T cells, D width.
 """
 
+from typing import Self
+
 import keras
 from keras import ops
 
 from nepa_keras.layers.linear import NormalInitializer
+from nepa_keras.types import Shape, Tensor
 
 
-def learned_vector(layer: keras.layers.Layer, name: str, width: int):
+def learned_vector(layer: keras.layers.Layer, name: str, width: int) -> keras.Variable:
     """A weight (1, 1, D) of a layer, such as CLS."""
     return layer.add_weight(
         shape=(1, 1, width), initializer=NormalInitializer(), name=name, autocast=False
     )
 
 
-def after_cls(cls_token, tokens):
+def after_cls(cls_token: Tensor, tokens: Tensor) -> Tensor:
     """(B, T, D) -> (B, 1 + T, D)."""
     cls = ops.broadcast_to(cls_token, (ops.shape(tokens)[0], 1, tokens.shape[-1]))
     return ops.concatenate([cls, tokens], axis=1)
@@ -53,14 +56,14 @@ class SequenceEmbedding(keras.layers.Layer):
         self.layer = layer
         self.use_mask_token = use_mask_token
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = self._layer_output(input_shape)[-1]
         self.cls_token = learned_vector(self, "cls_token", width)
         if not self.layer.built:
             self.layer.build(input_shape)
         self.mask_token = learned_vector(self, "mask_token", width) if self.use_mask_token else None
 
-    def grid(self, input_shape) -> tuple[int, ...]:
+    def grid(self, input_shape: Shape) -> tuple[int, ...]:
         """Cells along each axis for inputs of a shape with the batch.
 
         Raises:
@@ -75,7 +78,7 @@ class SequenceEmbedding(keras.layers.Layer):
             )
         return tuple(output[1:-1])
 
-    def _layer_output(self, input_shape) -> tuple:
+    def _layer_output(self, input_shape: Shape) -> Shape:
         try:
             return self.layer.compute_output_shape(tuple(input_shape))
         except NotImplementedError:
@@ -84,25 +87,25 @@ class SequenceEmbedding(keras.layers.Layer):
                 "compute_output_shape(input_shape)."
             ) from None
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         tokens = self.layer(inputs)
         tokens = ops.reshape(tokens, (-1, *self._flat(inputs.shape)))
         return after_cls(self.cls_token, ops.cast(tokens, self.variable_dtype))
 
-    def _flat(self, input_shape) -> tuple[int, int]:
+    def _flat(self, input_shape: Shape) -> tuple[int, int]:
         cells = 1
         for size in self.grid(input_shape):
             cells *= size
         return cells, self.cls_token.shape[-1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         cells, width = self._flat(input_shape)
         return (input_shape[0], 1 + cells, width)
 
-    def compute_output_spec(self, inputs, **kwargs):
+    def compute_output_spec(self, inputs: Tensor, **kwargs) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.variable_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "layer": keras.saving.serialize_keras_object(self.layer),
@@ -110,5 +113,5 @@ class SequenceEmbedding(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})

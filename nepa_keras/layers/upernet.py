@@ -3,6 +3,8 @@
 B batch, h x w patches, D width, C channels of the head, K classes.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -15,6 +17,7 @@ from nepa_keras.layers.convolutions import (
     classifier,
     resize,
 )
+from nepa_keras.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -43,12 +46,12 @@ class FeaturePyramid(keras.layers.Layer):
         self.second = Doubling(width, name="quadruple_second", dtype=policy)
         self.only = Doubling(width, name="double", dtype=policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         shape = (None, None, None, self.width)
         for layer in (self.first, self.norm, self.second, self.only):
             layer.build(shape)
 
-    def call(self, maps, training=False):
+    def call(self, maps: Sequence[Tensor], training: bool = False) -> list[Tensor]:
         quadruple, double, same, half = maps
         quadruple = self.norm(self.first(quadruple), training=training)
         quadruple = self.second(ops.gelu(quadruple, approximate=False))
@@ -57,7 +60,7 @@ class FeaturePyramid(keras.layers.Layer):
         half = ops.max_pool(half, window, window, padding="valid", data_format="channels_last")
         return [quadruple, self.only(double), same, half]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "width": self.width}
 
 
@@ -92,7 +95,7 @@ class UPerNetHead(keras.layers.Layer):
         self.pool_bins = tuple(pool_bins)
         self.dropout = dropout
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         policy, c = self.dtype_policy, self.channels
         *larger, smallest = [(None, None, None, shape[-1]) for shape in input_shape]
 
@@ -111,7 +114,7 @@ class UPerNetHead(keras.layers.Layer):
         self.drop = channel_dropout(self.dropout, policy)
         self.classifier = classifier(self.num_classes, c, policy)
 
-    def call(self, maps, training=False):
+    def call(self, maps: Sequence[Tensor], training: bool = False) -> Tensor:
         *larger, smallest = maps
         size = smallest.shape[1:3]
         pooled = [smallest]
@@ -132,10 +135,10 @@ class UPerNetHead(keras.layers.Layer):
         x = self.fuse(ops.concatenate(outputs, axis=-1), training=training)
         return self.classifier(self.drop(x, training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (*input_shape[0][:-1], self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -157,18 +160,18 @@ class FCNHead(keras.layers.Layer):
         self.conv = ConvNorm(channels, 3, name="conv", dtype=self.dtype_policy)
         self.drop = channel_dropout(dropout, self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.classifier = classifier(self.num_classes, self.channels, self.dtype_policy)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         x = self.conv(x, training=training)
         return self.classifier(self.drop(x, training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

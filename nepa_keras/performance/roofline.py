@@ -111,7 +111,7 @@ def roofline_table(backbone: NepaBackbone, batch_size: int, device: Device) -> s
         f"{device.name}: {device.flops_per_second / 1e12:.0f} TFLOP/s bfloat16, "
         f"{device.bytes_per_second / 1e12:.2f} TB/s; batch {batch_size}, prediction for a training step"
     )
-    rows = [("part", "TFLOP", "GB", "ms", "bound by")]
+    rows: list[tuple[str, ...]] = [("part", "TFLOP", "GB", "ms", "bound by")]
     for part in step_parts(backbone, batch_size):
         seconds = part.seconds(device)
         limit = "arithmetic" if part.flops / device.flops_per_second == seconds else "memory"

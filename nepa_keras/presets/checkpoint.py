@@ -3,6 +3,7 @@
 Whatever a file says is checked before it is used; no file can run code or lead out of its folder.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def as_checkpoint(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
         return tensors
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
     entries = {
-        name: TensorEntry(array.shape, array.dtype.name, lambda array=array: array)
+        name: TensorEntry(array.shape, array.dtype.name, functools.partial(np.asarray, array))
         for name, array in arrays.items()
     }
     return Checkpoint(entries, "the given tensors")
@@ -78,7 +79,7 @@ def open_safetensors(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: {name!r} is of type {dtype}; float32, float16 and bfloat16 are read."
             )
-        entries[name] = TensorEntry(shape, _DTYPES[dtype], lambda name=name: file.get_tensor(name))
+        entries[name] = TensorEntry(shape, _DTYPES[dtype], functools.partial(file.get_tensor, name))
     return Checkpoint(entries, str(path))
 
 

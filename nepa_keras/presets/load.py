@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -63,7 +65,7 @@ class LoadReport:
             used |= set(RULES) & set(assignment.transform.split(", "))
         return sorted(used)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.assignments)} variables"]
         for a in self.assignments:
             given = " + ".join(f"{n} {s} {d}" for n, (s, d) in a.sources.items()) or "(nothing)"
@@ -74,7 +76,7 @@ class LoadReport:
 
 
 def load_official_tensors(
-    model, tensors: Mapping[str, np.ndarray], rules: Collection[str] = ()
+    model: keras.Model, tensors: Mapping[str, np.ndarray], rules: Collection[str] = ()
 ) -> LoadReport:
     """Assigns official tensors to a backbone, pretrainer or classifier; all of them, and no others.
 
@@ -209,10 +211,8 @@ def _scaled_rows(entry: TensorEntry, scale: TensorEntry) -> TensorEntry:
     return TensorEntry(entry.shape, "float32", read)
 
 
-def largest_difference(a, b) -> float:
+def largest_difference(a: Any, b: Any) -> float:
     """max |a - b| of two tensors or nested structures of them."""
-    import keras
-
     pairs = zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True)
     return max(
         float(np.max(np.abs(ops.convert_to_numpy(x) - ops.convert_to_numpy(y)))) for x, y in pairs

@@ -1,6 +1,7 @@
 """`from_preset` and `save_to_preset`, which all models have."""
 
 from pathlib import Path
+from typing import Self
 
 from nepa_keras.presets.official_config import PRETRAINING
 from nepa_keras.presets.preset import load_preset, save_preset
@@ -25,7 +26,7 @@ class PresetMixin:
         ema: bool = False,
         fold_layer_scale: bool = False,
         **overrides,
-    ):
+    ) -> Self:
         """A model from a named preset, a folder or the Hugging Face hub.
 
         Any of the model classes can be made from a checkpoint of another: a classifier from a

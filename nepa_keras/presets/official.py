@@ -6,9 +6,13 @@ images: their weights are kept as they are, by path.
 """
 
 import re
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 from keras import ops
+
+from nepa_keras.types import Tensor
 
 _BLOCK_NAMES = {
     "attention_norm/gamma": "layernorm_before.weight",
@@ -64,7 +68,7 @@ def official_names(path: str) -> list[str]:
     return [_OTHER_NAMES["/".join(path.split("/")[-2:])]]
 
 
-def official_variables(model) -> list:
+def official_variables(model: keras.Model) -> list[keras.Variable]:
     """The weights of a backbone, pretrainer or classifier, also frozen ones.
 
     Not its random states, nor adapters, which are a part of kernels.
@@ -96,7 +100,7 @@ def official_views(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, parts, strict=True))
 
 
-def official_shapes(variable) -> dict[str, tuple[int, ...]]:
+def official_shapes(variable: keras.Variable) -> dict[str, tuple[int, ...]]:
     """Official names of a variable and the shapes of those tensors."""
     stand_in = np.broadcast_to(np.float32(0), tuple(variable.shape))
     return {name: view.shape for name, view in official_views(variable.path, stand_in).items()}
@@ -113,7 +117,7 @@ def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(tensors, axis=-1) if len(tensors) > 1 else tensors[0]
 
 
-def official_tensors(model) -> dict[str, np.ndarray]:
+def official_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """All weights of a backbone, pretrainer or classifier under their official names, adapters merged.
 
     Raises:
@@ -133,7 +137,7 @@ def official_tensors(model) -> dict[str, np.ndarray]:
     return tensors
 
 
-def official_gradients(model, values) -> dict[str, np.ndarray]:
+def official_gradients(model: keras.Model, values: Sequence[Tensor]) -> dict[str, np.ndarray]:
     """Values aligned with `model.trainable_variables` (gradients, averages) by official name."""
     tensors = {}
     for variable, value in zip(model.trainable_variables, values, strict=True):
@@ -141,6 +145,6 @@ def official_gradients(model, values) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _named(variable, value):
+def _named(variable: keras.Variable, value: Tensor) -> dict[str, np.ndarray]:
     views = official_views(variable.path, np.asarray(ops.convert_to_numpy(value)))
     return {name: np.ascontiguousarray(view) for name, view in views.items()}

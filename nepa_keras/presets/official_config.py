@@ -1,5 +1,7 @@
 """The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
 
+import keras
+
 from nepa_keras.presets.checkpoint import CheckpointError
 
 PRETRAINING, CLASSIFICATION = "ViTNepaForPreTraining", "ViTNepaForImageClassification"
@@ -98,8 +100,8 @@ def class_names(config: dict) -> list[str]:
     Raises:
         CheckpointError: `id2label` does not name the classes 0 to K - 1.
     """
-    id2label = config.get("id2label")
     try:
+        id2label = config["id2label"]
         return [str(id2label[str(i)]) for i in range(len(id2label))]
     except (TypeError, KeyError):
         raise CheckpointError(
@@ -107,7 +109,7 @@ def class_names(config: dict) -> list[str]:
         ) from None
 
 
-def official_config(model, backbone, source: dict | None = None) -> dict:
+def official_config(model: keras.Model, backbone: keras.Model, source: dict | None = None) -> dict:
     """The official configuration of a pretrainer or classifier.
 
     Args:

@@ -8,6 +8,7 @@ import inspect
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -29,8 +30,8 @@ _FORMAT = "nepa_keras"
 _NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype", "lora_rank")
 
 
-def _class(name) -> type | None:
-    """The model class of this library with that name, from Keras' registry, as the models are above."""
+def _class(name: object) -> Any:
+    """The model class of that name, or None; from Keras' registry, as the models are above."""
     found = keras.saving.get_registered_object(f"nepa_keras>{name}")
     return found if hasattr(found, "from_preset") else None
 
@@ -100,14 +101,14 @@ def _official_source(folder: Path, name: str, config: dict) -> _Source:
 
 
 def load_preset(
-    model_class,
+    model_class: type[keras.Model],
     preset: str | Path,
     load_weights: bool = True,
     ema: bool = False,
     fold_layer_scale: bool = False,
     lora_rank: int | None = None,
     **overrides,
-):
+) -> keras.Model:
     """A model of `model_class` from a preset; see `PresetMixin.from_preset`."""
     source = _find(preset, load_weights, ema)
     kind = model_class.__name__
@@ -130,21 +131,22 @@ def load_preset(
         rules.add("drop_mask_token")
     elif "use_mask_token" in rest:
         rules.add("new_mask_token")
-    tensors = open_checkpoint(source.folder, ema) if load_weights else None
+    folder = source.folder if load_weights else None
+    tensors = None if folder is None else open_checkpoint(folder, ema)
     try:
-        if load_weights:
+        if tensors is not None:
             _check_size(backbone_arguments, tensors)
         model = backbone = _class("NepaBackbone").from_config(backbone_arguments)
         if model_class is not _class("NepaBackbone"):
             model = model_class(backbone, **arguments | own)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source.name}: {error}") from None
-    if load_weights:
+    if folder is not None and tensors is not None:
         report = model.load_report = load_official_tensors(model, tensors, rules)
         if kind == source.kind and "num_classes" not in own:
             report.config = source.official_config
-        if (source.folder / PREPROCESSOR).is_file():
-            report.preprocessor = read_json(source.folder / PREPROCESSOR)
+        if (folder / PREPROCESSOR).is_file():
+            report.preprocessor = read_json(folder / PREPROCESSOR)
     if lora_rank is not None:
         backbone.enable_lora(lora_rank)
     return model
@@ -164,13 +166,13 @@ def _check_size(arguments: dict, tensors: Checkpoint) -> None:
         )
 
 
-def model_class(preset: str | Path):
+def model_class(preset: str | Path) -> type[keras.Model]:
     """The class of the model that a preset holds."""
     name = RELEASED[str(preset)].handle if str(preset) in RELEASED else preset
     return _class(_find(name, load_weights=False, ema=False).kind)
 
 
-def _split(model_class, overrides: dict) -> tuple[dict, dict]:
+def _split(model_class: type[keras.Model], overrides: dict) -> tuple[dict, dict]:
     """Overrides of the model around the backbone, and those of the backbone."""
     backbone_class = _class("NepaBackbone")
     ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
@@ -206,7 +208,7 @@ def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone
     return {"new_head"}
 
 
-def save_preset(model, folder: str | Path) -> None:
+def save_preset(model: keras.Model, folder: str | Path) -> None:
     """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
     backbone = getattr(model, "backbone", model)
     config = {
@@ -220,12 +222,12 @@ def save_preset(model, folder: str | Path) -> None:
         write_preprocessor(preprocessor, folder)
 
 
-def of_source(model, name: str):
+def of_source(model: keras.Model, name: str) -> Any:
     """An attribute of the model's `load_report`; None for a model that was not loaded."""
     return getattr(getattr(model, "load_report", None), name, None)
 
 
-def _arguments(model) -> dict:
+def _arguments(model: keras.Model) -> dict:
     return {k: v for k, v in model.get_config().items() if k not in _NOT_ARGUMENTS}
 
 

@@ -4,6 +4,7 @@ Such a file is a zip archive of one pickle and the raw bytes of each tensor. The
 kinds of things, all listed here; anything else is refused before it is looked up.
 """
 
+import functools
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -26,7 +27,7 @@ _LARGEST_PICKLE = 16 * 2**20  # bytes; names and shapes of five hundred tensors 
 class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
-    count: int
+    length: int
 
 
 class _Tensor(NamedTuple):
@@ -49,7 +50,7 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     dense = [s for s, n in zip(strides, shape, strict=True) if n != 1]
     if dense != [s for s, n in zip(reversed(expected), shape, strict=True) if n != 1]:
         raise CheckpointError("a tensor that is not stored row by row")
-    if offset + size > storage.count:
+    if offset + size > storage.length:
         raise CheckpointError("a tensor that is larger than its storage")
     return _Tensor(storage, offset, tuple(shape))
 
@@ -113,10 +114,10 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, TensorEntry]:
             raise CheckpointError(f"{name!r} is no tensor of float32, float16 or bfloat16")
         storage = tensor.storage
         member = members.get(f"{folder}/data/{storage.key}")
-        if member is None or member.file_size != storage.count * storage.dtype.itemsize:
+        if member is None or member.file_size != storage.length * storage.dtype.itemsize:
             raise CheckpointError(f"the bytes of {name!r} are missing or of another length")
         entries[name] = TensorEntry(
-            tensor.shape, storage.dtype.name, lambda m=member, t=tensor: _read(archive, m, t)
+            tensor.shape, storage.dtype.name, functools.partial(_read, archive, member, tensor)
         )
     return entries
 

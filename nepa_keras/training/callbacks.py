@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from nepa_keras.packages import required_for
+from nepa_keras.types import Logs
 
 
 class StepClock(keras.callbacks.Callback):
@@ -60,7 +61,7 @@ class StepClock(keras.callbacks.Callback):
         if interval_ends or self.step >= self.steps:
             self.model.stop_training = True
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         logs["step"] = self.step
         if self.cut:
             self.model.stop_training = self.step >= self.steps
@@ -92,7 +93,7 @@ class Throughput(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.seconds_waited = seconds_waited
         self.mfu = mfu
-        self.started = None
+        self.started: float | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = None
@@ -118,7 +119,7 @@ class Throughput(keras.callbacks.Callback):
     @property
     def data_wait(self) -> float:
         """Fraction of this epoch so far spent waiting for data; NaN until a batch was timed."""
-        if self.started is None or self.clock.step == self.started_at:
+        if self.started is None or self.clock.step == self.started_at or not self.seconds_waited:
             return float("nan")
         waited = self.seconds_waited() - self.waited_before
         return min(1.0, waited / (time.perf_counter() - self.started))
@@ -132,7 +133,7 @@ class Throughput(keras.callbacks.Callback):
             found["mfu"] = self.mfu(found["images_per_second"])
         return found
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         logs.update(self.measured())
 
 
@@ -204,7 +205,7 @@ class EventLog(keras.callbacks.Callback):
             from tensorboardX import SummaryWriter
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         step = int(logs.get("step", epoch + 1))
         for name, value in logs.items():
             if name != "step" and math.isfinite(value):

@@ -1,12 +1,14 @@
 """Using the averaged weights in place of the trained ones."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+import keras
 from keras import ops
 
 
 @contextmanager
-def ema_weights(model):
+def ema_weights(model: keras.Model) -> Iterator[keras.Model]:
     """Inside the block the model holds its EMA weights; on exit the trained ones are back.
 
     Args:

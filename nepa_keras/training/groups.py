@@ -2,10 +2,14 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import keras
+
 from nepa_keras.tables import text_table
+from nepa_keras.types import Tensor
 
 
 def layer_id(path: str, num_layers: int) -> int:
@@ -35,11 +39,23 @@ class LayerGroup(NamedTuple):
 
 
 class Layerwise:
-    """Interface of a schedule with a rate for each layer group, as `AdamW` uses it.
+    """Interface of a schedule with a rate for each layer group, as `AdamW` uses it."""
 
-    `layer_group(path)` gives the `LayerGroup` of a variable, `warmup_of(group)` and `rate_at(step, group)`
-    its warm-up steps and rate on the host, and `rates(step, groups)` the rates on the device.
-    """
+    def layer_group(self, path: str) -> LayerGroup:
+        """The group of a variable, by its path."""
+        raise NotImplementedError
+
+    def warmup_of(self, group: LayerGroup) -> int:
+        """Steps of a group's warm-up."""
+        raise NotImplementedError
+
+    def rate_at(self, step: int, group: LayerGroup) -> float:
+        """The rate of a group at a step, on the host."""
+        raise NotImplementedError
+
+    def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
+        """The rates of groups at a step, on the device."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,10 @@ class ParameterGroup:
 
 
 def parameter_groups(
-    variables, weight_decay: float, embedding_learning_rate_factor: float = 1.0, schedule=None
+    variables: Sequence[keras.Variable],
+    weight_decay: float,
+    embedding_learning_rate_factor: float = 1.0,
+    schedule: Layerwise | None = None,
 ) -> list[ParameterGroup]:
     """The official groups: everything of rank >= 2 decays, nothing else does.
 
@@ -70,7 +89,7 @@ def parameter_groups(
         schedule: with a layer-wise one there are two groups for each of its layer groups, in the
             order of the variables.
     """
-    if isinstance(schedule, Layerwise):
+    if schedule is not None:
         return _layerwise_groups(variables, weight_decay, schedule)
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
@@ -87,11 +106,13 @@ def parameter_groups(
     ]
 
 
-def _decays(variable) -> bool:
+def _decays(variable: keras.Variable) -> bool:
     return len(variable.shape) >= 2
 
 
-def _layerwise_groups(variables, weight_decay, schedule) -> list[ParameterGroup]:
+def _layerwise_groups(
+    variables: Sequence[keras.Variable], weight_decay: float, schedule: Layerwise
+) -> list[ParameterGroup]:
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
         kinds.setdefault((schedule.layer_group(variable.path), _decays(variable)), []).append(index)
@@ -107,20 +128,24 @@ def _layerwise_groups(variables, weight_decay, schedule) -> list[ParameterGroup]
     ]
 
 
-def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=()) -> str:
+def group_table(
+    groups: list[ParameterGroup],
+    variables: Sequence[keras.Variable],
+    schedule: Layerwise | None = None,
+    frozen: Sequence[keras.Variable] = (),
+) -> str:
     """The groups as text; every variable is in exactly one.
 
     Args:
         groups: of `variables`.
-        schedule: whose rates and warm-ups are shown, if it is a layer-wise one.
+        schedule: a layer-wise one, whose rates and warm-ups are shown.
         frozen: variables that are not trained, also the statistics of BatchNorm.
     """
-    layerwise = isinstance(schedule, Layerwise)
-    rates = ("peak lr", "warm-up") if layerwise else ("lr x",)
-    rows = [("parameter group", "tensors", "parameters", *rates, "decay")]
+    head = ("lr x",) if schedule is None else ("peak lr", "warm-up")
+    rows: list[tuple[str, ...]] = [("parameter group", "tensors", "parameters", *head, "decay")]
     for group in groups:
-        rates = (f"{group.learning_rate_factor:g}",)
-        if layerwise:
+        rates: tuple[str, ...] = (f"{group.learning_rate_factor:g}",)
+        if schedule is not None and group.layer_group is not None:
             warmup = schedule.warmup_of(group.layer_group)
             rates = (f"{schedule.rate_at(warmup, group.layer_group):.4g}", f"{warmup}")
         counts = _counts([variables[i] for i in group.indices])
@@ -132,6 +157,6 @@ def group_table(groups: list[ParameterGroup], variables, schedule=None, frozen=(
     return text_table(rows)
 
 
-def _counts(variables) -> tuple[str, str]:
+def _counts(variables: Sequence[keras.Variable]) -> tuple[str, str]:
     """Tensors and parameters."""
     return f"{len(variables)}", f"{sum(math.prod(v.shape) for v in variables):,}"

@@ -25,6 +25,7 @@ from nepa_keras.task import NonFiniteError
 from nepa_keras.training.callbacks import StepClock
 from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.run_dir import RunDir
+from nepa_keras.types import Logs
 
 REPORT = "report.json"
 _MOST = 3  # folders of a run
@@ -45,7 +46,7 @@ class GradientNormQuantiles(keras.callbacks.Callback):
     Put it before the callbacks that write logs. Only here the host sees the norms one by one.
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         _, norms = _norms(self.model)
         logs.update({f"gradient_norm_{name}": value for name, value in quantiles(norms).items()})
 
@@ -78,7 +79,7 @@ class KeepNonFinite(keras.callbacks.Callback):
         self.describe_batch, self.replay_with = describe_batch, replay_with
         self.writes = backends.process()[0] == 0
         self.looked_to = clock.step
-        self.last_skipped = None  # of those that were looked at
+        self.last_skipped: int | None = None  # of those that were looked at
 
     def __enter__(self):
         return self
@@ -87,7 +88,7 @@ class KeepNonFinite(keras.callbacks.Callback):
         if isinstance(error, NonFiniteError):
             self.look(stopped=True)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.look()
 
     def look(self, stopped: bool = False) -> None:

@@ -1,5 +1,6 @@
 """A model that trains on many devices, as one that measures, exports and saves like any other."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
@@ -9,7 +10,7 @@ from nepa_keras.training.model_state import model_state, restore_state
 
 
 @contextmanager
-def on_one_device(model: keras.Model):
+def on_one_device(model: keras.Model) -> Iterator[keras.Model]:
     """Inside the block: a copy with the weights, optimizer and averages of `model`, on one device.
 
     Whatever is made, run or trained in the block is of this process alone, so batches may have any size and

@@ -5,11 +5,14 @@ the recipe's numbers need their own optimizer. The guard costs neither branch no
 gradient norm is not finite runs with rate 0 and betas 1 (see `backends.adamw_update`).
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.training.groups import Layerwise, group_table, parameter_groups
+from nepa_keras.types import Tensor
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
@@ -36,7 +39,7 @@ class AdamW(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3,
         weight_decay: float = 0.05,
         beta_1: float = 0.9,
         beta_2: float = 0.95,
@@ -56,11 +59,11 @@ class AdamW(keras.optimizers.Optimizer):
             )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
-        layerwise = isinstance(learning_rate, Layerwise)
+        layerwise = learning_rate if isinstance(learning_rate, Layerwise) else None
         if layerwise and embedding_learning_rate_factor != 1.0:
             raise ValueError("A layer-wise schedule already has a rate for the embedding.")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.layerwise = learning_rate if layerwise else None
+        self.layerwise = layerwise
         self.weight_decay = weight_decay
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -69,23 +72,23 @@ class AdamW(keras.optimizers.Optimizer):
         self.ema_decay = ema_decay
         self.accumulation_steps = accumulation_steps
         self.embedding_learning_rate_factor = embedding_learning_rate_factor
-        self.loss_scale = None
+        self.loss_scale: keras.Variable | None = None
 
-    def enable_loss_scaling(self, initial: float = 2.0**15):
+    def enable_loss_scaling(self, initial: float = 2.0**15) -> None:
         """Dynamic loss scaling for float16: halved by a skipped step, doubled after 2000 good ones."""
         if self.loss_scale is None:
             scale = keras.initializers.Constant(initial)
             self.loss_scale = self.add_variable((), scale, "float32", name="loss_scale")
             self.good_steps = self.add_variable((), "zeros", "int32", name="good_steps")
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self.groups = self._groups(variables)
         self.moments = self.add_optimizer_variables(variables, "moment")
         self.velocities = self.add_optimizer_variables(variables, "velocity")
-        self.averages = self.sums = None
+        self.averages: list[keras.Variable] | None = None
         if self.ema_decay is not None:
             self.averages = self.add_optimizer_variables(variables, "average")
         if self.accumulation_steps > 1:
@@ -97,7 +100,7 @@ class AdamW(keras.optimizers.Optimizer):
         """The variables the optimizer was built for, in order."""
         return self._trainable_variables
 
-    def table(self, model) -> str:
+    def table(self, model: keras.Model) -> str:
         """The parameter groups of a model as a table."""
         variables = model.trainable_variables
         frozen = [v for v in model.weights if not any(v is w for w in variables)]
@@ -112,22 +115,31 @@ class AdamW(keras.optimizers.Optimizer):
         if self.layerwise is None:
             rate = ops.cast(self.learning_rate, "float32")
             return [rate * group.learning_rate_factor for group in self.groups]
-        layers = list(dict.fromkeys(group.layer_group for group in self.groups))
-        rates = self.layerwise.rates(self._iterations, layers)
-        return [rates[layers.index(group.layer_group)] for group in self.groups]
+        layers = [group.layer_group for group in self.groups if group.layer_group is not None]
+        different = list(dict.fromkeys(layers))
+        rates = self.layerwise.rates(self._iterations, different)
+        return [rates[different.index(layer)] for layer in layers]
 
     def ema_values(self) -> list:
         """The averaged weights as NumPy arrays, in the order of the trainable variables."""
+        assert self.averages is not None, "the optimizer was made without ema_decay"
         return [ops.convert_to_numpy(a) for a in self.averages]
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return loss if self.loss_scale is None else loss * self.loss_scale
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
         """As `keras.optimizers.Optimizer.apply`; a non-finite step changes nothing."""
         self.apply_guarded(grads, trainable_variables)
 
-    def apply_guarded(self, gradients, variables=None, loss=0.0):
+    def apply_guarded(
+        self,
+        gradients: Sequence[Tensor],
+        variables: Sequence[keras.Variable] | None = None,
+        loss: Tensor | float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
         """One step.
 
         Returns:
@@ -140,18 +152,18 @@ class AdamW(keras.optimizers.Optimizer):
         self._check_variables_are_known(variables)
         # A variable the loss does not reach (an unused mask token) stays as it is.
         present = [i for i, g in enumerate(gradients) if g is not None]
-        gradients = {self._get_variable_index(variables[i]): gradients[i] for i in present}
+        by_index = {self._get_variable_index(variables[i]): gradients[i] for i in present}
         complete = True
-        if self.sums is not None:
-            gradients, complete = self._accumulate(gradients)
+        if self.accumulation_steps > 1:
+            by_index, complete = self._accumulate(by_index)
         scale = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale
-        norm = backends.global_norm(list(gradients.values())) * scale
+        norm = backends.global_norm(list(by_index.values())) * scale
         ok = ops.isfinite(norm) & ops.isfinite(loss)
         if self.clip_norm is not None:
             scale = scale * ops.minimum(1.0, self.clip_norm / (norm + 1e-6))
-        self._update(gradients, scale, ok & complete)
-        if self.sums is not None:
-            self._end_accumulation(gradients, complete | ~ok)
+        self._update(by_index, scale, ok & complete)
+        if self.accumulation_steps > 1:
+            self._end_accumulation(by_index, complete | ~ok)
         self._adapt_loss_scale(ok, complete)
         return norm, ok
 
@@ -206,7 +218,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.loss_scale.assign(ops.maximum(self.loss_scale * factor, 1.0))
         self.good_steps.assign(ops.where(grow, 0, good))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "weight_decay": self.weight_decay,

@@ -15,6 +15,7 @@ from nepa_keras.training.examination import examine
 from nepa_keras.training.model_state import model_state, restore_state
 from nepa_keras.training.non_finite import REPORT, versions
 from nepa_keras.training.run_dir import RunDir
+from nepa_keras.types import Logs
 
 _LINES = 20  # of the steps before; of those further back every hundredth has one
 
@@ -128,13 +129,14 @@ class _Steps(keras.callbacks.Callback):
     def __init__(self, last: int):
         super().__init__()
         self.last = last
-        self.before, self.skipped = {}, False
+        self.before: dict[str, np.ndarray] = {}
+        self.skipped = False
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.last:
             self.before = model_state(self.model)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         backends.sync(self.model)
         _, (norm,) = self.model.step_metrics["gradient_norm"].latest()
         self.skipped = not np.isfinite(norm)

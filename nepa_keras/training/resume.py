@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import keras
@@ -16,6 +16,7 @@ from nepa_keras import backends
 from nepa_keras.training.callbacks import StepClock
 from nepa_keras.training.checkpoints import Checkpoints, Saved
 from nepa_keras.training.model_state import metrics_state, model_state
+from nepa_keras.types import Logs
 
 _LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
 _EXCHANGE_EVERY = 10  # steps, what each of several processes knows
@@ -83,7 +84,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.saved_at, self.saved_when = clock.step, time.monotonic()
         self.asked_to_end = False
         self.number, self.processes = backends.process()
-        self.writing = None  # a future
+        self.writing: Future | None = None
 
     def __enter__(self):
         self.writer = ThreadPoolExecutor(1, "nepa_keras-checkpoint")
@@ -111,7 +112,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if self.clock.step % self.clock.interval and not self.model.stop_training:
             self._save_if_due(together=self.clock.step % _EXCHANGE_EVERY == 0)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._save_if_due(together=True)
 
     def on_train_end(self, logs=None):
@@ -152,7 +153,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _wait(self):
         """Until the last checkpoint is written; all processes together, as all have to know if it is not."""
         if any(backends.of_all_processes(self._failed())):
-            if self.number == 0:
+            if self.writing is not None:
                 self.writing.result()
             raise OSError("the first process could not write a checkpoint")
         self.writing = None
@@ -172,7 +173,8 @@ def load_stateful(saved: Saved, stateful: Sequence[Stateful]) -> None:
 
 def _stateful_state(stateful: Sequence[Stateful]) -> tuple[dict[str, np.ndarray], dict]:
     """What a checkpoint keeps of callbacks: arrays by name, and the rest as JSON."""
-    arrays, record = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    record: dict[str, dict] = {}
     for part in stateful:
         record[part.state_name] = rest = {}
         for key, value in part.state_dict().items():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from os import PathLike
 
 import keras
 
@@ -27,7 +27,7 @@ def fit_steps(
     batches_from: Callable[[int], Iterable],
     steps: int,
     batch_size: int,
-    run_dir: str | Path,
+    run_dir: str | PathLike,
     seconds_waited: Callable[[], float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep_last: int = 2,
@@ -66,7 +66,7 @@ def fit_steps(
     checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
     stateful = [part for part in callbacks if isinstance(part, Stateful)]
     saved = _resume(model, checkpoints, stateful, steps)
-    first = saved.step if saved else 0
+    first, state = (saved.step, saved.state) if saved else (0, {})
     writes = backends.process()[0] == 0
     if writes:
         run.truncate_log(first)
@@ -74,7 +74,7 @@ def fit_steps(
         return
     if first < steps:
         clock = StepClock(
-            first, steps, _interval(steps, model), lambda: restore_metrics(model, saved.state)
+            first, steps, _interval(steps, model), lambda: restore_metrics(model, state)
         )
         throughput = Throughput(clock, batch_size, seconds_waited, mfu)
         keep = KeepNonFinite(run, checkpoints, clock, describe_batch, replay_with)

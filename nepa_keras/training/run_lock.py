@@ -16,7 +16,7 @@ class RunLock:
         BlockingIOError: another process has it.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | os.PathLike):
         import fcntl
 
         path = Path(folder) / "lock"

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.training.groups import LayerGroup, Layerwise, layer_id
+from nepa_keras.types import Tensor
 
 
 def scaled_learning_rate(base: float, batch_size: int) -> float:
@@ -56,7 +57,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         progress = min((step - self.warmup_steps) / decay_steps, 1.0)
         return self.peak_learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         # Subtract as integers: float32 would lose the step beyond 2^24.
         step = ops.cast(step, "int32")
         warmup = ops.cast(step, "float32") / max(self.warmup_steps, 1)
@@ -65,7 +66,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         decay = 0.5 * (1.0 + ops.cos(math.pi * progress))
         return self.peak_learning_rate * ops.where(step < self.warmup_steps, warmup, decay)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             "peak_learning_rate": self.peak_learning_rate,
             "total_steps": self.total_steps,
@@ -131,7 +132,7 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         """The rate of the last block at a 0-based step, in double precision."""
         return self.rate_at(step, _TOP)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         return self.rates(step, [_TOP])[0]
 
     def layer_group(self, path: str) -> LayerGroup:
@@ -163,7 +164,7 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         own = WarmupCosine(self.base(group), self.total_steps, warmup_steps=self.warmup_of(group))
         return decay**group.exponent * own.at(step)
 
-    def rates(self, step, groups: list[LayerGroup]):
+    def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
         """The rates of layer groups at a step, float32 (len(groups),), on the device."""
 
         def constant(values, dtype="float32"):
@@ -185,7 +186,7 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         decay = self.layer_decay + (self.final_layer_decay - self.layer_decay) * moved
         return course * constant(bases) * ops.power(decay, constant(exponents))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_layers": self.num_layers,
@@ -259,7 +260,7 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         done = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
         return peak * (1.0 - min(done, 1.0)) ** self.power
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         """The rate of the heads."""
         step = ops.cast(step, "int32")
         rising = ops.cast(step, "float32") / max(self.warmup_steps, 1)
@@ -269,12 +270,12 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         falling = ops.power(1.0 - done, self.power)
         return self.peak_learning_rate * ops.where(step < self.warmup_steps, rising, falling)
 
-    def rates(self, step, groups: list[LayerGroup]):
+    def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
         """The rates of layer groups at a step, float32 (len(groups),), on the device."""
         factors = [self.layer_decay**group.exponent for group in groups]
         return self(step) * ops.convert_to_tensor(np.asarray(factors, "float32"))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         names = (
             "peak_learning_rate total_steps num_layers layer_decay warmup_steps warmup_start power"
         )

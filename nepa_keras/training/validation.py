@@ -8,6 +8,7 @@ import keras
 from nepa_keras import backends
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.one_device import on_one_device
+from nepa_keras.types import Logs
 
 
 class Validation(keras.callbacks.Callback):
@@ -44,7 +45,8 @@ class Validation(keras.callbacks.Callback):
         self.name = name
         self.save_best = save_best
         self.times = times
-        self.last = self.best = None
+        self.last: dict[str, float] | None = None
+        self.best: dict[str, float] | None = None
 
     def state_dict(self) -> dict:
         """The latest and the best results, for a checkpoint; see `resume.Stateful`."""
@@ -54,7 +56,7 @@ class Validation(keras.callbacks.Callback):
         """Restore what `state_dict` returned."""
         self.last, self.best = state["last"], state["best"]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         epochs = self.params["epochs"]
         every = math.ceil(epochs / (self.times or epochs))
         if self.last is None or epoch % every == 0 or epoch == epochs - 1:
@@ -66,22 +68,22 @@ class Validation(keras.callbacks.Callback):
         backends.sync(self.model)
         with on_one_device(self.model) as model:
             found = self.measure(model)
-            self.last = {f"val_{k}": v for k, v in found.items()}
+            self.last = last = {f"val_{k}": v for k, v in found.items()}
             if getattr(model.optimizer, "averages", None):
-                self.last |= {f"ema_val_{k}": math.nan for k in found}
+                last |= {f"ema_val_{k}": math.nan for k in found}
                 if int(model.optimizer.iterations):
                     with ema_weights(model):
                         found = self.measure(model)
-                        self.last |= {f"ema_val_{k}": v for k, v in found.items()}
-                        self._keep_if_best(model, "ema_val_", logs)
+                        last |= {f"ema_val_{k}": v for k, v in found.items()}
+                        self._keep_if_best(model, "ema_val_", {**logs, **last})
             else:
-                self._keep_if_best(model, "val_", logs)
+                self._keep_if_best(model, "val_", {**logs, **last})
 
-    def _keep_if_best(self, model: keras.Model, kind: str, logs: dict) -> None:
+    def _keep_if_best(self, model: keras.Model, kind: str, results: dict[str, float]) -> None:
         key = kind + self.name
-        if not math.isfinite(self.last[key]):
+        if not math.isfinite(results[key]):
             return
-        if self.best is None or self.last[key] > self.best[key]:
-            self.best = {**logs, **self.last}
+        if self.best is None or results[key] > self.best[key]:
+            self.best = results
             if self.save_best is not None and backends.process()[0] == 0:
                 self.save_best(model)

@@ -5,6 +5,7 @@ B images, L blocks, H heads, T patches on a grid of rows x columns.
 
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -20,7 +21,9 @@ from nepa_keras.visualization.patches import (
 )
 
 
-def attention_probabilities(model, images: np.ndarray, causal: bool | None = None) -> np.ndarray:
+def attention_probabilities(
+    model: keras.Model, images: np.ndarray, causal: bool | None = None
+) -> np.ndarray:
     """Attention probabilities of all blocks, (B, L, H, 1 + T, 1 + T) float32; token 0 is CLS.
 
     Args:
@@ -53,7 +56,9 @@ def attention_rollout(attentions: np.ndarray) -> np.ndarray:
     return np.stack(steps, axis=1)
 
 
-def attention_maps(model, images: np.ndarray, query: int, causal: bool | None = None) -> dict:
+def attention_maps(
+    model: keras.Model, images: np.ndarray, query: int, causal: bool | None = None
+) -> dict:
     """Where one patch looks.
 
     Args:
@@ -89,7 +94,7 @@ def attention_maps(model, images: np.ndarray, query: int, causal: bool | None = 
 
 
 def plot_attention(
-    model,
+    model: keras.Model,
     image: np.ndarray,
     png_path: str | Path,
     query: int | None = None,

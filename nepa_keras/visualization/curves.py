@@ -139,6 +139,6 @@ def read_log(csv_path: str | Path) -> dict[str, np.ndarray]:
 
 def _number(cell: str | None) -> float:
     try:
-        return float(cell)
-    except (TypeError, ValueError):
+        return float(cell or "nan")
+    except ValueError:
         return float("nan")

@@ -6,6 +6,7 @@ B images, T patches on a grid of rows x columns, D width.
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from nepa_keras.rollout import EmbeddingRollout
@@ -40,7 +41,9 @@ class RolloutComparison(NamedTuple):
     cosines: dict[str, np.ndarray]
 
 
-def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> RolloutComparison:
+def compare_rollout(
+    model: keras.Model, images: np.ndarray, known: int, bank: PatchBank
+) -> RolloutComparison:
     """Continues images from their first patches, and compares with the truth and with simple guesses.
 
     Args:
@@ -81,7 +84,7 @@ def compare_rollout(model, images: np.ndarray, known: int, bank: PatchBank) -> R
 
 
 def plot_rollout(
-    model,
+    model: keras.Model,
     images: np.ndarray,
     bank_images: np.ndarray,
     png_path: str | Path,

@@ -1,6 +1,6 @@
 """The pictures of a run as TensorBoard images, beside the scalars of `training.callbacks.EventLog`."""
 
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nepa_keras.visualization.curves import read_panels
 _SUFFIX = ".pictures"
 
 
-def log_pictures(run_dir: str | Path) -> list[str]:
+def log_pictures(run_dir: str | PathLike) -> list[str]:
     """Writes the PNG files of a run directory as images, named after their files, at the log's last step.
 
     They have an event file of their own that takes the place of an earlier one, so a finished run that is

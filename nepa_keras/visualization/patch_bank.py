@@ -5,6 +5,7 @@ M images, T patches, N = M T, D width, Q queries.
 
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -38,7 +39,9 @@ class PatchBank:
         batch_size: images at a time.
     """
 
-    def __init__(self, model, images: np.ndarray, layer: str = "embedding", batch_size: int = 32):
+    def __init__(
+        self, model: keras.Model, images: np.ndarray, layer: str = "embedding", batch_size: int = 32
+    ):
         self.images = np.asarray(images, "float32")
         if not len(images):
             raise ValueError("A bank of patches needs an image.")
@@ -123,7 +126,7 @@ class LinearDecoder:
 
 
 def plot_nearest_patches(
-    model,
+    model: keras.Model,
     images: np.ndarray,
     bank_images: np.ndarray,
     png_path: str | Path,

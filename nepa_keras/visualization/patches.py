@@ -3,14 +3,16 @@
 B images, T patches on a grid of rows x columns.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
 from nepa_keras.task import backbone_of
+from nepa_keras.types import Tensor
 from nepa_keras.vectors import unit
 
 
-def patch_grid(backbone, images) -> tuple[int, int]:
+def patch_grid(backbone: keras.Model, images: np.ndarray) -> tuple[int, int]:
     """Rows and columns of patches of images (B, height, width, channels).
 
     Raises:
@@ -22,12 +24,12 @@ def patch_grid(backbone, images) -> tuple[int, int]:
     return grid
 
 
-def own_mask(model) -> bool:
+def own_mask(model: keras.Model) -> bool:
     """Whether a model reads causally; a classifier's choice is not that of its backbone."""
     return getattr(model, "use_causal_mask", backbone_of(model).use_causal_mask)
 
 
-def displayable(images) -> np.ndarray:
+def displayable(images: np.ndarray) -> np.ndarray:
     """Normalised images (..., channels) in [-1, 1] as floats in [0, 1] with one or three channels."""
     pictures = np.clip(np.asarray(images, "float32") * 0.5 + 0.5, 0.0, 1.0)
     # Of any other number than three the first channel stands for all.
@@ -51,7 +53,9 @@ def join_patches(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return x.reshape(batch, rows * high, columns * wide, channels)
 
 
-def predictions_and_targets(model, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+def predictions_and_targets(
+    model: keras.Model, images: np.ndarray, batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
     """What the model expects at each patch when all before it are known, and the embeddings there.
 
     Args:
@@ -73,7 +77,7 @@ def predictions_and_targets(model, images, batch_size: int = 32) -> tuple[np.nda
     return np.concatenate(predictions), np.concatenate(targets)
 
 
-def unit_tokens(tokens) -> np.ndarray:
+def unit_tokens(tokens: Tensor) -> np.ndarray:
     """Tokens of any backend as vectors of length 1 over the last axis, float32."""
     return unit(ops.convert_to_numpy(ops.cast(tokens, "float32")))
 

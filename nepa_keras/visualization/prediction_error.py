@@ -5,6 +5,7 @@ B images, T patches on a grid of rows x columns.
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from nepa_keras.task import backbone_of
@@ -20,7 +21,7 @@ from nepa_keras.visualization.patches import (
 )
 
 
-def prediction_error(model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def prediction_error(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """1 - cosine of the predicted and the true embedding of every patch, (B, rows, columns) float32.
 
     0 is a perfect prediction, 1 one that points nowhere near, 2 the opposite. The first patch is predicted
@@ -39,7 +40,9 @@ def prediction_error(model, images: np.ndarray, batch_size: int = 64) -> np.ndar
     return errors.reshape(-1, *grid)
 
 
-def plot_prediction_error(model, images: np.ndarray, png_path: str | Path, most: int = 3) -> None:
+def plot_prediction_error(
+    model: keras.Model, images: np.ndarray, png_path: str | Path, most: int = 3
+) -> None:
     """Draws each image, and over it how badly each patch was predicted; the worst ones are framed.
 
     Args:

@@ -6,6 +6,7 @@ B images, N images or patches, T patches on a grid of rows x columns, D width.
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -50,7 +51,9 @@ def patch_colors(features: np.ndarray) -> np.ndarray:
     return colors.reshape(batch, patches, 3).astype("float32")
 
 
-def patch_features(model, images: np.ndarray, causal: bool | None = None) -> dict[str, np.ndarray]:
+def patch_features(
+    model: keras.Model, images: np.ndarray, causal: bool | None = None
+) -> dict[str, np.ndarray]:
     """Patch features (B, T, D) float32 by where they are: "embedding", "block 0" and so on, "output".
 
     Args:
@@ -71,7 +74,7 @@ def patch_features(model, images: np.ndarray, causal: bool | None = None) -> dic
 
 
 def plot_patch_components(
-    model,
+    model: keras.Model,
     images: np.ndarray,
     png_path: str | Path,
     layers: Sequence[str] | None = None,
@@ -146,11 +149,11 @@ def plot_projection(
     axes = figure.subplots()
     # A thumbnail is a 25th of the picture's width.
     zoom = 8.0 * 72 / 25 / images.shape[2]
-    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
-    colors = class_colors(2 + labels.max()) / 255
+    classes = np.full(len(images), -1) if labels is None else np.asarray(labels)
+    colors = class_colors(2 + classes.max()) / 255
     for i, (place, picture) in enumerate(zip(places, displayable(images), strict=True)):
         thumbnail = OffsetImage(np.broadcast_to(picture, (*picture.shape[:2], 3)), zoom=zoom)
-        color = colors[labels[i]] if labels[i] >= 0 else "white"
+        color = colors[classes[i]] if classes[i] >= 0 else "white"
         frame = {"facecolor": color, "edgecolor": "none"}
         axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, bboxprops=frame))
     axes.scatter(*places.T, s=0)
@@ -160,7 +163,7 @@ def plot_projection(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    present = sorted(set(labels[labels >= 0]))
+    present = sorted(set(classes[classes >= 0]))
     if len(class_names) and 0 < len(present) <= _NAMED:
         patches = [Patch(color=colors[k], label=class_names[k]) for k in present]
         figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=8)

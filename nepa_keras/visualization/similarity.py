@@ -43,15 +43,15 @@ def predicted_similarity(
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
     rows, columns = patch_grid(backbone, images)
-    queries = np.asarray(queries, "int64")
-    if queries.size == 0 or queries.min() < 0 or queries.max() >= rows * columns - 1:
+    asked = np.asarray(queries, "int64")
+    if asked.size == 0 or asked.min() < 0 or asked.max() >= rows * columns - 1:
         raise ValueError(
             f"queries must be patches 0 to {rows * columns - 2} of this {rows}x{columns} grid (the "
-            f"last has no successor), got {queries.tolist()}."
+            f"last has no successor), got {asked.tolist()}."
         )
     out = backbone(np.asarray(images, "float32"), training=False, causal=True)
     # Token 0 is CLS, so patch t is token 1 + t.
-    predicted = unit_tokens(out["sequence_output"])[:, 1 + queries]  # (B, Q, D)
+    predicted = unit_tokens(out["sequence_output"])[:, 1 + asked]  # (B, Q, D)
     patches = unit_tokens(out["embeddings"])[:, 1:]  # (B, T, D)
     cosines = np.einsum("bqd,btd->bqt", predicted, patches)
     weights = np.exp((cosines - cosines.max(axis=-1, keepdims=True)) / temperature)

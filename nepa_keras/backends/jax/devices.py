@@ -88,7 +88,7 @@ class _Sharded(keras.distribution.ModelParallel):
         if variable._layout is not None:
             return variable._layout
         parts = self.device_mesh.shape[self.device_mesh.axis_names.index(self.split)]
-        axes = [None] * len(variable.shape)
+        axes: list[str | None] = [None] * len(variable.shape)
         able = [i for i, side in enumerate(variable.shape) if side % parts == 0]
         if len(axes) > 1 and able:
             axes[max(able, key=lambda i: variable.shape[i])] = self.split

@@ -1,5 +1,7 @@
 """JAX: a train step as one jitted function of the state."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -31,7 +33,7 @@ class Trainer(keras.Model):
                 out_shardings=shardings,
                 compiler_options={"xla_disable_hlo_passes": "cse_barrier_expander"},
             )
-            self.train_function = self._make_function(step)
+            self.train_function: Callable = self._make_function(step)
 
     def train_step(self, state, data):
         """One guarded step; returns (logs, state)."""

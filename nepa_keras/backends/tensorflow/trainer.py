@@ -41,7 +41,7 @@ class Trainer(keras.Model):
         """Keras' own, one for each size of images: a single one gives up their sizes once it has seen two."""
         if getattr(self, name) is not None and not force:
             return
-        functions = {}
+        functions: dict = {}  # by sizes
 
         def run(batches):
             batches, sizes = _sizes(batches)

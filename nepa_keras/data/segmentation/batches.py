@@ -1,5 +1,7 @@
 """Batches of images and labels for `NepaImageSegmenter.fit`."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from nepa_keras.data.batches import AugmentedBatches
@@ -42,6 +44,6 @@ class SegmentationBatches(AugmentedBatches):
     def _finish(self, images, indices, place):
         return images[..., :-1], images[..., -1].astype(np.uint8)
 
-    def endless(self):
+    def endless(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for (batch,) in super().endless():
             yield batch

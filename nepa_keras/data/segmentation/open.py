@@ -53,10 +53,11 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
         raise ValueError(
             "reduce_zero_label is for pairs:PATH; what 0 means in other masks is known."
         )
-    if kind == "scenes":
+    if kind in ("scenes", "ade20k"):
+        assert split is not None, "one of `splits`"
+        if kind == "ade20k":
+            return ade20k(place, split)
         return Scenes(place or "embedded", split, SCENES[split])
-    if kind == "ade20k":
-        return ade20k(place, split)
     folder = Path(place).expanduser()
     names = folder / CLASSES_FILE
     if not names.is_file():

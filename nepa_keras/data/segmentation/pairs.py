@@ -24,6 +24,8 @@ class PairSource(ImageSource):
         channels: of the images.
     """
 
+    class_names: tuple[str, ...]  # never None here
+
     def __init__(self, class_names: Sequence[str], channels: int = 3):
         super().__init__(class_names=class_names)
         self.channels = channels
@@ -61,17 +63,17 @@ class PairSource(ImageSource):
 class SubsetPairs(PairSource):
     """The pairs of a source at some indices, in that order."""
 
-    def __init__(self, source: PairSource, indices: Sequence[int]):
+    def __init__(self, source: PairSource, indices: Iterable[int]):
         super().__init__(source.class_names, source.channels)
         self.source, self.indices = source, [int(index) for index in indices]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.source.name(self.indices[index])
 
-    def pair(self, index):
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.source.pair(self.indices[index])
 
 
@@ -119,13 +121,13 @@ class FolderPairs(PairSource):
                 )
         self.files = [(found[stem], theirs[stem]) for stem in sorted(found)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.files[index][0]
 
-    def pair(self, index):
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.files[index]
         return decode_image(read_file(image), self.channels), self._labels(read_file(mask))
 
@@ -162,7 +164,7 @@ def decode_mask(content: bytes) -> np.ndarray:
 
 
 def _by_stem(files: Iterable[str], folder: str | Path) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for file in files:
         stem = str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))
         if stem in found:

@@ -51,13 +51,13 @@ class Scenes(PairSource):
         self.count, self.things = count, things
         self.seed = [seed, SPLITS.index(split)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"scene {index}"
 
-    def pair(self, index):
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         draw, n = np.random.default_rng([*self.seed, index]), self.size
         slope = draw.uniform(-30, 30, 2)
         ramp = np.linspace(-0.5, 0.5, n)

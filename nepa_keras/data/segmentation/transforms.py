@@ -56,7 +56,7 @@ class SegmentationTransform(ImageTransform):
         self.fit, self.ratios, self.largest_share = fit, ratios, largest_share
         self.flip, self.photometric = flip, photometric
 
-    def __call__(self, pixels, draws, out):
+    def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         image, labels = np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1]
         size = self._size(draws[0], *labels.shape)
         labels = _nearest(labels, size)

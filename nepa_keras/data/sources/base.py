@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class ImageSource:
@@ -13,7 +14,7 @@ class ImageSource:
         class_names: a name for each class, or None.
     """
 
-    def __init__(self, labels=None, class_names: Sequence[str] | None = None):
+    def __init__(self, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None):
         self.labels = None if labels is None else np.asarray(labels, "int32")
         self.class_names = None if class_names is None else tuple(class_names)
 
@@ -36,15 +37,20 @@ class ImageSource:
 class ArraySource(ImageSource):
     """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file."""
 
-    def __init__(self, images: np.ndarray, labels=None, class_names=None):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+    ):
         super().__init__(labels, class_names)
         self.images = images
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index):
+    def read(self, index: int) -> np.ndarray:
         return self.images[index]
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"image {index}"

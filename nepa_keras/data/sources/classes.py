@@ -24,7 +24,8 @@ def with_classes(
     Raises:
         ValueError: some of the source's classes the model does not have.
     """
-    theirs = source.class_names
+    labels, theirs = source.labels, source.class_names
+    assert labels is not None, "with_classes is for labelled images"
     if theirs and class_names and set(theirs) & set(class_names):
         unknown = [name for name in theirs if name not in set(class_names)]
         if unknown:
@@ -33,12 +34,12 @@ def with_classes(
                 f"The images have {len(unknown)} classes that the model does not know: {shown}."
             )
         number = np.array([list(class_names).index(name) for name in theirs])
-        labelled = source.labels >= 0
+        labelled = labels >= 0
         renumbered = copy.copy(source)
-        renumbered.labels = np.where(labelled, number[source.labels], -1).astype("int32")
+        renumbered.labels = np.where(labelled, number[labels], -1).astype("int32")
         renumbered.class_names = tuple(class_names)
         return renumbered
-    largest = int(source.labels.max())
+    largest = int(labels.max())
     if largest >= num_classes:
         raise ValueError(
             f"The images have classes up to number {largest}, the model has {num_classes}."

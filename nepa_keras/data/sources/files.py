@@ -1,7 +1,10 @@
 """Images that are files: folders, and ImageNet as it comes out of its archives."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from numpy.typing import ArrayLike
 
 from nepa_keras.data.decode import read_file
 from nepa_keras.data.sources.base import ImageSource
@@ -15,17 +18,22 @@ _DEVKIT_META = "meta.mat"
 class FileSource(ImageSource):
     """One image per file."""
 
-    def __init__(self, files: list[str], labels=None, class_names=None):
+    def __init__(
+        self,
+        files: list[str],
+        labels: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+    ):
         super().__init__(labels, class_names)
         self.files = files
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         return read_file(self.files[index])
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.files[index]
 
 
@@ -94,25 +102,26 @@ def imagenet_source(path: str | Path, split: str = "train") -> FileSource:
     return FileSource(source.files, *_devkit_labels(root, source.files))
 
 
+def _devkit_file(root: Path, name: str) -> Path:
+    for file in root.rglob(name):
+        return file
+    raise ValueError(
+        f"The validation images are not in folders of classes, and {name} of the devkit "
+        f"(ILSVRC2012_devkit_t12) is not below {root}; unpack it there."
+    )
+
+
 def _devkit_labels(root: Path, files: list[str]):
-    found = {name: next(root.rglob(name), None) for name in (_DEVKIT_LABELS, _DEVKIT_META)}
-    for name, file in found.items():
-        if file is None:
-            raise ValueError(
-                f"The validation images are not in folders of classes, and {name} of the devkit "
-                f"(ILSVRC2012_devkit_t12) is not below {root}; unpack it there."
-            )
+    labels, meta = (_devkit_file(root, name) for name in (_DEVKIT_LABELS, _DEVKIT_META))
     with required_for("Reading the devkit's meta.mat", "scipy"):
         from scipy.io import loadmat
-    synsets = loadmat(str(found[_DEVKIT_META]), squeeze_me=True)["synsets"]
+    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     wordnet = {
         int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0
     }
     classes = sorted(wordnet.values())
     number = {name: i for i, name in enumerate(classes)}
-    ids = found[_DEVKIT_LABELS].read_text().split()
+    ids = labels.read_text().split()
     if len(ids) != len(files):
-        raise ValueError(
-            f"{found[_DEVKIT_LABELS]} has {len(ids)} labels for {len(files)} validation images."
-        )
+        raise ValueError(f"{labels} has {len(ids)} labels for {len(files)} validation images.")
     return [number[wordnet[int(i)]] for i in ids], classes

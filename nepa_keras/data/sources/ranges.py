@@ -19,7 +19,7 @@ class FileRanges:
         self.ranges = ranges
         self.ends = list(accumulate(len(r) for r in ranges))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
     def place(self, index: int) -> tuple[int, int]:

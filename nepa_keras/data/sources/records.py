@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import struct
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,7 +69,9 @@ class RecordSource(ImageSource):
         ValueError: a file is cut off, or holds no images, or the manifest tells of others.
     """
 
-    def __init__(self, paths: list[str], class_names=None, with_labels: bool = False):
+    def __init__(
+        self, paths: list[str], class_names: Sequence[str] | None = None, with_labels: bool = False
+    ):
         class_names = class_names or _class_names_of_manifest(paths)
         self.ranges = FileRanges(paths, [record_ranges(path) for path in paths])
         if not len(self.ranges):
@@ -114,16 +117,16 @@ class RecordSource(ImageSource):
             raise ValueError(f"{self.name(index)}: {key} holds {len(values)} integers, not 1.")
         return values[0]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ranges)
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         values = self._features(index)[self.image_key].bytes_list.value
         if len(values) != 1:
             raise ImageError(f"feature {self.image_key} holds {len(values)} values, not 1")
         return values[0]
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         file, piece = self.ranges.place(index)
         return f"{self.ranges.paths[file]}, record {piece}"
 

@@ -1,6 +1,7 @@
 """Some of the images of a source."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nepa_keras.data.sources.base import ImageSource
 
@@ -13,7 +14,7 @@ class SubsetSource(ImageSource):
         indices: (N,) numbers of its images.
     """
 
-    def __init__(self, source: ImageSource, indices: np.ndarray):
+    def __init__(self, source: ImageSource, indices: ArrayLike):
         self.indices = np.asarray(indices)
         labels = None if source.labels is None else source.labels[self.indices]
         super().__init__(labels, source.class_names)
@@ -23,13 +24,13 @@ class SubsetSource(ImageSource):
             # What is read as a whole there still is here; pieces without an image fall out.
             self.chunks = np.unique(np.searchsorted(self.indices, chunks))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index):
+    def read(self, index: int) -> bytes | np.ndarray:
         return self.source.read(int(self.indices[index]))
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
 
 

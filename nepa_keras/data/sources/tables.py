@@ -98,7 +98,8 @@ class ParquetSource(ImageSource):
         self.chunks = np.array([0, *accumulate(sizes)])
         if not self.chunks[-1]:
             raise ValueError(f"{paths[0]} holds no row.")
-        self.kept, self.lock = OrderedDict(), threading.Lock()
+        self.kept: OrderedDict = OrderedDict()  # groups, the one used last at the end
+        self.lock = threading.Lock()
         self.most_rows = 2 * (WINDOW + max(sizes))
         column = next((c for c in _LABELS if c in files[0].schema_arrow.names), None)
         labels = None
@@ -108,7 +109,7 @@ class ParquetSource(ImageSource):
         features = described.get("info", {}).get("features")
         super().__init__(labels, _class_names(features, column))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.chunks[-1])
 
     def _group(self, group: int):
@@ -122,7 +123,7 @@ class ParquetSource(ImageSource):
             self.kept.move_to_end(group)
             return self.kept[group]
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         group = bisect_right(self.chunks, index) - 1
         try:
             cell = self._group(group)[int(index - self.chunks[group])].as_py()
@@ -130,7 +131,7 @@ class ParquetSource(ImageSource):
             raise ImageError(f"damaged row group: {error}") from None
         return _content(cell, Path(self.paths[self.groups[group][0]]).parent)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         group = bisect_right(self.chunks, index) - 1
         file = self.groups[group][0]
         first = next(g for g, (f, _) in enumerate(self.groups) if f == file)
@@ -175,11 +176,11 @@ class ArrowSource(ImageSource):
         features = json.loads(info.read_text()).get("features") if info.exists() else None
         super().__init__(labels, _class_names(features, column))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         return _content(self.images[int(index)].as_py(), self.folder)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"{self.folder}, row {index}"

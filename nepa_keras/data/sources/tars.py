@@ -30,15 +30,16 @@ class TarSource(ImageSource):
         self.ranges = FileRanges(paths, ranges)
         if not len(self.ranges):
             raise ValueError(f"{paths[0]} holds no file ending in {', '.join(SUFFIXES)}.")
-        super().__init__(None if None in labels or not labels else labels)
+        known = [label for label in labels if label is not None]
+        super().__init__(known if known and len(known) == len(labels) else None)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ranges)
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         return self.ranges.read(index)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.names[index]
 
 

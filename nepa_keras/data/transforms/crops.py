@@ -1,6 +1,7 @@
 """What becomes of an image on its way to the model: the recipes' transforms of pretraining and evaluation."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class ImageTransform:
 
     draws = 0
     together = False  # whether `of_arrays` exists: images of one size at once
+    of_arrays: Callable[..., np.ndarray]
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         """Writes what becomes of an image.
@@ -37,7 +39,14 @@ class ImageTransform:
         """
         raise NotImplementedError
 
-    def preview(self, pixels: np.ndarray, image_size, seed=0, epoch=0, index=0) -> np.ndarray:
+    def preview(
+        self,
+        pixels: np.ndarray,
+        image_size: int | tuple[int, int],
+        seed: int = 0,
+        epoch: int = 0,
+        index: int = 0,
+    ) -> np.ndarray:
         """What becomes of the image `index` of a data set, as uint8 to look at.
 
         Args:
@@ -62,10 +71,18 @@ class Resize(ImageTransform):
     def __init__(self, interpolation: str = "bilinear"):
         self.interpolation = check_interpolation(interpolation)
 
-    def __call__(self, pixels, draws, out):
+    def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         resize_and_scale(pixels, out, self.interpolation)
 
-    def of_arrays(self, images, image_size, *, seed, epoch, indices) -> np.ndarray:
+    def of_arrays(
+        self,
+        images: np.ndarray,
+        image_size: int | tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        indices: np.ndarray,
+    ) -> np.ndarray:
         """uint8 (N, height, width, channels) -> float32 (N, *image_size, channels) in [-1, 1]."""
         return normalize(images, image_size, self.interpolation)
 
@@ -98,11 +115,13 @@ class RandomResizedCrop(ImageTransform):
             )
         self.area, self.aspect, self.flip = area, aspect, flip
 
-    def __call__(self, pixels, draws, out):
+    def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         box, flip = self.box(draws, *pixels.shape[:2])
         resize_and_scale(pixels, out, self.interpolation, box, flip)
 
-    def crop(self, pixels: np.ndarray, draws: list[float], image_size) -> np.ndarray:
+    def crop(
+        self, pixels: np.ndarray, draws: list[float], image_size: tuple[int, int]
+    ) -> np.ndarray:
         """The resized part, uint8."""
         box, flip = self.box(draws, *pixels.shape[:2])
         return resize(pixels, image_size, self.interpolation, box, flip)
@@ -127,13 +146,23 @@ class RandomResizedCrop(ImageTransform):
         h = height if ratio >= self.aspect[0] else max(1, round(width / self.aspect[0]))
         return ((height - h) // 2, (width - w) // 2, h, w), flip
 
-    def boxes(self, seed: int, epoch: int, indices, height: int, width: int) -> tuple:
+    def boxes(
+        self, seed: int, epoch: int, indices: Sequence[int] | np.ndarray, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) and flips (N,) of the images `indices`, all of one height and width."""
         draws = random_numbers(seed, epoch, np.asarray(indices), self.draws).tolist()
         boxes, flips = zip(*(self.box(row, height, width) for row in draws), strict=True)
         return np.array(boxes), np.array(flips)
 
-    def of_arrays(self, images, image_size, *, seed, epoch, indices) -> np.ndarray:
+    def of_arrays(
+        self,
+        images: np.ndarray,
+        image_size: int | tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        indices: np.ndarray,
+    ) -> np.ndarray:
         """uint8 (N, height, width, channels) -> float32 (N, *image_size, channels) in [-1, 1].
 
         Args:
@@ -166,7 +195,7 @@ class CenterCrop(ImageTransform):
         if min(sides(resize_to)) < 1:
             raise ValueError(f"resize_to must be positive, got {resize_to}.")
 
-    def __call__(self, pixels, draws, out):
+    def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         size = resized_size(self.resize_to, *pixels.shape[:2])
         (top, left), (height, width) = center_of(size, out.shape[:2]), out.shape[:2]
         resized = resize(pixels, size, self.interpolation)
@@ -178,7 +207,7 @@ def resized_size(resize_to: int | tuple[int, int], height: int, width: int) -> t
 
     The longer side is cut to whole pixels, as torchvision does.
     """
-    if np.ndim(resize_to):
+    if isinstance(resize_to, tuple | list):
         return sides(resize_to)
     longer = int(resize_to * max(height, width) / min(height, width))
     return (resize_to, longer) if height <= width else (longer, resize_to)
@@ -192,4 +221,5 @@ def center_of(size: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
     """
     if inner[0] > size[0] or inner[1] > size[1]:
         raise ValueError(f"{inner} pixels cannot be cut from {size}; choose a larger resize_to.")
-    return tuple(round((a - b) / 2) for a, b in zip(size, inner, strict=True))
+    top, left = (round((a - b) / 2) for a, b in zip(size, inner, strict=True))
+    return top, left

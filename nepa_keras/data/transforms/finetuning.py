@@ -93,7 +93,7 @@ class FinetuningTransform(ImageTransform):
         ).tolist()
         self.draws = self._ends[-1]
 
-    def __call__(self, pixels, draws, out):
+    def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         first, second, _ = self._ends
         image = self.crop.crop(pixels, draws[:first], out.shape[:2])
         if self.rand_augment is not None:

@@ -1,6 +1,7 @@
 """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch with itself in reverse; soft targets."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class MixupCutmix:
         self.mixup, self.cutmix, self.switch_probability = mixup, cutmix, switch_probability
         self.label_smoothing = label_smoothing
 
-    def __call__(self, images: np.ndarray, labels: np.ndarray, seed) -> tuple:
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, seed: int | Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The mixed batch and its targets.
 
         Args:

@@ -57,7 +57,13 @@ def resize(
     return resized[:, ::-1] if flip else resized
 
 
-def resize_and_scale(pixels, out: np.ndarray, interpolation="bilinear", box=None, flip=False):
+def resize_and_scale(
+    pixels: np.ndarray,
+    out: np.ndarray,
+    interpolation: str = "bilinear",
+    box: tuple[int, int, int, int] | None = None,
+    flip: bool = False,
+) -> None:
     """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it.
 
     Raises:
@@ -102,7 +108,13 @@ def _resized(pixels: np.ndarray, image_size: tuple[int, int], interpolation: str
     return np.clip(np.round(resized), 0, 255).astype(np.uint8)
 
 
-def resize_matrices(start, length, size_in: int, size_out: int, interpolation: str = "bilinear"):
+def resize_matrices(
+    start: np.ndarray,
+    length: np.ndarray,
+    size_in: int,
+    size_out: int,
+    interpolation: str = "bilinear",
+) -> np.ndarray:
     """Weights with antialias, (N, size_out, size_in), of the intervals start + length.
 
     The filter is widened by the scale when shrinking, has half-pixel centres, is cut at the borders of the
@@ -136,7 +148,9 @@ def resize_arrays(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> 
 
 def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of an image size given as one side or as both."""
-    height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+    if not isinstance(image_size, tuple | list):
+        image_size = (image_size, image_size)
+    height, width = image_size
     return int(height), int(width)
 
 

@@ -12,6 +12,7 @@ import math
 import string
 from collections.abc import Mapping, Sequence
 from html import escape
+from os import PathLike
 from pathlib import Path
 
 import keras
@@ -48,7 +49,7 @@ Table = Sequence[Sequence[str]]
 
 
 def write_report(
-    run_dir: str | Path,
+    run_dir: str | PathLike,
     model: keras.Model | None = None,
     images: np.ndarray | None = None,
     captions: Sequence[str] = (),

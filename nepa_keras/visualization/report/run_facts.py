@@ -14,7 +14,7 @@ from nepa_keras.training import RunDir
 
 def facts_of_folder(run: RunDir) -> dict[str, str]:
     """Command, versions and times from flags.txt and log.csv, as far as they are there."""
-    facts = {}
+    facts: dict[str, str] = {}
     if flags := run.read_flags():
         facts |= {"Command": flags.command, "Trained with": flags.versions}
         facts["Begun"] = _time(run.flags.stat().st_mtime)
