@@ -20,8 +20,6 @@ from pathlib import Path
 from absl import app, flags
 from command_line import one_sentence
 
-from nepa_keras.task import backbone_of
-
 flags.DEFINE_string(
     "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
 )
@@ -46,6 +44,15 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("image", None, "picture to compare source and result on; default noise")
 FLAGS = flags.FLAGS
+
+
+def check_flags():
+    if FLAGS.quantize and FLAGS.to != "keras":
+        raise ValueError(f"--quantize is for --to=keras; --to={FLAGS.to} holds floats.")
+    if FLAGS.to == "keras" and not FLAGS.output.endswith(".keras"):
+        raise ValueError(
+            f"--output={FLAGS.output} must end in .keras, as --to=keras writes one file."
+        )
 
 
 def load(stack):
@@ -91,6 +98,7 @@ def example(model):
     import numpy as np
 
     import nepa_keras
+    from nepa_keras.presets import backbone_of
 
     height, width, channels = backbone_of(model).image_shape
     if FLAGS.image:
@@ -132,6 +140,7 @@ def differences(source, model, images):
     import keras
 
     from nepa_keras import interop
+    from nepa_keras.presets import backbone_of
 
     def tokens(m):
         return backbone_of(m)(images, causal=False)["sequence_output"]
@@ -154,6 +163,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
     with one_sentence(), ExitStack() as stack:
+        check_flags()
         source, model = load(stack)
         images = example(model)
         if report := getattr(model, "load_report", None):

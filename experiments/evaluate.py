@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 from absl import app, flags
 from command_line import honest_exit, one_sentence, open_labelled, test_split
+from shared_flags import define_data_dir_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -30,7 +31,7 @@ flags.DEFINE_multi_enum(
 )
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
-flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
+define_data_dir_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
 flags.DEFINE_enum(

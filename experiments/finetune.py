@@ -27,6 +27,7 @@ from shared_flags import (
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, performance, training, visualization
+from nepa_keras.files import replacing
 
 FLAGS = flags.FLAGS
 EPOCHS = 20  # where neither --steps nor --epochs says how long
@@ -204,7 +205,8 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
     if FLAGS.quantize:
         small = nepa_keras.NepaImageClassifier.from_preset(run.best)
         small.quantize(FLAGS.quantize)
-        small.save(run.int8)
+        with replacing(run.int8) as unfinished:
+            small.save(unfinished)
         accuracy = validate.measure(small)["accuracy"]
         print(f"in 8-bit integers the best: {100 * accuracy:.2f} %, {run.int8}")
     if ":" not in FLAGS.data:

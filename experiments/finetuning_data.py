@@ -3,6 +3,7 @@
 import numpy as np
 from absl import flags
 from command_line import open_labelled, test_split
+from shared_flags import define_data_dir_flag
 
 from nepa_keras import data, evaluation
 
@@ -15,9 +16,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files."
-    )
+    define_data_dir_flag()
     flags.DEFINE_string(
         "validation_data",
         None,

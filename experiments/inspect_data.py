@@ -13,10 +13,11 @@ import sys
 
 from absl import app, flags
 from command_line import one_sentence
+from shared_flags import define_data_dir_flag
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
-flags.DEFINE_string("data_dir", None, "as of pretrain.py")
+define_data_dir_flag()
 flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
 flags.DEFINE_integer("threads", None, "that read and decode; default one per core", lower_bound=1)

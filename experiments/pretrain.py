@@ -18,7 +18,12 @@ import worth
 from absl import app, flags
 from command_line import NOT_FINITE, honest_exit, one_sentence, require_experiments_extra
 from recipe_check import warn_of_departures
-from shared_flags import define_image_flags, define_recipe_flags, define_training_flags
+from shared_flags import (
+    define_data_dir_flag,
+    define_image_flags,
+    define_recipe_flags,
+    define_training_flags,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, performance, training, visualization
@@ -33,9 +38,7 @@ flags.DEFINE_string(
     "Images: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
     "parquet:FILES, arrow:PATH or webdataset:FILES.",
 )
-flags.DEFINE_string(
-    "data_dir", None, "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files."
-)
+define_data_dir_flag()
 flags.DEFINE_integer(
     "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
 )

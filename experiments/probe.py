@@ -23,6 +23,7 @@ from command_line import (
     require_experiments_extra,
     test_split,
 )
+from shared_flags import define_data_dir_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -35,7 +36,7 @@ flags.DEFINE_string("model", None, "A folder, a preset's name or hf://owner/name
 flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
-flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
+define_data_dir_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
 flags.DEFINE_list("blocks", ["all"], "Numbers from 0, norm (after the last), or all.")
 flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")

@@ -5,6 +5,13 @@ from absl import flags
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
 
+def define_data_dir_flag() -> None:
+    """The folder that some kinds of --data want beside their name."""
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files."
+    )
+
+
 def define_image_flags() -> None:
     """Flags of a script that reads many images for hours."""
     flags.DEFINE_enum(
@@ -65,7 +72,13 @@ def define_training_flags(
     flags.DEFINE_float(
         "clip_norm", clip_norm, "Bound of the global gradient norm; 0 for none.", lower_bound=0
     )
-    flags.DEFINE_integer("seed", 1337, "Seed of initial weights, order and augmentation.")
+    flags.DEFINE_integer(
+        "seed",
+        1337,
+        "Seed of initial weights, order and augmentation.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+    )
     flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
     flags.DEFINE_string("run_dir", None, f"Folder of the run; default {run_dir}.")
     flags.DEFINE_enum(

@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags
 from command_line import one_sentence, require_experiments_extra
 from runs import current_flags
+from shared_flags import define_data_dir_flag
 from study import ablations
 from study.results import Results, ablations_table, labels_table
 from study.tuning import tuned_comparison
@@ -34,7 +35,7 @@ PARTS = ("labels", "ablations")
 VALIDATION_SHARE = 0.2
 
 flags.DEFINE_enum("data", "embedded", list(PRESETS), "Labelled images.")
-flags.DEFINE_string("data_dir", None, "Of fashion_mnist's four .gz files.")
+define_data_dir_flag()
 flags.DEFINE_string("run_dir", None, "Folder; one with results goes on.", required=True)
 flags.DEFINE_list("parts", list(PARTS), f"Of {', '.join(PARTS)}.")
 flags.DEFINE_integer(

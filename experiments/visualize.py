@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from command_line import honest_exit, one_sentence, require_experiments_extra, test_split
+from shared_flags import define_data_dir_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
@@ -33,7 +34,7 @@ OF_OTHERS, FEWEST = {"nearest", "projection", "rollout"}, 4  # need more images 
 flags.DEFINE_string("model", None, "Folder, preset's name or hf://owner/name.", required=True)
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
-flags.DEFINE_string("data_dir", None, "As of pretrain.py.")
+define_data_dir_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
 flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import keras
 
+from nepa_keras.presets import backbone_of
+
 
 class Deployable(keras.Model):
     """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
@@ -30,9 +32,8 @@ class Deployable(keras.Model):
         `x = keras.Input((None, None, 3))`.
         """
         if input_signature is None:
-            backbone: keras.Model = getattr(self, "backbone", self)
-            shape = backbone.image_shape
-            input_signature = [keras.InputSpec(shape=(None, *shape), dtype="float32")]
+            shape = (None, *backbone_of(self).image_shape)
+            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def quantize(
@@ -77,8 +78,8 @@ class Deployable(keras.Model):
 
     def _held_layers(self) -> list:
         """Those of a model inside this one, which has a configuration of its own."""
-        backbone = getattr(self, "backbone", None)
-        return [] if backbone is None else backbone._flatten_layers()
+        backbone = backbone_of(self)
+        return [] if backbone is self else backbone._flatten_layers()
 
     def _path_of(self, layer: keras.layers.Layer) -> str:
         return (layer.path or layer.name).removeprefix(f"{self.path}/")

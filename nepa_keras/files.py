@@ -24,13 +24,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         if path.is_dir():
-            _remove(old)
-            os.replace(path, old)
-        os.replace(unfinished, path)
+            _replace_folder(unfinished, path, old)
+        else:
+            os.replace(unfinished, path)
     except BaseException:
         _remove(unfinished)
         raise
     _remove(old)
+
+
+def _replace_folder(new: Path, path: Path, old: Path) -> None:
+    _remove(old)
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
 
 
 def _remove(path: Path) -> None:

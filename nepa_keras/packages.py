@@ -18,4 +18,4 @@ def required_for(purpose: str, package: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{purpose} needs {package}: pip install {package}.") from error
+        raise ImportError(f"{purpose} needs {package} ({error}): pip install {package}.") from error

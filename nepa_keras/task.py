@@ -14,11 +14,6 @@ from nepa_keras.step_metrics import FiniteMean, GradientNorm, LastValue, Skipped
 from nepa_keras.types import Logs, Tensor
 
 
-def backbone_of(model: keras.Model) -> keras.Model:
-    """The backbone of a model, or the model itself if it is one."""
-    return getattr(model, "backbone", model)
-
-
 class NonFiniteError(RuntimeError):
     """Training met too many non-finite steps in a row."""
 

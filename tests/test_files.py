@@ -37,6 +37,8 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt), replacing(path) as unfinished:
         unfinished.mkdir()
         raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass  # nothing was written
     assert names(path) == ["second"] and names(tmp_path) == ["best"]
 
 

@@ -9,11 +9,11 @@ import keras
 
 from nepa_keras.data import NepaImageConverter
 from nepa_keras.files import replacing
+from nepa_keras.presets import backbone_of
 from nepa_keras.presets.folder import write_checkpoint, write_preprocessor
 from nepa_keras.presets.official import official_tensors
 from nepa_keras.presets.official_config import official_config
 from nepa_keras.presets.preset import of_source
-from nepa_keras.task import backbone_of
 from nepa_keras.training import ema_weights
 
 

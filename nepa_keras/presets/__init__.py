@@ -5,5 +5,6 @@ Beneath the models, which find here their way to files; `nepa_keras.interop` has
 
 from nepa_keras.presets.mixin import PresetMixin
 from nepa_keras.presets.names import PRESETS, RELEASED, preset_config
+from nepa_keras.presets.preset import backbone_of
 
-__all__ = ["PRESETS", "RELEASED", "PresetMixin", "preset_config"]
+__all__ = ["PRESETS", "RELEASED", "PresetMixin", "backbone_of", "preset_config"]

@@ -208,9 +208,14 @@ def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone
     return {"new_head"}
 
 
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The backbone of a model, or the model itself if it is one."""
+    return getattr(model, "backbone", model)
+
+
 def save_preset(model: keras.Model, folder: str | Path) -> None:
     """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     config = {
         "format": _FORMAT,
         "class": type(model).__name__,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from nepa_keras.presets import backbone_of
 from nepa_keras.rollout import EmbeddingRollout
-from nepa_keras.task import backbone_of
 from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank
 from nepa_keras.visualization.patches import (

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     cut_patches,

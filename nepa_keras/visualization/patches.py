@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.types import Tensor
 from nepa_keras.vectors import unit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     displayable,

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.packages import required_for
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.visualization.figure import INK, MUTED, new_figure, save
 from nepa_keras.visualization.patches import displayable, draw_picture, own_mask, patch_grid
 from nepa_keras.visualization.segmentation import class_colors

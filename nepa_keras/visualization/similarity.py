@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import displayable, outline, patch_grid, unit_tokens
 

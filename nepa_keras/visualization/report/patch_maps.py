@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.task import backbone_of
+from nepa_keras.presets import backbone_of
 from nepa_keras.visualization.patches import displayable, own_mask, patch_grid, unit_tokens
 
 MAX_BYTES = 6_000_000

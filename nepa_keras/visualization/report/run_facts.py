@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import keras
 
+from nepa_keras.presets import backbone_of
 from nepa_keras.tables import read_table
-from nepa_keras.task import backbone_of
 from nepa_keras.training import RunDir
 
 
