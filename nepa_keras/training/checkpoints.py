@@ -7,6 +7,7 @@
             manifest.json          size and SHA-256 of the two
         step-00000800/
         unfinished-step-00001200/  left by a crash; removed by the next save
+        damaged-step-00001000/     found damaged when the run resumed; renamed by the next save
 
 A checkpoint is written under another name, brought to the disk (fsync), renamed, and the rename brought to
 the disk; only then older ones are removed. What is read is compared with the manifest first: a damaged one is
@@ -28,7 +29,7 @@ import numpy as np
 
 _STATE, _RECORD, _MANIFEST = "state.safetensors", "record.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED = "unfinished-"
+_UNFINISHED, _DAMAGED = "unfinished-", "damaged-"
 
 
 class Saved(NamedTuple):
@@ -74,6 +75,7 @@ class Checkpoints:
         self.keep_last, self.keep_every = keep_last, keep_every
         self.at_boundary = at_boundary
         self.damaged: list[str] = []
+        self._damaged_paths: list[Path] = []
         self.lock = threading.Lock()  # of a save, which a reader waits for
 
     def steps(self) -> list[int]:
@@ -130,13 +132,14 @@ class Checkpoints:
         _to_disk(self.folder)
         self.at_boundary("complete")
         self._remove_unfinished()
-        self._remove_old()
+        self._set_damaged_aside(final)
+        self._remove_old(step)
         self.at_boundary("removed")
         return final
 
     def newest(self, at_most: float = math.inf) -> Saved | None:
         """The newest whole checkpoint up to a step, or None; `damaged` names those that were passed over."""
-        self.damaged = []
+        self.damaged, self._damaged_paths = [], []
         with self.lock:
             for step in reversed([step for step in self.steps() if step <= at_most]):
                 path = self.path(step)
@@ -144,6 +147,7 @@ class Checkpoints:
                     return self._read(path, step)
                 except (OSError, ValueError) as error:
                     self.damaged.append(f"{path} is damaged ({error}).")
+                    self._damaged_paths.append(path)
         return None
 
     def _is_whole(self, path: Path, step: int) -> bool:
@@ -176,8 +180,17 @@ class Checkpoints:
         for entry in self.folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(entry, ignore_errors=True)
 
-    def _remove_old(self) -> None:
-        for step in self.steps()[: -self.keep_last]:
+    def _set_damaged_aside(self, saved: Path) -> None:
+        """Rename those that `newest` found damaged, so that they count for nothing; a person may look at them."""
+        for path in self._damaged_paths:
+            if path.exists() and path != saved:
+                os.rename(path, path.with_name(f"{_DAMAGED}{path.name}"))
+        self._damaged_paths = []
+
+    def _remove_old(self, newest: int) -> None:
+        """Removes checkpoints before that of `newest`, which is whole; of later ones nothing is known."""
+        older = [step for step in self.steps() if step < newest]
+        for step in older[: max(0, len(older) + 1 - self.keep_last)]:
             if not self.keep_every or step % self.keep_every:
                 path = self.path(step)
                 # Under a name that no reader takes for complete, while its files go one by one.

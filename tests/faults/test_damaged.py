@@ -100,3 +100,25 @@ def test_a_folder_that_cannot_be_written_to_is_named():
             os.seteuid(user)
             for path in [Path(folder), *Path(folder).glob("*")]:
                 path.chmod(0o755)
+
+
+def test_a_save_never_removes_the_only_whole_checkpoint(tmp_path):
+    """Whatever else has a name like one: empty folders of later steps, of another run for example."""
+    for name in ("step-00008888", "step-00009999"):
+        (tmp_path / name).mkdir()
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state(step), {"best": step / 10})
+        assert_newest(checkpoints, step)
+
+
+def test_what_was_found_damaged_is_set_aside_and_does_not_count(checkpoints):
+    (checkpoints.folder / "step-00000006" / "manifest.json").unlink()
+    assert_damage_is_named(checkpoints)
+    checkpoints.save(5, state(5), {"best": 0.5})
+    assert sorted(os.listdir(checkpoints.folder)) == [
+        "damaged-step-00000006",
+        "step-00000003",
+        "step-00000005",
+    ]
+    assert_newest(checkpoints, 5)
