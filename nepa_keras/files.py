@@ -13,7 +13,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Until the block ends, what is at `path` stays as it is; an error leaves it so, and nothing beside it. A
     kill can leave `unfinished-NAME`, which the next write removes. A folder is replaced in two renames: a
-    kill between them leaves the old one as `old-NAME`.
+    kill between them leaves the old one as `old-NAME`. What was written is on the disk before it gets its
+    name, so that a crash of the machine leaves the one or the other, too.
 
     Args:
         path: in an existing folder.
@@ -23,6 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _remove(unfinished)
     try:
         yield unfinished
+        _all_to_disk(unfinished)
         if path.is_dir():
             _replace_folder(unfinished, path, old)
         else:
@@ -30,6 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(unfinished)
         raise
+    to_disk(path.parent)
     _remove(old)
 
 
@@ -41,6 +44,21 @@ def _replace_folder(new: Path, path: Path, old: Path) -> None:
     except OSError:
         os.replace(old, path)
         raise
+
+
+def to_disk(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _all_to_disk(path: Path) -> None:
+    for inner in path.rglob("*") if path.is_dir() else ():
+        to_disk(inner)
+    to_disk(path)
 
 
 def _remove(path: Path) -> None:

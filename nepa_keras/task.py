@@ -45,8 +45,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
             return
         where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
         raise NonFiniteError(
-            f"{longest} steps in a row had a non-finite loss or gradient{where} and were skipped; "
-            "the weights are those of the last good step. Look for non-finite values in the "
+            f"{longest} steps in a row had a non-finite loss, gradient or learning rate{where} and were "
+            "skipped; the weights are those of the last good step. Look for non-finite values in the "
             "images, then lower the learning rate or use float32 or bfloat16."
         )
 

@@ -58,6 +58,28 @@ def test_a_non_finite_batch_changes_nothing(name):
     assert any(np.any(before[f"weight {i}"] != w) for i, w in enumerate(tiny.weights(model)))
 
 
+class Rate(keras.optimizers.schedules.LearningRateSchedule):
+    """Good but for one step."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def __call__(self, step):
+        return keras.ops.where(step == 1, self.value, 1e-2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, -1e-2])
+@pytest.mark.parametrize("optimizer", [adamw, keras.optimizers.Adam])
+def test_a_rate_that_cannot_be_meant_changes_nothing(optimizer, value):
+    model = tiny.pretrainer()
+    tiny.compile_model(model, optimizer=optimizer(Rate(value)))
+    model.train_on_batch(tiny.images(4, seed=1))
+    before = state(model)
+    logs = model.train_on_batch(tiny.images(4, seed=2), return_dict=True)
+    assert logs["skipped_steps"] == 1
+    assert_same_state(before, state(model))
+
+
 def test_a_non_finite_first_batch_changes_nothing():
     """The optimizer has no slots yet; the average still begins at the first good step."""
     model = tiny.pretrainer()
@@ -205,6 +227,9 @@ BAD_ARGUMENTS = {
     "classes": (lambda: nepa_keras.NepaImageClassifier(tiny.backbone(), 0), "num_classes"),
     "accumulation": (lambda: adamw(1e-3, accumulation_steps=0), "accumulation_steps"),
     "ema": (lambda: adamw(1e-3, ema_decay=1.0), "ema_decay"),
+    "rate": (lambda: adamw(-1e-3), "learning_rate must be a number from 0"),
+    "rate that is none": (lambda: adamw(float("nan")), "learning_rate must be a number from 0"),
+    "peak rate": (lambda: WarmupCosine(float("inf"), 10), "peak_learning_rate must be a number"),
     "clip": (lambda: adamw(1e-3, clip_norm=0.0), "clip_norm"),
     "steps": (lambda: WarmupCosine(1e-3, 0), "total_steps"),
     "warm-up": (lambda: WarmupCosine(1e-3, 10, warmup_steps=11), "warm-up.*11"),

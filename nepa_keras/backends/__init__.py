@@ -23,6 +23,7 @@ trainer.py, the train step in one function:
                                         update and metrics
     default_jit_compile()               what `jit_compile="auto"` means
     sync(model)                         brings the variables up to date inside of `fit`
+    is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)
     GuardedOptimizer                    protocol of an optimizer with a check of its own (guard.py, for all)
 
 devices.py, many devices; each backend has its own engine. Those marked * all processes must call.

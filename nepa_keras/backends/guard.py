@@ -2,6 +2,13 @@
 
 from typing import Protocol, runtime_checkable
 
+LARGEST_RATE = 1e3  # an update of Adam is about as large as the rate; float32 overflows long after
+
+
+def is_rate(rate):
+    """Whether a learning rate, a float or a tensor, is a number from 0 to 1000; NaN is none."""
+    return (rate >= 0.0) & (rate <= LARGEST_RATE)
+
 
 @runtime_checkable
 class GuardedOptimizer(Protocol):

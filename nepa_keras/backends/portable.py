@@ -152,6 +152,11 @@ def _assign(variables, values):
         variable.assign(value)
 
 
+def _bias_correction(beta, step):
+    """1 - beta^step; not by a difference, which in float32 loses its digits where beta^step is near 1."""
+    return -ops.expm1(step * math.log(beta)) if beta > 0.0 else 1.0
+
+
 def adamw_update(
     variables,
     gradients,
@@ -186,8 +191,7 @@ def adamw_update(
     passed = ops.cast(ok, "float32")
     learning_rate = learning_rate * passed
     new_1, new_2 = passed * (1.0 - beta_1), passed * (1.0 - beta_2)
-    correction_1 = 1.0 - ops.power(beta_1, step)
-    correction_2 = 1.0 - ops.power(beta_2, step)
+    correction_1, correction_2 = _bias_correction(beta_1, step), _bias_correction(beta_2, step)
     new_average = passed * (1.0 - average_keep)
     for i, (w, g, m, v) in enumerate(zip(variables, gradients, moments, velocities, strict=True)):
         g = ops.where(ok, ops.cast(g, "float32") * gradient_scale, 0.0)  # also of bfloat16 weights

@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nepa_keras.files import to_disk
+
 _STATE, _RECORD, _MANIFEST = "state.safetensors", "record.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED, _DAMAGED = "unfinished-", "damaged-"
@@ -120,7 +122,7 @@ class Checkpoints:
             (unfinished / _MANIFEST).write_text(json.dumps(manifest))
             self.at_boundary("manifest")
             for name in (_STATE, _RECORD, _MANIFEST, "."):
-                _to_disk(unfinished / name)
+                to_disk(unfinished / name)
             self.at_boundary("synced")
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,7 +131,7 @@ class Checkpoints:
             raise
         os.rename(unfinished, final)
         self.at_boundary("renamed")
-        _to_disk(self.folder)
+        to_disk(self.folder)
         self.at_boundary("complete")
         self._remove_unfinished()
         self._set_damaged_aside(final)
@@ -181,7 +183,7 @@ class Checkpoints:
             shutil.rmtree(entry, ignore_errors=True)
 
     def _set_damaged_aside(self, saved: Path) -> None:
-        """Rename those that `newest` found damaged, so that they count for nothing; a person may look at them."""
+        """Rename those that `newest` found damaged: they count for nothing, and a person may look at them."""
         for path in self._damaged_paths:
             if path.exists() and path != saved:
                 os.rename(path, path.with_name(f"{_DAMAGED}{path.name}"))
@@ -205,11 +207,3 @@ def _fingerprint(path: Path) -> dict:
             "size": os.fstat(file.fileno()).st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,8 +8,21 @@ from typing import NamedTuple
 
 import keras
 
+from nepa_keras import backends
 from nepa_keras.tables import text_table
 from nepa_keras.types import Tensor
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Refuse a learning rate that cannot be meant.
+
+    Raises:
+        ValueError: it is negative, above 1000, or no number.
+    """
+    if not backends.is_rate(rate):
+        raise ValueError(
+            f"{name} must be a number from 0 to {backends.LARGEST_RATE:g}, got {rate}."
+        )
 
 
 def layer_id(path: str, num_layers: int) -> int:

@@ -2,16 +2,23 @@
 
 Keras' AdamW adds epsilon before the bias correction and its `use_ema` overwrites the weights, so
 the recipe's numbers need their own optimizer. The guard costs neither branch nor copy: a step whose
-gradient norm is not finite runs with rate 0 and betas 1 (see `backends.adamw_update`).
+gradient norm or rate is not finite runs with rate 0 and betas 1 (see `backends.adamw_update`).
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.training.groups import Layerwise, group_table, parameter_groups
+from nepa_keras.training.groups import (
+    Layerwise,
+    check_rate,
+    group_table,
+    parameter_groups,
+)
 from nepa_keras.types import Tensor
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
@@ -59,6 +66,8 @@ class AdamW(keras.optimizers.Optimizer):
             )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
+        if isinstance(learning_rate, int | float):
+            check_rate("learning_rate", learning_rate)
         layerwise = learning_rate if isinstance(learning_rate, Layerwise) else None
         if layerwise and embedding_learning_rate_factor != 1.0:
             raise ValueError("A layer-wise schedule already has a rate for the embedding.")
@@ -144,7 +153,7 @@ class AdamW(keras.optimizers.Optimizer):
 
         Returns:
             (norm, ok): the global gradient norm before clipping (of the mean over the batches so
-            far when accumulating), and whether norm and loss were finite.
+            far when accumulating), and whether norm, loss and rates were finite.
         """
         variables = self._trainable_variables if variables is None else list(variables)
         if not self.built:
@@ -158,19 +167,21 @@ class AdamW(keras.optimizers.Optimizer):
             by_index, complete = self._accumulate(by_index)
         scale = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale
         norm = backends.global_norm(list(by_index.values())) * scale
+        rates = self._group_rates()
         ok = ops.isfinite(norm) & ops.isfinite(loss)
+        ok = functools.reduce(operator.and_, map(backends.is_rate, rates), ok)
         if self.clip_norm is not None:
             scale = scale * ops.minimum(1.0, self.clip_norm / (norm + 1e-6))
-        self._update(by_index, scale, ok & complete)
+        self._update(by_index, rates, scale, ok & complete)
         if self.accumulation_steps > 1:
             self._end_accumulation(by_index, complete | ~ok)
         self._adapt_loss_scale(ok, complete)
         return norm, ok
 
-    def _update(self, gradients, scale, ok):
+    def _update(self, gradients, rates, scale, ok):
         step = ops.cast(self._iterations, "float32") + 1.0
         keep = ops.where(self._iterations == 0, 0.0, self.ema_decay or 0.0)
-        for group, rate in zip(self.groups, self._group_rates(), strict=True):
+        for group, rate in zip(self.groups, rates, strict=True):
             members = [i for i in group.indices if i in gradients]
             if not members:
                 continue

@@ -1,7 +1,9 @@
 """A training run of a number of steps that leaves its record in a folder and resumes where it stopped."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from os import PathLike
 
 import keras
@@ -16,6 +18,7 @@ from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
 from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.resume import SaveCheckpoints, Stateful, load_stateful
 from nepa_keras.training.run_dir import RunDir
+from nepa_keras.training.run_lock import RunLock
 
 _ROWS = 20  # of the log, at least
 _LONGEST_INTERVAL = 1000  # steps of a row, at most
@@ -47,7 +50,7 @@ def fit_steps(
         batches_from: gives the endless batches from a step on, as a generator or `tf.data.Dataset`.
         steps: batches to train on.
         batch_size: images per batch of all processes, for the throughput.
-        run_dir: existing folder.
+        run_dir: folder, made if missing, which is locked for this process.
         seconds_waited: see `Throughput`.
         callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
         keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
@@ -60,49 +63,54 @@ def fit_steps(
         Preempted: the process was asked to end; the run is saved.
         OtherModelError: the checkpoint is of another model.
         ValueError: not all processes see the same checkpoint.
+        BlockingIOError: another process trains in the folder.
         OSError: a checkpoint could not be written; those before are whole.
     """
     run = RunDir(run_dir)
-    checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
-    stateful = [part for part in callbacks if isinstance(part, Stateful)]
-    saved = _resume(model, checkpoints, stateful, steps)
-    first, state = (saved.step, saved.state) if saved else (0, {})
     writes = backends.process()[0] == 0
-    if writes:
-        run.truncate_log(first)
-    if first >= steps and all(backends.of_all_processes(run.model.exists())):
-        return
-    if first < steps:
-        clock = StepClock(
-            first, steps, _interval(steps, model), lambda: restore_metrics(model, state)
-        )
-        throughput = Throughput(clock, batch_size, seconds_waited, mfu)
-        keep = KeepNonFinite(run, checkpoints, clock, describe_batch, replay_with)
-        every = math.ceil(steps / _CHECKPOINTS)
-        saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look)
-        recording = []
+    with ExitStack() as stack:
         if writes:
-            recording = [
-                keep,
-                GradientNormQuantiles(),
-                keras.callbacks.CSVLogger(run.log, append=first > 0),
-                EventLog(run.path, first),
-                Progress(throughput),
-            ]
-        with saving, keep:
-            model.fit(
-                batches_from(first),
-                steps_per_epoch=clock.interval,
-                initial_epoch=first // clock.interval,
-                epochs=math.ceil(steps / clock.interval),
-                shuffle=False,
-                verbose=0,
-                callbacks=[clock, throughput, *callbacks, *recording, saving],
+            os.makedirs(run, exist_ok=True)
+            stack.enter_context(RunLock(run))
+        checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
+        stateful = [part for part in callbacks if isinstance(part, Stateful)]
+        saved = _resume(model, checkpoints, stateful, steps)
+        first, state = (saved.step, saved.state) if saved else (0, {})
+        if writes:
+            run.truncate_log(first)
+        if first >= steps and all(backends.of_all_processes(run.model.exists())):
+            return
+        if first < steps:
+            clock = StepClock(
+                first, steps, _interval(steps, model), lambda: restore_metrics(model, state)
             )
-    with on_one_device(model) as whole:
-        if writes:
-            with replacing(run.model) as path:
-                whole.save(path)
+            throughput = Throughput(clock, batch_size, seconds_waited, mfu)
+            keep = KeepNonFinite(run, checkpoints, clock, describe_batch, replay_with)
+            every = math.ceil(steps / _CHECKPOINTS)
+            saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look)
+            recording = []
+            if writes:
+                recording = [
+                    keep,
+                    GradientNormQuantiles(),
+                    keras.callbacks.CSVLogger(run.log, append=first > 0),
+                    EventLog(run.path, first),
+                    Progress(throughput),
+                ]
+            with saving, keep:
+                model.fit(
+                    batches_from(first),
+                    steps_per_epoch=clock.interval,
+                    initial_epoch=first // clock.interval,
+                    epochs=math.ceil(steps / clock.interval),
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[clock, throughput, *callbacks, *recording, saving],
+                )
+        with on_one_device(model) as whole:
+            if writes:
+                with replacing(run.model) as path:
+                    whole.save(path)
 
 
 def _interval(steps: int, model: Task) -> int:

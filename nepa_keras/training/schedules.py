@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.training.groups import LayerGroup, Layerwise, layer_id
+from nepa_keras.training.groups import LayerGroup, Layerwise, check_rate, layer_id
 from nepa_keras.types import Tensor
 
 
@@ -39,6 +39,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         warmup_ratio: float = 0.025,
         warmup_steps: int | None = None,
     ):
+        check_rate("peak_learning_rate", peak_learning_rate)
         if total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}.")
         if warmup_steps is None:
@@ -116,6 +117,8 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         final_layer_decay: float | None = None,
     ):
         super().__init__(peak_learning_rate, total_steps, warmup_ratio, warmup_steps)
+        if head_learning_rate is not None:
+            check_rate("head_learning_rate", head_learning_rate)
         if min(layer_decay, final_layer_decay or 1.0) <= 0:
             raise ValueError(
                 f"layer_decay={layer_decay} and final_layer_decay={final_layer_decay} must be above 0."
@@ -229,6 +232,7 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         warmup_start: float = 1e-6,
         power: float = 1.0,
     ):
+        check_rate("peak_learning_rate", peak_learning_rate)
         if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
             raise ValueError(f"A warm-up of {warmup_steps} steps does not fit into {total_steps}.")
         if layer_decay <= 0:

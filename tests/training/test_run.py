@@ -1,6 +1,7 @@
 """A run of fixed length and what it leaves in its folder."""
 
 import csv
+import os
 import signal
 import time
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 import nepa_keras
-from nepa_keras.training import Preempted, RunDir, adamw, callbacks, fit_steps
+from nepa_keras.training import Preempted, RunDir, RunLock, adamw, callbacks, fit_steps
 from nepa_keras.training.model_state import model_state
 from tests.helpers import tiny
+from tests.helpers.scripts import run_python
 from tests.helpers.short_run import STOPPED_AT, AskToEnd, batches
 
 
@@ -174,3 +176,18 @@ def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
     run.log.write_text("epoch,loss,step\n0,0.5,3\n1,0.4,6\n2,0.3,9\n3,0.")
     run.truncate_log(6)
     assert run.log.read_text() == "epoch,loss,step\n0,0.5,3\n1,0.4,6\n"
+
+
+def test_a_folder_is_locked_while_a_run_is_in_it(model, tmp_path):
+    """For other processes; this one may have locked it before, as the scripts do."""
+    elsewhere = f"from nepa_keras.training import RunLock; RunLock({str(tmp_path)!r})"
+    said = []
+
+    class Try(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            said.append(run_python("-c", elsewhere).stderr)
+
+    with RunLock(tmp_path):
+        fit_steps(model, batches, 2, 4, tmp_path, callbacks=[Try()])
+    assert "BlockingIOError" in said[0] and f"in use by process {os.getpid()}" in said[0]
+    assert run_python("-c", elsewhere).returncode == 0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.jax.kernels import tuned_for_cpu
 from nepa_keras.backends.portable import global_norm
 
@@ -56,7 +56,7 @@ class Trainer(keras.Model):
         ):
             learning_rate = jnp.asarray(optimizer.learning_rate)
         norm, ok, trainable, optimizer_values = _apply(
-            optimizer, gradients, trainable, optimizer_values, loss
+            optimizer, gradients, trainable, optimizer_values, loss, learning_rate
         )
         statistics = {id(v) for v in self.moving_statistics}
         non_trainable = [
@@ -71,7 +71,7 @@ class Trainer(keras.Model):
         return logs, (trainable, non_trainable, optimizer_values, metric_values)
 
 
-def _apply(optimizer, gradients, trainable, optimizer_values, loss):
+def _apply(optimizer, gradients, trainable, optimizer_values, loss, learning_rate):
     if isinstance(optimizer, GuardedOptimizer):
         variables = optimizer.trainable_variables
         mapping = list(zip(variables, trainable, strict=True))
@@ -82,7 +82,7 @@ def _apply(optimizer, gradients, trainable, optimizer_values, loss):
         new_values = [scope.get_current_value(v) for v in optimizer.variables]
         return norm, ok, new_trainable, new_values
     norm = global_norm(gradients)
-    ok = jnp.isfinite(norm) & jnp.isfinite(loss)
+    ok = jnp.isfinite(norm) & jnp.isfinite(loss) & is_rate(learning_rate)
     new_state = optimizer.stateless_apply(optimizer_values, gradients, trainable)
     new_trainable, new_values = jax.tree.map(
         lambda new, old: jnp.where(ok, new, old),

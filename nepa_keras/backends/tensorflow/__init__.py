@@ -7,6 +7,7 @@ from nepa_keras.backends.tensorflow.kernels import *  # after the portable ones,
 from nepa_keras.backends.tensorflow.trainer import *
 
 __all__ = [
+    "LARGEST_RATE",
     "GuardedOptimizer",
     "Trainer",
     "adamw_update",
@@ -19,6 +20,7 @@ __all__ = [
     "gelu",
     "global_norm",
     "is_distributed",
+    "is_rate",
     "layer_norm",
     "linear",
     "mean_over_replicas",

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.portable import global_norm
 from nepa_keras.backends.tensorflow.devices import (
     distribute_batches,
@@ -69,7 +69,7 @@ class Trainer(keras.Model):
         gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
         loss = mean_over_replicas(loss)
         learning_rate = tf.identity(self.optimizer.learning_rate)
-        norm, ok = _apply(self.optimizer, gradients, variables, loss)
+        norm, ok = _apply(self.optimizer, gradients, variables, loss, learning_rate)
         for variable, old in statistics:
             variable.assign(tf.where(ok, variable.value, old))
         logs = self.record_step(x, y, y_pred, sample_weight, loss, norm, ok, learning_rate)
@@ -166,11 +166,11 @@ def _for_workers(logs):
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if process()[1] > 1 else logs
 
 
-def _apply(optimizer, gradients, variables, loss):
+def _apply(optimizer, gradients, variables, loss, learning_rate):
     if isinstance(optimizer, GuardedOptimizer):
         return optimizer.apply_guarded(gradients, variables, loss)
     norm = global_norm([g for g in gradients if g is not None])
-    ok = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+    ok = tf.math.is_finite(norm) & tf.math.is_finite(loss) & is_rate(learning_rate)
     if not optimizer.built:
         optimizer.build(variables)
     state = variables + optimizer.variables

@@ -4,7 +4,7 @@ import keras
 import torch
 from keras import ops
 
-from nepa_keras.backends.guard import GuardedOptimizer
+from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.torch import devices as torch_devices
 from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
 from nepa_keras.backends.torch.kernels import global_norm
@@ -43,7 +43,7 @@ class Trainer(keras.Model):
         with torch.no_grad():
             loss = mean_over_replicas(loss.detach())
             learning_rate = ops.convert_to_tensor(self.optimizer.learning_rate).clone()
-            norm, ok = _apply(self.optimizer, gradients, variables, loss)
+            norm, ok = _apply(self.optimizer, gradients, variables, loss, learning_rate)
             for variable, old in statistics:
                 variable.assign(torch.where(ok, variable.value, old))
             y_pred = keras.tree.map_structure(lambda a: a.detach(), y_pred)
@@ -56,11 +56,11 @@ class Trainer(keras.Model):
             return logs
 
 
-def _apply(optimizer, gradients, variables, loss):
+def _apply(optimizer, gradients, variables, loss, learning_rate):
     if isinstance(optimizer, GuardedOptimizer):
         return optimizer.apply_guarded(gradients, variables, loss)
     norm = global_norm([g for g in gradients if g is not None])
-    ok = torch.isfinite(norm) & torch.isfinite(loss)
+    ok = torch.isfinite(norm) & torch.isfinite(loss) & is_rate(learning_rate)
     if ok:
         optimizer.apply(gradients, variables)
     return norm, ok
