@@ -30,7 +30,7 @@ def honest_exit(batches=None):
     """
     from nepa_keras import NonFiniteError
     from nepa_keras.data import BadImagesError, ImageError
-    from nepa_keras.training import OtherModelError, Preempted
+    from nepa_keras.training import OtherModelError, OtherRunError, Preempted
 
     again = "the same command goes on"
     endings = {
@@ -39,6 +39,7 @@ def honest_exit(batches=None):
         NonFiniteError: (NOT_FINITE, ""),
         Preempted: (SAVED_EARLY, f"; {again}"),
         OtherModelError: (1, ""),
+        OtherRunError: (1, ""),
         OSError: (
             NOT_SAVED,
             f"; with room and permission to write, {again} from the last checkpoint",

@@ -176,6 +176,7 @@ def main(argv):
         batches_from=batches_from,
         mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[validate],
+        validation=validation,
     )
 
 

@@ -3,14 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import keras
 from absl import flags
 from command_line import honest_exit
-from shared_flags import OF_A_START
+from shared_flags import OF_A_PLACE, OF_A_START
 
 import nepa_keras
 from nepa_keras import data, training
@@ -96,13 +96,36 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     if before is None:
         run.write_flags(now)
         return
-    if different := set(before.lines) ^ set(now.lines):
+    if different := set(_without_places(before)) ^ set(_without_places(now)):
         raise ValueError(
             f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "
             f"another folder, or go on with --flagfile={run.flags}."
         )
     if before.command != now.command:
         print(f"begun as {before.command}; another backend draws other random numbers")
+
+
+def _without_places(given: RunFlags) -> list[str]:
+    """The lines of flags, of paths to data only what comes before them, such as --data=folder."""
+    names = tuple(f"--{name}=" for name in OF_A_PLACE)
+    return [line.partition(":")[0] if line.startswith(names) else line for line in given.lines]
+
+
+def _identity(run: RunDir, sources: dict[str, data.ImageSource]) -> dict[str, str]:
+    """What all processes of a run, and the run when it goes on, must have in common."""
+    fingerprints = {name: data.fingerprint(source) for name, source in sources.items()}
+    return {"flags": "\n".join(_without_places(current_flags(run))), **fingerprints}
+
+
+def _note_places(run: RunDir) -> keras.callbacks.Callback:
+    """A callback that writes to flags.txt where the data lies now, once a run has gone on with it."""
+
+    def note(logs=None):
+        before, lines = run.read_flags(), current_flags(run).lines
+        if before is not None and before.lines != lines:
+            run.write_flags(before._replace(lines=lines))
+
+    return keras.callbacks.LambdaCallback(on_train_begin=note)
 
 
 def bad_images(source, record: Path | None) -> data.BadImages:
@@ -199,16 +222,31 @@ def describe_batch(batch_size: int, accumulation_steps: int, processes: Processe
 
 
 def train(
-    model, batches, steps: int, batch_size: int, run: RunDir, processes, finish: Callable, **options
+    model,
+    batches,
+    steps: int,
+    batch_size: int,
+    run: RunDir,
+    processes,
+    finish: Callable,
+    validation: data.ImageSource | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **options,
 ) -> None:
     """Train by `fit_steps`, then finish the run in the first process; ends the program where it cannot go on.
 
     Args:
         batches: `AugmentedBatches`; options["batches_from"] in place of its stream, if given.
         finish: called with the trained model, on one device.
+        validation: images to validate with, which are part of what makes the run what it is.
         options: of `fit_steps`.
     """
     options = {"batches_from": lambda step: batches.seek(step).endless(), **options}
+    sources = {"data": batches.source}
+    if validation is not None:
+        sources["validation data"] = validation
+    if processes.number == 0:
+        callbacks = [*callbacks, _note_places(run)]
     with honest_exit(batches):
         training.fit_steps(
             model,
@@ -219,6 +257,8 @@ def train(
             keep_last=FLAGS.keep_last,
             keep_every=FLAGS.keep_every,
             describe_batch=batches.describe,
+            callbacks=callbacks,
+            identity=_identity(run, sources),
             **options,
         )
         with training.on_one_device(model) as whole:

@@ -142,6 +142,7 @@ def train(run: training.RunDir) -> None:
         processes,
         finish=lambda whole: finish(whole, batches, bad, validation, validate, run),
         callbacks=[validate],
+        validation=validation,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
+from nepa_keras.inputs import examine_labels, is_sparse, loss_or_nan
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.presets.official_config import CLASSIFICATION
 from nepa_keras.task import Task, freeze
@@ -48,6 +49,11 @@ class NepaImageClassifier(Task):
 
     has_head = True
     official_architecture = CLASSIFICATION
+    causes_of_non_finite = (
+        "a loss for probabilities, where the head gives logits (from_logits=True)",
+        "labels outside 0 ... num_classes - 1",
+        *Task.causes_of_non_finite,
+    )
 
     def __init__(
         self,
@@ -90,6 +96,24 @@ class NepaImageClassifier(Task):
 
     def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor((images.shape[0], self.num_classes), self.variable_dtype)
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        numbers = y if is_sparse(self.loss) else None
+        ignored = getattr(self.loss, "ignore_class", None)
+        return loss_or_nan(loss, x, numbers, self.num_classes, ignored)
+
+    def examine_batch(self, x: np.ndarray, y: np.ndarray | None) -> None:
+        super().examine_batch(x, y)
+        if y is not None and is_sparse(self.loss):
+            examine_labels(y, self.num_classes, getattr(self.loss, "ignore_class", None))
 
     def decode_predictions(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the most likely classes of each image, best first.

@@ -17,6 +17,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
+from nepa_keras.inputs import loss_or_nan
 from nepa_keras.step_metrics import FiniteMean
 from nepa_keras.task import Task
 from nepa_keras.types import Tensor
@@ -122,7 +123,8 @@ class NepaPretrainer(Task):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        return nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
+        loss = nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
+        return loss_or_nan(loss, x)
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None

@@ -6,10 +6,12 @@ B batch, h x w patches, D width, K classes.
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
+from nepa_keras.inputs import examine_labels, loss_or_nan
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.step_metrics import FiniteMean
@@ -86,6 +88,10 @@ class NepaImageSegmenter(Task):
 
     has_head = True
     official_architecture = None
+    causes_of_non_finite = (
+        "labels of pixels outside 0 ... num_classes - 1",
+        *Task.causes_of_non_finite,
+    )
 
     def __init__(
         self,
@@ -203,13 +209,17 @@ class NepaImageSegmenter(Task):
     ) -> Tensor:
         if sample_weight is not None:
             raise ValueError("Pixels have no weights; those with the ignored label do not count.")
-        if not isinstance(y_pred, dict):
-            return segmentation_loss(y_pred, y, self.ignore_label)
-        loss = segmentation_loss(y_pred["logits"], y, self.ignore_label)
-        if "auxiliary" in y_pred:
-            auxiliary = segmentation_loss(y_pred["auxiliary"], y, self.ignore_label)
+        outputs = y_pred if isinstance(y_pred, dict) else {"logits": y_pred}
+        loss = segmentation_loss(outputs["logits"], y, self.ignore_label)
+        if "auxiliary" in outputs:
+            auxiliary = segmentation_loss(outputs["auxiliary"], y, self.ignore_label)
             loss = loss + self.auxiliary_weight * auxiliary
-        return loss
+        return loss_or_nan(loss, x, y, self.num_classes, self.ignore_label)
+
+    def examine_batch(self, x: np.ndarray, y: np.ndarray | None) -> None:
+        super().examine_batch(x, y)
+        if y is not None:
+            examine_labels(y, self.num_classes, self.ignore_label, pixels=True)
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None

@@ -16,8 +16,15 @@ class _OfAllReplicas(keras.metrics.Metric):
         return super().add_variable(*args, **{**kwargs, "aggregation": "mean"})  # default: sum
 
 
+class MeanOrNaN(_OfAllReplicas, keras.metrics.Mean):
+    """Mean of the scalars it is given; NaN of none, where Keras' own is 0, which looks like a loss."""
+
+    def result(self) -> Tensor:
+        return ops.where(self.count > 0, super().result(), float("nan"))
+
+
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class FiniteMean(_OfAllReplicas, keras.metrics.Mean):
+class FiniteMean(MeanOrNaN):
     """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
 
     def update_state(self, value: Tensor, sample_weight: Tensor = 1.0) -> None:

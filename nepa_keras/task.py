@@ -1,16 +1,20 @@
 """Task: a backbone with an objective, trained by a step that lets no non-finite update through."""
 
 import functools
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.deployment import Deployable
+from nepa_keras.inputs import examine_images, refuse_probabilities
 from nepa_keras.presets import PresetMixin
-from nepa_keras.step_metrics import FiniteMean, GradientNorm, LastValue, SkippedSteps
+from nepa_keras.step_metrics import GradientNorm, LastValue, MeanOrNaN, SkippedSteps
 from nepa_keras.types import Logs, Tensor
 
 
@@ -18,13 +22,27 @@ class NonFiniteError(RuntimeError):
     """Training met too many non-finite steps in a row."""
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops `fit` once `patience` steps in a row were skipped; looks every `every` batches."""
+class WatchNonFinite(keras.callbacks.Callback):
+    """Warns of the first skipped step, and stops `fit` once `patience` in a row were skipped.
 
-    def __init__(self, patience: float, every: int = 20):
+    A metric that is NaN, as the loss of an epoch without a good step, is not taken for the best by callbacks
+    that look for it (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau); Keras' own take the first value they
+    see, whatever it is.
+
+    Args:
+        patience: steps.
+        callbacks: of the same `fit`, which this one comes before.
+        every: batches between two looks.
+    """
+
+    def __init__(
+        self, patience: float, callbacks: Sequence[keras.callbacks.Callback] = (), every: int = 20
+    ):
         super().__init__()
         self.patience = patience
         self.every = every
+        self.seeking = [c for c in callbacks if hasattr(c, "monitor") and hasattr(c, "best")]
+        self.warned = False
 
     def on_train_begin(self, logs=None):
         skipped = self.model.step_metrics["skipped_steps"]
@@ -35,20 +53,39 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if (batch + 1) % self.every == 0:
             self._check(batch)
 
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        for callback in self.seeking:
+            if callback.best is not None and math.isnan(callback.best):
+                callback.best = None
+
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._check(None)
+        for callback in self.seeking:
+            if callback.best is None and math.isnan((logs or {}).get(callback.monitor, 0.0)):
+                callback.best = math.nan  # nothing is better than that, until the next epoch begins
 
     def _check(self, batch):
         backends.sync(self.model)
-        longest = int(ops.convert_to_numpy(self.model.step_metrics["skipped_steps"].longest))
-        if longest < self.patience:
+        skipped = self.model.step_metrics["skipped_steps"]
+        longest = int(ops.convert_to_numpy(skipped.longest))
+        if not longest:
             return
         where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
-        raise NonFiniteError(
-            f"{longest} steps in a row had a non-finite loss, gradient or learning rate{where} and were "
-            "skipped; the weights are those of the last good step. Look for non-finite values in the "
-            "images, then lower the learning rate or use float32 or bfloat16."
+        causes = (
+            f"Likely causes, the likeliest first: {'; '.join(self.model.causes_of_non_finite)}."
         )
+        if longest >= self.patience:
+            raise NonFiniteError(
+                f"{longest} steps in a row had a non-finite loss, gradient or learning rate{where} and were "
+                f"skipped; the weights are those of the last good step. {causes}"
+            )
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"A step had a non-finite loss, gradient or learning rate{where} and was skipped; the "
+                f"weights are as before it. {causes}",
+                stacklevel=2,
+            )
 
 
 def freeze(model: keras.Model, names: Sequence[str]) -> None:
@@ -99,6 +136,11 @@ class Task(PresetMixin, Deployable, backends.Trainer):
     """
 
     max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
+    causes_of_non_finite: tuple[str, ...] = (
+        "images that are not normalised to [-1, 1], or hold values that are not finite",
+        "a learning rate that is too high",
+        "float16, where float32 or bfloat16 would do",
+    )
 
     def __init__(
         self, backbone: keras.Model, dtype: str | keras.DTypePolicy | None = None, **kwargs
@@ -118,7 +160,12 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
-        """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays."""
+        """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays.
+
+        Raises:
+            ValueError: the loss takes probabilities; the models give logits.
+        """
+        refuse_probabilities(loss)
         if jit_compile == "auto":
             jit_compile = backends.default_jit_compile() and not run_eagerly
         if isinstance(optimizer, backends.GuardedOptimizer):
@@ -137,7 +184,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
-        self.__dict__["_loss_tracker"] = FiniteMean(name="loss")  # in place of Keras' own
+        self.__dict__["_loss_tracker"] = MeanOrNaN(name="loss")  # in place of Keras' own
         self._tracker.unlock()  # Keras locks the models that it quantizes
         self.step_metrics = {
             "gradient_norm": GradientNorm(name="gradient_norm"),
@@ -154,6 +201,46 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         if force or self.train_function is None:
             _check_trainable(self)
         super().make_train_function(force)
+        self.train_function = self._examining(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        super().make_test_function(force)
+        self.test_function = self._examining(self.test_function)
+
+    def make_predict_function(self, force: bool = False) -> None:
+        super().make_predict_function(force)
+        self.predict_function = self._examining(self.predict_function, labelled=False)
+
+    def _examining(self, function: Callable, labelled: bool = True) -> Callable:
+        """A step function of Keras that looks at the first batch of each `fit`, `evaluate` or `predict`."""
+        self.__dict__["unexamined"] = True  # not as an attribute, which Keras would track
+        if getattr(function, "examines", False):
+            return function
+
+        def run(*args):
+            if not self.__dict__.pop("unexamined", False):
+                return function(*args)
+            *state, batches = args
+            first, batches = backends.first_batch(batches, self.steps_per_execution)
+            if first is not None:
+                x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
+                self.examine_batch(x, y if labelled else None)
+            return function(*state, batches)
+
+        run.examines = True
+        return run
+
+    def examine_batch(self, x: np.ndarray | Any, y: np.ndarray | None) -> None:
+        """Looks at the first batch, on the host, before it is computed with.
+
+        Args:
+            x: images (B, height, width, C).
+            y: labels, or None.
+
+        Raises:
+            ValueError: they cannot be meant; see `nepa_keras.inputs`.
+        """
+        examine_images(x)
 
     @functools.cached_property  # asked for in each step
     def moving_statistics(self) -> list[keras.Variable]:
@@ -181,9 +268,12 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         The numbers are those of all replicas; x, y and y_pred what this one has.
         """
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0] * backends.replicas()
-        self._loss_tracker.update_state(loss, sample_weight=batch_size)
+        finite = ops.isfinite(loss)
+        self._loss_tracker.update_state(
+            ops.where(finite, loss, 0.0), ops.where(finite, batch_size, 0)
+        )
         logs = self.compute_metrics(x, y, y_pred, sample_weight)
-        bad = ops.where(ops.isfinite(loss), float("inf"), float("nan"))
+        bad = ops.where(finite, float("inf"), float("nan"))
         self.step_metrics["gradient_norm"].update_state(ops.where(ok, gradient_norm, bad))
         self.step_metrics["learning_rate"].update_state(learning_rate)
         self.step_metrics["skipped_steps"].update_state(ok)
@@ -201,10 +291,10 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             NonFiniteError: so many steps in a row had a non-finite loss or gradient.
         """
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(StopOnNonFinite(self.max_skipped_in_a_row))
+            callbacks.append(WatchNonFinite(self.max_skipped_in_a_row))
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
-            callbacks = [StopOnNonFinite(self.max_skipped_in_a_row), *callbacks]
+            callbacks = [WatchNonFinite(self.max_skipped_in_a_row, callbacks), *callbacks]
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
     def get_config(self) -> dict:

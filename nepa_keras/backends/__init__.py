@@ -22,6 +22,7 @@ trainer.py, the train step in one function:
     Trainer                             `keras.Model` with a step of forward, loss, gradients, finite check,
                                         update and metrics
     default_jit_compile()               what `jit_compile="auto"` means
+    first_batch(batches, number)        first of the batches of a step function, and the batches again
     sync(model)                         brings the variables up to date inside of `fit`
     is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)
     GuardedOptimizer                    protocol of an optimizer with a check of its own (guard.py, for all)

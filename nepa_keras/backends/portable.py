@@ -1,5 +1,6 @@
 """Formulations in `keras.ops` that more than one backend uses as they are."""
 
+import itertools
 import math
 
 import keras
@@ -206,3 +207,21 @@ def adamw_update(
         w.assign(w_next)
         if averages is not None:
             averages[i].assign(averages[i] * (1.0 - new_average) + new_average * w_next)
+
+
+def first_batch(batches, number, to_numpy=ops.convert_to_numpy):
+    """The first of the batches that Keras hands to a step function, and the batches with it again.
+
+    Args:
+        batches: a list or an iterator.
+        number: of batches that the function takes from an iterator.
+
+    Returns:
+        (first, batches): a batch of NumPy arrays, or None where the backend cannot look at one.
+    """
+    if isinstance(batches, list):
+        first = batches[0]
+    else:
+        first = next(batches)
+        batches = itertools.chain([first], batches)
+    return keras.tree.map_structure(to_numpy, first), batches

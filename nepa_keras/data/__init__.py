@@ -6,6 +6,7 @@ from nepa_keras.data.bad_images import BadImages, BadImagesError
 from nepa_keras.data.batches import AugmentedBatches
 from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.fingerprint import fingerprint
 from nepa_keras.data.image_converter import NepaImageConverter
 from nepa_keras.data.keras_cv_batches import keras_cv_batches
 from nepa_keras.data.ordered import OrderedBatches
@@ -55,6 +56,7 @@ __all__ = [
     "Survey",
     "copy_to_records",
     "decode_image",
+    "fingerprint",
     "held_out",
     "image_files",
     "keras_cv_batches",

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
+from nepa_keras.inputs import refuse_integer_images
 from nepa_keras.layers.linear import NormalInitializer
 from nepa_keras.layers.sequence_embedding import after_cls, learned_vector
 from nepa_keras.types import Shape, Tensor
@@ -27,6 +28,9 @@ class PatchEmbedding(keras.layers.Layer):
 
     Returns:
         (B, 1 + T, D).
+
+    Raises:
+        ValueError: from the call, the images are integers, or of a size that the patch does not divide.
     """
 
     def __init__(self, hidden_dim: int, patch_size: int, use_mask_token: bool = False, **kwargs):
@@ -78,6 +82,7 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         p, width = self.patch_size, self.hidden_dim
+        refuse_integer_images(keras.backend.standardize_dtype(images.dtype))
         grid_h, grid_w = self.grid(ops.shape(images))
         channels = images.shape[-1]
         x = ops.reshape(images, (-1, grid_h, p, grid_w, p, channels))
@@ -94,6 +99,7 @@ class PatchEmbedding(keras.layers.Layer):
         return (input_shape[0], tokens, self.hidden_dim)
 
     def compute_output_spec(self, images: Tensor, **kwargs) -> keras.KerasTensor:
+        refuse_integer_images(images.dtype)
         return keras.KerasTensor(self.compute_output_shape(images.shape), self.variable_dtype)
 
     def get_config(self) -> dict:

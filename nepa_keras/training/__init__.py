@@ -7,7 +7,7 @@ from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.replay import Replay
 from nepa_keras.training.resume import Preempted
-from nepa_keras.training.run import fit_steps
+from nepa_keras.training.run import OtherRunError, fit_steps
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
 from nepa_keras.training.schedules import (
@@ -24,6 +24,7 @@ __all__ = [
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
     "OtherModelError",
+    "OtherRunError",
     "Preempted",
     "Replay",
     "RunDir",

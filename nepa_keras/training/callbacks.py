@@ -212,5 +212,6 @@ class EventLog(keras.callbacks.Callback):
                 self.writer.add_scalar(name, float(value), step)
         self.writer.flush()
 
-    def on_train_end(self, logs=None):
+    def close(self) -> None:
+        """Write what is left; of a writer whose `fit` may have ended by an error."""
         self.writer.close()

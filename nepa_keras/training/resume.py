@@ -160,9 +160,18 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 def load_stateful(saved: Saved, stateful: Sequence[Stateful]) -> None:
-    """Restore callbacks from a checkpoint of `SaveCheckpoints`."""
+    """Restore callbacks from a checkpoint of `SaveCheckpoints`.
+
+    Raises:
+        ValueError: the checkpoint has no state of one.
+    """
     for part in stateful:
         name = part.state_name
+        if name not in saved.record:
+            raise ValueError(
+                f"The checkpoint of step {saved.step} has no state of {name!r}, as the run was begun without "
+                f"{type(part).__name__}; begin another run to have it."
+            )
         arrays = {
             key.removeprefix(f"{name}/"): value
             for key, value in saved.state.items()

@@ -1,9 +1,10 @@
 """A training run of a number of steps that leaves its record in a folder and resumes where it stopped."""
 
+import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from os import PathLike
 
 import keras
@@ -25,6 +26,10 @@ _LONGEST_INTERVAL = 1000  # steps of a row, at most
 _CHECKPOINTS = 10
 
 
+class OtherRunError(ValueError):
+    """A process, or a run in the same folder, was started as another run."""
+
+
 def fit_steps(
     model: Task,
     batches_from: Callable[[int], Iterable],
@@ -38,6 +43,7 @@ def fit_steps(
     describe_batch: Callable[[int], dict] | None = None,
     replay_with: str | None = None,
     mfu: Callable[[float], float] | None = None,
+    identity: Mapping[str, str] | None = None,
 ) -> None:
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
@@ -56,13 +62,16 @@ def fit_steps(
         keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
         describe_batch, replay_with: see `KeepNonFinite`.
         mfu: see `Throughput`.
+        identity: what makes the run what it is, by name, such as {"data": data.fingerprint(source)}. All
+            processes must have the same, and so must a run that goes on.
 
     Raises:
         ImportError: tensorboardX is missing.
         NonFiniteError: see `Task`.
         Preempted: the process was asked to end; the run is saved.
         OtherModelError: the checkpoint is of another model.
-        ValueError: not all processes see the same checkpoint.
+        OtherRunError: the processes, or the run in the folder, have another identity; or not all processes
+            see the same checkpoint.
         BlockingIOError: another process trains in the folder.
         OSError: a checkpoint could not be written; those before are whole.
     """
@@ -73,7 +82,9 @@ def fit_steps(
             os.makedirs(run, exist_ok=True)
             stack.enter_context(RunLock(run))
         checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
-        stateful = [part for part in callbacks if isinstance(part, Stateful)]
+        record = _Record(run, identity or {}, writes)
+        record.compare_processes()
+        stateful = [record, *(part for part in callbacks if isinstance(part, Stateful))]
         saved = _resume(model, checkpoints, stateful, steps)
         first, state = (saved.step, saved.state) if saved else (0, {})
         if writes:
@@ -90,13 +101,9 @@ def fit_steps(
             saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look)
             recording = []
             if writes:
-                recording = [
-                    keep,
-                    GradientNormQuantiles(),
-                    keras.callbacks.CSVLogger(run.log, append=first > 0),
-                    EventLog(run.path, first),
-                    Progress(throughput),
-                ]
+                log = stack.enter_context(_Log(run.log, append=first > 0))
+                events = stack.enter_context(closing(EventLog(run.path, first)))
+                recording = [keep, GradientNormQuantiles(), log, events, Progress(throughput)]
             with saving, keep:
                 model.fit(
                     batches_from(first),
@@ -113,6 +120,52 @@ def fit_steps(
                     whole.save(path)
 
 
+class _Record:
+    """What a run is and has recorded so far, as part of its checkpoints, whose checksums cover it."""
+
+    state_name = "run"
+
+    def __init__(self, run: RunDir, identity: Mapping[str, str], writes: bool):
+        self.run, self.identity, self.writes = run, dict(identity), writes
+
+    def compare_processes(self) -> None:
+        """Refuse processes that were started as different runs."""
+        for name, text in self.identity.items():
+            digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:3])
+            if len(set(backends.of_all_processes(digest))) > 1:
+                raise OtherRunError(
+                    f"The processes of the run have different {name}; start each with the same flags, and "
+                    "let each see the same images."
+                )
+
+    def state_dict(self) -> dict:
+        log = self.run.log.read_text() if self.writes and self.run.log.exists() else ""
+        return {"identity": self.identity, "log": log}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, begun in state["identity"].items():
+            now = self.identity.get(name, begun)
+            if now != begun:
+                said = "" if len(begun + now) > 200 else f": {begun}, and now {now}"
+                raise OtherRunError(
+                    f"{self.run} holds a run with other {name}{said}. Bring back what it was begun with, or "
+                    "begin a run in another folder."
+                )
+        if self.writes and self.run.restore_log(state["log"]):
+            print(f"{self.run.log} was not as it was written; its rows are those of the checkpoint")
+
+
+class _Log(keras.callbacks.CSVLogger):
+    """Keras' own, whose file is closed however `fit` ended."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *of_error):
+        if self.csv_file is not None:
+            self.csv_file.close()
+
+
 def _interval(steps: int, model: Task) -> int:
     """Steps of a log interval: so that short runs have curves too, and of one update or more."""
     interval = min(math.ceil(steps / _ROWS), _LONGEST_INTERVAL)
@@ -127,12 +180,12 @@ def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: in
         say(sentence)
     found = backends.of_all_processes(saved.step if saved else 0)
     if len(set(found)) > 1:
-        raise ValueError(
+        raise OtherRunError(
             f"The processes found checkpoints of the steps {', '.join(map(str, found))}: "
             f"{checkpoints.folder.parent} must be one folder, on a file system that all of them share."
         )
     if saved is not None:
-        restore_state(model, saved.state)
         load_stateful(saved, stateful)
+        restore_state(model, saved.state)
         say(f"goes on from step {saved.step:,} of {steps:,}")
     return saved

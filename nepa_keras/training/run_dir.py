@@ -82,6 +82,15 @@ class RunDir(os.PathLike):
         with replacing(self.flags) as path:
             path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
+    def restore_log(self, rows: str) -> bool:
+        """Make the log begin with rows that were recorded, and return whether it did not."""
+        content = self.log.read_bytes() if self.log.exists() else b""
+        if content.startswith(rows.encode()):
+            return False
+        with replacing(self.log) as path:
+            path.write_text(rows, encoding="utf-8", newline="")
+        return True
+
     def truncate_log(self, step: int) -> None:
         """Remove rows of the log that a killed run wrote after its checkpoint of a step."""
         if not self.log.exists():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from nepa_keras.backends import portable
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.jax.kernels import tuned_for_cpu
 from nepa_keras.backends.portable import global_norm
@@ -98,3 +99,13 @@ def default_jit_compile() -> bool:
 
 def sync(model) -> None:
     model.jax_state_sync()
+
+
+def first_batch(batches, number):
+    return portable.first_batch(batches, number, _of_this_process)
+
+
+def _of_this_process(array):
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = array.addressable_data(0)
+    return keras.ops.convert_to_numpy(array)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from nepa_keras.backends import portable
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.portable import global_norm
 from nepa_keras.backends.tensorflow.devices import (
@@ -114,9 +115,7 @@ def _without_autotuning(model, batches):
         lambda leaf: tf.TensorSpec((size, *leaf.shape[1:]), leaf.dtype), first
     )
     dataset = tf.data.Dataset.from_generator(from_the_first, output_signature=signature)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.prefetch(2).with_options(options)
+    dataset = _not_tuned(dataset.prefetch(2))
     if not is_distributed():
         return dataset
     model._symbolic_build(data_batch=keras.tree.map_structure(ops.convert_to_tensor, first))
@@ -147,11 +146,11 @@ def _sizes(batches):
 
 
 def _loss(model, x, y, y_pred, sample_weight, training):
-    """Of this replica; Keras' own is divided by the number of replicas."""
+    """Of this replica; a loss that was given to `compile` Keras divides by the number of replicas."""
     loss = model.compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
-    return loss * replicas() if type(model).compute_loss is keras.Model.compute_loss else loss
+    return loss * replicas() if model.loss is not None else loss
 
 
 def _mean_gradients(gradients):
@@ -195,3 +194,24 @@ def default_jit_compile() -> bool:
 
 def sync(model) -> None:
     """Nothing: the variables are the state."""
+
+
+def first_batch(batches, number):
+    if not isinstance(batches, tf.data.Iterator):  # of several devices, if it has a specification
+        return (
+            (None, batches)
+            if hasattr(batches, "element_spec")
+            else portable.first_batch(batches, number)
+        )
+    taken = list(itertools.islice(batches, number))
+    if not taken:
+        return None, batches
+    # With the same specification, so that the step is not compiled for another one.
+    again = tf.data.Dataset.from_generator(lambda: taken, output_signature=batches.element_spec)
+    return keras.tree.map_structure(ops.convert_to_numpy, taken[0]), iter(_not_tuned(again))
+
+
+def _not_tuned(dataset):
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -17,6 +17,7 @@ __all__ = [
     "barrier",
     "default_jit_compile",
     "device_name",
+    "first_batch",
     "gelu",
     "global_norm",
     "is_distributed",

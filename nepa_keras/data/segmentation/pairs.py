@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, check_size, decode_image, read_file
-from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.data.sources.files import image_files
 
 IGNORED = 255  # the label of pixels that neither train nor count
@@ -73,6 +73,9 @@ class SubsetPairs(PairSource):
     def name(self, index: int) -> str:
         return self.source.name(self.indices[index])
 
+    def mark(self, index: int) -> object:
+        return self.source.mark(self.indices[index])
+
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.source.pair(self.indices[index])
 
@@ -126,6 +129,9 @@ class FolderPairs(PairSource):
 
     def name(self, index: int) -> str:
         return self.files[index][0]
+
+    def mark(self, index: int) -> object:
+        return [size_of(file) for file in self.files[index]]
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.files[index]

@@ -1,6 +1,9 @@
 """What every source of images is: encoded images addressed by index."""
 
+import os
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +36,10 @@ class ImageSource:
         """What a person finds the image by."""
         raise NotImplementedError
 
+    def mark(self, index: int) -> object:
+        """What differs where another image took the place of this one, known without reading it; or None."""
+        return None
+
 
 class ArraySource(ImageSource):
     """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file."""
@@ -54,3 +61,14 @@ class ArraySource(ImageSource):
 
     def name(self, index: int) -> str:
         return f"image {index}"
+
+    def mark(self, index: int) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.images[index]))
+
+
+def size_of(path: str | Path) -> int | None:
+    """Of a file in bytes; None of one that is missing."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None

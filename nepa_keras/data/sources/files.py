@@ -7,7 +7,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from nepa_keras.data.decode import read_file
-from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.packages import required_for
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy")
@@ -35,6 +35,9 @@ class FileSource(ImageSource):
 
     def name(self, index: int) -> str:
         return self.files[index]
+
+    def mark(self, index: int) -> object:
+        return size_of(self.files[index])
 
 
 def image_files(path: str | Path) -> list[str]:

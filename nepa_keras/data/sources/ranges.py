@@ -27,6 +27,11 @@ class FileRanges:
         file = bisect_right(self.ends, index)
         return file, index - (self.ends[file - 1] if file else 0)
 
+    def length(self, index: int) -> int:
+        """Of the encoded image of an index, in bytes."""
+        file, piece = self.place(index)
+        return self.ranges[file][piece][1]
+
     def read(self, index: int) -> bytes:
         """The encoded image of an index, read from its file."""
         file, piece = self.place(index)

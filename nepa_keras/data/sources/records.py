@@ -126,6 +126,9 @@ class RecordSource(ImageSource):
             raise ImageError(f"feature {self.image_key} holds {len(values)} values, not 1")
         return values[0]
 
+    def mark(self, index: int) -> int:
+        return self.ranges.length(index)
+
     def name(self, index: int) -> str:
         file, piece = self.ranges.place(index)
         return f"{self.ranges.paths[file]}, record {piece}"

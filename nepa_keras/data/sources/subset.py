@@ -33,6 +33,9 @@ class SubsetSource(ImageSource):
     def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
 
+    def mark(self, index: int) -> object:
+        return self.source.mark(int(self.indices[index]))
+
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of a training and a validation part, the latter with the share of each class.

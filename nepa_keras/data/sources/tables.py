@@ -11,7 +11,7 @@ import numpy as np
 
 from nepa_keras.data.decode import ImageError, read_file
 from nepa_keras.data.order import WINDOW
-from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.packages import required_for
 
 _LABELS = ("label", "labels")
@@ -136,6 +136,9 @@ class ParquetSource(ImageSource):
         file = self.groups[group][0]
         first = next(g for g, (f, _) in enumerate(self.groups) if f == file)
         return f"{self.paths[file]}, row {index - self.chunks[first]}"
+
+    def mark(self, index: int) -> object:
+        return size_of(self.paths[self.groups[bisect_right(self.chunks, index) - 1][0]])
 
 
 class ArrowSource(ImageSource):

@@ -39,6 +39,9 @@ class TarSource(ImageSource):
     def read(self, index: int) -> bytes:
         return self.ranges.read(index)
 
+    def mark(self, index: int) -> int:
+        return self.ranges.length(index)
+
     def name(self, index: int) -> str:
         return self.names[index]
 

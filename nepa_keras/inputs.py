@@ -1,0 +1,155 @@
+"""What a step is given: images and labels that cannot be meant are refused or said, not computed with.
+
+Two nets, as a wrong input must not end in a plausible number:
+
+    examine_images, examine_labels   look at the first batch of a `fit`, `evaluate` or `predict` on the host,
+                                     and speak in words
+    loss_or_nan                      in each step, on the device, for what comes later: the loss of a batch
+                                     that cannot be meant is NaN, so that the step is skipped and counted
+"""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras.types import Tensor
+
+_LARGEST_PIXEL = (
+    1e15  # the squares of larger ones overflow in float32, and norms turn them into zeros
+)
+_FAR_OUTSIDE = 8.0  # of [-1, 1]; images normalised by the statistics of ImageNet reach 2.7
+_CROSSENTROPIES = {
+    keras.losses.sparse_categorical_crossentropy: keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.categorical_crossentropy: keras.losses.CategoricalCrossentropy,
+    keras.losses.categorical_focal_crossentropy: keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.binary_crossentropy: keras.losses.BinaryCrossentropy,
+    keras.losses.binary_focal_crossentropy: keras.losses.BinaryFocalCrossentropy,
+}
+_REMEDY = "normalise images to [-1, 1], as nepa_keras.NepaImageConverter and data.normalize do"
+
+
+def refuse_integer_images(dtype: str) -> None:
+    """Refuse images of integers, which backends would take for floats or not take at all.
+
+    Raises:
+        ValueError: the type is no float.
+    """
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(f"The images are {dtype}, but models take floats in [-1, 1]: {_REMEDY}.")
+
+
+def examine_images(images: np.ndarray) -> None:
+    """Warn of images (B, height, width, C) whose range is not that of normalised ones.
+
+    Raises:
+        ValueError: they are integers.
+    """
+    refuse_integer_images(str(images.dtype))
+    if not images.size:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        warnings.warn("Images hold values that are not finite.", stacklevel=3)
+    elif max(-low, high) > _FAR_OUTSIDE or (low >= 0.0 and high > 0.5):
+        warnings.warn(
+            f"The values of the first images lie in [{low:.4g}, {high:.4g}] and not in [-1, 1]: {_REMEDY}.",
+            stacklevel=3,
+        )
+
+
+def examine_labels(
+    labels: np.ndarray, num_classes: int, ignored: int | None = None, pixels: bool = False
+) -> None:
+    """Refuse class numbers that are not from 0 to num_classes - 1.
+
+    Args:
+        labels: (B,) or (B, 1), or of pixels (B, height, width).
+        ignored: a label that is allowed, too.
+
+    Raises:
+        ValueError: labels are out of range, no whole numbers, or one-hot.
+    """
+    if not pixels and labels.ndim > 1 and labels.shape[-1] != 1:
+        raise ValueError(
+            f"The labels have the shape {labels.shape}, but the loss takes one class number for each image; "
+            "for one-hot or soft labels use keras.losses.CategoricalCrossentropy(from_logits=True)."
+        )
+    found = np.unique(labels)
+    found = found[found != ignored] if ignored is not None else found
+    if not found.size:
+        return
+    if not np.all(np.isfinite(found)) or np.any(found != np.floor(found)):
+        raise ValueError(
+            f"Labels are class numbers, but these hold {found[found != np.floor(found)][0]:g}."
+        )
+    low, high = int(found[0]), int(found[-1])
+    if low >= 0 and high < num_classes:
+        return
+    remedy = f"number the classes from 0, or build the model with num_classes={high + 1}"
+    if low == 1 and high == num_classes:
+        remedy = "subtract 1 from the labels"
+    elif low < 0 or high > 2**31:
+        remedy = "number the classes from 0 and leave out images without a label"
+    raise ValueError(
+        f"The labels are {low} to {high}, but the {num_classes} classes of the model have the numbers 0 to "
+        f"{num_classes - 1}; {remedy}."
+    )
+
+
+def loss_or_nan(
+    loss: Tensor,
+    images: Tensor | None,
+    labels: Tensor | None = None,
+    num_classes: int = 0,
+    ignored: int | None = None,
+) -> Tensor:
+    """The loss of a step; NaN where a pixel is so large that it overflows, or a label is no class.
+
+    Args:
+        loss: scalar.
+        images: (B, height, width, C), or None if the caller has them no more.
+        labels: class numbers of any shape, or None for a loss without any.
+        num_classes, ignored: as `examine_labels`.
+    """
+    if images is not None:
+        largest = ops.max(ops.abs(ops.cast(images, "float32")))
+        loss = ops.where(largest <= _LARGEST_PIXEL, loss, float("nan"))
+    if labels is not None:
+        labels = ops.cast(labels, "int32")
+        known = (labels >= 0) & (labels < num_classes)
+        if ignored is not None:
+            known = known | ops.equal(labels, ignored)
+        loss = ops.where(ops.all(known), loss, float("nan"))
+    return loss
+
+
+def is_sparse(loss: object) -> bool:
+    """Whether a loss, as given to `compile`, takes class numbers."""
+    return _kind(loss) is keras.losses.SparseCategoricalCrossentropy
+
+
+def refuse_probabilities(loss: object) -> None:
+    """Refuse a loss of Keras that takes probabilities, for a model that gives logits.
+
+    Raises:
+        ValueError: the loss was made with from_logits=False, or is named by a string, which means the same.
+    """
+    kind = _kind(loss)
+    if kind is None or (isinstance(loss, kind) and loss.get_config().get("from_logits")):
+        return
+    raise ValueError(
+        f"The model gives logits, but the loss {kind.__name__} takes probabilities unless it is told "
+        f"otherwise; use loss=keras.losses.{kind.__name__}(from_logits=True)."
+    )
+
+
+def _kind(loss):
+    """The class in `_CROSSENTROPIES` that a loss is of, whichever way it is given; else None."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    for function, kind in _CROSSENTROPIES.items():
+        if loss is function or isinstance(loss, kind):
+            return kind
+    return None
