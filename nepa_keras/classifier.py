@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.inputs import examine_labels, is_sparse, loss_or_nan
+from nepa_keras.inputs import examine_labels, is_label, is_sparse, loss_or_nan
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.presets.official_config import CLASSIFICATION
 from nepa_keras.task import Task, freeze
@@ -105,15 +105,21 @@ class NepaImageClassifier(Task):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
+        known = None
+        if is_sparse(self.loss):
+            known = is_label(y, self.num_classes, self._ignored)
+            y = ops.where(known, y, 0)  # PyTorch fails at others
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        numbers = y if is_sparse(self.loss) else None
-        ignored = getattr(self.loss, "ignore_class", None)
-        return loss_or_nan(loss, x, numbers, self.num_classes, ignored)
+        return loss_or_nan(loss, x, known)
 
-    def examine_batch(self, x: np.ndarray, y: np.ndarray | None) -> None:
-        super().examine_batch(x, y)
-        if y is not None and is_sparse(self.loss):
-            examine_labels(y, self.num_classes, getattr(self.loss, "ignore_class", None))
+    @property
+    def _ignored(self) -> int | None:
+        """The label that a sparse loss was told to ignore."""
+        return getattr(self.loss, "ignore_class", None)
+
+    def examine_labels(self, y: np.ndarray) -> None:
+        if is_sparse(self.loss):
+            examine_labels(y, self.num_classes, self._ignored)
 
     def decode_predictions(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the most likely classes of each image, best first.

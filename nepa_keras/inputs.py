@@ -8,8 +8,6 @@ Two nets, as a wrong input must not end in a plausible number:
                                      that cannot be meant is NaN, so that the step is skipped and counted
 """
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
@@ -40,23 +38,19 @@ def refuse_integer_images(dtype: str) -> None:
         raise ValueError(f"The images are {dtype}, but models take floats in [-1, 1]: {_REMEDY}.")
 
 
-def examine_images(images: np.ndarray) -> None:
-    """Warn of images (B, height, width, C) whose range is not that of normalised ones.
+def examine_images(images: np.ndarray) -> str | None:
+    """A warning of images (B, height, width, C) whose range is not that of normalised ones, or None.
 
     Raises:
         ValueError: they are integers.
     """
     refuse_integer_images(str(images.dtype))
     if not images.size:
-        return
+        return None
     low, high = float(np.min(images)), float(np.max(images))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        warnings.warn("Images hold values that are not finite.", stacklevel=3)
-    elif max(-low, high) > _FAR_OUTSIDE or (low >= 0.0 and high > 0.5):
-        warnings.warn(
-            f"The values of the first images lie in [{low:.4g}, {high:.4g}] and not in [-1, 1]: {_REMEDY}.",
-            stacklevel=3,
-        )
+    if max(-low, high) <= _FAR_OUTSIDE and (low < 0.0 or high <= 0.5):
+        return None
+    return f"The values of the first images lie in [{low:.4g}, {high:.4g}] and not in [-1, 1]: {_REMEDY}."
 
 
 def examine_labels(
@@ -98,31 +92,25 @@ def examine_labels(
     )
 
 
-def loss_or_nan(
-    loss: Tensor,
-    images: Tensor | None,
-    labels: Tensor | None = None,
-    num_classes: int = 0,
-    ignored: int | None = None,
-) -> Tensor:
+def is_label(labels: Tensor, num_classes: int, ignored: int | None = None) -> Tensor:
+    """Which labels are class numbers from 0 to num_classes - 1, or the one that is ignored."""
+    labels = ops.cast(labels, "int32")
+    known = (labels >= 0) & (labels < num_classes)
+    return known if ignored is None else known | ops.equal(labels, ignored)
+
+
+def loss_or_nan(loss: Tensor, images: Tensor | None, known: Tensor | None = None) -> Tensor:
     """The loss of a step; NaN where a pixel is so large that it overflows, or a label is no class.
 
     Args:
         loss: scalar.
         images: (B, height, width, C), or None if the caller has them no more.
-        labels: class numbers of any shape, or None for a loss without any.
-        num_classes, ignored: as `examine_labels`.
+        known: of `is_label`, of any shape; None for a loss without labels.
     """
     if images is not None:
         largest = ops.max(ops.abs(ops.cast(images, "float32")))
         loss = ops.where(largest <= _LARGEST_PIXEL, loss, float("nan"))
-    if labels is not None:
-        labels = ops.cast(labels, "int32")
-        known = (labels >= 0) & (labels < num_classes)
-        if ignored is not None:
-            known = known | ops.equal(labels, ignored)
-        loss = ops.where(ops.all(known), loss, float("nan"))
-    return loss
+    return loss if known is None else ops.where(ops.all(known), loss, float("nan"))
 
 
 def is_sparse(loss: object) -> bool:

@@ -11,7 +11,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.inputs import examine_labels, loss_or_nan
+from nepa_keras.inputs import examine_labels, is_label, loss_or_nan
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.step_metrics import FiniteMean
@@ -209,17 +209,17 @@ class NepaImageSegmenter(Task):
     ) -> Tensor:
         if sample_weight is not None:
             raise ValueError("Pixels have no weights; those with the ignored label do not count.")
+        known = is_label(y, self.num_classes, self.ignore_label)
+        y = ops.where(known, y, self.ignore_label)  # PyTorch fails at others
         outputs = y_pred if isinstance(y_pred, dict) else {"logits": y_pred}
         loss = segmentation_loss(outputs["logits"], y, self.ignore_label)
         if "auxiliary" in outputs:
             auxiliary = segmentation_loss(outputs["auxiliary"], y, self.ignore_label)
             loss = loss + self.auxiliary_weight * auxiliary
-        return loss_or_nan(loss, x, y, self.num_classes, self.ignore_label)
+        return loss_or_nan(loss, x, known)
 
-    def examine_batch(self, x: np.ndarray, y: np.ndarray | None) -> None:
-        super().examine_batch(x, y)
-        if y is not None:
-            examine_labels(y, self.num_classes, self.ignore_label, pixels=True)
+    def examine_labels(self, y: np.ndarray) -> None:
+        examine_labels(y, self.num_classes, self.ignore_label, pixels=True)
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None

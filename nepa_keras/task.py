@@ -224,23 +224,25 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             first, batches = backends.first_batch(batches, self.steps_per_execution)
             if first is not None:
                 x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
-                self.examine_batch(x, y if labelled else None)
+                self._warn_once(examine_images(x))
+                if labelled and y is not None:
+                    self.examine_labels(y)
             return function(*state, batches)
 
         run.examines = True
         return run
 
-    def examine_batch(self, x: np.ndarray | Any, y: np.ndarray | None) -> None:
-        """Looks at the first batch, on the host, before it is computed with.
+    def _warn_once(self, sentence: str | None) -> None:
+        if sentence is not None and not self.__dict__.get("warned_of_images"):
+            self.__dict__["warned_of_images"] = True
+            warnings.warn(sentence, stacklevel=2)
 
-        Args:
-            x: images (B, height, width, C).
-            y: labels, or None.
+    def examine_labels(self, y: np.ndarray) -> None:
+        """Looks at labels on the host, before they are computed with: those of the first batch, or all.
 
         Raises:
             ValueError: they cannot be meant; see `nepa_keras.inputs`.
         """
-        examine_images(x)
 
     @functools.cached_property  # asked for in each step
     def moving_statistics(self) -> list[keras.Variable]:
@@ -289,13 +291,29 @@ class Task(PresetMixin, Deployable, backends.Trainer):
 
         Raises:
             NonFiniteError: so many steps in a row had a non-finite loss or gradient.
+            ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
         """
+        self._examine_all(*args[:1], **kwargs)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(WatchNonFinite(self.max_skipped_in_a_row))
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             callbacks = [WatchNonFinite(self.max_skipped_in_a_row, callbacks), *callbacks]
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, x: Any = None, *args, **kwargs) -> Any:
+        """As `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
+        """
+        self._examine_all(*args[:1], **kwargs)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _examine_all(self, y=None, **other):
+        """Labels in memory, of which a later batch could hold the first wrong one."""
+        if isinstance(y, np.ndarray) and y.ndim < 3:  # masks of pixels are many
+            self.examine_labels(y)
 
     def get_config(self) -> dict:
         return {
