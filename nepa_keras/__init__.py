@@ -30,7 +30,7 @@ from nepa_keras.nepa import NepaPretrainer, nepa_loss
 from nepa_keras.presets import PRESETS, RELEASED
 from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.segmenter import NepaImageSegmenter
-from nepa_keras.task import NonFiniteError
+from nepa_keras.skipped_steps import NonFiniteError
 
 __version__ = "0.1.0"
 

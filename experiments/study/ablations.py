@@ -15,7 +15,7 @@ from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.few_label import few_label_comparison
 from nepa_keras.evaluation.report import frozen_accuracies
 from nepa_keras.nepa import NepaPretrainer
-from nepa_keras.task import NonFiniteError
+from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.training import WarmupCosine, adamw, ema_weights, scaled_learning_rate
 
 ROWS = 10  # of the history of a brief pretraining

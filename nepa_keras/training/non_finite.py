@@ -21,7 +21,7 @@ import numpy as np
 
 from nepa_keras import backends
 from nepa_keras.files import replacing
-from nepa_keras.task import NonFiniteError
+from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.training.callbacks import StepClock
 from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.run_dir import RunDir

@@ -1,8 +1,10 @@
 """A run of fixed length and what it leaves in its folder."""
 
 import csv
+import gc
 import os
 import signal
+import threading
 import time
 
 import keras
@@ -10,7 +12,16 @@ import numpy as np
 import pytest
 
 import nepa_keras
-from nepa_keras.training import Preempted, RunDir, RunLock, adamw, callbacks, fit_steps
+from nepa_keras.training import (
+    OtherRunError,
+    Preempted,
+    RunDir,
+    RunLock,
+    Validation,
+    adamw,
+    callbacks,
+    fit_steps,
+)
 from nepa_keras.training.model_state import model_state
 from tests.helpers import tiny
 from tests.helpers.scripts import run_python
@@ -22,11 +33,13 @@ def rows_of(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def model():
+def compiled():
     made = tiny.pretrainer()
     tiny.compile_model(made, adamw(1e-2, ema_decay=0.9))
     return made
+
+
+model = pytest.fixture(compiled, name="model")
 
 
 @pytest.mark.parametrize("steps", [3, 45])
@@ -191,3 +204,56 @@ def test_a_folder_is_locked_while_a_run_is_in_it(model, tmp_path):
         fit_steps(model, batches, 2, 4, tmp_path, callbacks=[Try()])
     assert "BlockingIOError" in said[0] and f"in use by process {os.getpid()}" in said[0]
     assert run_python("-c", elsewhere).returncode == 0
+
+
+def test_the_log_is_that_of_the_checkpoint(tmp_path, capsys):
+    """Emptied, cut or changed in the meantime, or removed: its rows come back, and it is said."""
+    for damage in (
+        lambda path: path.write_text(""),
+        lambda path: path.write_bytes(path.read_bytes()[:40]),
+        lambda path: path.write_bytes(b"\xff" + path.read_bytes()[1:]),
+        lambda path: path.unlink(),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        with pytest.raises(Preempted):
+            fit_steps(compiled(), batches, 40, 4, folder, callbacks=[AskToEnd(21)])
+        before = (folder / "log.csv").read_text()
+        damage(folder / "log.csv")
+        fit_steps(compiled(), batches, 40, 4, folder)
+        assert (folder / "log.csv").read_text().startswith(before)
+        assert [float(row["step"]) for row in rows_of(folder / "log.csv")] == [*range(2, 41, 2)]
+        assert "its rows are those of the checkpoint" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_as_what_it_was_begun_only(tmp_path):
+    def run(**identity):
+        fit_steps(compiled(), batches, 4, 4, tmp_path, identity=identity)
+
+    run(data="12 images (ab)", flags="--a=1")
+    run(data="12 images (ab)", flags="--a=1")
+    with pytest.raises(
+        OtherRunError, match=r"other data: 12 images \(ab\), and now 11 images \(cd\)"
+    ):
+        run(data="11 images (cd)", flags="--a=1")
+    with pytest.raises(OtherRunError, match="other flags"):
+        run(data="12 images (ab)", flags="--a=2")
+
+
+def test_a_callback_that_the_run_was_begun_without_is_named(tmp_path):
+    fit_steps(compiled(), batches, 2, 4, tmp_path)
+    validation = Validation(lambda model: {"accuracy": 0.5}, save_best=lambda best: None)
+    with pytest.raises(ValueError, match="was begun without Validation"):
+        fit_steps(compiled(), batches, 4, 4, tmp_path, callbacks=[validation])
+
+
+def test_stopped_runs_leave_no_file_open(tmp_path):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    found = []
+    for step in range(1, 7):
+        with pytest.raises(Preempted):
+            fit_steps(compiled(), batches, 40, 4, tmp_path, callbacks=[AskToEnd(2)])
+        gc.collect()
+        found.append((open_files(), threading.active_count()))
+    assert found[-1] == found[1], found
