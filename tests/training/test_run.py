@@ -251,7 +251,7 @@ def test_stopped_runs_leave_no_file_open(tmp_path):
         return len(os.listdir("/proc/self/fd"))
 
     found = []
-    for step in range(1, 7):
+    for _ in range(6):
         with pytest.raises(Preempted):
             fit_steps(compiled(), batches, 40, 4, tmp_path, callbacks=[AskToEnd(2)])
         gc.collect()
