@@ -70,12 +70,12 @@ def environment(backend: str, number: int, count: int, ports) -> dict[str, str]:
     return {**env, **more}
 
 
-def start(backend: str, count: int, *command) -> list[subprocess.Popen]:
-    """So many processes of one run of a Python script."""
+def start(backend: str, count: int, *command, of_last=()) -> list[subprocess.Popen]:
+    """So many processes of one run of a Python script; the last may have more arguments."""
     ports = free_ports(count)
     return [
         subprocess.Popen(
-            [sys.executable, *map(str, command)],
+            [sys.executable, *map(str, command), *(of_last if number == count - 1 else ())],
             env=environment(backend, number, count, ports),
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -209,6 +209,24 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
             print(f"{row['step']:.0f} {name} {difference:.1e}")
             assert difference <= RUN, (row["step"], name, difference)
     assert (stopped / "ema" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "other", ["--seed=2", pytest.param("--data=embedded", marks=pytest.mark.full)]
+)
+def test_processes_that_were_started_as_different_runs_end_with_one_sentence(other, tmp_path):
+    """Before the first step. Two processes that import Keras and PyTorch on two cores: 15 s."""
+    flags = (
+        "--data=digits --preset=nepa_micro_patch2_8 --batch_size=32 --steps=2 --noevaluate".split()
+    )
+    script, folder = ROOT / "experiments" / "pretrain.py", f"--run_dir={tmp_path / 'run'}"
+    for done in finish(start("torch", 2, script, *flags, folder, of_last=[other])):
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.splitlines()[-1].startswith(
+            "pretrain.py: The processes of the run have different"
+        )
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("run/checkpoints/step-*"))
 
 
 REFUSED = {
