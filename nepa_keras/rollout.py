@@ -21,7 +21,7 @@ from nepa_keras.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class EmbeddingRollout(keras.Model):
+class EmbeddingRollout(backends.Model):
     """From the first k patches on, the embeddings that the model predicts when it reads its own predictions.
 
     Keys and values of all blocks are kept, so that a step costs one token through the model whatever came

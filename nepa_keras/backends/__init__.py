@@ -19,7 +19,8 @@ kernels.py, what layers and the optimizer compute:
 
 trainer.py, the train step in one function:
 
-    Trainer                             `keras.Model` with a step of forward, loss, gradients, finite check,
+    Model                               `keras.Model` whose weights outlive a pass that raises
+    Trainer                             a `Model` with a step of forward, loss, gradients, finite check,
                                         update and metrics
     default_jit_compile()               what `jit_compile="auto"` means
     first_batch(batches, number)        first of the batches of a step function, and the batches again

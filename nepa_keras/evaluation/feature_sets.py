@@ -3,7 +3,6 @@
 N images, B batch, T patches, D width, S sets.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -15,7 +14,7 @@ from nepa_keras.types import Tensor
 AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
 
 
-class FeatureSets(keras.Model):
+class FeatureSets(backends.Model):
     """Images -> pooled outputs of blocks, (B, S, D), in the order of `names`.
 
     Args:

@@ -15,7 +15,7 @@ from nepa_keras.types import Tensor
 _POOLS = ("mean", "cls", "last", "patches")
 
 
-class FeatureExtractor(keras.Model):
+class FeatureExtractor(backends.Model):
     """Images -> pooled `sequence_output` of a backbone.
 
     It holds the backbone, not a copy, so that features before and after training come from one

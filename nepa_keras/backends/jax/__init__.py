@@ -9,6 +9,7 @@ from nepa_keras.backends.jax.trainer import *
 __all__ = [
     "LARGEST_RATE",
     "GuardedOptimizer",
+    "Model",
     "Trainer",
     "adamw_update",
     "alone",

@@ -95,6 +95,24 @@ class _Sharded(keras.distribution.ModelParallel):
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
 
+def place_rows(x):
+    """An array on the devices of the distribution, which share its rows, or have all if they cannot."""
+    distribution = keras.distribution.distribution()
+    if x is None or distribution is None:
+        return jax.device_put(x)
+    sharding = distribution.get_data_layout(x.shape).backend_layout
+    processes = jax.process_count()
+    parts = sharding.mesh.shape[sharding.spec[0]] // processes
+    if len(x) % parts:
+        if processes > 1:
+            raise ValueError(
+                f"A batch of {len(x)} images cannot be shared by the {parts} devices of a process; make each "
+                f"batch a multiple of {parts}, and leave out a last one that is none."
+            )
+        sharding = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.make_array_from_process_local_data(sharding, x)
+
+
 @contextmanager
 def alone():
     before = keras.distribution.distribution()

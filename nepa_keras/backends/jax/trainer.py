@@ -1,18 +1,79 @@
 """JAX: a train step as one jitted function of the state."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import keras
+from keras.src.backend.jax import trainer as keras_trainer
 
 from nepa_keras.backends import portable
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
+from nepa_keras.backends.jax.devices import place_rows
 from nepa_keras.backends.jax.kernels import tuned_for_cpu
 from nepa_keras.backends.portable import global_norm
 
 
-class Trainer(keras.Model):
+def _place_batch(data, layouts=None):
+    """A batch on its devices; Keras' own gives a last, smaller one the layout of the first."""
+    return keras.tree.map_structure(place_rows, data)
+
+
+keras_trainer._distribute_data = _place_batch
+
+
+class Model(keras.Model):
+    """`keras.Model` whose weights outlive a pass that is interrupted or raises.
+
+    Keras takes the values out of the variables, and puts them back only after an `evaluate` or `predict`
+    that came to its end.
+    """
+
+    def evaluate(self, *args, **kwargs):
+        with self._state_put_back():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with self._state_put_back():
+            return super().predict(*args, **kwargs)
+
+    @contextmanager
+    def _state_put_back(self):
+        self.jax_state_sync()  # in a callback of `fit` the values are those of the last step
+        try:
+            yield
+        finally:
+            self.jax_state_sync()
+            self._jax_state = None
+
+    def _get_jax_state(self, purge_model_variables=False, **kinds):
+        state = super()._get_jax_state(purge_model_variables=purge_model_variables, **kinds)
+        if purge_model_variables:
+            self._hold(state)
+        return state
+
+    def _make_function(self, step_function, **kwargs):
+        def held_step(state, data):
+            outputs, state = step_function(state, data)
+            self._hold(state)
+            return outputs, state
+
+        return super()._make_function(held_step, **kwargs)
+
+    def _hold(self, state):
+        """Tells `jax_state_sync` of the newest values; those before were donated to the step."""
+        trainable, non_trainable, *others = state
+        kinds = ("optimizer_variables", "metrics_variables")[2 - len(others) :]
+        held = dict(zip(kinds, others, strict=True))
+        held |= {"trainable_variables": trainable, "non_trainable_variables": non_trainable}
+        self.__dict__["_jax_state"] = (
+            held  # not as an attribute, which Keras would track in each step
+        )
+        self._jax_state_synced = False
+
+
+class Trainer(Model):
     """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
 
     def make_train_function(self, force=False):

@@ -9,6 +9,7 @@ from nepa_keras.backends.torch.trainer import *
 __all__ = [
     "LARGEST_RATE",
     "GuardedOptimizer",
+    "Model",
     "Trainer",
     "adamw_update",
     "alone",

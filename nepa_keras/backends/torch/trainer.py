@@ -9,8 +9,10 @@ from nepa_keras.backends.torch import devices as torch_devices
 from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
 from nepa_keras.backends.torch.kernels import global_norm
 
+Model = keras.Model
 
-class Trainer(keras.Model):
+
+class Trainer(Model):
     """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
 
     def make_train_function(self, force=False):
