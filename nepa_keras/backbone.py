@@ -193,6 +193,8 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
+        if self.rotary is not None:
+            self.rotary.build(self.patch_embedding.grid(input_shape))
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, height, width, channels) -> embeddings (B, 1 + T, D)."""
@@ -267,6 +269,10 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             "attentions": list(attentions),
             "sequence_output": self.norm(states[-1]),
         }
+
+    def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
+        tokens = self.patch_embedding.compute_output_shape(input_shape)
+        return {"embeddings": tokens, "sequence_output": tokens}
 
     def compute_output_spec(
         self,

@@ -10,7 +10,8 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.inputs import examine_labels, is_label, is_sparse, loss_or_nan
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.presets.official_config import CLASSIFICATION
-from nepa_keras.task import Task, freeze
+from nepa_keras.task import Task
+from nepa_keras.trainable import freeze
 from nepa_keras.types import Tensor
 
 
@@ -90,12 +91,17 @@ class NepaImageClassifier(Task):
     def call(self, images: Tensor, training: bool = False) -> Tensor:
         out = self.backbone(images, training=training, causal=self.use_causal_mask)
         tokens = out["sequence_output"]
-        if self.fc_norm is None:
-            return self.head(tokens[:, -1])
-        return self.head(self.fc_norm(ops.mean(tokens[:, 1:], axis=1)))
+        pooled = tokens[:, -1] if self.fc_norm is None else ops.mean(tokens[:, 1:], axis=1)
+        logits = self.head(pooled if self.fc_norm is None else self.fc_norm(pooled))
+        return ops.cast(logits, self._logits_dtype)
+
+    @property
+    def _logits_dtype(self) -> str:
+        """At least float32, as a softmax in 16 bits is a coarse one."""
+        return keras.backend.result_type(self.variable_dtype, "float32")
 
     def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
-        return keras.KerasTensor((images.shape[0], self.num_classes), self.variable_dtype)
+        return keras.KerasTensor((images.shape[0], self.num_classes), self._logits_dtype)
 
     def compute_loss(
         self,

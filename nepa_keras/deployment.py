@@ -3,20 +3,42 @@
 import gc
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import keras
+import numpy as np
 
+from nepa_keras import backends
 from nepa_keras.presets import backbone_of
 
 
-class Deployable(keras.Model):
+def as_batches(x: Any) -> Any:
+    """What Keras takes as data: an iterator of arrays as one of tuples, and all else as it is.
+
+    Raises:
+        ValueError: a list, in which Keras sees inputs and not images, or no images.
+    """
+    if isinstance(x, list):
+        raise ValueError(f"x is a list of {len(x)}, but one array is needed; pass np.stack(x).")
+    if isinstance(x, np.ndarray) and len(x) == 0:
+        raise ValueError(f"There are no images in x, an array of shape {x.shape}.")
+    if isinstance(x, Iterator):
+        return ((batch,) if hasattr(batch, "shape") else batch for batch in x)
+    return x
+
+
+class Deployable(backends.Model):
     """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
 
     Attributes:
         image_shape: (height, width, channels), of the model or its backbone.
     """
+
+    def predict(self, x: Any, *args, **kwargs) -> Any:
+        """As `keras.Model.predict`, also of a generator of arrays."""
+        return super().predict(as_batches(x), *args, **kwargs)
 
     def export(
         self,

@@ -72,6 +72,9 @@ class NepaPretrainer(Task):
         >>> model.evaluate(images)["loss"]
     """
 
+    own_loss = "every image counts once"
+    takes_metrics = False  # there are no labels to compute any of
+
     def __init__(
         self,
         backbone: NepaBackbone,
@@ -104,14 +107,19 @@ class NepaPretrainer(Task):
         predictions = h[:, : z.shape[1] - 1] if self.shift else h[:, 1:]
         return {"predictions": predictions, "targets": z[:, 1:]}
 
+    def compute_output_spec(self, images: Tensor, training: bool = False) -> dict:
+        z = self.backbone.compute_output_spec(images)["embeddings"]
+        batch, tokens, width = z.shape
+        shape = (batch, tokens and tokens - 1, width)
+        return {name: keras.KerasTensor(shape, z.dtype) for name in ("predictions", "targets")}
+
     def _mask(self, embeddings: Tensor) -> Tensor:
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
         batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
         shape = (batch * backends.replicas(), tokens, 1)
         draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
-        masked = (backends.part_of_replica(draw) < self.masking_ratio) & (ops.arange(tokens) > 0)[
-            None, :, None
-        ]
+        is_patch = (ops.arange(tokens) > 0)[None, :, None]
+        masked = (backends.part_of_replica(draw) < self.masking_ratio) & is_patch
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)
 
@@ -123,6 +131,7 @@ class NepaPretrainer(Task):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
+        self._refuse_with_own_loss(sample_weight=sample_weight)
         loss = nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
         return loss_or_nan(loss, x)
 
@@ -138,10 +147,5 @@ class NepaPretrainer(Task):
         return super().evaluate(*args, return_dict=return_dict, **kwargs)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "shift": self.shift,
-            "stop_gradient": self.stop_gradient,
-            "masking_ratio": self.masking_ratio,
-            "seed": self.seed,
-        }
+        names = ("shift", "stop_gradient", "masking_ratio", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -15,7 +15,8 @@ from nepa_keras.inputs import examine_labels, is_label, loss_or_nan
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.step_metrics import FiniteMean
-from nepa_keras.task import Task, freeze
+from nepa_keras.task import Task
+from nepa_keras.trainable import freeze
 from nepa_keras.types import Tensor
 
 HEADS = ("upernet", "linear")
@@ -84,6 +85,7 @@ class NepaImageSegmenter(Task):
         >>> segmenter.fit(images, labels)  # (N, height, width, channels) and (N, height, width)
     """
 
+    own_loss = "every pixel counts once that has not the ignored label"
     use_causal_mask = False  # a pixel's class depends on all of the image
 
     has_head = True
@@ -199,6 +201,15 @@ class NepaImageSegmenter(Task):
             found["auxiliary"] = on_pixels(self.auxiliary_head(maps[2], training=True))
         return found
 
+    def compute_output_spec(
+        self, images: Tensor, training: bool = False
+    ) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
+        shape = (*images.shape[:3], self.num_classes)
+        if not training:
+            return keras.KerasTensor(shape, "float32")
+        names = ["logits"] if self.auxiliary_head is None else ["logits", "auxiliary"]
+        return {name: keras.KerasTensor(shape, "float32") for name in names}
+
     def compute_loss(
         self,
         x: Tensor = None,
@@ -207,8 +218,7 @@ class NepaImageSegmenter(Task):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        if sample_weight is not None:
-            raise ValueError("Pixels have no weights; those with the ignored label do not count.")
+        self._refuse_with_own_loss(sample_weight=sample_weight)
         known = is_label(y, self.num_classes, self.ignore_label)
         y = ops.where(known, y, self.ignore_label)  # PyTorch fails at others
         outputs = y_pred if isinstance(y_pred, dict) else {"logits": y_pred}

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -10,43 +10,23 @@ import numpy as np
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.deployment import Deployable
+from nepa_keras.deployment import Deployable, as_batches
 from nepa_keras.inputs import examine_images, refuse_integer_images, refuse_probabilities
 from nepa_keras.presets import PresetMixin
 from nepa_keras.skipped_steps import WatchNonFinite
 from nepa_keras.step_metrics import GradientNorm, LastValue, MeanOrNaN, SkippedSteps
+from nepa_keras.trainable import check_trainable
 from nepa_keras.types import Tensor
 
 
-def freeze(model: keras.Model, names: Sequence[str]) -> None:
-    """Takes variables out of the training of a built model.
-
-    Args:
-        names: of variables or layers, as whole parts of the variables' paths: "block_1" is not "block_10".
-
-    Raises:
-        ValueError: no variable has a name.
-    """
-    for name in names:
-        found = [v for v in model.weights if f"/{name.strip('/')}/" in f"/{v.path}/"]
-        if not found:
-            known = ", ".join(v.path for v in model.weights[:3])
-            raise ValueError(f"There is no variable {name!r} to freeze; names are like {known}.")
-        for variable in found:
-            variable.trainable = False
-
-
-def _check_trainable(model: keras.Model) -> None:
-    """Refuses to train around integer kernels, which stay as they are."""
-    for layer in model._flatten_layers():
-        mode = getattr(layer, "quantization_mode", None)
-        if mode in (None, "float8") or getattr(layer, "lora_enabled", False):
-            continue
-        if layer.trainable_variables:
-            raise ValueError(
-                f"{layer.path} is quantized to {mode}, so its kernel cannot be trained: quantize after "
-                "training, or quantize the backbone alone and train adapters by backbone.enable_lora(rank)."
-            )
+def _check_for_low_precision(optimizer: Any, dtype: str) -> None:
+    """Refuses Keras' Adam on weights of 16 bits, where its constants round to 0 and 1."""
+    kinds = (keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam)
+    if dtype in ("bfloat16", "float16") and isinstance(optimizer, kinds):
+        raise ValueError(
+            f"Keras' {type(optimizer).__name__} computes in the dtype of the weights, and in {dtype} its "
+            f'constants round to 0 and 1; use nepa_keras.training.adamw, or dtype="mixed_{dtype}".'
+        )
 
 
 class Task(PresetMixin, Deployable, backends.Trainer):
@@ -63,6 +43,8 @@ class Task(PresetMixin, Deployable, backends.Trainer):
 
     Attributes:
         max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
+        own_loss: what counts in the loss of a model that takes no other; None where `compile` gives it.
+        takes_metrics: whether `compile` takes metrics.
     """
 
     max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
@@ -71,6 +53,8 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         "a learning rate that is too high",
         "float16, where float32 or bfloat16 would do",
     )
+    own_loss: str | None = None
+    takes_metrics: bool = True
 
     def __init__(
         self, backbone: keras.Model, dtype: str | keras.DTypePolicy | None = None, **kwargs
@@ -96,6 +80,16 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             ValueError: the loss takes probabilities; the models give logits.
         """
         refuse_probabilities(loss)
+        self._refuse_with_own_loss(loss=loss, loss_weights=loss_weights)
+        if not self.takes_metrics and (metrics or weighted_metrics):
+            raise ValueError(f"{type(self).__name__} reports its own metrics; leave out yours.")
+        if any(isinstance(weight, str) for weight in keras.tree.flatten(loss_weights)):
+            raise ValueError(
+                f"loss_weights are numbers, got {loss_weights}; metrics come fourth, so name them: "
+                f"metrics={loss_weights}."
+            )
+        optimizer = keras.optimizers.get(optimizer)
+        _check_for_low_precision(optimizer, self.variable_dtype)
         if jit_compile == "auto":
             jit_compile = backends.default_jit_compile() and not run_eagerly
         if isinstance(optimizer, backends.GuardedOptimizer):
@@ -122,6 +116,13 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             "skipped_steps": SkippedSteps(name="skipped_steps"),
         }
 
+    def _refuse_with_own_loss(self, **arguments: Any) -> None:
+        given = [name for name, value in arguments.items() if value is not None]
+        if self.own_loss is not None and given:
+            raise ValueError(
+                f"{type(self).__name__} has its own loss, in which {self.own_loss}; leave out {given[0]}."
+            )
+
     def compile_from_config(self, config: dict) -> None:
         """Restores `compile` when a saved model is loaded."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -129,7 +130,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
-            _check_trainable(self)
+            check_trainable(self)
         super().make_train_function(force)
         self.train_function = self._examining(self.train_function)
 
@@ -228,21 +229,38 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
         """
         self._examine_all(*args[:1], **kwargs)
+        self._refuse_with_own_loss(class_weight=kwargs.get("class_weight"))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(WatchNonFinite(self.max_skipped_in_a_row))
         else:
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             callbacks = [WatchNonFinite(self.max_skipped_in_a_row, callbacks), *callbacks]
-        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+        return super().fit(as_batches(x), *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x: Any = None, *args, **kwargs) -> Any:
-        """As `keras.Model.evaluate`.
+        """As `keras.Model.evaluate`, also of a generator of arrays.
 
         Raises:
             ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
         """
         self._examine_all(*args[:1], **kwargs)
-        return super().evaluate(x, *args, **kwargs)
+        return super().evaluate(as_batches(x), *args, **kwargs)
+
+    def _seeds(self):
+        return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+
+    def save_own_variables(self, store: MutableMapping) -> None:
+        """Keeps the state of random draws, too, so that training goes on from a file as it would have."""
+        super().save_own_variables(store)
+        for i, seed in enumerate(self._seeds()):
+            store[f"seed_{i}"] = seed
+
+    def load_own_variables(self, store: MutableMapping) -> None:
+        """Also of a file without the state of random draws, or of other ones; these then stay as they are."""
+        seeds = self._seeds()
+        if set(store.keys()) == {f"seed_{i}" for i in range(len(seeds))}:
+            for i, seed in enumerate(seeds):
+                seed.assign(store[f"seed_{i}"])
 
     def _examine_all(self, y=None, **other):
         """Labels in memory, of which a later batch could hold the first wrong one."""

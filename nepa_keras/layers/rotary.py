@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.types import Tensor
+from nepa_keras.types import Shape, Tensor
 
 
 def grid_coordinates(grid: Sequence[int]) -> np.ndarray:
@@ -133,6 +133,10 @@ class RotaryEmbedding(keras.layers.Layer):
         cos, sin = rope_tables(coordinates, self.head_dim, self.theta)
         cls = ops.zeros((1, self.head_dim), dtype="float32")
         return ops.concatenate([cls + 1.0, cos]), ops.concatenate([cls, sin])
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
+        table = (1 + math.prod(input_shape), self.head_dim)
+        return table, table
 
     def get_config(self) -> dict:
         return {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.layers.convolutions import (
     ConvNorm,
     Doubling,
@@ -54,11 +55,18 @@ class FeaturePyramid(keras.layers.Layer):
     def call(self, maps: Sequence[Tensor], training: bool = False) -> list[Tensor]:
         quadruple, double, same, half = maps
         quadruple = self.norm(self.first(quadruple), training=training)
-        quadruple = self.second(ops.gelu(quadruple, approximate=False))
+        quadruple = self.second(backends.gelu(quadruple))
         # A grid of one patch cannot be halved.
         window = (min(2, half.shape[1]), min(2, half.shape[2]))
         half = ops.max_pool(half, window, window, padding="valid", data_format="channels_last")
         return [quadruple, self.only(double), same, half]
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
+        scales = (4, 2, 1, 0.5)
+        return [
+            (shape[0], *(side and int(side * scale) for side in shape[1:3]), self.width)
+            for shape, scale in zip(input_shape, scales, strict=True)
+        ]
 
     def get_config(self) -> dict:
         return {**super().get_config(), "width": self.width}

@@ -23,6 +23,15 @@ from nepa_keras.types import Tensor
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
+# Arguments of Keras' optimizers that its `apply` reads, and ours in their place.
+_OURS = {
+    "use_ema": "ema_decay",
+    "clipnorm": "clip_norm",
+    "clipvalue": "clip_norm",
+    "global_clipnorm": "clip_norm",
+    "gradient_accumulation_steps": "accumulation_steps",
+}
+
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class AdamW(keras.optimizers.Optimizer):
@@ -66,6 +75,8 @@ class AdamW(keras.optimizers.Optimizer):
             )
         if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}.")
+        if wrong := [argument for argument in _OURS if kwargs.get(argument)]:
+            raise ValueError(f"This optimizer has no {wrong[0]}; use {_OURS[wrong[0]]}.")
         if isinstance(learning_rate, int | float):
             check_rate("learning_rate", learning_rate)
         layerwise = learning_rate if isinstance(learning_rate, Layerwise) else None
@@ -133,6 +144,15 @@ class AdamW(keras.optimizers.Optimizer):
         """The averaged weights as NumPy arrays, in the order of the trainable variables."""
         assert self.averages is not None, "the optimizer was made without ema_decay"
         return [ops.convert_to_numpy(a) for a in self.averages]
+
+    @property
+    def _model_variables_moving_average(self) -> list[keras.Variable]:
+        """The averages, where `keras.callbacks.SwapEMAWeights` looks for them."""
+        if self.ema_decay is None:
+            raise AttributeError(
+                "There are no averaged weights; make the optimizer with ema_decay."
+            )
+        return self.averages
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         return loss if self.loss_scale is None else loss * self.loss_scale
