@@ -80,7 +80,8 @@ class NepaImageClassifier(Task):
         stream = self.variable_dtype
         self.fc_norm = None
         if pooling == "mean":
-            self.fc_norm = LayerNorm(name="fc_norm", dtype=stream)
+            epsilon = backbone.layer_norm_epsilon
+            self.fc_norm = LayerNorm(epsilon, name="fc_norm", dtype=stream)
             self.fc_norm.build((None, backbone.hidden_dim))
         self.head = Linear(num_classes, kernel_initializer="zeros", name="head", dtype=stream)
         self.head.build((None, backbone.hidden_dim))

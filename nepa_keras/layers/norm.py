@@ -1,4 +1,4 @@
-"""LayerNorm as the model needs it: last axis, epsilon 1e-12, always computed in float32."""
+"""LayerNorm as the model needs it: last axis, always computed in float32."""
 
 import keras
 from keras import ops
@@ -12,7 +12,7 @@ class LayerNorm(keras.layers.Layer):
     """(x - mean) / sqrt(var + epsilon) * gamma + beta over the last axis.
 
     Args:
-        epsilon: added to the biased variance (SPEC: 1e-12 everywhere).
+        epsilon: added to the biased variance.
         scale: whether there is a gamma.
         center: whether there is a beta.
     """

@@ -1,6 +1,7 @@
 """The classifier against the official code: pooling, logits, three losses, gradients, drop path."""
 
 import keras
+import numpy as np
 import pytest
 from keras import ops
 
@@ -37,6 +38,26 @@ def test_states_pooling_and_logits(io):
     assert_close(ops.convert_to_numpy(model(images)), io["logits"], "logits")
     assert_close(model.predict(images, verbose=0), io["logits"], "logits", "predict")
     assert model.count_params() == golden_files.record("classify/meta.json")["parameter_count"]
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-2])
+def test_its_own_norm_has_the_epsilon_of_the_configuration(epsilon, io):
+    """Logits of the official formula in NumPy, from the official pooled states and weights."""
+    weights = golden_files.tensors("classify/weights.safetensors")
+    mean = io["pooled_mean"].astype("float64")
+    centred = mean - mean.mean(axis=-1, keepdims=True)
+    normed = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + epsilon)
+    normed = normed * weights["fc_norm.weight"] + weights["fc_norm.bias"]
+    logits = normed @ weights["classifier.weight"].T + weights["classifier.bias"]
+    model = golden_files.classifier(layer_norm_epsilon=epsilon)
+    again = type(model).from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    for classifier in (model, again):
+        assert classifier.fc_norm.get_config()["epsilon"] == epsilon
+        found = classifier.head(classifier.fc_norm(io["pooled_mean"]))
+        assert_close(ops.convert_to_numpy(found), logits, "logits")
+    if epsilon == 1e-12:
+        assert_close(logits, io["logits"], "logits")
 
 
 def test_soft_hard_and_smoothed_losses(io):
