@@ -56,6 +56,7 @@ class Deployable(backends.Model):
         if input_signature is None:
             shape = (None, *backbone_of(self).image_shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
+        filepath = str(Path(filepath).expanduser())
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def quantize(

@@ -17,9 +17,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     name, so that a crash of the machine leaves the one or the other, too.
 
     Args:
-        path: in an existing folder.
+        path: in an existing folder; `~` is the home folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     unfinished, old = (path.with_name(f"{kind}-{path.name}") for kind in ("unfinished", "old"))
     _remove(unfinished)
     try:

@@ -24,7 +24,7 @@ class BadImages:
 
     def __init__(self, count: int, share: float = 0.001, record: str | Path | None = None):
         self.budget = math.ceil(share * count)
-        self.record = None if record is None else Path(record)
+        self.record = None if record is None else Path(record).expanduser()
         self.reasons: dict[int, str] = {}
         self.lines: set[str] = set()
         if self.record is not None and self.record.exists():

@@ -41,4 +41,5 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 def read_fashion_mnist(folder: str | Path) -> dict[str, np.ndarray]:
     """The four arrays of a folder with the official files: images (N, 28, 28), labels (N,)."""
-    return {name: read_idx(Path(folder) / file) for name, file in FILES.items()}
+    folder = Path(folder).expanduser()
+    return {name: read_idx(folder / file) for name, file in FILES.items()}

@@ -73,7 +73,7 @@ class Checkpoints:
             raise ValueError(
                 f"keep_last={keep_last} and keep_every={keep_every} must be at least 1."
             )
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.keep_last, self.keep_every = keep_last, keep_every
         self.at_boundary = at_boundary
         self.damaged: list[str] = []

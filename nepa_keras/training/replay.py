@@ -99,7 +99,7 @@ def read_report(folder: str | Path) -> dict:
     Raises:
         ValueError: there is none.
     """
-    path = Path(folder) / REPORT
+    path = Path(folder).expanduser() / REPORT
     if not path.is_file():
         raise ValueError(
             f"{path} is missing; a step that was not finite is kept as RUN_DIR/non_finite/step-XXXXXXXX."

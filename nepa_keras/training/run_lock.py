@@ -23,7 +23,7 @@ class RunLock:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder).resolve()
+        self.folder = Path(folder).expanduser().resolve()
         file, count = _held.get(self.folder, (None, 0))
         _held[self.folder] = (file or _locked(self.folder), count + 1)
 

@@ -129,7 +129,7 @@ def read_log(csv_path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a log without rows.
     """
-    with open(csv_path, newline="", encoding="utf-8") as file:
+    with open(Path(csv_path).expanduser(), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{csv_path} has no rows; train at least one epoch first.")

@@ -25,7 +25,7 @@ def save(figure, png_path: str | Path) -> None:
     """Writes a PNG at 150 dots per inch; makes the folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    path = Path(png_path)
+    path = Path(png_path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150, format="png")

@@ -114,7 +114,7 @@ def write_masks(
         stem = name if same_stem[name.with_suffix("")] > 1 else name.with_suffix("")
         pictures = {"masks": labels, "overlays": overlay(pixels, labels, colors)}
         for kind, picture in pictures.items():
-            path = Path(folder) / kind / f"{stem}.png"
+            path = Path(folder).expanduser() / kind / f"{stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
     return left_out
