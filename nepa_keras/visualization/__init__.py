@@ -1,6 +1,7 @@
 """Pictures of a run and of what a model sees and expects (they need matplotlib), and its report."""
 
 from nepa_keras.visualization.attention import (
+    attention_map,
     attention_maps,
     attention_probabilities,
     attention_rollout,
@@ -44,6 +45,7 @@ __all__ = [
     "LinearDecoder",
     "PatchBank",
     "RolloutComparison",
+    "attention_map",
     "attention_maps",
     "attention_probabilities",
     "attention_rollout",

@@ -3,6 +3,7 @@
 B images, L blocks, H heads, T patches on a grid of rows x columns.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -54,6 +55,40 @@ def attention_rollout(attentions: np.ndarray) -> np.ndarray:
     for block in range(1, mixed.shape[1]):
         steps.append(mixed[:, block] @ steps[-1])
     return np.stack(steps, axis=1)
+
+
+def attention_map(
+    model: keras.Model,
+    images: np.ndarray,
+    query: int,
+    heads: str = "mean",
+    blocks: Sequence[int] | None = None,
+    causal: bool | None = None,
+) -> np.ndarray:
+    """Where one patch looks, as one map: over heads first, then the mean over blocks.
+
+    The maximum over heads is what the authors draw.
+
+    Args:
+        model, images, query, causal: see `attention_maps`.
+        heads: "mean" or "max" over the heads of a block.
+        blocks: numbers of blocks from 0; default all.
+
+    Returns:
+        (B, rows, columns) float32.
+
+    Raises:
+        ValueError: another word for heads, a block that the model lacks, or see `attention_maps`.
+    """
+    if heads not in ("mean", "max"):
+        raise ValueError(f'heads must be "mean" or "max", got {heads!r}.')
+    maps = attention_maps(model, images, query, causal)["heads"]
+    count = maps.shape[1]
+    chosen = list(range(count) if blocks is None else blocks)
+    if not chosen or min(chosen) < 0 or max(chosen) >= count:
+        raise ValueError(f"blocks must be of 0 to {count - 1}, got {chosen}.")
+    over_heads = maps.max(axis=2) if heads == "max" else maps.mean(axis=2)
+    return over_heads[:, chosen].mean(axis=1)
 
 
 def attention_maps(

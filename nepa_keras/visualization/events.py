@@ -7,6 +7,7 @@ import numpy as np
 from nepa_keras.packages import required_for
 from nepa_keras.training import RunDir
 from nepa_keras.visualization.curves import read_panels
+from nepa_keras.visualization.report.run_facts import files_of_folder
 
 _SUFFIX = ".pictures"
 
@@ -33,7 +34,7 @@ def log_pictures(run_dir: str | PathLike) -> list[str]:
         from tensorboardX import SummaryWriter
     run = RunDir(run_dir)
     # TensorBoard draws the scalars itself.
-    pictures = sorted(path for path in run.path.glob("*.png") if path != run.curves)
+    pictures = [path for path in files_of_folder(run, "*.png") if path != run.curves]
     step = int(read_panels(run.log)[1][-1]) if run.log.exists() else 0
     for earlier in run.path.glob(f"events.out.*{_SUFFIX}"):
         earlier.unlink()

@@ -24,12 +24,12 @@ def predicted_similarity(
     """How similar the embedding predicted after each query patch is to every input patch.
 
     softmax over patches of cos(predicted embedding, input embedding) / temperature, under the
-    causal mask.
+    causal mask. With temperature 1 these are the maps that the authors draw.
 
     Args:
         model: a `NepaPretrainer`, or its `NepaBackbone`.
         images: (B, height, width, channels), normalised floats.
-        queries: patches, counted row by row from 0; the last patch has no successor.
+        queries: patches, counted row by row from 0; what follows the last one is never trained.
         temperature: of the softmax.
         top_p: keep only the most similar patches that hold this share, see `top_p_filter`.
 
@@ -37,17 +37,17 @@ def predicted_similarity(
         Float32 (B, Q, rows, columns), each map sums to 1.
 
     Raises:
-        ValueError: a query that is no patch or the last one, or images that do not fit.
+        ValueError: a query that is no patch, or images that do not fit.
     """
     backbone = backbone_of(model)
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
     rows, columns = patch_grid(backbone, images)
     asked = np.asarray(queries, "int64")
-    if asked.size == 0 or asked.min() < 0 or asked.max() >= rows * columns - 1:
+    if asked.size == 0 or asked.min() < 0 or asked.max() >= rows * columns:
         raise ValueError(
-            f"queries must be patches 0 to {rows * columns - 2} of this {rows}x{columns} grid (the "
-            f"last has no successor), got {asked.tolist()}."
+            f"queries must be patches 0 to {rows * columns - 1} of this {rows}x{columns} grid, got "
+            f"{asked.tolist()}."
         )
     out = backbone(np.asarray(images, "float32"), training=False, causal=True)
     # Token 0 is CLS, so patch t is token 1 + t.
@@ -120,7 +120,8 @@ def plot_similarity(
             for axes in (left, right):
                 outline(axes, query, columns, color=ORANGE)
                 axes.set_axis_off()
-            outline(right, query + 1, columns, color="white", linestyle=(0, (2, 1.5)))
+            if query + 1 < rows * columns:
+                outline(right, query + 1, columns, color="white", linestyle=(0, (2, 1.5)))
             bar = figure.colorbar(shown, ax=right, shrink=0.8, pad=0.03, ticks=[0, weights.max()])
             bar.ax.set_yticklabels(["0", f"{weights.max():.2f}"], fontsize=6, color=INK)
             bar.outline.set_visible(False)

@@ -12,8 +12,8 @@ SHAPE = (8, 12, 1)  # 2 x 3 patches
 
 def test_maps_are_the_softmax_of_cosines_with_the_embeddings():
     model, images = tiny.pretrainer(), tiny.images(2, SHAPE)
-    maps = predicted_similarity(model, images, queries=[0, 3], temperature=0.5)
-    assert maps.shape == (2, 2, 2, 3)
+    maps = predicted_similarity(model, images, queries=[0, 3, 5], temperature=0.5)
+    assert maps.shape == (2, 3, 2, 3)
     np.testing.assert_allclose(maps.sum(axis=(2, 3)), 1.0, rtol=1e-5)
 
     out = model(images)  # predictions[t] is made at token t, and patch t is token 1 + t
@@ -49,15 +49,15 @@ def test_a_picture_is_written(tmp_path, channels):
     images = tiny.images(2, (8, 12, channels))
     model = tiny.pretrainer(image_shape=(8, 8, channels))
     plot_similarity(model, images, tmp_path / "a.png")
-    plot_similarity(model.backbone, images[:1], tmp_path / "b.png", queries=[4], top_p=0.5)
+    plot_similarity(model.backbone, images[:1], tmp_path / "b.png", queries=[4, 5], top_p=0.5)
     for name in ("a.png", "b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_wrong_inputs_are_refused():
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
-    for queries in ([5], [-1], []):
-        with pytest.raises(ValueError, match="patches 0 to 4"):
+    for queries in ([6], [-1], []):
+        with pytest.raises(ValueError, match="patches 0 to 5"):
             predicted_similarity(model, images, queries)
     with pytest.raises(ValueError, match="patches of 4x4"):
         predicted_similarity(model, tiny.images(1, (9, 8, 1)), [0])

@@ -29,6 +29,20 @@ def test_attention_of_a_patch_is_a_row_of_the_softmax():
     assert np.all(both_ways["heads"] > 0.0)
 
 
+def test_one_map_of_chosen_blocks_and_heads():
+    model, images = tiny.pretrainer(), tiny.images(2, SHAPE)
+    heads = v.attention_maps(model, images, query=4)["heads"]
+    mean, highest = heads.mean(axis=(1, 2)), heads.max(axis=2)
+    np.testing.assert_allclose(v.attention_map(model, images, 4), mean, rtol=1e-5)
+    found = v.attention_map(model, images, 4, heads="max")
+    np.testing.assert_allclose(found, highest.mean(axis=1), rtol=1e-5)
+    found = v.attention_map(model, images, 4, heads="max", blocks=[1])
+    np.testing.assert_allclose(found, highest[:, 1], rtol=1e-5)
+    for wrong in ({"heads": "sum"}, {"blocks": [2]}, {"blocks": [-1]}, {"blocks": []}):
+        with pytest.raises(ValueError, match="must be"):
+            v.attention_map(model, images, 4, **wrong)
+
+
 @pytest.mark.once
 def test_attention_rollout_by_hand():
     """Two tokens, one head: the product of the two mixed matrices, rows that sum to 1."""

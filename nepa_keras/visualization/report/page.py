@@ -199,7 +199,7 @@ def _cell(value: float) -> str:
 
 
 def _pictures(run: RunDir) -> str:
-    paths = sorted(run.path.glob("*.png"))
+    paths = run_facts.files_of_folder(run, "*.png")
     if run.log.exists():  # drawn above
         paths = [path for path in paths if path != run.curves]
     shown = []

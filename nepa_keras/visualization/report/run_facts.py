@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import keras
 
@@ -30,9 +31,16 @@ def flags_of_folder(run: RunDir) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
 
+def files_of_folder(run: RunDir, pattern: str) -> list[Path]:
+    """Regular files of a run that match a pattern, by name; not links to what lies elsewhere."""
+    folder = run.path.resolve()
+    found = sorted(run.path.glob(pattern))
+    return [path for path in found if path.is_file() and path.resolve().parent == folder]
+
+
 def tables_of_folder(run: RunDir) -> dict[str, list[list[str]]]:
     """Rows of the Markdown tables that a run left as *.md, by the names of the files."""
-    found = {path.stem: read_table(path) for path in sorted(run.path.glob("*.md"))}
+    found = {path.stem: read_table(path) for path in files_of_folder(run, "*.md")}
     return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import zlib
 from html.parser import HTMLParser
@@ -206,6 +207,22 @@ def test_any_folder_has_a_report(tmp_path, log):
     assert "no flags.txt" in Page(write_report(empty)).text
     with pytest.raises(NotADirectoryError, match="missing"):
         write_report(tmp_path / "missing")
+
+
+def test_links_out_of_the_folder_and_what_is_no_file_are_not_shown(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "secret.txt").write_text("| a secret |\n|---|\n| of someone |\n")
+    for name in ("picture.png", "table.md"):
+        (run / name).symlink_to(tmp_path / "secret.txt")
+    (run / "own.png").write_bytes(b"own picture")
+    (run / "inside.png").symlink_to(run / "own.png")
+    os.mkfifo(run / "pipe.png")
+    (run / "folder.png").mkdir()
+    page = write_report(run).read_text()
+    secret = base64.b64encode((tmp_path / "secret.txt").read_bytes()).decode()
+    assert "secret" not in page and secret not in page
+    assert page.count("<figure><img") == 2 and "picture.png" not in page and "pipe.png" not in page
 
 
 def test_long_logs_are_thinned_in_the_table_and_end_with_the_last_row(tmp_path):
