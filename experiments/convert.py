@@ -12,6 +12,7 @@ Prints where each tensor went, and the largest difference between what the sourc
 (read back from --output) make of an image. KERAS_BACKEND picks the backend that computes it.
 """
 
+import os
 import sys
 import zipfile
 from contextlib import ExitStack
@@ -34,6 +35,16 @@ flags.DEFINE_enum(
     "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
 )
 flags.DEFINE_integer("num_classes", None, "of a new classifier", lower_bound=1)
+flags.DEFINE_float(
+    "drop_path",
+    None,
+    "Drop-path rate that the output's configuration has, to train it further.",
+    lower_bound=0,
+    upper_bound=0.99,
+)
+flags.DEFINE_string(
+    "class_names", None, "Text file with the name of a class on each line, in order."
+)
 flags.DEFINE_bool("ema", False, "take the averaged weights of the source")
 flags.DEFINE_bool("fold_layer_scale", False, "multiply LayerScale into the dense layer before it")
 flags.DEFINE_enum(
@@ -55,6 +66,15 @@ def check_flags():
         )
 
 
+def overrides() -> dict:
+    """Arguments of the output that flags set."""
+    given = {"num_classes": FLAGS.num_classes, "drop_path_rate": FLAGS.drop_path}
+    if FLAGS.class_names:
+        lines = Path(FLAGS.class_names).expanduser().read_text(encoding="utf-8").splitlines()
+        given["class_names"] = [line.strip() for line in lines if line.strip()]
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def load(stack):
     """The source as it is, and as the model to write; averaged weights stay until `stack` closes."""
     import keras
@@ -63,7 +83,7 @@ def load(stack):
     from nepa_keras import interop
 
     if FLAGS.source.endswith(".keras"):
-        if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.num_classes or FLAGS.quantize:
+        if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.quantize or overrides():
             raise ValueError(
                 f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
             )
@@ -80,13 +100,12 @@ def load(stack):
     }
     own_class = interop.model_class(FLAGS.source)
     model_class = chosen.get(FLAGS.model, own_class)
-    overrides = {"num_classes": FLAGS.num_classes} if FLAGS.num_classes else {}
     source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
-    changed = overrides or FLAGS.fold_layer_scale or FLAGS.quantize
+    changed = overrides() or FLAGS.fold_layer_scale or FLAGS.quantize
     if model_class is own_class and not changed:
         return source, source
     result = model_class.from_preset(
-        FLAGS.source, ema=FLAGS.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides
+        FLAGS.source, ema=FLAGS.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides()
     )
     if FLAGS.quantize:
         result.quantize(FLAGS.quantize)
@@ -164,6 +183,7 @@ def main(argv):
         raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
     with one_sentence(), ExitStack() as stack:
         check_flags()
+        FLAGS.source, FLAGS.output = map(os.path.expanduser, (FLAGS.source, FLAGS.output))
         source, model = load(stack)
         images = example(model)
         if report := getattr(model, "load_report", None):

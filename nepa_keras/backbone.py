@@ -183,13 +183,13 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
     def build(self, input_shape: Shape) -> None:
         if self.built:
             return
-        self.patch_embedding.build(input_shape)
         tokens = self.patch_embedding.compute_output_shape(input_shape)
         if tokens[-1] != self.hidden_dim:
             raise ValueError(
                 f"The embedding makes tokens of width {tokens[-1]}, but hidden_dim is {self.hidden_dim}; "
                 "make them equal."
             )
+        self.patch_embedding.build(input_shape)
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)

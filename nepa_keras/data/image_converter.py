@@ -140,7 +140,7 @@ class NepaImageConverter:
             "do_rescale": True,
             "do_resize": True,
             "image_mean": [float(m) for m in self.mean],
-            "image_processor_type": "ViTImageProcessor",
+            "image_processor_type": "ViTImageProcessorFast",  # the other one does not crop
             "image_std": [float(s) for s in self.std],
             "resample": _INTERPOLATIONS[self.interpolation],
             "rescale_factor": 1 / 255,
@@ -212,7 +212,7 @@ def _open(picture, mode: str):
 
     if isinstance(picture, str | Path):
         try:
-            return open_picture(picture, mode)
+            return open_picture(Path(picture).expanduser(), mode)
         except ImageError as error:
             raise ValueError(f"{picture} is not a readable image: {error}") from None
     if isinstance(picture, Image.Image):

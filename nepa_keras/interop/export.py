@@ -1,6 +1,7 @@
 """Our models in the official format, and as artefacts to serve."""
 
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from nepa_keras.presets import backbone_of
 from nepa_keras.presets.folder import write_checkpoint, write_preprocessor
 from nepa_keras.presets.official import official_tensors
 from nepa_keras.presets.official_config import official_config
-from nepa_keras.presets.preset import of_source
+from nepa_keras.presets.preset import config_of_source, preprocessor_of_source
 from nepa_keras.training import ema_weights
 
 
@@ -22,6 +23,8 @@ def export_huggingface(
     folder: str | Path,
     ema: bool = False,
     converter: NepaImageConverter | None = None,
+    drop_path_rate: float | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Writes `config.json`, `preprocessor_config.json` and `model.safetensors` as official ones.
 
@@ -31,19 +34,27 @@ def export_huggingface(
         ema: write the averaged weights in place of the trained ones.
         converter: how images are prepared; default as the checkpoint said that the model is from, else
             plain resizing to the size of the model.
+        drop_path_rate: with which the authors' code shall train it; default that of the model.
+        class_names: of a classifier; default those of the model, else LABEL_0 and so on.
 
     Raises:
-        ValueError: the model has no averaged weights.
+        ValueError: the model has no averaged weights or another number of classes, or the converter makes
+            images of another size.
     """
     backbone = backbone_of(model)
-    config = official_config(model, backbone, of_source(model, "config"))
-    with ema_weights(model) if ema else nullcontext():
-        write_checkpoint(folder, config, official_tensors(model))
-    preprocessor = of_source(model, "preprocessor")
+    config = official_config(model, backbone, config_of_source(model), drop_path_rate, class_names)
+    *size, channels = backbone.image_shape
+    if converter is not None and (*converter.image_size, converter.channels) != (*size, channels):
+        raise ValueError(
+            f"The converter makes images of {(*converter.image_size, converter.channels)}, the model is of "
+            f"{(*size, channels)}; give both one size."
+        )
+    preprocessor = preprocessor_of_source(model)
     if converter is not None or preprocessor is None:
-        *size, channels = backbone.image_shape
         converter = converter or NepaImageConverter(tuple(size), channels=channels)
         preprocessor = converter.official_config()
+    with ema_weights(model) if ema else nullcontext():
+        write_checkpoint(folder, config, official_tensors(model))
     write_preprocessor(preprocessor, folder)
 
 
@@ -73,7 +84,7 @@ def export_saved_model(model: keras.Model, folder: str | Path) -> None:
             "A SavedModel cannot be written on the torch backend: save the model with "
             "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
         )
-    model.export(str(folder), format="tf_saved_model", verbose=False)
+    model.export(folder, format="tf_saved_model", verbose=False)
 
 
 def export_onnx(model: keras.Model, path: str | Path) -> None:
@@ -108,7 +119,8 @@ def export_onnx(model: keras.Model, path: str | Path) -> None:
             f"ONNX export is for models that compute in float32, not {model.compute_dtype}; load the "
             'model with from_preset(..., dtype="float32").'
         )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here
         warnings.simplefilter("ignore")
-        model.export(str(path), format="onnx", verbose=False)
+        model.export(path, format="onnx", verbose=False)

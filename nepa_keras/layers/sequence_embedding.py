@@ -3,6 +3,7 @@
 B batch, T cells, D width.
 """
 
+import math
 from typing import Self
 
 import keras
@@ -93,10 +94,7 @@ class SequenceEmbedding(keras.layers.Layer):
         return after_cls(self.cls_token, ops.cast(tokens, self.variable_dtype))
 
     def _flat(self, input_shape: Shape) -> tuple[int, int]:
-        cells = 1
-        for size in self.grid(input_shape):
-            cells *= size
-        return cells, self.cls_token.shape[-1]
+        return math.prod(self.grid(input_shape)), self._layer_output(input_shape)[-1]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         cells, width = self._flat(input_shape)

@@ -1,10 +1,12 @@
-"""Tensors of a checkpoint folder, read one at a time: safetensors, one file or shards, or a state dict.
+"""Tensors of a checkpoint, read one at a time: a safetensors file, or several files with an index.
 
 Whatever a file says is checked before it is used; no file can run code or lead out of its folder.
 """
 
 import functools
 import json
+import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+MOST_DIMENSIONS = 8  # of a tensor; ours have four, NumPy's 64
+_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")  # of DDP, torch.compile, trainers
 _LARGEST_JSON = 16 * 2**20  # bytes; the index of a thousand shards is far below
 
 
@@ -28,11 +32,18 @@ class TensorEntry(NamedTuple):
 
 
 class Checkpoint(Mapping):
-    """Names to arrays (float32, float16 or bfloat16), each read from its file when asked for."""
+    """Names to arrays (float32, float16 or bfloat16), each read from its file when asked for.
 
-    def __init__(self, entries: dict[str, TensorEntry], source: str):
+    Args:
+        entries: of the tensors, by name.
+        source: the file, for messages.
+        prefix: what stands before all of the names in the file; see `without_prefix`.
+    """
+
+    def __init__(self, entries: dict[str, TensorEntry], source: str, prefix: str = ""):
         self.entries = entries
         self.source = source
+        self.prefix = prefix
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.entries[name].read()
@@ -56,8 +67,27 @@ def as_checkpoint(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
     return Checkpoint(entries, "the given tensors")
 
 
+def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+    """The same tensors without what a wrapper put before all names, such as "module._orig_mod.".
+
+    Raises:
+        CheckpointError: some names have it and others do not.
+    """
+    examples = {name.removesuffix(_PREFIX.sub("", name)): name for name in checkpoint}  # by prefix
+    if len(examples) > 1:
+        raise CheckpointError(
+            f"{checkpoint.source} holds {' and '.join(map(repr, examples.values()))}: the prefix of a "
+            "wrapper is taken off where all tensors have it; rename them alike."
+        )
+    prefix = next(iter(examples), "")
+    entries = {name.removeprefix(prefix): entry for name, entry in checkpoint.entries.items()}
+    return Checkpoint(entries, checkpoint.source, checkpoint.prefix + prefix)
+
+
 def open_safetensors(path: str | Path) -> Checkpoint:
     """The tensors of one safetensors file.
+
+    The file is mapped for each tensor anew, as a mapping that stays keeps every page that was read in memory.
 
     Raises:
         CheckpointError: the file is missing or damaged, or a tensor has another dtype.
@@ -66,11 +96,9 @@ def open_safetensors(path: str | Path) -> Checkpoint:
 
     path = Path(path)
     try:
-        file = safe_open(path, framework="numpy")
-        described = {}
-        for name in file.keys():  # noqa: SIM118 (no mapping)
-            view = file.get_slice(name)
-            described[name] = (view.get_dtype(), tuple(view.get_shape()))
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            described = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
     entries = {}
@@ -79,12 +107,26 @@ def open_safetensors(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: {name!r} is of type {dtype}; float32, float16 and bfloat16 are read."
             )
-        entries[name] = TensorEntry(shape, _DTYPES[dtype], functools.partial(file.get_tensor, name))
+        if len(shape) > MOST_DIMENSIONS:
+            raise CheckpointError(f"{path}: {name!r} has {len(shape)} dimensions.")
+        read = functools.partial(_read_safetensors, path, name)
+        entries[name] = TensorEntry(shape, _DTYPES[dtype], read)
     return Checkpoint(entries, str(path))
 
 
-def open_shards(index: Path) -> Checkpoint:
-    """The tensors of several safetensors files, as an index says which is where.
+def _read_safetensors(path: Path, name: str) -> np.ndarray:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.get_tensor(name)
+
+
+def open_shards(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """The tensors of several files, as an index says which is where.
+
+    Args:
+        index: the JSON file beside them.
+        open_file: reads one of them.
 
     Raises:
         CheckpointError: the index or a file is missing or damaged, or they disagree.
@@ -98,7 +140,7 @@ def open_shards(index: Path) -> Checkpoint:
             raise CheckpointError(f"{index} names the file {name!r}, which is outside its folder.")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index} names the file {name!r}, which is missing.")
-        shards[name] = open_safetensors(index.parent / name)
+        shards[name] = open_file(index.parent / name)
     held = {tensor: name for name, shard in shards.items() for tensor in shard}
     for tensor, name in weight_map.items():
         if tensor not in shards[name]:
@@ -117,7 +159,10 @@ def read_json(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
-        too_large = path.stat().st_size > _LARGEST_JSON
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or device could be read for ever
+            raise OSError("it is not a regular file")
+        too_large = found.st_size > _LARGEST_JSON
         value = None if too_large else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a readable JSON file: {error}") from None

@@ -13,32 +13,41 @@ from nepa_keras.presets.checkpoint import (
 from nepa_keras.presets.state_dict import open_state_dict
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-WEIGHTS, INDEX, EMA = "model.safetensors", "model.safetensors.index.json", "pytorch_model_ema.bin"
+WEIGHTS, STATE_DICT, EMA = "model.safetensors", "pytorch_model.bin", "pytorch_model_ema.bin"
+INDEX = ".index.json"  # behind the name of weights that are in several files
 
 
 def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
-    """The tensors of a folder: `model.safetensors`, its shards, or with `ema` the averaged weights.
+    """The tensors of a folder: `model.safetensors`, else `pytorch_model.bin`, or shards of either.
+
+    Args:
+        folder: with the files.
+        ema: read the averaged weights in place of them, `pytorch_model_ema.bin`.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if ema:
         if not (folder / EMA).is_file():
             raise CheckpointError(f"{folder} has no {EMA}; load it without ema=True.")
         return open_state_dict(folder / EMA)
-    if (folder / WEIGHTS).is_file():
-        return open_safetensors(folder / WEIGHTS)
-    if (folder / INDEX).is_file():
-        return open_shards(folder / INDEX)
-    raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
+    for weights, open_file in ((WEIGHTS, open_safetensors), (STATE_DICT, open_state_dict)):
+        index = folder / f"{weights}{INDEX}"
+        if (folder / weights).is_file():
+            return open_file(folder / weights)
+        if index.is_file():
+            return open_shards(index, open_file)
+    raise CheckpointError(
+        f"{folder} has no weights: neither {WEIGHTS} nor {STATE_DICT}, nor an index of either."
+    )
 
 
 def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:
     """Writes `config.json` and `model.safetensors`; each is whole or not there."""
     from safetensors.numpy import save_file
 
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as path:
         save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for that word
@@ -53,5 +62,6 @@ def write_json(path: Path, value: dict) -> None:
 
 def write_preprocessor(config: dict, folder: str | Path) -> None:
     """Writes `preprocessor_config.json` into a folder, which is created if missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    write_json(Path(folder) / PREPROCESSOR, config)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PREPROCESSOR, config)

@@ -1,13 +1,17 @@
 """Checkpoints from the Hugging Face hub."""
 
+import functools
 import re
 from pathlib import Path
 
 from nepa_keras.packages import required_for
-from nepa_keras.presets.folder import CONFIG, EMA, INDEX, PREPROCESSOR
+from nepa_keras.presets.folder import CONFIG, EMA, INDEX, PREPROCESSOR, STATE_DICT, WEIGHTS
 
 SCHEME = "hf://"
-_FILES = [CONFIG, PREPROCESSOR, "model*.safetensors", INDEX]
+_CONFIGS = [CONFIG, PREPROCESSOR]
+# Where a repository has both, PyTorch's files are not fetched.
+_WEIGHTS = ["model*.safetensors", WEIGHTS + INDEX]
+_STATE_DICTS = [STATE_DICT, "pytorch_model-*.bin", STATE_DICT + INDEX]
 
 
 def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
@@ -25,11 +29,13 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
         )
     with required_for(f"Fetching {handle}", "huggingface_hub"):
         from huggingface_hub import snapshot_download
-    files = _FILES if load_weights else _FILES[:2]
-    if ema:
-        files = [*_FILES[:2], EMA]
+    weights = [EMA] if ema else _WEIGHTS if load_weights else []
     try:
-        return Path(snapshot_download(match[1], revision=match[2], allow_patterns=files))
+        fetch = functools.partial(snapshot_download, match[1], revision=match[2])
+        folder = Path(fetch(allow_patterns=_CONFIGS + weights))
+        if weights == _WEIGHTS and not any(folder.glob("model*.safetensors*")):
+            folder = Path(fetch(allow_patterns=_CONFIGS + _STATE_DICTS))
+        return folder
     except Exception as error:  # of the hub, its HTTP library or the system
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OSError(

@@ -8,7 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, TensorEntry, as_checkpoint
+from nepa_keras.presets.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    TensorEntry,
+    as_checkpoint,
+    without_prefix,
+)
 from nepa_keras.presets.official import (
     official_shapes,
     official_variables,
@@ -24,6 +30,8 @@ RULES = {
     "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
     "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
     "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
+    "strip_prefix": "the prefix that a wrapper put before every name is taken off",
+    "config_defaults": "what config.json leaves out comes from the weights, or is as in the authors' code",
 }
 _HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
@@ -47,6 +55,7 @@ class LoadReport:
         source: file or folder.
         assignments: one for each variable.
         left_out: source tensor that no variable took by itself -> name of the rule that says why.
+        details: name of a rule -> what it did, for rules that are not of single tensors.
         config: official configuration of the source, if it had one and the model is the same.
         preprocessor: content of the source's `preprocessor_config.json`, if it had one.
     """
@@ -54,13 +63,14 @@ class LoadReport:
     source: str
     assignments: list[Assignment] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     config: dict | None = None
     preprocessor: dict | None = None
 
     @property
     def rules(self) -> list[str]:
         """Names of the rules that were applied."""
-        used = set(self.left_out.values())
+        used = {*self.left_out.values(), *self.details}
         for assignment in self.assignments:
             used |= set(RULES) & set(assignment.transform.split(", "))
         return sorted(used)
@@ -71,7 +81,9 @@ class LoadReport:
             given = " + ".join(f"{n} {s} {d}" for n, (s, d) in a.sources.items()) or "(nothing)"
             lines.append(f"  {given} -> {a.target} {a.shape}: {a.transform}")
         lines += [f"  {name} -> nothing of its own: {rule}" for name, rule in self.left_out.items()]
-        lines += [f"rule {name}: {RULES[name]}" for name in self.rules]
+        for name in self.rules:
+            detail = f" ({self.details[name]})" if name in self.details else ""
+            lines.append(f"rule {name}: {RULES[name]}{detail}")
         return "\n".join(lines)
 
 
@@ -91,16 +103,19 @@ def load_official_tensors(
         CheckpointError: a tensor is missing, left over, not finite, or of another shape or dtype.
             Nothing is assigned then.
     """
-    checkpoint = as_checkpoint(tensors)
+    checkpoint = without_prefix(as_checkpoint(tensors))
+    prefix = checkpoint.prefix
     report = LoadReport(checkpoint.source)
+    if prefix:
+        report.details["strip_prefix"] = prefix
     if "fold_layer_scale" in rules:
         folded = fold_layer_scale(checkpoint)
-        report.left_out |= {name: "fold_layer_scale" for name in checkpoint if name not in folded}
+        report.left_out |= {prefix + n: "fold_layer_scale" for n in checkpoint if n not in folded}
         checkpoint = folded
     remaining = dict(checkpoint.entries)
     for name in list(remaining):
         if rule := _leaves_out(name, rules):
-            report.left_out[name] = rule
+            report.left_out[prefix + name] = rule
             del remaining[name]
     planned = []
     for variable in official_variables(model):
@@ -121,7 +136,7 @@ def load_official_tensors(
         transform = transform_name(variable.path)
         if any(".output.dense" in name for name in shapes) and "fold_layer_scale" in rules:
             transform += ", fold_layer_scale"
-        sources = {name: (entry.shape, entry.dtype) for name, entry in entries.items()}
+        sources = {prefix + name: (e.shape, e.dtype) for name, e in entries.items()}
         report.assignments.append(
             Assignment(sources, variable.path, tuple(variable.shape), transform)
         )
@@ -130,8 +145,8 @@ def load_official_tensors(
         name, entry = next(iter(remaining.items()))
         more = f" and {len(remaining) - 1} more" if len(remaining) > 1 else ""
         raise CheckpointError(
-            f"{checkpoint.source} holds {name!r} of shape {entry.shape}{more}, for which the model "
-            "has no place; the configurations differ."
+            f"{checkpoint.source} holds {prefix + name!r} of shape {entry.shape}{more}, for which the "
+            "model has no place; the configurations differ."
         )
     for _, entries in planned:
         for name, entry in entries.items():

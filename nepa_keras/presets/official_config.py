@@ -1,5 +1,7 @@
 """The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
 
 from nepa_keras.presets.checkpoint import CheckpointError
@@ -30,14 +32,68 @@ _ARGUMENTS = {
     "pos_embed_jitter": "rope_jitter",
     "pos_embed_rescale": "rope_rescale",
 }
+# What the authors' configuration class has where a file leaves a key out; sizes are never left out.
+_DEFAULTS = {
+    "num_channels": 3,
+    "use_gated_mlp": False,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "layer_norm_eps": 1e-12,
+    "rope_theta": 100.0,
+    "qkv_bias": True,
+    "qk_norm": False,
+    "qk_norm_bias": False,
+    "qk_norm_affine": False,
+    "layerscale_value": 1e-5,
+    "drop_path_prob": 0.0,
+    "is_causal": True,
+    "pos_embed_shift": None,
+    "pos_embed_jitter": None,
+    "pos_embed_rescale": 2.0,
+}
+_UNSET = ("architectures", "id2label")  # null where transformers has none to write
+_FEWEST_CLASSES = 2  # that transformers has without id2label
 _INTEGERS = "patch_size hidden_size num_hidden_layers num_attention_heads intermediate_size".split()
 _FLAGS = "use_gated_mlp qkv_bias qk_norm qk_norm_bias qk_norm_affine is_causal".split()
 _NUMBERS = "hidden_dropout_prob attention_probs_dropout_prob layer_norm_eps rope_theta drop_path_prob".split()
 _OPTIONAL_NUMBERS = "layerscale_value pos_embed_shift pos_embed_jitter pos_embed_rescale".split()
 
 
+def with_defaults(config: dict, shapes: Mapping[str, tuple[int, ...]] | None) -> dict:
+    """An official configuration with the keys that it leaves out.
+
+    Args:
+        config: as the file has it.
+        shapes: of the tensors that come with it, or None where there are none: the head says whether it is
+            one of a classifier, and of how many classes.
+
+    Raises:
+        CheckpointError: `num_labels` is of an impossible value, or not what the head has.
+    """
+    config = {key: value for key, value in config.items() if value is not None or key not in _UNSET}
+    complete = _DEFAULTS | config
+    head = None if shapes is None else shapes.get("classifier.weight")
+    if "architectures" not in config:
+        has_head = {"id2label", "num_labels"} & set(config) if shapes is None else head
+        complete["architectures"] = [CLASSIFICATION if has_head else PRETRAINING]
+    if complete["architectures"] != [CLASSIFICATION]:
+        return complete
+    if "add_pooling_layer" not in config:
+        complete["add_pooling_layer"] = shapes is None or "fc_norm.weight" in shapes
+    if "id2label" not in config:
+        in_head = head[0] if head else config.get("num_labels", _FEWEST_CLASSES)
+        count = config.get("num_labels", in_head)
+        if not _is_integer(count) or count != in_head:
+            raise CheckpointError(
+                f"config.json: num_labels is {count!r}, the head of the weights has {in_head} classes."
+            )
+        complete["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
+    return complete
+
+
 def backbone_arguments(config: dict) -> dict:
-    """Arguments of `NepaBackbone` for an official configuration.
+    """Arguments of `NepaBackbone` for an official configuration, `with_defaults`.
 
     Raises:
         CheckpointError: it is of another model, or a key is missing or of an impossible value.
@@ -69,6 +125,28 @@ def backbone_arguments(config: dict) -> dict:
     demand(pair, "image_size", "a side in pixels or [height, width]")
     arguments = {argument: config[key] for key, argument in _ARGUMENTS.items()}
     return arguments | {"image_shape": (*size, config["num_channels"])}
+
+
+def preprocessor_of_size(config: dict, old: Sequence[int], new: Sequence[int]) -> dict:
+    """A `preprocessor_config.json` for images of another size; resize and crop grow alike.
+
+    Args:
+        config: its content.
+        old, new: (height, width, ...) that it is for, and that it shall be for.
+    """
+    if tuple(old[:2]) == tuple(new[:2]):
+        return config
+    tall, wide = new[0] / old[0], new[1] / old[1]
+    # A shorter edge must cover the crop whichever side of an image it is.
+    factors = {"height": tall, "width": wide, "shortest_edge": max(tall, wide)}
+    resized = dict(config)
+    for key in {"size", "crop_size"} & set(config):
+        size = config[key]
+        if type(size) is int:
+            size = {"height": size, "width": size}
+        if isinstance(size, dict) and all(type(side) is int for side in size.values()):
+            resized[key] = {k: round(side * factors.get(k, 1)) for k, side in size.items()}
+    return resized
 
 
 def _is_integer(value) -> bool:
@@ -109,7 +187,13 @@ def class_names(config: dict) -> list[str]:
         ) from None
 
 
-def official_config(model: keras.Model, backbone: keras.Model, source: dict | None = None) -> dict:
+def official_config(
+    model: keras.Model,
+    backbone: keras.Model,
+    source: dict | None = None,
+    drop_path_rate: float | None = None,
+    class_names: Sequence[str] | None = None,
+) -> dict:
     """The official configuration of a pretrainer or classifier.
 
     Args:
@@ -117,13 +201,23 @@ def official_config(model: keras.Model, backbone: keras.Model, source: dict | No
         backbone: that of the model.
         source: configuration the model was imported with; keys that say nothing of the architecture
             are taken from it, in its order.
+        drop_path_rate, class_names: in place of those of the model.
 
     Raises:
-        ValueError: the backbone has no RoPE, or positions or an embedding of its own.
+        ValueError: there are other class names than classes, a rate outside [0, 1), or the backbone has no
+            RoPE, or positions or an embedding of its own.
     """
     if model.official_architecture is None:
         raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
     ours = backbone.get_config()
+    if drop_path_rate is not None:
+        if not 0.0 <= drop_path_rate < 1.0:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}.")
+        ours["drop_path_rate"] = drop_path_rate
+    if class_names is not None and len(class_names) != getattr(model, "num_classes", 0):
+        raise ValueError(
+            f"There are {len(class_names)} class names for {getattr(model, 'num_classes', 0)} classes."
+        )
     if ours["rope_theta"] is None:
         raise ValueError(
             "The official format has no model without RoPE (rope_theta=None); keep it with save_to_preset."
@@ -144,7 +238,7 @@ def official_config(model: keras.Model, backbone: keras.Model, source: dict | No
         "num_channels": channels,
     }
     if model.has_head:
-        names = model.class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
+        names = class_names or model.class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
         derived |= {
             "add_pooling_layer": model.pooling == "mean",
             "is_causal": model.use_causal_mask,

@@ -5,7 +5,6 @@ both hold `model.safetensors` under the official names.
 """
 
 import inspect
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import keras
 
 from nepa_keras.presets import official_config as official
-from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, read_json
+from nepa_keras.presets.arguments import check_arguments, check_size, read_embedding
+from nepa_keras.presets.checkpoint import CheckpointError, read_json, without_prefix
 from nepa_keras.presets.folder import (
     CONFIG,
     PREPROCESSOR,
@@ -45,6 +45,7 @@ class _Source:
     backbone: dict
     arguments: dict = field(default_factory=dict)  # of the model around the backbone
     official_config: dict | None = None
+    added: dict = field(default_factory=dict)  # what the official configuration leaves out
     folder: Path | None = None
 
 
@@ -52,52 +53,96 @@ def _find(preset: str | Path, load_weights: bool, ema: bool) -> _Source:
     name = str(preset)
     if name in PRESETS and not load_weights:
         return _Source(name, "NepaBackbone", preset_config(name))
+    return _read(_folder(name, ema, load_weights), name, ema)
+
+
+def _folder(name: str, ema: bool = False, load_weights: bool = True) -> Path:
+    """The folder of a released preset, of a hub handle, or of that name.
+
+    Raises:
+        ValueError: there is none; the message names what to give in place of another file or folder.
+    """
     if name in PRESETS and name not in RELEASED:
         raise ValueError(
-            f"The preset {name!r} names an architecture without released weights; pass "
-            f"load_weights=False, or one of {', '.join(RELEASED)}."
+            f"The preset {name!r} names an architecture without released weights: load_weights=False builds "
+            f"a model of it; {', '.join(RELEASED)} have weights."
         )
-    if name in RELEASED:
-        name = RELEASED[name].handle
+    name = RELEASED[name].handle if name in RELEASED else name
     if name.startswith(SCHEME):
-        return _read(download(name, ema, load_weights), name)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+        return download(name, ema, load_weights)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix == ".keras":
         raise ValueError(
-            f"There is no preset or folder {name!r}; presets are {', '.join(PRESETS)}."
+            f"{name} is a file of keras.saving.load_model, which reads it; save_to_preset then writes the "
+            "folder that is wanted here."
         )
-    return _read(folder, name)
+    if path.is_file():
+        raise ValueError(f"{name} is a file; give the folder that has it and a {CONFIG}.")
+    raise ValueError(f"There is no preset or folder {name!r}; presets are {', '.join(PRESETS)}.")
 
 
-def _read(folder: Path, name: str) -> _Source:
+def _read(folder: Path, name: str, ema: bool) -> _Source:
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(f"{folder} has no {CONFIG}{_better(folder)}.")
     config = read_json(folder / CONFIG)
     if "model_type" in config:
-        return _official_source(folder, name, config)
-    if config.get("format") != _FORMAT or _class(config.get("class")) is None:
+        return _official_source(folder, name, config, ema)
+    kind = _class(config.get("class"))
+    if config.get("format") != _FORMAT or kind is None:
         raise CheckpointError(
             f"{folder / CONFIG} is neither of this library nor of an official checkpoint."
         )
     backbone, arguments = config.get("backbone"), config.get("arguments")
     if not isinstance(backbone, dict) or not isinstance(arguments, dict):
         raise CheckpointError(f"{folder / CONFIG} lacks the arguments of the model.")
-    return _Source(name, config["class"], backbone, arguments, None, folder)
-
-
-def _official_source(folder: Path, name: str, config: dict) -> _Source:
     try:
+        check_arguments(_class("NepaBackbone"), backbone)
+        check_arguments(kind, arguments)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    return _Source(name, config["class"], backbone, arguments, folder=folder)
+
+
+def _better(folder: Path, file: str = CONFIG) -> str:
+    """What to give in place of a folder without a file, such as that of a run."""
+    inner = [path.parent for path in sorted(folder.glob(f"*/{file}"))]
+    if inner:
+        return f"; give one of the folders in it that have one: {', '.join(map(str, inner))}"
+    if saved := sorted(folder.glob("*.keras")):
+        return (
+            f"; keras.saving.load_model reads {saved[0]}, and save_to_preset then writes a folder"
+        )
+    return "; give a folder that save_to_preset, export_huggingface or the authors' code wrote"
+
+
+def _official_source(folder: Path, name: str, given: dict, ema: bool) -> _Source:
+    try:
+        config = official.with_defaults(given, _shapes(folder, ema))
+        added = {key: value for key, value in config.items() if given.get(key, ...) != value}
         backbone = official.backbone_arguments(config)
         if not official.is_classifier(config):
-            return _Source(name, "NepaPretrainer", backbone, {}, config, folder)
+            return _Source(name, "NepaPretrainer", backbone, {}, given, added, folder)
         names = official.class_names(config)
         arguments = {
             "num_classes": len(names),
             "class_names": names,
-            "pooling": "mean" if config.get("add_pooling_layer", True) else "last",
+            "pooling": "mean" if config["add_pooling_layer"] else "last",
             "use_causal_mask": config["is_causal"],
         }
-        return _Source(name, "NepaImageClassifier", backbone, arguments, config, folder)
+        return _Source(name, "NepaImageClassifier", backbone, arguments, given, added, folder)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _shapes(folder: Path, ema: bool) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the tensors in a folder by name; None where there are none that can be read."""
+    try:
+        entries = without_prefix(open_checkpoint(folder, ema)).entries
+    except CheckpointError:
+        return None  # said when they are loaded
+    return {name: entry.shape for name, entry in entries.items()}
 
 
 def load_preset(
@@ -132,10 +177,11 @@ def load_preset(
     elif "use_mask_token" in rest:
         rules.add("new_mask_token")
     folder = source.folder if load_weights else None
-    tensors = None if folder is None else open_checkpoint(folder, ema)
+    tensors = None if folder is None else without_prefix(open_checkpoint(folder, ema))
     try:
-        if tensors is not None:
-            _check_size(backbone_arguments, tensors)
+        check_size(_class("NepaBackbone"), backbone_arguments, arguments | own, tensors)
+        if isinstance(backbone_arguments.get("embedding"), dict):
+            backbone_arguments["embedding"] = read_embedding(backbone_arguments["embedding"])
         model = backbone = _class("NepaBackbone").from_config(backbone_arguments)
         if model_class is not _class("NepaBackbone"):
             model = model_class(backbone, **arguments | own)
@@ -143,27 +189,19 @@ def load_preset(
         raise ValueError(f"{source.name}: {error}") from None
     if folder is not None and tensors is not None:
         report = model.load_report = load_official_tensors(model, tensors, rules)
-        if kind == source.kind and "num_classes" not in own:
+        if source.added:
+            added = (f"{key} {repr(value)[:60]}" for key, value in source.added.items())
+            report.details["config_defaults"] = ", ".join(added)
+        if kind == source.kind and "new_head" not in rules:
             report.config = source.official_config
         if (folder / PREPROCESSOR).is_file():
-            report.preprocessor = read_json(folder / PREPROCESSOR)
+            shape = source.backbone.get("image_shape", backbone.image_shape)
+            report.preprocessor = official.preprocessor_of_size(
+                read_json(folder / PREPROCESSOR), shape, backbone.image_shape
+            )
     if lora_rank is not None:
         backbone.enable_lora(lora_rank)
     return model
-
-
-def _check_size(arguments: dict, tensors: Checkpoint) -> None:
-    """Refuses a configuration far larger than its weights before memory is taken for it."""
-    names = ("hidden_dim", "num_layers", "mlp_dim")
-    parameters = inspect.signature(_class("NepaBackbone").__init__).parameters
-    width, layers, inner = (arguments.get(n, parameters[n].default) for n in names)
-    described = layers * width * (4 * width + 2 * inner)
-    held = sum(math.prod(entry.shape) for entry in tensors.entries.values())
-    if described > 2 * held + 10**6:
-        raise CheckpointError(
-            f"the configuration describes a model of more than {described:,} parameters, the weights "
-            f"hold {held:,} numbers."
-        )
 
 
 def model_class(preset: str | Path) -> type[keras.Model]:
@@ -223,13 +261,20 @@ def save_preset(model: keras.Model, folder: str | Path) -> None:
         "backbone": _arguments(backbone) | {"dtype": backbone.dtype_policy.name},
     }
     write_checkpoint(folder, config, official_tensors(model))
-    if preprocessor := of_source(model, "preprocessor"):
+    if preprocessor := preprocessor_of_source(model):
         write_preprocessor(preprocessor, folder)
 
 
-def of_source(model: keras.Model, name: str) -> Any:
-    """An attribute of the model's `load_report`; None for a model that was not loaded."""
-    return getattr(getattr(model, "load_report", None), name, None)
+def config_of_source(model: keras.Model) -> dict | None:
+    """The official configuration that the model was loaded with, if any."""
+    report = getattr(model, "load_report", None)
+    return report and report.config
+
+
+def preprocessor_of_source(model: keras.Model) -> dict | None:
+    """How images are prepared, as the checkpoint said that the model or else its backbone is from, if any."""
+    reports = [getattr(m, "load_report", None) for m in (model, backbone_of(model))]
+    return next((r.preprocessor for r in reports if r and r.preprocessor), None)
 
 
 def _arguments(model: keras.Model) -> dict:
@@ -238,6 +283,7 @@ def _arguments(model: keras.Model) -> dict:
 
 def preprocessor_config(preset: str | Path) -> dict:
     """The `preprocessor_config.json` of a released preset, a folder or a hub handle."""
-    name = RELEASED[str(preset)].handle if str(preset) in RELEASED else str(preset)
-    folder = download(name, load_weights=False) if name.startswith(SCHEME) else Path(name)
-    return read_json(folder.expanduser() / PREPROCESSOR)
+    folder = _folder(str(preset), load_weights=False)
+    if not (folder / PREPROCESSOR).exists():
+        raise CheckpointError(f"{folder} has no {PREPROCESSOR}{_better(folder, PREPROCESSOR)}.")
+    return read_json(folder / PREPROCESSOR)

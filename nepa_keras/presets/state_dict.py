@@ -1,6 +1,6 @@
 """State dicts that `torch.save` wrote, read without PyTorch and without running what they contain.
 
-Such a file is a zip archive of one pickle and the raw bytes of each tensor. The pickle may name five
+Such a file is a zip archive of one pickle and the raw bytes of each tensor. The pickle may name six
 kinds of things, all listed here; anything else is refused before it is looked up.
 """
 
@@ -14,7 +14,12 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, TensorEntry
+from nepa_keras.presets.checkpoint import (
+    MOST_DIMENSIONS,
+    Checkpoint,
+    CheckpointError,
+    TensorEntry,
+)
 
 _STORAGES = {
     "FloatStorage": np.dtype("float32"),
@@ -41,7 +46,8 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     if not isinstance(storage, _Storage):
         raise CheckpointError("a tensor without a storage")
     numbers = (offset, *shape, *strides)
-    if not all(type(n) is int and 0 <= n < 2**40 for n in numbers) or len(shape) != len(strides):
+    fits = len(shape) == len(strides) <= MOST_DIMENSIONS
+    if not fits or not all(type(n) is int and 0 <= n < 2**40 for n in numbers):
         raise CheckpointError("a tensor of impossible shape")
     expected, size = [], 1
     for length in reversed(shape):
@@ -55,12 +61,19 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape))
 
 
+def _rebuild_parameter(tensor, *_):
+    """What stands for `torch._utils._rebuild_parameter`, which says whether it is trained."""
+    return tensor
+
+
 class _StateDictUnpickler(pickle._Unpickler):  # the one in C allocates whatever a memo index asks
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _rebuild_parameter
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         raise CheckpointError(f"it asks for {module}.{name}, which no state dict needs")

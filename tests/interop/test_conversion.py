@@ -182,6 +182,60 @@ def test_image_preparation_travels_with_the_weights(tmp_path):
     assert nepa_keras.NepaImageConverter.from_preset(tmp_path / "official").resize_to is None
 
 
+def test_image_preparation_follows_the_size_of_the_model(tmp_path):
+    """Of a checkpoint that is loaded at another size, through both layouts and by way of its backbone."""
+    source = folder_of("classify", tmp_path)
+    plain = {"size": {"height": 28, "width": 28}, "resample": 2}
+    crop = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": 28, "extra": 1}
+    both = {
+        "size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 28, "width": 28},
+    }
+    cases = {
+        "plain": (plain, (56, 42), (56, 42), None),
+        "crop": (crop, (56, 56), (56, 56), 64),
+        "flat": (crop, (28, 56), (28, 56), 64),
+        "both": (both, (42, 42), (42, 42), (48, 48)),
+        "same": (crop, (28, 28), (28, 28), 32),
+    }
+    for name, (preparation, shape, image_size, resize_to) in cases.items():
+        (source / "preprocessor_config.json").write_text(json.dumps(preparation))
+        arguments = {"image_shape": (*shape, 3), "num_classes": 3}
+        model = nepa_keras.NepaImageClassifier.from_preset(source, **arguments)
+        backbone = nepa_keras.NepaBackbone.from_preset(source, image_shape=(*shape, 3))
+        model.save_to_preset(tmp_path / name / "ours")
+        interop.export_huggingface(model, tmp_path / name / "official")
+        wrapped = nepa_keras.NepaImageClassifier(backbone, 3)
+        interop.export_huggingface(wrapped, tmp_path / name / "wrapped")
+        for folder in ("ours", "official", "wrapped"):
+            converter = nepa_keras.NepaImageConverter.from_preset(tmp_path / name / folder)
+            assert (converter.image_size, converter.resize_to) == (image_size, resize_to), name
+    with pytest.raises(ValueError, match=r"images of \(56, 56, 3\), the model is of \(28, 28, 3\)"):
+        interop.export_huggingface(
+            model, tmp_path / "other", converter=nepa_keras.NepaImageConverter(56)
+        )
+
+
+def test_home_is_found(tmp_path, monkeypatch):
+    from tests.helpers import tiny
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model = nepa_keras.NepaImageClassifier(tiny.backbone(image_shape=(8, 8, 3)), 2)
+    model.save_to_preset("~/preset")
+    interop.export_huggingface(model, "~/official")
+    interop.replace_huggingface(model, "~/replaced")
+    nepa_keras.NepaImageConverter(8).save_to_preset("~/converter")
+    assert interop.open_checkpoint("~/official")
+    assert not (tmp_path / "~").exists()
+    for name in ("preset", "official", "replaced"):
+        again = nepa_keras.NepaImageClassifier.from_preset(f"~/{name}")
+        assert again.backbone.hidden_dim == model.backbone.hidden_dim
+    for name in ("official", "replaced", "converter"):
+        assert nepa_keras.NepaImageConverter.from_preset(f"~/{name}").image_size == (8, 8)
+
+
 def test_shards_are_read_as_one(tmp_path):
     source = folder_of("pretrain_gelu", tmp_path)
     tensors = load_file(source / "model.safetensors")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+import nepa_keras
 from nepa_keras import interop
 from nepa_keras.presets.checkpoint import open_safetensors
 from nepa_keras.presets.state_dict import open_state_dict
@@ -54,6 +55,7 @@ FILES = {
     "product of the shape overflows": safetensors_bytes(
         {"a": entry(shape=(2**40, 2**40))}, bytes(4)
     ),
+    "too many dimensions": safetensors_bytes({"a": entry(shape=(1,) * 65)}, bytes(4)),
     "unknown dtype": safetensors_bytes({"a": entry("F33")}, bytes(4)),
     "integers": safetensors_bytes({"a": entry("I32")}, bytes(4)),
     "a pickle": pickle.dumps({"a": 1}),
@@ -115,6 +117,112 @@ def test_a_damaged_shard_index_is_refused(problem, tmp_path):
     (tmp_path / "s.safetensors").write_bytes(save(tensors))
     with pytest.raises(interop.CheckpointError, match=words):
         interop.open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_configuration_that_is_no_file_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "config.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for call in (interop.model_class, nepa_keras.NepaBackbone.from_preset):
+        with pytest.raises(interop.CheckpointError, match=r"config.json .*not a regular file"):
+            call(tmp_path)
+
+
+def layer(name, **config):
+    return {"module": "keras.layers", "class_name": name, "config": config, "registered_name": None}
+
+
+HUGE = layer("Dense", units=10**9)
+BUILT = layer("Dense", units=2**20) | {"build_config": {"input_shape": [None, 8, 2**20]}}
+CONFIGS = {  # of our own layout: changes of the model's and of the backbone's arguments
+    "embedding of no layer": (
+        {},
+        {"embedding": 16},
+        "embedding must be the configuration of a layer",
+    ),
+    "unknown layer": ({}, {"embedding": layer("Nothing")}, "embedding cannot be read"),
+    "no layer": ({}, {"embedding": {"a": 1}}, "embedding (must be|cannot be read)"),
+    "embedding of a function": (
+        {},
+        {"embedding": layer("Lambda", function="x")},
+        "embedding cannot",
+    ),
+    "built at once": (
+        {},
+        {"embedding": BUILT},
+        "tokens of width 1048576|embedding: units is 1,048,576",
+    ),
+    "wide embedding": (
+        {},
+        {"embedding": HUGE},
+        "width 1000000000|embedding: units is 1,000,000,000",
+    ),
+    "wide inside": (
+        {},
+        {"embedding": layer("Sequential", layers=[HUGE])},
+        "units is 1,000,000,000",
+    ),
+    "channels": ({}, {"image_shape": [8, 8, 10**9]}, r"more than [\d,]+ parameters .*image_shape="),
+    "blocks": ({}, {"num_layers": 10**9}, r"more than [\d,]+ parameters .*num_layers=1000000000"),
+    "small blocks": (
+        {},
+        {"num_layers": 10**9, "hidden_dim": 2, "mlp_dim": 1},
+        "num_layers=1000000000",
+    ),
+    "width": ({}, {"hidden_dim": 2**30}, "hidden_dim=1073741824"),
+    "inner width": ({}, {"mlp_dim": 10**9}, "mlp_dim=1000000000"),
+    "patch": ({}, {"patch_size": 10**6, "image_shape": [10**6, 10**6, 1]}, "patch_size=1000000"),
+    "above 32 bits": ({}, {"num_layers": 10**10}, "num_layers must be a whole number"),
+    "floats": ({}, {"image_shape": [8.0, 8, 1]}, "image_shape must be a list, each a whole number"),
+    "number for a list": ({}, {"image_shape": 8}, "image_shape must be a list"),
+    "text": ({}, {"hidden_dim": "16"}, "hidden_dim must be a whole number"),
+    "flag": ({}, {"qk_norm": 1}, "qk_norm must be true or false"),
+    "null": ({}, {"mlp_dim": None}, "mlp_dim must be a whole number"),
+    "not finite": ({}, {"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon must be a number"),
+    "unknown": ({}, {"depth": 3}, "NepaBackbone has no argument 'depth'"),
+    "type": ({}, {"dtype": {}}, "dtype must be a text"),
+    "seed": ({"seed": 10**18}, {}, "seed must be a whole number"),
+    "unknown of the model": ({"speed": 1}, {}, "NepaPretrainer has no argument 'speed'"),
+}
+
+
+@pytest.mark.parametrize("load_weights", [True, False])
+@pytest.mark.parametrize("problem", CONFIGS)
+def test_hostile_arguments_are_refused_before_memory_is_taken(problem, load_weights, tmp_path):
+    arguments, backbone, words = CONFIGS[problem]
+    tiny.pretrainer().save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["arguments"] |= arguments
+    config["backbone"] |= backbone
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        nepa_keras.NepaPretrainer.from_preset(tmp_path, load_weights=load_weights)
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None, "Model", "NepaNothing"])
+def test_an_unknown_class_is_refused(kind, tmp_path):
+    tiny.pretrainer().save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"class": kind}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(interop.CheckpointError, match="neither of this library"):
+        interop.model_class(tmp_path)
+
+
+def test_a_number_of_classes_without_weights_for_them_is_refused(tmp_path):
+    nepa_keras.NepaImageClassifier(tiny.backbone(), 2).save_to_preset(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["arguments"]["num_classes"] = 10**9
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for load_weights in (True, False):
+        with pytest.raises(ValueError, match="num_classes=1000000000"):
+            nepa_keras.NepaImageClassifier.from_preset(tmp_path, load_weights=load_weights)
+    replaced = nepa_keras.NepaImageClassifier.from_preset(tmp_path, num_classes=3)
+    assert replaced.num_classes == 3
 
 
 def torch_file(path, tensors=None):

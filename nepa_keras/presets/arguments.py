@@ -1,0 +1,142 @@
+"""Arguments that a `config.json` gives a model, checked before anything is built of them."""
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError
+
+_LARGEST_INTEGER = 2**32 - 1  # that a seed can be
+_MOST_BLOCKS = 4096
+_LARGEST_ALONE = 2**33  # parameters of a model without weights to compare with: 34 GB in float32
+_LONGEST_ALONE = 2**20  # axis of its embedding
+_WORDS: dict[object, str] = {
+    bool: "true or false",
+    int: f"a whole number up to {_LARGEST_INTEGER}",
+    float: "a number",
+    str: "a text",
+    types.NoneType: "null",
+    keras.layers.Layer: "the configuration of a layer",
+}
+
+
+def check_arguments(model_class: type[keras.Model], arguments: dict) -> None:
+    """Compares arguments that were read as JSON with the annotations of a model's arguments.
+
+    Raises:
+        ValueError: there is no such argument, or its value is of another kind.
+    """
+    kinds = typing.get_type_hints(model_class.__init__) | {"dtype": str}
+    for name, value in arguments.items():
+        if name not in kinds:
+            raise ValueError(f"{model_class.__name__} has no argument {name!r}.")
+        if not _fits(value, kinds[name]):
+            words = _describe(kinds[name])
+            raise ValueError(f"{name} must be {words}, is {repr(value)[:80]}.")
+
+
+def _fits(value: object, kind: object) -> bool:
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin in (tuple, Sequence):
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if kind is int:
+        return type(value) is int and abs(value) <= _LARGEST_INTEGER
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
+    if kind is keras.layers.Layer:
+        return isinstance(value, dict)
+    return type(value) is kind
+
+
+def _describe(kind: object) -> str:
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is types.UnionType:
+        return " or ".join(map(_describe, parts))
+    return f"a list, each {_describe(parts[0])}" if parts else _WORDS[kind]
+
+
+def read_embedding(config: object) -> keras.layers.Layer:
+    """The layer of a configuration, not built: what says how is left out, as that takes memory at once.
+
+    Raises:
+        ValueError: it is of no layer.
+    """
+    try:
+        layer = keras.saving.deserialize_keras_object(_unbuilt(config))
+    except Exception as error:  # Keras raises whatever a wrong configuration causes
+        raise ValueError(
+            f"embedding cannot be read: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from None
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(f"embedding must be {_WORDS[keras.layers.Layer]}, is {repr(config)[:80]}.")
+    return layer
+
+
+def _unbuilt(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    return [_unbuilt(value) for value in config] if isinstance(config, list) else config
+
+
+def check_size(
+    backbone_class: type[keras.Model], backbone: dict, model: dict, tensors: Checkpoint | None
+) -> None:
+    """Refuses a model that is far larger than its weights before memory is taken for it.
+
+    Args:
+        backbone_class: of the backbone, whose defaults count.
+        backbone: its arguments.
+        model: those of the model around it that the preset gives.
+        tensors: of the preset; None of a model with fresh weights.
+
+    Raises:
+        CheckpointError: it is; the message has the sizes.
+    """
+    known = inspect.signature(backbone_class.__init__).parameters
+    names = ("hidden_dim", "num_layers", "mlp_dim", "patch_size", "image_shape")
+    sizes = {name: backbone.get(name, known[name].default) for name in names}
+    sizes |= {name: model[name] for name in ("num_classes", "channels") if model.get(name)}
+    width, layers, inner, patch, shape = (sizes[name] for name in names)
+    embedding = backbone.get("embedding")
+    head = sizes.get("channels", 0)
+    described = layers * width * (4 * width + 2 * inner) + width * sizes.get("num_classes", 0)
+    described += 9 * head * (head + width)
+    if embedding is None:
+        described += patch**2 * shape[-1] * width
+    if tensors is None:
+        most, longest = _LARGEST_ALONE, _LONGEST_ALONE
+        words = f"at most {most:,} are built from a file"
+    else:
+        held = sum(math.prod(entry.shape) for entry in tensors.entries.values())
+        most, longest = 2 * held + 10**7, held + 2**16
+        words = f"the weights hold {held:,} numbers"
+    if described > most or layers > _MOST_BLOCKS:
+        shown = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise CheckpointError(
+            f"the configuration describes a model of more than {described:,} parameters ({shown}); {words}."
+        )
+    if isinstance(embedding, dict):
+        # What it holds is not known before it is built: the two largest numbers bound most kernels.
+        inside = sorted([(shape[-1], "image_shape"), *_integers(embedding)], reverse=True)[:2]
+        largest, name = inside[0]
+        if largest > longest or math.prod(number for number, _ in inside) > most:
+            raise CheckpointError(f"embedding: {name} is {largest:,}; {words}.")
+
+
+def _integers(config: object, name: str = "") -> Iterator[tuple[int, str]]:
+    """The sizes of the integers in a configuration, with the names that they have."""
+    if type(config) is int:
+        yield abs(config), name
+    elif isinstance(config, dict):
+        for key in config.keys() - {"seed"}:
+            yield from _integers(config[key], str(key))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _integers(value, name)
