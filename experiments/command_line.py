@@ -1,6 +1,7 @@
 """What the scripts share on the command line: one sentence for a wrong input, and labelled images."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,6 +72,12 @@ def test_split(text: str) -> str | None:
     return _TEST_SPLITS.get(kind) if place else "test"
 
 
+def say(notes: Iterable[str]) -> None:
+    """Print the notes on a source, once, when it is opened."""
+    for note in notes:
+        print(note)
+
+
 def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None):
     """The labelled images of a flag; those without a label are left out, and said so.
 
@@ -85,7 +92,8 @@ def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None)
     source = data.open_source(text, split or "train", data_dir, with_labels=True)
     labelled = None if source.labels is None else (source.labels >= 0).nonzero()[0]
     if labelled is None or not len(labelled):
-        raise ValueError(f"{flag}={text} has no labels.")
+        raise ValueError(" ".join([f"{flag}={text} has no labels.", *source.notes]))
+    say(source.notes)
     if len(labelled) < len(source):
         print(f"{len(source) - len(labelled)} images of {text} have no label and are left out")
         source = data.SubsetSource(source, labelled)

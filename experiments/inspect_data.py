@@ -3,16 +3,18 @@
     python experiments/inspect_data.py --data=folder:/path/to/images --sheet=sheet.png
     python experiments/inspect_data.py --data=embedded --sheet=seen.png --transform=finetune
     python experiments/inspect_data.py --data=imagenet:/data --convert=/data/records --shorter_side=256
+    python experiments/inspect_data.py --data=pairs:/path/to/images_and_masks
 
-Prints counts, sizes, formats, classes, the images that cannot be read with the reason, and how fast this
-machine decodes them. --convert writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
+Prints counts, sizes, formats, classes, what is left out, the images that cannot be read with the reason, and
+how fast this machine decodes them; of pairs, also what their masks hold. --convert writes TFRecord shards
+with a manifest, for --data=tfrecord:FOLDER.
 """
 
 import os
 import sys
 
 from absl import app, flags
-from command_line import one_sentence
+from command_line import one_sentence, say
 from shared_flags import define_data_dir_flag
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
@@ -37,6 +39,23 @@ flags.DEFINE_float(
 FLAGS = flags.FLAGS
 _ON_SHEET = 64
 _SEEN = 224
+
+
+def open_data():
+    """The images of --data, their channels, and notes on their masks, if they have any."""
+    from nepa_keras import data
+    from nepa_keras.data import segmentation
+
+    if FLAGS.data.partition(":")[0] not in segmentation.KINDS:
+        source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
+        return source, FLAGS.channels, ()
+    if FLAGS.sheet or FLAGS.convert:
+        raise ValueError(
+            f"--sheet and --convert are not for images with masks, --data={FLAGS.data}."
+        )
+    split = FLAGS.split if segmentation.splits_of(FLAGS.data) else None
+    source = segmentation.open_pairs(FLAGS.data, split)
+    return source, source.channels + 1, segmentation.mask_notes(source)
 
 
 def draw_sheet(source):
@@ -76,9 +95,10 @@ def main(argv):
     with one_sentence():
         from nepa_keras import data
 
-        source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
-        found = data.survey(source, FLAGS.channels, FLAGS.limit, FLAGS.threads)
+        source, channels, notes = open_data()
+        found = data.survey(source, channels, FLAGS.limit, FLAGS.threads)
         print(found)
+        say(notes)
         if FLAGS.sheet:
             draw_sheet(source)
         if FLAGS.convert:

@@ -16,7 +16,7 @@ import keras
 import runs
 import worth
 from absl import app, flags
-from command_line import NOT_FINITE, honest_exit, one_sentence, require_experiments_extra
+from command_line import NOT_FINITE, honest_exit, one_sentence, require_experiments_extra, say
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_data_dir_flag,
@@ -76,7 +76,9 @@ def load_data() -> data.ImageArrays | data.ImageSource:
         )
     if FLAGS.preset is None:
         raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
-    return data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
+    source = data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
+    say(source.notes)
+    return source
 
 
 def build_model(source) -> nepa_keras.NepaPretrainer:

@@ -21,7 +21,7 @@ import keras
 import runs
 import segmenters
 from absl import app, flags
-from command_line import honest_exit, one_sentence, require_experiments_extra
+from command_line import honest_exit, one_sentence, require_experiments_extra, say
 from shared_flags import define_image_flags, define_model_flags, define_training_flags
 
 from nepa_keras import data, evaluation, training, visualization
@@ -82,6 +82,8 @@ def train(run: training.RunDir) -> None:
             raise ValueError(
                 "--crop_size is the side of the training images; give a multiple of the patch."
             )
+        say((*source.notes, *segmentation.mask_notes(source)))
+        say(f"to validate with: {note}" for note in segmentation.mask_notes(validation))
         keras.utils.set_random_seed(FLAGS.seed)
         segmenter = segmenters.build_segmenter(source)
         segmenters.check_fits(segmenter, source)
@@ -190,6 +192,7 @@ def evaluate() -> None:
     with one_sentence():
         split = segmentation.test_split(FLAGS.data)
         source = segmentation.open_pairs(FLAGS.data, split, FLAGS.reduce_zero_label)
+        say((*source.notes, *segmentation.mask_notes(source)))
         segmenter = segmenters.load()
         segmenters.check_fits(segmenter, source)
         segment = segmenters.image_segmenter(segmenter)
@@ -206,6 +209,7 @@ def predict(run: training.RunDir) -> None:
         if not FLAGS.images:
             raise ValueError("--mode=predict needs --images, a folder of pictures.")
         source = data.open_source(f"folder:{FLAGS.images}")
+        say(source.notes)
         segmenter = segmenters.load()
         segment = segmenters.image_segmenter(segmenter)
         runs.open_run_dir(run)

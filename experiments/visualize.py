@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from absl import app, flags
-from command_line import honest_exit, one_sentence, require_experiments_extra, test_split
+from command_line import honest_exit, one_sentence, require_experiments_extra, say, test_split
 from shared_flags import define_data_dir_flag
 
 import nepa_keras
@@ -98,6 +98,7 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     source = data.open_source(
         FLAGS.data, FLAGS.split or test_split(FLAGS.data) or "train", FLAGS.data_dir
     )
+    say(source.notes)
     order = np.random.default_rng(FLAGS.seed).permutation(len(source))[: wanted + compared]
     batches = data.OrderedBatches(
         source,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.idx import FILES, read_fashion_mnist
+from nepa_keras.data.labels import class_numbers
 
 EMBEDDED_FILE = Path(__file__).parent / "files" / "fashion_mnist_12k.npz"
 EMBEDDED_SHA256 = "cef5c2fec94a10128005e5be3e8fc6bdea2f3db6a252eaa752aeb4a3cf76fc7e"
@@ -61,13 +62,17 @@ def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArr
 
 
 def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
-    return ImageArrays(
-        arrays["train_images"][..., None],
-        arrays["train_labels"].astype("int32"),
-        arrays["test_images"][..., None],
-        arrays["test_labels"].astype("int32"),
-        tuple(class_names),
-    )
+    parts = []
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.ndim != 3 or len(images) != len(labels):
+            raise ValueError(
+                f"{part}: {len(labels)} labels are not those of images of shape {images.shape}; fetch the "
+                "files anew."
+            )
+        numbers, _ = class_numbers(labels, f"{part} label {{}}".format, class_names)
+        parts += [images[..., None], numbers]
+    return ImageArrays(*parts, tuple(class_names))
 
 
 def _embedded() -> ImageArrays:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.labels import in_order
 from nepa_keras.data.reading import available_cores
 from nepa_keras.data.sources.base import ImageSource
 
@@ -36,6 +37,8 @@ class Survey:
         classes: images of each class, by name or number; empty without labels.
         bad: "name: reason" of each image that cannot be read.
         seconds: for reading and decoding them by `threads` threads.
+        unlabelled: images without a label in a source that has labels.
+        notes: of the source: what was left out, and what looks wrong.
     """
 
     total: int
@@ -46,6 +49,8 @@ class Survey:
     bad: list[str]
     seconds: float
     threads: int
+    unlabelled: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         readable = len(self.sizes)
@@ -60,10 +65,13 @@ class Survey:
         if self.classes:
             counts = self.classes.values()
             lines.append(f"{len(counts):,} classes of {min(counts):,} to {max(counts):,} images")
-            shown = sorted(self.classes.items())[:_ROWS]
-            lines += [f"  {name}: {count:,}" for name, count in shown]
+            shown = in_order(self.classes)[:_ROWS]
+            lines += [f"  {name}: {self.classes[name]:,}" for name in shown]
             if len(self.classes) > _ROWS:
                 lines.append(f"  and {len(self.classes) - _ROWS} more")
+        if self.unlabelled:
+            lines.append(f"{self.unlabelled:,} images without a label")
+        lines += self.notes
         speed = len(self.looked_at) / self.seconds
         lines.append(f"read and decoded at {speed:.0f} images/s by {self.threads} threads")
         if self.bad:
@@ -103,10 +111,12 @@ def survey(
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(look, looked_at.tolist()))
     classes: Counter[str] = Counter()
+    unlabelled = 0
     if source.labels is not None:
         names = source.class_names
         numbers = Counter(source.labels.tolist())
         classes = Counter({names[n] if names else str(n): c for n, c in numbers.items() if n >= 0})
+        unlabelled = len(source.labels) - classes.total()
     return Survey(
         total,
         looked_at,
@@ -116,6 +126,8 @@ def survey(
         [reason for reason, size in results if not size],
         time.perf_counter() - started,
         threads,
+        unlabelled,
+        source.notes,
     )
 
 

@@ -1,6 +1,7 @@
 """Pairs of images and masks: sources, ADE20K's layout, transforms under which both move together."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ BAD_MASKS = {
         np.full((8, 9), 3, np.uint8),
         "has the label 3, but the classes are 0 to 2",
     ),
-    "16 bits": (np.full((8, 9), 300, np.uint16), "values above 255"),
+    "16 bits": (np.full((8, 9), 300, np.uint16), "no class numbers from 0 to 255"),
 }
 
 
@@ -99,6 +100,108 @@ def test_a_damaged_mask_is_a_bad_image(tmp_path):
     source = segmentation.FolderPairs(tmp_path / "images", tmp_path / "masks", "abc")
     with pytest.raises(data.ImageError, match="its mask cannot be read"):
         source.read(0)
+
+
+def stored(tmp_path, values, **options):
+    """Pairs of one image and a mask that Pillow stores as a.png in the format of the options."""
+    values = np.asarray(values)
+    write(tmp_path / "images" / "a.png", np.zeros((*values.shape[:2], 3), np.uint8))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(values).save(tmp_path / "masks" / "a.png", **options)
+    return segmentation.FolderPairs(tmp_path / "images", tmp_path / "masks", "abc")
+
+
+NO_MASKS = {
+    "a JPEG": (np.zeros((8, 9), np.uint8), {"format": "JPEG"}, "stored as JPEG, which changes"),
+    "a WebP": (np.zeros((8, 9, 3), np.uint8), {"format": "WEBP"}, "stored as WEBP"),
+    "a TIFF that is a JPEG": (
+        np.zeros((8, 9), np.uint8),
+        {"format": "TIFF", "compression": "jpeg"},
+        "stored as TIFF, which changes",
+    ),
+    "fractions": (np.full((8, 9), 1.7, "float32"), {"format": "TIFF"}, "no class numbers"),
+    "NaN": (np.full((8, 9), np.nan, "float32"), {"format": "TIFF"}, "no class numbers"),
+    "below 0": (np.full((8, 9), -1, "int32"), {"format": "TIFF"}, "no class numbers"),
+    "infinite": (np.full((8, 9), np.inf, "float32"), {"format": "TIFF"}, "no class numbers"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", NO_MASKS)
+def test_what_is_no_mask_is_refused(how, tmp_path):
+    values, options, words = NO_MASKS[how]
+    with pytest.raises(data.ImageError, match=words):
+        stored(tmp_path, values, **options).read(0)
+
+
+MASKS = {
+    "whole floats": (np.full((4, 5), 2, "float32"), {"format": "TIFF"}),
+    "integers": (np.full((4, 5), 2, "int32"), {"format": "TIFF"}),
+    "16 bits": (np.full((4, 5), 2, "uint16"), {"format": "PNG"}),
+    "bits": (np.eye(4, 5, dtype=bool), {"format": "PNG"}),
+    "BMP": (np.full((4, 5), 2, "uint8"), {"format": "BMP"}),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", MASKS)
+def test_masks_of_whole_numbers_in_any_type(how, tmp_path):
+    values, options = MASKS[how]
+    labels = stored(tmp_path, values, **options).read(0)[..., -1]
+    np.testing.assert_array_equal(labels, values.astype("uint8"))
+
+
+def pairs_of(tmp_path, *masks, names="ab", **options):
+    for i, mask in enumerate(masks):
+        mask = np.asarray(mask, np.uint8)
+        write(tmp_path / "images" / f"{i}.png", np.zeros((*mask.shape, 3), np.uint8))
+        write(tmp_path / "masks" / f"{i}.png", mask)
+    return segmentation.FolderPairs(tmp_path / "images", tmp_path / "masks", names, **options)
+
+
+@pytest.mark.once
+def test_what_masks_hold_is_said(tmp_path):
+    half = [[0, 0], [255, 255]]
+    cases = {
+        "good": ([[[0, 1]], [[1, 0]]], []),
+        "void": ([[[0, 1], [1, 255]]], ["25 % of the pixels of 1 masks have no class"]),
+        "foreground": (
+            [half, half],
+            [
+                "A class of 2 in no mask of 2 masks: b.",
+                "50 % of the pixels of 2 masks have no class (255, and 0 under reduce_zero_label): they "
+                "neither train nor count.",
+                "If 255 is meant as a class, .* such as 1 for b.",
+            ],
+        ),
+        "empty": ([[[0, 0]]], ["A class of 2 in no mask of 1 masks: b."]),
+        "beyond": (
+            [[[0, 1]], [[1, 7]]],
+            [
+                "1 of 2 masks cannot be used, such as .*1.png: its mask has the label 7, but the classes are "
+            ],
+        ),
+        "from 1": ([[[1, 2]]], [".*has the label 2, .*use reduce_zero_label"]),
+    }
+    for name, (masks, expected) in cases.items():
+        notes = segmentation.mask_notes(pairs_of(tmp_path / name, *masks))
+        assert len(notes) == len(expected), notes
+        for note, words in zip(notes, expected, strict=True):
+            assert note.startswith(words) or re.match(words, note), note
+    with pytest.raises(ValueError, match=r"No pixel of 1 masks has a class; .*0 to 1"):
+        segmentation.mask_notes(pairs_of(tmp_path / "none", np.full((3, 3), 255)))
+    with pytest.raises(ValueError, match="No pixel of 1 masks"):
+        pairs = pairs_of(tmp_path / "zero", [[0, 0]], reduce_zero_label=True)
+        segmentation.mask_notes(pairs)
+
+
+@pytest.mark.once
+def test_of_many_masks_some_are_looked_at(tmp_path):
+    pairs = pairs_of(tmp_path, *([[[0]]] * 9), [[1]])
+    assert segmentation.mask_notes(pairs) == ()
+    assert segmentation.mask_notes(pairs, limit=2) == ()  # the first and the last
+    part = segmentation.SubsetPairs(pairs, range(9))
+    assert segmentation.mask_notes(part, 3) == ("A class of 2 in no mask of 3 of 9 masks: b.",)
 
 
 @pytest.mark.once

@@ -1,6 +1,7 @@
 """Each source reads the same images and labels out of real files of its format."""
 
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -75,7 +76,7 @@ def wrong_texts(root):
     broken, labelled = root / "broken.parquet", root / "labelled.tar"
     broken.write_bytes(b"PAR1" + bytes(100))
     with tarfile.open(labelled, "w") as tar:
-        for name, content in (("part/a.png", source_files.png(0)), ("part/a.cls", b"cat")):
+        for name, content in (("part/a.png", source_files.png(0)), ("part/a.cls", b"1.7")):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -83,7 +84,7 @@ def wrong_texts(root):
         "nothing": "no source of images 'nothing'",
         "folder:": "known are embedded",
         f"folder:{root / 'missing'}": "no folder .*missing",
-        f"folder:{root / 'empty'}": "holds no file ending in .jpg",
+        f"folder:{root / 'empty'}": "holds no file ending in .*jpg",
         f"imagenet:{root}": "imagenet:PATH needs train and val",
         f"tfrecord:{records}": "cut.tfrecord is cut off or no TFRecord file: the record at byte 0",
         f"tfrecord:{root / 'empty'}": "holds no file like",
@@ -92,7 +93,7 @@ def wrong_texts(root):
         f"parquet:{root / 'none.parquet'}": "There is no file",
         f"arrow:{root / 'empty'}": "no folder of save_to_disk",
         f"parquet:{broken}": "broken.parquet cannot be read",
-        f"webdataset:{labelled}": "part/a.cls holds no class number",
+        f"webdataset:{labelled}": "labelled.tar, part/a.cls: the label 1.7 is no whole number",
         "tfds:unknown_thing": "not prepared below",
     }
 
@@ -127,3 +128,88 @@ def test_row_groups_are_kept_for_a_window_only(tmp_path):
     assert isinstance(source, sources.ParquetSource) and list(source.chunks) == list(
         range(0, 13, 2)
     )
+
+
+def damaged_places(root):
+    """Texts of sources whose parts others could have written to do harm -> words of the refusal."""
+    for name in ("state", "info", "list", "away", "copy", "shards", "names", "deep"):
+        (root / name).mkdir()
+    deep = "[" * 200_000
+    (root / "state" / "state.json").write_text("{}")
+    (root / "list" / "state.json").write_text(deep)
+    away = {"_data_files": [{"filename": "../../../dev/zero"}]}
+    (root / "away" / "state.json").write_text(json.dumps(away))
+    source_files.arrow(root / "info")
+    saved = root / "info" / "saved" / "train"
+    (saved / "dataset_info.json").write_text('{"features": []}')
+    for name, manifest in (
+        ("copy", '{"shards": null, "class_names": null}'),
+        ("shards", '{"shards": [3], "class_names": null}'),
+        ("names", None),
+    ):
+        source = data.open_source("digits", split="test")
+        few = data.SubsetSource(source, range(3))
+        (root / name).rmdir()
+        data.copy_to_records(few, root / name, channels=1)
+        file = root / name / "manifest.json"
+        held = json.loads(file.read_text()) | {"class_names": {"a": 1}}
+        file.write_text(json.dumps(held) if manifest is None else manifest)
+    with tarfile.open(root / "deep" / "a.tar", "w") as tar:
+        for name, content in (("a.png", source_files.png(0)), ("a.json", deep.encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return {
+        f"arrow:{root / 'state'}": "state.json is damaged: it does not name the files",
+        f"arrow:{root / 'list'}": "state.json is damaged: it is no JSON",
+        f"arrow:{root / 'away'}": "state.json is damaged: it does not name the files beside it",
+        f"arrow:{saved.parent}": "dataset_info.json is damaged",
+        f"tfrecord:{root / 'copy'}": "manifest.json is damaged",
+        f"tfrecord:{root / 'shards'}": "manifest.json is damaged",
+        f"tfrecord:{root / 'names'}": "manifest.json is damaged",
+        f"webdataset:{root / 'deep'}": "a.tar, a.json is damaged: it is no JSON",
+    }
+
+
+def test_damaged_descriptions_are_refused_by_name(tmp_path):
+    for text, words in damaged_places(tmp_path).items():
+        with pytest.raises(ValueError, match=words):
+            data.open_source(text, with_labels=True)
+
+
+def test_damaged_pages_of_parquet_are_refused_by_name(tmp_path):
+    text = source_files.parquet(tmp_path)
+    file = sorted((tmp_path / "parquet" / "data").iterdir())[1]
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) - 3000] = bytes(len(content) - 3004)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file.name} cannot be read"):
+        data.open_source(text, with_labels=True)
+    source = data.open_source(text)
+    with pytest.raises(data.ImageError, match="damaged row group"):
+        source.read(7)
+    assert file.name in source.name(7)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "../a.png", "b/../../a.png", "link", "a\0b"])
+def test_a_cell_leads_nowhere_but_below_its_table(path, tmp_path):
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    (tmp_path / "a.png").write_bytes(source_files.png(0))
+    place = tmp_path / "set"
+    place.mkdir()
+    (place / "inside.png").write_bytes(source_files.png(1))
+    (place / "link").symlink_to("/dev/zero")
+    cells = [{"bytes": None, "path": "inside.png"}, {"bytes": None, "path": path}]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"image": pyarrow.array(cells, kind)})
+    write_table(table, place / "train.parquet")
+    with pyarrow.ipc.new_stream(str(place / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    (place / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    for text in (f"parquet:{place}", f"arrow:{place}"):
+        source = data.open_source(text)
+        assert source.read(0) == source_files.png(1)
+        with pytest.raises(data.ImageError, match=r"is not below .*set|No such file"):
+            source.read(1)

@@ -1,10 +1,12 @@
 """experiments/inspect_data.py as a person starts it."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers import source_files
-from tests.helpers.scripts import run, run_here
+from tests.helpers.pairs import write
+from tests.helpers.scripts import refusal, run, run_here
 
 pytestmark = pytest.mark.once
 
@@ -40,3 +42,48 @@ def test_bad_images_give_an_exit_code_and_wrong_flags_are_refused(tmp_path):
     for words, flags in cases.items():
         result = run_here("inspect_data.py", *flags)
         assert result.returncode == 1 and words in result.stderr + result.stdout, result.stderr
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path):
+    text = source_files.folder(tmp_path)
+    (tmp_path / "images" / "bird").mkdir()
+    (tmp_path / "images" / "sheet.png").write_bytes(source_files.png(0))
+    (tmp_path / "images" / "a.heic").write_bytes(b"x")
+    result = run_here("inspect_data.py", f"--data={text}")
+    assert result.returncode == 0 and "3 classes of 4 to 4 images" in result.stdout
+    for words in ("1 images without a label", "sheet.png", "no classes: bird", "1 .heic"):
+        assert words in result.stdout
+    result = run_here("finetune.py", f"--data={text}")  # and then that there is no --model
+    for words in ("1 images of", "sheet.png", "no classes: bird", "1 .heic"):
+        assert words in result.stdout
+
+
+def test_a_data_set_without_labels_is_refused_with_the_reason(tmp_path):
+    one = tmp_path / "cat"
+    one.mkdir()
+    (one / "a.png").write_bytes(source_files.png(0))
+    assert "has one folder of images, cat" in refusal("finetune.py", f"--data=folder:{tmp_path}")
+    one.rename(tmp_path / "train")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "a.png").write_bytes(source_files.png(0))
+    said = refusal("finetune.py", f"--data=folder:{tmp_path}")
+    assert "are splits and no classes" in said and f"folder:{tmp_path}/train" in said
+
+
+def test_what_masks_hold_is_said_before_the_work(tmp_path):
+    """By the doctor, and by segment.py before it asks for a model."""
+    mask = np.array([[0, 0], [0, 255]], np.uint8)
+    for i in range(4):
+        write(tmp_path / "images" / f"{i}.png", np.zeros((2, 2, 3), np.uint8))
+        write(tmp_path / "masks" / f"{i}.png", mask)
+    (tmp_path / "classes.txt").write_text("background\nlesion\n")
+    flags = [f"--data=pairs:{tmp_path}", "--crop_size=2"]
+    results = [
+        run_here("inspect_data.py", flags[0]),
+        run_here("segment.py", *flags, "--validation_share=0.5"),
+        run_here("segment.py", *flags, "--mode=evaluate"),
+    ]
+    assert "4 images, 4 looked at, 0 bad" in results[0].stdout
+    for result in results:
+        for words in ("in no mask of", "lesion", "25 % of the pixels", "such as 1 for lesion"):
+            assert words in result.stdout, result.stdout + result.stderr

@@ -3,6 +3,7 @@
 from nepa_keras.data.segmentation.ade20k import ade20k
 from nepa_keras.data.segmentation.batches import SegmentationBatches
 from nepa_keras.data.segmentation.open import (
+    KINDS,
     open_pairs,
     splits_of,
     test_split,
@@ -10,10 +11,12 @@ from nepa_keras.data.segmentation.open import (
 )
 from nepa_keras.data.segmentation.pairs import IGNORED, FolderPairs, PairSource, SubsetPairs
 from nepa_keras.data.segmentation.scenes import Scenes
+from nepa_keras.data.segmentation.survey import mask_notes
 from nepa_keras.data.segmentation.transforms import SegmentationTransform, fitting_size
 
 __all__ = [
     "IGNORED",
+    "KINDS",
     "FolderPairs",
     "PairSource",
     "Scenes",
@@ -22,6 +25,7 @@ __all__ = [
     "SubsetPairs",
     "ade20k",
     "fitting_size",
+    "mask_notes",
     "open_pairs",
     "splits_of",
     "test_split",

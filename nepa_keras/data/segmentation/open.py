@@ -8,6 +8,7 @@ from nepa_keras.data.segmentation.ade20k import ade20k
 from nepa_keras.data.segmentation.pairs import FolderPairs, PairSource, SubsetPairs
 from nepa_keras.data.segmentation.scenes import Scenes
 
+KINDS = ("scenes", "ade20k", "pairs")
 SCENES = {"train": 2000, "val": 300, "test": 300}
 SPLITS = ("train", "val", "test")
 CLASSES_FILE = "classes.txt"

@@ -11,8 +11,9 @@ import numpy as np
 
 from nepa_keras.data.decode import ImageError, check_size, decode_image, read_file
 from nepa_keras.data.sources.base import ImageSource, size_of
-from nepa_keras.data.sources.files import image_files
+from nepa_keras.data.sources.walk import find_images, image_files
 
+_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 IGNORED = 255  # the label of pixels that neither train nor count
 
 
@@ -43,6 +44,14 @@ class PairSource(ImageSource):
         """
         raise NotImplementedError
 
+    def mask(self, index: int) -> np.ndarray:
+        """The labels of an image, without the image where it need not be read.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+        return self.pair(index)[1]
+
     def read(self, index: int) -> np.ndarray:
         """Both, (height, width, channels + 1)."""
         image, labels = self.pair(index)
@@ -66,6 +75,7 @@ class SubsetPairs(PairSource):
     def __init__(self, source: PairSource, indices: Iterable[int]):
         super().__init__(source.class_names, source.channels)
         self.source, self.indices = source, [int(index) for index in indices]
+        self.notes = source.notes
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -78,6 +88,9 @@ class SubsetPairs(PairSource):
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.source.pair(self.indices[index])
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.source.mask(self.indices[index])
 
 
 class FolderPairs(PairSource):
@@ -114,7 +127,9 @@ class FolderPairs(PairSource):
             if not Path(folder).expanduser().is_dir():
                 raise ValueError(f"There is no folder {folder}.")
         self.reduce_zero_label = reduce_zero_label
-        found = _by_stem(image_files(images), images)
+        pictures = find_images(images)
+        self.notes = pictures.notes
+        found = _by_stem(pictures.files, images)
         theirs = _by_stem((f for f in image_files(masks) if f.lower().endswith(".png")), masks)
         for kind, here, there in (("mask", found, theirs), ("image", theirs, found)):
             if lone := sorted(set(here) - set(there)):
@@ -134,11 +149,11 @@ class FolderPairs(PairSource):
         return [size_of(file) for file in self.files[index]]
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self.files[index]
-        return decode_image(read_file(image), self.channels), self._labels(read_file(mask))
+        image = decode_image(read_file(self.files[index][0]), self.channels)
+        return image, self.mask(index)
 
-    def _labels(self, content: bytes) -> np.ndarray:
-        labels = decode_mask(content)
+    def mask(self, index: int) -> np.ndarray:
+        labels = decode_mask(read_file(self.files[index][1]))
         if not self.reduce_zero_label:
             return labels
         return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - 1).astype(np.uint8)
@@ -148,13 +163,19 @@ def decode_mask(content: bytes) -> np.ndarray:
     """The values of a one-channel picture (height, width) uint8; of one with a palette its indices.
 
     Raises:
-        ImageError: damaged, of several channels, or with values above 255.
+        ImageError: damaged, of several channels, of a format that changes values, or with values that are
+            no whole numbers from 0 to 255.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             check_size(image.width, image.height)
+            compression = str(image.info.get("compression"))
+            if image.format not in _LOSSLESS or "jpeg" in compression:
+                raise ImageError(
+                    f"its mask is stored as {image.format}, which changes the numbers; save it as PNG"
+                )
             values = np.asarray(image)
     except ImageError:
         raise
@@ -162,11 +183,10 @@ def decode_mask(content: bytes) -> np.ndarray:
         raise ImageError(f"its mask cannot be read ({error})") from error
     if values.ndim != 2:
         raise ImageError("its mask is a picture in colours, not of class numbers")
-    if values.dtype != np.uint8:
-        if values.min() < 0 or values.max() > 255:
-            raise ImageError("its mask has values above 255")
-        values = values.astype(np.uint8)
-    return values
+    labels = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+    if (labels != values).any():
+        raise ImageError("its mask has values that are no class numbers from 0 to 255")
+    return labels
 
 
 def _by_stem(files: Iterable[str], folder: str | Path) -> dict[str, str]:

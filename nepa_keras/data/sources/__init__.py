@@ -7,12 +7,14 @@ from pathlib import Path
 from nepa_keras.data import arrays
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.sources.classes import with_classes
-from nepa_keras.data.sources.files import FileSource, folder_source, image_files, imagenet_source
+from nepa_keras.data.sources.files import FileSource, folder_source
+from nepa_keras.data.sources.imagenet import imagenet_source
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
 from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
 from nepa_keras.data.sources.tars import TarSource
 from nepa_keras.data.sources.tfds import tfds_source
+from nepa_keras.data.sources.walk import image_files
 
 __all__ = [
     "ArraySource",
@@ -80,7 +82,7 @@ def open_source(
             f"{kind} has no splits; name the place of the {split} images in its stead."
         )
     if kind == "folder":
-        return folder_source(place)
+        return folder_source(place, with_labels)
     if kind == "imagenet":
         return imagenet_source(place, split)
     if kind == "tfds":

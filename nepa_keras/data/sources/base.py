@@ -8,18 +8,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nepa_keras.data.labels import class_numbers, empty_classes
+
 
 class ImageSource:
     """Images 0..N-1, read one at a time, in any order and by several threads at once.
 
     Args:
-        labels: N class numbers, or None.
+        labels: N class numbers, -1 for none, or names of classes; None without labels.
         class_names: a name for each class, or None.
+
+    Attributes:
+        notes: sentences for a person: what was left out, and what of the data looks wrong.
+
+    Raises:
+        ValueError: see `class_numbers`.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None):
-        self.labels = None if labels is None else np.asarray(labels, "int32")
+        self.labels = None
         self.class_names = None if class_names is None else tuple(class_names)
+        if labels is not None:
+            self.labels, self.class_names = class_numbers(labels, class_names=class_names)
+            if note := empty_classes(self.labels, self.class_names):
+                self.notes = (note,)
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -42,7 +56,11 @@ class ImageSource:
 
 
 class ArraySource(ImageSource):
-    """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file."""
+    """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file.
+
+    Raises:
+        ValueError: labels of another number, or see `class_numbers`.
+    """
 
     def __init__(
         self,
@@ -52,6 +70,8 @@ class ArraySource(ImageSource):
     ):
         super().__init__(labels, class_names)
         self.images = images
+        if self.labels is not None and len(self.labels) != len(images):
+            raise ValueError(f"There are {len(self.labels)} labels for {len(images)} images.")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,22 +1,25 @@
-"""Images that are files: folders, and ImageNet as it comes out of its archives."""
+"""Images that are files of a folder."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nepa_keras.data.decode import read_file
+from nepa_keras.data.labels import UNLABELLED, in_order
 from nepa_keras.data.sources.base import ImageSource, size_of
-from nepa_keras.packages import required_for
+from nepa_keras.data.sources.walk import Found, find_images, listed
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy")
-_DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"
-_DEVKIT_META = "meta.mat"
+_SPLITS = frozenset("train training val valid validation test testing eval dev".split())
 
 
 class FileSource(ImageSource):
-    """One image per file."""
+    """One image per file.
+
+    Raises:
+        ValueError: labels of another number, or see `class_numbers`.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,8 @@ class FileSource(ImageSource):
     ):
         super().__init__(labels, class_names)
         self.files = files
+        if self.labels is not None and len(self.labels) != len(files):
+            raise ValueError(f"There are {len(self.labels)} labels for {len(files)} images.")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -40,91 +45,62 @@ class FileSource(ImageSource):
         return size_of(self.files[index])
 
 
-def image_files(path: str | Path) -> list[str]:
-    """The image files below a folder at any depth, sorted; links are followed, once each.
+def folder_source(path: str | Path, with_labels: bool = False) -> FileSource:
+    """A folder of images; its subfolders, at least two, are the classes.
 
-    Raises:
-        ValueError: the folder is missing, or holds no such file.
-    """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}; pass an existing one as folder:PATH.")
-    files, seen = [], set()
-    for parent, children, names in os.walk(folder, followlinks=True):
-        children[:] = sorted(c for c in children if not c.startswith("."))
-        place = os.path.realpath(parent)
-        if place in seen:  # a link to a folder above
-            children.clear()
-            continue
-        seen.add(place)
-        files += [
-            os.path.join(parent, name)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    if not files:
-        raise ValueError(f"The folder {folder} holds no file ending in {', '.join(SUFFIXES)}.")
-    return sorted(files)
-
-
-def folder_source(path: str | Path) -> FileSource:
-    """A folder of images; if all are in subfolders, at least two, those are the classes."""
-    folder = Path(path).expanduser()
-    files = image_files(folder)
-    firsts = [Path(file).relative_to(folder).parts for file in files]
-    classes = sorted({parts[0] for parts in firsts if len(parts) > 1})
-    if len(classes) < 2 or any(len(parts) == 1 for parts in firsts):
-        return FileSource(files)
-    number = {name: i for i, name in enumerate(classes)}
-    return FileSource(files, [number[parts[0]] for parts in firsts], classes)
-
-
-def imagenet_source(path: str | Path, split: str = "train") -> FileSource:
-    """ImageNet-1k: `train/nXXXX/*.JPEG`, `val/` likewise, or flat with the devkit beside it.
-
-    Classes are numbered by their sorted WordNet ids, as everywhere. The labels of a flat `val/` are read
-    from the devkit's two files, anywhere below `path`.
+    Images beside them have no label. Subfolders named as splits (train, val, …) alone are no classes.
 
     Args:
-        path: the folder that holds `train` and `val`.
-        split: "train" or "val".
+        path: the folder.
+        with_labels: note what of the folder is not labelled.
 
     Raises:
-        ValueError: a folder or file is missing, or the labels do not fit.
-        ImportError: SciPy, which reads the devkit's meta.mat, is missing.
+        ValueError: see `find_images`.
     """
-    root = Path(path).expanduser()
-    folder = root / split
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}; imagenet:PATH needs train and val in PATH.")
-    source = folder_source(folder)
-    if source.labels is not None:
-        return source
-    if split == "train":
-        raise ValueError(f"{folder} must hold a folder for each class, such as n01440764.")
-    return FileSource(source.files, *_devkit_labels(root, source.files))
+    found = find_images(path)
+    places = [Path(file).relative_to(found.folder).parts for file in found.files]
+    classes = in_order(parts[0] for parts in places if len(parts) > 1)
+    if splits := _splits_of(found, classes):
+        source, notes = FileSource(found.files), [splits]
+    elif len(classes) < 2:
+        source, notes = FileSource(found.files), _why_unlabelled(found, places, classes)
+    else:
+        number = {name: i for i, name in enumerate(classes)}
+        labels = [number[parts[0]] if len(parts) > 1 else UNLABELLED for parts in places]
+        source = FileSource(found.files, np.array(labels), classes)
+        notes = _notes_on_classes(found, places, classes)
+    source.notes = (*found.notes, *(notes if with_labels or splits else ()))
+    return source
 
 
-def _devkit_file(root: Path, name: str) -> Path:
-    for file in root.rglob(name):
-        return file
-    raise ValueError(
-        f"The validation images are not in folders of classes, and {name} of the devkit "
-        f"(ILSVRC2012_devkit_t12) is not below {root}; unpack it there."
+def _splits_of(found: Found, classes: Sequence[str]) -> str | None:
+    if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
+        return None
+    return (
+        f"The folders {listed(classes)} of {found.folder} are splits and no classes; name one of them, such "
+        f"as folder:{found.folder / classes[0]}, and another to validate with."
     )
 
 
-def _devkit_labels(root: Path, files: list[str]):
-    labels, meta = (_devkit_file(root, name) for name in (_DEVKIT_LABELS, _DEVKIT_META))
-    with required_for("Reading the devkit's meta.mat", "scipy"):
-        from scipy.io import loadmat
-    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
-    wordnet = {
-        int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0
-    }
-    classes = sorted(wordnet.values())
-    number = {name: i for i, name in enumerate(classes)}
-    ids = labels.read_text().split()
-    if len(ids) != len(files):
-        raise ValueError(f"{labels} has {len(ids)} labels for {len(files)} validation images.")
-    return [number[wordnet[int(i)]] for i in ids], classes
+def _why_unlabelled(found: Found, places: list, classes: Sequence[str]) -> list[str]:
+    if not classes:
+        return [f"{found.folder} has no folders of classes."]
+    (name,) = classes
+    inner = in_order(parts[1] for parts in places if len(parts) > 2)
+    if len(inner) < 2:
+        return [f"{found.folder} has one folder of images, {name}; classes are two or more."]
+    return [
+        f"{found.folder} has one folder of images, {name}; if the folders in it, {listed(inner)}, are the "
+        f"classes, name folder:{found.folder / name}."
+    ]
+
+
+def _notes_on_classes(found: Found, places: list, classes: Sequence[str]) -> list[str]:
+    notes = []
+    stray = [file for file, parts in zip(found.files, places, strict=True) if len(parts) == 1]
+    if stray:
+        notes.append(f"Beside the folders of classes, so without a label: {listed(stray)}.")
+    repeated = {Path(link).name for link in found.repeated if Path(link).parent == found.folder}
+    if empty := [name for name in found.children if name not in {*classes, *repeated}]:
+        notes.append(f"Folders without an image are no classes: {listed(empty)}.")
+    return notes

@@ -5,22 +5,26 @@ where each begins. They are passed over once when a file is opened.
 """
 
 import functools
-import json
 import os
 import struct
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from nepa_keras.data.decode import ImageError
+from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.json_text import names_of_classes, parse_json
 from nepa_keras.data.sources.ranges import FileRanges
 from nepa_keras.packages import required_for
 
 MANIFEST = "manifest.json"  # beside TFRecord files that `data.copy_to_records` wrote
-UNKNOWN = -1  # the label of a damaged record
+_DAMAGED = object()  # in place of the label of a record that cannot be read
 _IMAGE_KEYS = ("image/encoded", "image", "image_raw")
-_LABEL_KEYS = ("image/class/label", "label")
+_LABEL_KEYS = ("image/class/label", *NAMES)
 
 
 def masked_crc(data: bytes) -> bytes:
@@ -86,8 +90,13 @@ class RecordSource(ImageSource):
         key = next((key for key in _LABEL_KEYS if key in first), None)
         labels = None
         if with_labels and key is not None:
-            labels = [self._label(i, key) for i in range(len(self.ranges))]
+            labels, class_names = self._labels(key, class_names)
         super().__init__(labels, class_names)
+        if with_labels and key is None:
+            self.notes += (
+                f"{paths[0]} has none of the features of labels {', '.join(_LABEL_KEYS)}, but "
+                f"{', '.join(sorted(first))}.",
+            )
 
     def _first_features(self):
         """Those of the first record that is whole; a damaged one is counted when its image is read."""
@@ -108,14 +117,30 @@ class RecordSource(ImageSource):
         except Exception as error:  # protobuf's DecodeError, which only it can name
             raise ImageError(f"damaged record: {error}") from None
 
-    def _label(self, index: int, key: str) -> int:
+    def _labels(self, key: str, class_names: Sequence[str] | None):
+        """Class numbers and names of classes; a damaged record has no label, and is found again by `read`."""
+        labels = [self._label(i, key) for i in range(len(self.ranges))]
+        whole = [i for i, label in enumerate(labels) if label is not _DAMAGED]
+        numbers = np.full(len(labels), UNLABELLED)
+        numbers[whole], class_names = class_numbers(
+            [labels[i] for i in whole], lambda i: f"{self.name(whole[i])}, {key}", class_names
+        )
+        return numbers, class_names
+
+    def _label(self, index: int, key: str) -> Any:
         try:
-            values = self._features(index)[key].int64_list.value
-        except ImageError:  # found again, and counted, when the image is read
-            return UNKNOWN
+            feature = self._features(index)[key]
+        except ImageError:
+            return _DAMAGED
+        lists = (feature.int64_list, feature.float_list, feature.bytes_list)
+        values = next((held.value for held in lists if held.value), ())
         if len(values) != 1:
-            raise ValueError(f"{self.name(index)}: {key} holds {len(values)} integers, not 1.")
-        return values[0]
+            raise ValueError(
+                f"{self.name(index)}: {key} holds {len(values)} labels, not 1; several of one image "
+                "(multi-label) are not read."
+            )
+        value = values[0]
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
     def __len__(self) -> int:
         return len(self.ranges)
@@ -143,20 +168,22 @@ def _class_names_of_manifest(paths: list[str]):
     file = Path(paths[0]).parent / MANIFEST
     if not file.exists():
         return None
-    try:
-        manifest = json.loads(file.read_text())
-    except ValueError:
-        raise ValueError(f"{file} is damaged; copy the data again, or remove it.") from None
+    manifest = parse_json(file.read_bytes(), str(file))
     if not isinstance(manifest, dict) or not {"shards", "class_names"} <= set(manifest):
         return None  # of another program
-    sizes = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
+    shards = manifest["shards"]
+    if not isinstance(shards, list) or not all(
+        isinstance(shard, dict) and {"file", "bytes"} <= set(shard) for shard in shards
+    ):
+        raise ValueError(f"{file} is damaged: it lists no shards; copy the data again.")
+    sizes = {str(shard["file"]): shard["bytes"] for shard in shards}
     for path in paths:
         expected, found = sizes.get(Path(path).name), os.path.getsize(path)
         if expected != found:
             raise ValueError(
                 f"{path} has {found} bytes, and {file} says {expected}; copy it again."
             )
-    return manifest["class_names"]
+    return names_of_classes(manifest["class_names"], str(file))
 
 
 @functools.cache

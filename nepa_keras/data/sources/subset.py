@@ -18,7 +18,7 @@ class SubsetSource(ImageSource):
         self.indices = np.asarray(indices)
         labels = None if source.labels is None else source.labels[self.indices]
         super().__init__(labels, source.class_names)
-        self.source = source
+        self.source, self.notes = source, source.notes
         chunks = getattr(source, "chunks", None)
         if chunks is not None and (np.diff(self.indices) > 0).all():
             # What is read as a whole there still is here; pieces without an image fall out.

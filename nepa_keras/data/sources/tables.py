@@ -1,6 +1,6 @@
 """Hugging Face data sets on disk: parquet files, and the Arrow folders of `save_to_disk`."""
 
-import json
+import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, read_file
+from nepa_keras.data.labels import NAMES, class_numbers
 from nepa_keras.data.order import WINDOW
 from nepa_keras.data.sources.base import ImageSource, size_of
+from nepa_keras.data.sources.json_text import json_object, names_of_classes
+from nepa_keras.data.sources.walk import listed, printable
 from nepa_keras.packages import required_for
-
-_LABELS = ("label", "labels")
 
 
 def _pyarrow():
@@ -53,22 +54,67 @@ def _opened(path: str, opener):
     """
     try:
         return opener(path)
-    except (OSError, _pyarrow().ArrowException) as error:
+    except (OSError, ValueError, _pyarrow().ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def _class_names(features: dict | None, column: str | None):
-    names = ((features or {}).get(column) or {}).get("names")
-    return None if names is None else list(names)
+def _features(described, path: str) -> dict[str, dict]:
+    """What Hugging Face `datasets` says of each column.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if described is None:
+        return {}
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is damaged: its features are no JSON object.")
+    return {name: kind for name, kind in described.items() if isinstance(kind, dict)}
+
+
+def _label_column(columns: list[str], image: str, features: dict[str, dict]) -> str | None:
+    """The column of labels: by its name, or else the first that is a ClassLabel; None without any."""
+    columns = [name for name in columns if name != image]
+    classes = [name for name in columns if features.get(name, {}).get("_type") == "ClassLabel"]
+    return next((name for name in (*NAMES, *classes) if name in columns), None)
+
+
+def _class_names(features: dict[str, dict], column: str | None, path: str) -> list[str] | None:
+    return names_of_classes(features.get(column or "", {}).get("names"), path)
+
+
+def _note_on_labels(column: str | None, columns: list[str], path: str) -> tuple[str, ...]:
+    if column is None:
+        return (f"{path} has no column of labels ({', '.join(NAMES)}), but {listed(columns)}.",)
+    if column not in NAMES[:2]:
+        return (f"The labels of {path} are its column {column}.",)
+    return ()
+
+
+def _values(column) -> np.ndarray:
+    """The labels of a column, as numbers where all are."""
+    types = _pyarrow().types
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kinds = (types.is_integer, types.is_floating, types.is_boolean)
+    if not column.null_count and any(is_kind(column.type) for is_kind in kinds):
+        return column.to_numpy()
+    return np.fromiter(column.to_pylist(), object, len(column))
 
 
 def _content(value, folder: Path) -> bytes:
-    """The encoded image of a cell; one that only has a path is read from beside the table."""
+    """The encoded image of a cell; one that only has a path is read from below the table's folder.
+
+    Raises:
+        ImageError: the cell is empty, or its path leads elsewhere.
+    """
     if isinstance(value, dict):
-        if value.get("bytes") is None and value.get("path"):
-            return read_file(folder / value["path"])
-        value = value.get("bytes")
-    if value is None:
+        path, value = value.get("path"), value.get("bytes")
+        if value is None and isinstance(path, str) and path:
+            file = Path(os.path.realpath(folder / path.replace("\0", "?")))
+            if not file.is_relative_to(os.path.realpath(folder)):
+                raise ImageError(f"its path {printable(path)} is not below {folder}")
+            return read_file(file)
+    if not isinstance(value, bytes):
         raise ImageError("the cell is empty")
     return value
 
@@ -92,7 +138,8 @@ class ParquetSource(ImageSource):
         parquet = _pyarrow().parquet
         self.paths = paths
         files = [_opened(path, parquet.ParquetFile) for path in paths]
-        self.image = _image_column(files[0].schema_arrow, paths[0])
+        schema = files[0].schema_arrow
+        self.image = _image_column(schema, paths[0])
         self.groups = [(i, g) for i, f in enumerate(files) for g in range(f.num_row_groups)]
         sizes = [files[i].metadata.row_group(g).num_rows for i, g in self.groups]
         self.chunks = np.array([0, *accumulate(sizes)])
@@ -101,13 +148,26 @@ class ParquetSource(ImageSource):
         self.kept: OrderedDict = OrderedDict()  # groups, the one used last at the end
         self.lock = threading.Lock()
         self.most_rows = 2 * (WINDOW + max(sizes))
-        column = next((c for c in _LABELS if c in files[0].schema_arrow.names), None)
+        info = json_object((schema.metadata or {}).get(b"huggingface", b"{}"), paths[0]).get("info")
+        features = _features(info.get("features") if isinstance(info, dict) else None, paths[0])
+        column = _label_column(schema.names, self.image, features)
+        names = _class_names(features, column, paths[0])
+        needed = {self.image, *([column] if with_labels and column else [])}
+        for path, file in zip(paths, files, strict=True):
+            if lacking := needed - set(file.schema_arrow.names):
+                raise ValueError(f"{path} has no column {min(lacking)}, as {paths[0]} has.")
         labels = None
         if with_labels and column is not None:
-            labels = np.concatenate([f.read([column])[column].to_numpy() for f in files])
-        described = json.loads((files[0].schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-        features = described.get("info", {}).get("features")
-        super().__init__(labels, _class_names(features, column))
+            columns = [
+                _opened(path, lambda _, file=file: _values(file.read([column])[column]))
+                for path, file in zip(paths, files, strict=True)
+            ]
+            labels, names = class_numbers(
+                np.concatenate(columns), lambda i: f"{self.name(i)}, column {column}", names
+            )
+        super().__init__(labels, names)
+        if with_labels:
+            self.notes += _note_on_labels(column, schema.names, paths[0])
 
     def __len__(self) -> int:
         return int(self.chunks[-1])
@@ -127,7 +187,7 @@ class ParquetSource(ImageSource):
         group = bisect_right(self.chunks, index) - 1
         try:
             cell = self._group(group)[int(index - self.chunks[group])].as_py()
-        except (OSError, _pyarrow().ArrowException) as error:
+        except (OSError, ValueError, _pyarrow().ArrowException) as error:
             raise ImageError(f"damaged row group: {error}") from None
         return _content(cell, Path(self.paths[self.groups[group][0]]).parent)
 
@@ -161,29 +221,56 @@ class ArrowSource(ImageSource):
             self.folder = self.folder / split
         if not (self.folder / "state.json").exists():
             raise ValueError(f"{self.folder} is no folder of save_to_disk; it has no state.json.")
-        state = json.loads((self.folder / "state.json").read_text())
-        if state.get("_indices_files"):
-            raise ValueError(
-                f"{self.folder} is a selection of another data set; save it after flatten_indices()."
-            )
-        files = [str(self.folder / file["filename"]) for file in state["_data_files"]]
+        files = _arrow_files(self.folder / "state.json")
         tables = [
             _opened(file, lambda f: pyarrow.ipc.open_stream(pyarrow.memory_map(f)).read_all())
             for file in files
         ]
-        table = pyarrow.concat_tables(tables)
-        self.images = table[_image_column(table.schema, str(self.folder))]
-        column = next((c for c in _LABELS if c in table.column_names), None)
-        labels = table[column].to_numpy() if with_labels and column is not None else None
-        info = self.folder / "dataset_info.json"
-        features = json.loads(info.read_text()).get("features") if info.exists() else None
-        super().__init__(labels, _class_names(features, column))
+        table = _opened(str(self.folder), lambda _: pyarrow.concat_tables(tables))
+        image = _image_column(table.schema, str(self.folder))
+        self.images = table[image]
+        info, features = self.folder / "dataset_info.json", {}
+        if info.is_file():
+            features = _features(
+                json_object(info.read_bytes(), str(info)).get("features"), str(info)
+            )
+        column = _label_column(table.column_names, image, features)
+        labels, names = None, _class_names(features, column, str(info))
+        if with_labels and column is not None:
+            labels, names = class_numbers(
+                _values(table[column]), lambda i: f"{self.name(i)}, column {column}", names
+            )
+        super().__init__(labels, names)
+        if with_labels:
+            self.notes += _note_on_labels(column, table.column_names, str(self.folder))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, index: int) -> bytes:
-        return _content(self.images[int(index)].as_py(), self.folder)
+        try:
+            cell = self.images[int(index)].as_py()
+        except (OSError, ValueError, _pyarrow().ArrowException) as error:
+            raise ImageError(f"damaged row: {error}") from None
+        return _content(cell, self.folder)
 
     def name(self, index: int) -> str:
         return f"{self.folder}, row {index}"
+
+
+def _arrow_files(state_file: Path) -> list[str]:
+    """The files that the state.json of `save_to_disk` names, which are beside it.
+
+    Raises:
+        ValueError: it is damaged, or belongs to a selection of another data set.
+    """
+    state = json_object(state_file.read_bytes(), str(state_file))
+    if state.get("_indices_files"):
+        raise ValueError(
+            f"{state_file.parent} is a selection of another data set; save it after flatten_indices()."
+        )
+    files = state.get("_data_files")
+    names = [f.get("filename") if isinstance(f, dict) else None for f in files or ()]
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"{state_file} is damaged: it does not name the files beside it.")
+    return [str(state_file.with_name(name)) for name in names]

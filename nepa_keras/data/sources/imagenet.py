@@ -1,0 +1,105 @@
+"""ImageNet-1k as it comes out of its archives, or of Kaggle's."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nepa_keras.data.sources.files import FileSource, folder_source
+from nepa_keras.packages import required_for
+
+_DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"
+_DEVKIT_META = "meta.mat"
+_KAGGLE_TREE = Path("ILSVRC", "Data", "CLS-LOC")
+_KAGGLE_LABELS = "LOC_val_solution.csv"
+_KAGGLE_CLASSES = "LOC_synset_mapping.txt"
+
+
+def imagenet_source(path: str | Path, split: str = "train") -> FileSource:
+    """ImageNet-1k: `train/nXXXX/*.JPEG`, `val/` likewise, or flat with a file of its labels.
+
+    Classes are numbered by their sorted WordNet ids, as everywhere. The labels of a flat `val/` are read
+    from Kaggle's `LOC_val_solution.csv` in `path` or a folder above the images, or else from the devkit's
+    two files, anywhere below `path`.
+
+    Args:
+        path: the folder that holds `train` and `val`, or Kaggle's `ILSVRC/Data/CLS-LOC` with them.
+        split: "train" or "val".
+
+    Raises:
+        ValueError: a folder or file is missing, or the labels do not fit.
+        ImportError: SciPy, which reads the devkit's meta.mat, is missing.
+    """
+    root = Path(path).expanduser()
+    inner = (Path(), _KAGGLE_TREE, *(_KAGGLE_TREE.relative_to(p) for p in _KAGGLE_TREE.parents[:2]))
+    folder = next((root / p / split for p in inner if (root / p / split).is_dir()), root / split)
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no folder {folder}; imagenet:PATH needs train and val in PATH, or in its folder "
+            f"{_KAGGLE_TREE}."
+        )
+    source = folder_source(folder, with_labels=True)
+    if source.labels is not None:
+        return source
+    if split == "train":
+        raise ValueError(
+            f"{folder} must hold a folder for each class, such as n01440764. {source.notes[-1]}"
+        )
+    labelled = FileSource(source.files, *_validation_labels(root, folder, source.files))
+    labelled.notes = (*source.notes[:-1], *labelled.notes)
+    return labelled
+
+
+def _validation_labels(root: Path, folder: Path, files: list[str]):
+    above = (root, *folder.resolve().parents[:4])  # to that which holds ILSVRC
+    for solution in (place / _KAGGLE_LABELS for place in above):
+        if solution.is_file():
+            return _kaggle_labels(solution, files)
+    return _devkit_labels(root, files)
+
+
+def _kaggle_labels(solution: Path, files: list[str]):
+    """Of rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class is the first word."""
+    with open(solution, newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.reader(file))
+    wordnet = {row[0]: row[1].split()[0] for row in rows[1:] if len(row) == 2 and row[1].strip()}
+    mapping = solution.with_name(_KAGGLE_CLASSES)
+    classes = sorted(set(wordnet.values()))
+    if mapping.is_file():
+        lines = mapping.read_text("utf-8", errors="replace").splitlines()
+        classes = sorted(line.split()[0] for line in lines if line.strip())
+    number = {name: i for i, name in enumerate(classes)}
+    labels = []
+    for file in files:
+        name = wordnet.get(Path(file).stem)
+        if name not in number:
+            raise ValueError(f"{solution} tells no class of {Path(file).name}; fetch it anew.")
+        labels.append(number[name])
+    return np.array(labels), classes
+
+
+def _devkit_file(root: Path, name: str) -> Path:
+    for file in root.rglob(name):
+        return file
+    raise ValueError(
+        f"The validation images are not in folders of classes, and {name} of the devkit "
+        f"(ILSVRC2012_devkit_t12) is not below {root}, nor is Kaggle's {_KAGGLE_LABELS} in it; unpack one "
+        "of them there."
+    )
+
+
+def _devkit_labels(root: Path, files: Sequence[str]):
+    labels, meta = (_devkit_file(root, name) for name in (_DEVKIT_LABELS, _DEVKIT_META))
+    with required_for("Reading the devkit's meta.mat", "scipy"):
+        from scipy.io import loadmat
+    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+    wordnet = {
+        int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0
+    }
+    classes = sorted(wordnet.values())
+    number = {name: i for i, name in enumerate(classes)}
+    ids = labels.read_text().split()
+    if len(ids) != len(files):
+        raise ValueError(f"{labels} has {len(ids)} labels for {len(files)} validation images.")
+    return np.array([number[wordnet[int(i)]] for i in ids]), classes

@@ -1,0 +1,176 @@
+"""Image files below a folder, and an account of what lies there besides."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .npy".split()
+)
+_OF_SOME_PILLOWS = frozenset({".avif", ".heic", ".heif", ".jp2"})
+# Folders that network drives, systems and tools make beside a person's own, full of thumbnails and copies.
+_OF_TOOLS = frozenset(
+    {
+        "@eaDir",
+        "@Recently-Snapshot",
+        "@Recycle",
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "__MACOSX",
+        "__pycache__",
+        "lost+found",
+        "System Volume Information",
+        "Thumbs",
+    }
+)
+_SHOWN = 5
+
+
+def image_endings() -> frozenset[str]:
+    """Endings of names of images that can be read, in lower case; of some the installed Pillow decides."""
+    from PIL import Image, features
+
+    Image.init()
+    optional = _OF_SOME_PILLOWS & set(Image.EXTENSION)
+    return _ENDINGS | (optional if features.check("jpg_2000") else optional - {".jp2"})
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in lower case, or "" if it has none."""
+    return os.path.splitext(name)[1].lower()
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of some names, for a sentence."""
+    names = [printable(name) for name in names]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def printable(name: str | Path) -> str:
+    """A name as it can be printed, on one line: bytes that are no text and line ends are escaped."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def passed_over(others: Counter[str]) -> str:
+    """A sentence on files that are not read: how many of each ending."""
+    counts = listed(f"{count:,} {name or 'without one'}" for name, count in others.most_common())
+    return (
+        f"Passed over by the ending of their names: {counts}. Pictures among them are read once they are "
+        "saved as JPEG or PNG."
+    )
+
+
+@dataclass
+class Found:
+    """Image files of a folder, and what else is in it.
+
+    Attributes:
+        folder: where.
+        files: paths of the images, sorted.
+        children: names of the folders in it, sorted, without those of tools.
+        others: number of files of each ending that is not one of an image.
+        tools: number of images in folders of tools and hidden ones, by their name.
+        repeated: links to folders that are read by another way.
+    """
+
+    folder: Path
+    files: list[str] = field(default_factory=list)
+    children: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    repeated: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what is left out."""
+        notes = []
+        if self.others:
+            notes.append(passed_over(self.others))
+        if self.tools:
+            counts = listed(f"{count:,} in {name}" for name, count in self.tools.most_common())
+            notes.append(f"Left out, images in hidden folders and those of tools: {counts}.")
+        if self.repeated:
+            notes.append(
+                f"Links to folders that are read already count once: {listed(self.repeated)}."
+            )
+        return tuple(notes)
+
+
+def find_images(path: str | Path) -> Found:
+    """The image files below a folder at any depth; links are followed, once each, after all other folders.
+
+    Raises:
+        ValueError: the folder is missing or holds no image, or a folder in it cannot be read.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}; pass an existing one as folder:PATH.")
+    found, endings, seen = Found(folder), image_endings(), set()
+    left = [str(folder)]
+    while left:
+        start = left.pop(0)
+        if os.path.realpath(start) in seen:
+            found.repeated.append(start)
+            continue
+        for parent, children, names in os.walk(start, onerror=_refuse):
+            place = os.path.realpath(parent)
+            if place in seen:  # by a link to a folder above
+                children.clear()
+                continue
+            seen.add(place)
+            for child in [c for c in children if c.startswith(".") or c in _OF_TOOLS]:
+                children.remove(child)
+                if images := _count(os.path.join(parent, child), endings):
+                    found.tools[child] += images
+            children.sort()
+            if parent == str(folder):
+                found.children = list(children)
+            paths = (os.path.join(parent, child) for child in children)
+            left += [path for path in paths if os.path.islink(path)]
+            for name in names:
+                _add_file(found, os.path.join(parent, name), name, endings)
+    if not found.files:
+        others = f" {passed_over(found.others)}" if found.others else ""
+        raise ValueError(
+            f"The folder {folder} holds no file ending in {', '.join(sorted(endings))}.{others}"
+        )
+    found.files.sort()
+    return found
+
+
+def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> None:
+    if name.startswith("."):
+        return
+    if ending(name) in endings:
+        found.files.append(path)
+    elif not ending(name) and os.path.islink(path) and not os.path.exists(path):
+        # As likely a folder of images as not, whose absence would number the classes anew.
+        raise ValueError(f"{printable(path)} is a link to nothing; mend it, or take it away.")
+    else:
+        found.others[ending(name)] += 1
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(
+        f"The folder {printable(error.filename)} cannot be read ({error.strerror}); make it readable, or "
+        "take it away."
+    )
+
+
+def _count(folder: str, endings: frozenset[str]) -> int:
+    """The number of images below a folder, as far as it can be read."""
+    return sum(ending(name) in endings for _, _, names in os.walk(folder) for name in names)
+
+
+def image_files(path: str | Path) -> list[str]:
+    """The image files below a folder at any depth, sorted; links are followed, once each.
+
+    Raises:
+        ValueError: the folder is missing or holds no such file, or a folder in it cannot be read.
+    """
+    return find_images(path).files
