@@ -1,10 +1,46 @@
-"""Files and folders that are written whole or not at all."""
+"""Files: written whole or not at all, opened without waiting for a pipe, and named on one line."""
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading bytes, which a pipe or a device would keep waiting, or feed without end.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no regular file.
+    """
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # On systems without O_NONBLOCK no pipe has a name in a folder.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def printable(name: str) -> str:
+    r"""A file's name for a message or one line of a log: what is no printable character is escaped.
+
+    Line ends become \n, bytes that are not UTF-8 \xNN.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import math
 import threading
 from pathlib import Path
 
+from nepa_keras.files import printable
+
 
 class BadImagesError(ValueError):
     """More images were bad than the budget allows."""
@@ -15,7 +17,8 @@ class BadImages:
     Args:
         count: images of the source.
         share: the part of them that may be bad in one process; 0 stops at the first one.
-        record: file that gets a line `name: reason` for each, once also when a run goes on, or None.
+        record: file that gets a line `name: reason` for each, once also when a run goes on, or None; what
+            cannot be printed in a name is escaped.
 
     Attributes:
         reasons: the lines of this process, by index.
@@ -28,7 +31,8 @@ class BadImages:
         self.reasons: dict[int, str] = {}
         self.lines: set[str] = set()
         if self.record is not None and self.record.exists():
-            self.lines.update(self.record.read_text("utf-8").splitlines())
+            held = self.record.read_text("utf-8", errors="backslashreplace")
+            self.lines.update(held.splitlines())
         self.lock = threading.Lock()
 
     def add(self, index: int, name: str, reason: str) -> None:
@@ -40,7 +44,7 @@ class BadImages:
         with self.lock:
             if index in self.reasons:
                 return
-            line = f"{name}: {reason}".encode("utf-8", "backslashreplace").decode()
+            line = printable(f"{name}: {reason}")
             self.reasons[index] = line
             if self.record is not None and line not in self.lines:
                 with open(self.record, "a", encoding="utf-8") as file:

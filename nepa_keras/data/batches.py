@@ -16,6 +16,7 @@ import numpy as np
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.order import epoch_order, random_numbers
+from nepa_keras.data.pixels import ValueRange
 from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
@@ -48,6 +49,8 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         bad_images: account of images that cannot be read; default a budget of 0.1 %. Another image takes
             the place of a bad one, by a rule of (seed, epoch, index).
         threads: that read and decode; default one per core.
+        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+            `decode_image`.
 
     Yields:
         float32 images (batch_size, *image_size, channels) in [-1, 1], or
@@ -72,10 +75,13 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         shard: tuple[int, int] = (0, 1),
         bad_images: BadImages | None = None,
         threads: int | None = None,
+        value_range: ValueRange | None = None,
         **kwargs,
     ):
         transform = transform or RandomResizedCrop()
-        super().__init__(images, image_size, transform, channels, bad_images, threads, **kwargs)
+        super().__init__(
+            images, image_size, transform, channels, bad_images, threads, value_range, **kwargs
+        )
         number, processes = shard
         if not 0 <= number < processes:
             raise ValueError(

@@ -1,41 +1,49 @@
 """Encoded images to the pixels a person expects, or one sentence why not.
 
-Grey, palette, CMYK, 16-bit, transparent (over white) and EXIF-rotated images become RGB or grey of 8 bits;
-of several frames the first is taken. Pixels come from libjpeg-turbo, by simplejpeg where it is installed
-and the file is a plain JPEG, else by Pillow, which gives the same numbers more slowly.
+Grey, palette, CMYK, 16-bit, transparent (over white) and turned (EXIF, XMP) images become RGB or grey of
+8 bits; of several frames the first is taken. Pixels come from libjpeg-turbo, by simplejpeg where it is
+installed and the file is a plain JPEG, else by Pillow, which gives the same numbers more slowly.
 """
 
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
-LARGEST_IMAGE = 100_000_000  # pixels; read from the header, before memory is taken
+from nepa_keras.data.pictures import deep_values, opened, to_eight_bits
+from nepa_keras.data.pixels import ImageError, ValueRange, check_size, eight_bits, stated_range
+from nepa_keras.files import open_regular
+
+__all__ = ["ImageError", "check_size", "decode_image", "read_file", "stored_values"]
+
+LARGEST_FILE = 1_000_000_000  # bytes; `LARGEST_IMAGE` pixels of 16 bits, uncompressed, are less
+_JPEG, _NPY = b"\xff\xd8\xff", b"\x93NUMPY"
 
 
-class ImageError(ValueError):
-    """An image that cannot be used; the message is the reason."""
-
-
-def decode_image(data: bytes | np.ndarray, channels: int = 3) -> np.ndarray:
+def decode_image(
+    data: bytes | np.ndarray, channels: int = 3, value_range: ValueRange | None = None
+) -> np.ndarray:
     """Pixels (height, width, channels) uint8 of an encoded image, or of an array.
 
     Args:
         data: the content of a file that Pillow reads or of a .npy file; or pixels (height, width[, C]),
-            uint8, uint16 (scaled), or floats in [0, 1].
+            uint8, uint16, floats in [0, 1], or with `value_range` any integers or floats.
         channels: 3 for RGB, 1 for grey; any other number only for arrays that have it.
+        value_range: (lowest, highest) value that become 0 and 255, such as (0, 4095) for 12-bit data in
+            16-bit files; of images of more than 8 bits, whose default is the whole range of their type.
 
     Raises:
-        ImageError: damaged, absurdly large, or of other channels.
+        ImageError: damaged, absurdly large, of other channels, or of values without a known range.
     """
     if isinstance(data, np.ndarray):
-        return _of_array(data, channels)
+        return _of_array(data, channels, value_range)
     if not data:
         raise ImageError("the file is empty")
-    if data[:6] == b"\x93NUMPY":
-        return _of_array(_read_npy(data), channels)
-    if data[:3] == b"\xff\xd8\xff" and channels in (1, 3):
+    if data.startswith(_NPY):
+        return _of_array(_read_npy(data), channels, value_range)
+    if data.startswith(_JPEG) and channels in (1, 3):
         pixels = _plain_jpeg(data, channels)
         if pixels is not None:
             return pixels
@@ -43,72 +51,56 @@ def decode_image(data: bytes | np.ndarray, channels: int = 3) -> np.ndarray:
         raise ImageError(
             f"pictures have 3 channels or 1, not {channels}; store them as .npy arrays"
         )
-    picture = open_picture(io.BytesIO(data), "RGB" if channels == 3 else "L")
+    with opened(data) as image:
+        picture = to_eight_bits(image, "RGB" if channels == 3 else "L", value_range, data)
     return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
-def open_picture(file, mode: str):
-    """A Pillow image "RGB" or "L" of a path or binary file.
+def stored_values(data: bytes | np.ndarray) -> tuple[np.ndarray, ValueRange | None] | None:
+    """The values of an image of more than 8 bits as they are stored, and the range they are taken to have.
+
+    Returns:
+        (height, width[, C]) integers or floats without alpha, and (lowest, highest) or None of an unknown
+        range; None in place of both of an image of 8 bits.
 
     Raises:
         ImageError: as `decode_image`.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            check_size(image.width, image.height)
-            image.load()
-            return to_eight_bits(image, mode)
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        if "cannot identify" in reason:
-            reason = "no image of a known format"
-        raise ImageError(reason) from None
-
-
-def check_size(width: int, height: int) -> None:
-    """Raises ImageError where an image has no pixels or more than `LARGEST_IMAGE`."""
-    if width < 1 or height < 1:
-        raise ImageError(f"it has no pixels ({width}x{height})")
-    if width * height > LARGEST_IMAGE:
-        raise ImageError(f"{width}x{height} pixels are more than {LARGEST_IMAGE:,}")
+    if isinstance(data, bytes) and data.startswith(_NPY):
+        data = _read_npy(data)
+    if isinstance(data, np.ndarray):
+        return None if data.dtype == np.uint8 else (data, stated_range(data))
+    if data.startswith(_JPEG):
+        return None
+    with opened(data) as image:
+        deep = deep_values(image, data)
+    if deep is None:
+        return None
+    values, stated = deep
+    if values.ndim == 3 and values.shape[-1] in (2, 4):  # without alpha
+        values = values[..., :-1]
+    return values, stated
 
 
-def to_eight_bits(image, mode: str):
-    """A Pillow image as "RGB" or "L", turned as its EXIF data says.
+def read_file(path: str | Path, offset: int = 0, length: int | None = None) -> bytes:
+    """The content of a file, or a part of it, which is shorter than `length` where the file ends.
 
     Raises:
-        ImageError: floating-point pixels, which have no known range.
-    """
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no known range; save it as PNG")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        pixels = np.asarray(image, "float32")
-        image = Image.fromarray(np.clip(np.round(pixels / 257), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def read_file(path: str | Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        ImageError: it is missing or cannot be read.
+        ImageError: it is missing, cannot be read, is no regular file, or has more than `LARGEST_FILE` bytes.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size if length is None else length
+            if size > LARGEST_FILE:
+                raise ImageError(f"{size:,} bytes are more than {LARGEST_FILE:,}")
+            file.seek(offset)
+            return file.read(size)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in the path
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(str(error)) from None
 
 
 def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
@@ -120,7 +112,7 @@ def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         plain = space == "Gray" or (space == "YCbCr" and channels == 3)
-        if not plain or _has_orientation(data):
+        if not plain or _may_be_turned(data):
             return None
         check_size(width, height)
         return simplejpeg.decode_jpeg(
@@ -132,19 +124,23 @@ def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
         return None  # Pillow says what is wrong with it
 
 
-def _has_orientation(data: bytes) -> bool:
-    """Whether EXIF data, which may say how to turn the image, comes before the pixels."""
+def _may_be_turned(data: bytes) -> bool:
+    """Whether EXIF or XMP data, or anything that is not understood here, stands before a JPEG's pixels."""
     place = 2
     while data[place : place + 1] == b"\xff":
         marker = data[place + 1 : place + 2]
         if marker == b"\xda":  # the pixels
             return False
-        if data[place + 4 : place + 10] == b"Exif\0\0":
-            return True
         if marker == b"\xff":  # padding
-            break
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return b"Exif\0\0" in data[:65_536]
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == b"\xe1" and (
+            data.startswith(b"Exif\0", place + 4) or data.find(b"Orientation", place, end) >= 0
+        ):
+            return True
+        place = end
+    return True
 
 
 def _read_npy(data: bytes) -> np.ndarray:
@@ -153,27 +149,30 @@ def _read_npy(data: bytes) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         shape, fortran, dtype = header[version != (1, 0)](file)
-    except ValueError as error:
-        raise ImageError(f"damaged .npy file: {error}") from None
-    held = len(data) - file.tell()
-    if dtype.hasobject or not dtype.itemsize or math.prod(shape) * dtype.itemsize != held:
-        raise ImageError(f"damaged .npy file: {shape} of {dtype} are not its {held} bytes")
-    flat = np.frombuffer(data, dtype, offset=file.tell())
-    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+        held = len(data) - file.tell()
+        if (
+            dtype.hasobject
+            or not dtype.itemsize
+            or min(shape, default=0) < 0
+            or math.prod(shape) * dtype.itemsize != held
+        ):
+            raise ImageError(f"damaged .npy file: {shape} of {dtype} are not its {held} bytes")
+        flat = np.frombuffer(data, dtype, offset=file.tell()) if held else np.empty(0, dtype)
+        return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    except ImageError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python's source, with all of its errors
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise ImageError(f"damaged .npy file: {reason}") from None
 
 
-def _of_array(array: np.ndarray, channels: int) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] != channels:
+def _of_array(array: np.ndarray, channels: int, value_range: ValueRange | None) -> np.ndarray:
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[-1] != channels:
+        first = array.ndim == 3 and array.shape[0] == channels
         raise ImageError(
             f"an array of shape {array.shape} is not (height, width, {channels}), as the model's channels ask"
+            f"{'; move its first axis to the end' if first else ''}"
         )
-    check_size(array.shape[1], array.shape[0])
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16:
-        return np.round(array / 257).astype(np.uint8)
-    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
-        return np.round(array * 255).astype(np.uint8)
-    raise ImageError(f"{array.dtype} pixels are not uint8, uint16 or floats in [0, 1]")
+    check_size(pixels.shape[1], pixels.shape[0])
+    return eight_bits(pixels, value_range)

@@ -1,12 +1,16 @@
 """Reading the IDX files in which Fashion-MNIST is published."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from nepa_keras.files import open_regular
+
+_LARGEST = 2**28  # bytes, unpacked; the largest official file has 47 million
 FILES = {
     "train_images": "train-images-idx3-ubyte.gz",
     "train_labels": "train-labels-idx1-ubyte.gz",
@@ -23,8 +27,8 @@ def read_idx(path: str | Path) -> np.ndarray:
             header.
     """
     try:
-        with gzip.open(path, "rb") as file:
-            content = file.read()
+        with open_regular(path) as packed, gzip.open(packed) as file:
+            content = file.read(_LARGEST)
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -34,7 +38,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     rank = content[3]
     header = 4 + 4 * rank
     shape = struct.unpack(f">{rank}I", content[4:header]) if len(content) >= header else ()
-    if len(shape) != rank or len(content) - header != int(np.prod(shape)):
+    if len(shape) != rank or len(content) - header != math.prod(shape):
         raise ValueError(f"{path} does not hold as many bytes as its header says; fetch it anew.")
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 

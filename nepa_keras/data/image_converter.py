@@ -1,12 +1,16 @@
 """Pictures of any kind to what a model takes, as a checkpoint's `preprocessor_config.json` says."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nepa_keras.data.decode import ImageError, open_picture, to_eight_bits
+from nepa_keras.data.decode import ImageError, decode_image, read_file
+from nepa_keras.data.pictures import to_eight_bits
+from nepa_keras.data.pixels import ValueRange, checked_range, eight_bits
+from nepa_keras.data.stored_ranges import range_note, stored_range
 from nepa_keras.data.transforms.crops import (
     CenterCrop,
     ImageTransform,
@@ -15,6 +19,7 @@ from nepa_keras.data.transforms.crops import (
     resized_size,
 )
 from nepa_keras.data.transforms.resample import sides
+from nepa_keras.files import printable
 from nepa_keras.presets.folder import write_preprocessor
 from nepa_keras.presets.preset import preprocessor_config
 
@@ -32,10 +37,13 @@ class NepaImageConverter:
         interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialias.
         mean, std: of each channel after division by 255.
         channels: 3 for RGB, 1 for grey.
+        value_range: (lowest, highest) value that become black and white, such as (0, 4095) for 12-bit data in
+            16-bit files; of images of more than 8 bits.
 
     Call arguments:
         images: one image or a sequence of them: a path, a PIL image, or an array or tensor of shape
-            (height, width, channels), uint8 or floats in [0, 1]; or one array (N, height, width, channels).
+            (height, width, channels), uint8, floats in [0, 1], or with `value_range` any integers or floats;
+            or one array (N, height, width, channels).
 
     Returns:
         float32 (N, *image_size, channels).
@@ -56,6 +64,7 @@ class NepaImageConverter:
         mean: float | Sequence[float] = 0.5,
         std: float | Sequence[float] = 0.5,
         channels: int = 3,
+        value_range: ValueRange | None = None,
     ):
         if interpolation not in _INTERPOLATIONS:
             raise ValueError(
@@ -73,6 +82,7 @@ class NepaImageConverter:
         self.resize_to = resize_to
         self.interpolation = interpolation
         self.channels = channels
+        self.value_range = checked_range(value_range)
         self.mean = np.broadcast_to(np.asarray(mean, "float32"), (channels,))
         self.std = np.broadcast_to(np.asarray(std, "float32"), (channels,))
         if not (self.std > 0).all():
@@ -92,7 +102,7 @@ class NepaImageConverter:
     def _convert(self, picture) -> np.ndarray:
         from PIL import Image
 
-        image = _open(picture, "RGB" if self.channels == 3 else "L")
+        image = self._open(picture)
         height, width = self.image_size
         resample = Image.Resampling(_INTERPOLATIONS[self.interpolation])
         if self.resize_to is None:
@@ -104,6 +114,38 @@ class NepaImageConverter:
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image, "float32").reshape(height, width, self.channels)
         return (pixels / np.float32(255) - self.mean) / self.std
+
+    def _open(self, picture):
+        """A PIL image of 8 bits of a path, a PIL image, an array or a tensor; upright."""
+        from PIL import Image
+
+        mode = "RGB" if self.channels == 3 else "L"
+        if isinstance(picture, str | Path):
+            try:
+                content = read_file(picture)
+                pixels = decode_image(content, self.channels, self.value_range)
+            except ImageError as error:
+                raise ValueError(
+                    f"{printable(str(picture))} is not a readable image: {error}"
+                ) from None
+            if note := self.value_range is None and range_note([stored_range(content)]):
+                warnings.warn(f"{printable(str(picture))}: {note}", stacklevel=4)
+            return Image.fromarray(pixels if self.channels == 3 else pixels[..., 0])
+        if isinstance(picture, Image.Image):
+            return to_eight_bits(picture, mode, self.value_range)
+        array = _as_array(picture)
+        if array.size == 0:
+            raise ValueError(f"An image must have pixels, got shape {array.shape}.")
+        if array.ndim == 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
+            raise ValueError(f"An image must be (height, width, 3 or 1), got {array.shape}.")
+        if array.dtype == np.uint16 and self.value_range is None:
+            raise ValueError(
+                f"uint16 values from {array.min()} to {array.max()}: say with value_range which are black "
+                "and white, such as (0, 65535)."
+            )
+        return Image.fromarray(eight_bits(array, self.value_range)).convert(mode)
 
     def transform(self) -> ImageTransform:
         """The same for `AugmentedBatches` and `OrderedBatches`.
@@ -146,6 +188,8 @@ class NepaImageConverter:
             "rescale_factor": 1 / 255,
             "size": {"height": height, "width": width},
         }
+        if self.value_range is not None:  # a key of ours
+            config["value_range"] = list(self.value_range)
         if self.resize_to is not None:
             if np.ndim(self.resize_to):
                 config["size"] = dict(zip(("height", "width"), sides(self.resize_to), strict=True))
@@ -195,7 +239,10 @@ class NepaImageConverter:
         if not isinstance(size, int | tuple):
             raise ValueError(f"{name}: size must be a side or height and width, is {size!r}.")
         mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
-        return cls(size, resize_to, codes[config.get("resample", 2)], mean, std, len(mean))
+        value_range = config.get("value_range")
+        return cls(
+            size, resize_to, codes[config.get("resample", 2)], mean, std, len(mean), value_range
+        )
 
 
 def _as_array(tensor) -> np.ndarray:
@@ -204,31 +251,3 @@ def _as_array(tensor) -> np.ndarray:
     from keras import ops
 
     return np.asarray(ops.convert_to_numpy(tensor))
-
-
-def _open(picture, mode: str):
-    """A PIL image of 8 bits of a path, a PIL image, an array or a tensor; turned as its EXIF data says."""
-    from PIL import Image
-
-    if isinstance(picture, str | Path):
-        try:
-            return open_picture(Path(picture).expanduser(), mode)
-        except ImageError as error:
-            raise ValueError(f"{picture} is not a readable image: {error}") from None
-    if isinstance(picture, Image.Image):
-        return to_eight_bits(picture, mode)
-    array = _as_array(picture)
-    if array.size == 0:
-        raise ValueError(f"An image must have pixels, got shape {array.shape}.")
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
-        raise ValueError(f"An image must be (height, width, 3 or 1), got {array.shape}.")
-    if array.dtype != np.uint8:
-        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-            raise ValueError(
-                f"Image arrays are uint8, or floats in [0, 1]; got {array.dtype} from {array.min()} "
-                f"to {array.max()}."
-            )
-        array = np.round(array * 255).astype(np.uint8)
-    return Image.fromarray(array).convert(mode)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nepa_keras.data.bad_images import BadImages
+from nepa_keras.data.pixels import ValueRange
 from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.transforms import ImageTransform, Resize
@@ -26,6 +27,8 @@ class OrderedBatches(ImageReader):
         indices: of the images, if not all.
         bad_images: account of images that cannot be read, which are left out; default a budget of 0.1 %.
         threads: that read and decode; default one per core.
+        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+            `decode_image`.
 
     Yields:
         float32 (n, *image_size, channels) in [-1, 1] and indices (n,); n is `batch_size`, or less of the
@@ -46,8 +49,17 @@ class OrderedBatches(ImageReader):
         indices: ArrayLike | None = None,
         bad_images: BadImages | None = None,
         threads: int | None = None,
+        value_range: ValueRange | None = None,
     ):
-        super().__init__(images, image_size, transform or Resize(), channels, bad_images, threads)
+        super().__init__(
+            images,
+            image_size,
+            transform or Resize(),
+            channels,
+            bad_images,
+            threads,
+            value_range,
+        )
         if self.transform.draws:
             raise ValueError(f"{type(self.transform).__name__} is random; evaluate without.")
         self.batch_size = batch_size

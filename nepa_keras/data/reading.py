@@ -10,6 +10,7 @@ import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms.crops import ImageTransform
 from nepa_keras.data.transforms.resample import sides
@@ -51,6 +52,11 @@ class ImageReader:
         channels: of the images that come out; default that of the array, or 3.
         bad_images: account of images that cannot be read; default a budget of 0.1 %.
         threads: that read and decode; default one per core.
+        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+            `decode_image`.
+
+    Raises:
+        ValueError: an array that is not uint8 (N, height, width, channels), or another value_range.
     """
 
     def __init__(
@@ -61,16 +67,23 @@ class ImageReader:
         channels: int | None = None,
         bad_images: BadImages | None = None,
         threads: int | None = None,
+        value_range: ValueRange | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.source = images if isinstance(images, ImageSource) else ArraySource(images)
+        held = self.source.images if isinstance(self.source, ArraySource) else None
+        if held is not None and (held.dtype != np.uint8 or held.ndim != 4):
+            raise ValueError(
+                f"Images in memory are uint8 (N, height, width, channels), got {held.dtype} of shape "
+                f"{held.shape}."
+            )
         self.image_size = sides(image_size)
         self.transform = transform
-        held = getattr(self.source, "images", None)
         self.channels = channels or (3 if held is None else held.shape[-1])
         self.bad_images = bad_images or BadImages(len(self.source))
         self.threads = threads or available_cores()
+        self.value_range = checked_range(value_range)
 
     def _new_batch(self, size: int) -> np.ndarray:
         """Memory for so many images."""
@@ -83,7 +96,7 @@ class ImageReader:
             BadImagesError: more bad images than the budget.
         """
         try:
-            return decode_image(self.source.read(index), self.channels)
+            return decode_image(self.source.read(index), self.channels, self.value_range)
         except ImageError as error:
             self.bad_images.add(index, self.source.name(index), str(error))
             return None

@@ -162,9 +162,9 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "npy_four_channels": (npy(np.zeros((4, 4, 4), np.uint8)), r"shape \(4, 4, 4\) is not"),
         "npy_line": (npy(np.zeros(4, np.uint8)), r"shape \(4,\) is not"),
         "npy_no_pixels": (npy(np.zeros((0, 4, 3), np.uint8)), "no pixels"),
-        "npy_nan": (npy(np.full((4, 4, 3), np.nan, "float32")), "not uint8, uint16 or floats"),
+        "npy_nan": (npy(np.full((4, 4, 3), np.nan, "float32")), "not all numbers"),
         "npy_negative": (npy(np.full((4, 4, 3), -1.0, "float32")), "not uint8, uint16 or floats"),
-        "npy_int64": (npy(np.zeros((4, 4, 3), np.int64)), "int64 pixels are not"),
+        "npy_int64": (npy(np.zeros((4, 4, 3), np.int64)), "int64 pixels from 0 to 0 are not"),
         "npy_huge": (_npy_of_shape((10**6, 10**6, 3)), "are not its"),
         "npy_cut": (npy(picture())[:-1], "are not its"),
     }

@@ -1,0 +1,179 @@
+"""Pictures that Pillow reads, as RGB or grey of 8 bits: upright, over white, in the range of their values."""
+
+import io
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nepa_keras.data.pixels import ImageError, ValueRange, check_size, eight_bits
+
+# Numbers of tags, of EXIF and TIFF alike.
+_BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_SIXTEEN_BITS = (0.0, 65_535.0)
+# Bytes of text or of a colour profile in a PNG, unpacked; Pillow refuses the picture above 1 MB.
+_LARGEST_TEXT = 64 * 2**20
+# 16-bit colours: what Pillow reads their high bytes as (and drops the low ones), and what reads the low ones.
+_OTHER = "B" if sys.byteorder == "little" else "L"
+_LOW_BYTES = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA", "RGBX")
+    for order, other in (("B", "L"), ("L", "B"), ("N", _OTHER))
+} | {"LA;16B": "RGBA"}  # all four bytes of grey and alpha
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Any]:
+    """The Pillow image in the content of a file.
+
+    Raises:
+        ImageError: damaged, absurdly large or no image; also for what goes wrong while the image is used.
+    """
+    from PIL import Image, PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _LARGEST_TEXT)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            check_size(image.width, image.height)
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "no image of a known format"
+        raise ImageError(reason) from None
+
+
+def deep_values(image, data: bytes | None = None) -> tuple[np.ndarray, ValueRange | None] | None:
+    """The stored values of a picture of more than 8 bits, and their range where the file states one.
+
+    Args:
+        image: of Pillow, not loaded yet.
+        data: what it was opened from; without it 16-bit colours are the 8 bits that Pillow makes of them.
+
+    Returns:
+        (height, width), or of grey and alpha, RGB or RGBA (height, width, 2 to 4); and (lowest, highest),
+        None for 32 bits, whose range is not known. None in place of both of a picture of 8 bits.
+    """
+    if data is not None and (raw_mode := _raw_mode(image)) in _LOW_BYTES:
+        return _both_bytes(image, data, raw_mode), _SIXTEEN_BITS
+    if not image.mode.startswith(("I", "F")):
+        return None
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return values, (0.0, 4095.0) if _tag(image, _BITS) == (12,) else _SIXTEEN_BITS
+    # 16 bits of these formats, too, Pillow can keep in 32.
+    return values, _SIXTEEN_BITS if image.format in ("PNG", "PPM") else None
+
+
+def to_eight_bits(
+    image, mode: str, value_range: ValueRange | None = None, data: bytes | None = None
+):
+    """A Pillow image as "RGB" or "L", turned as its EXIF or, without, its XMP data says.
+
+    Args:
+        value_range: as of `pixels.eight_bits`, for pictures of more than 8 bits.
+        data: as of `deep_values`.
+
+    Raises:
+        ImageError: values of 32 bits without `value_range`.
+    """
+    from PIL import Image
+
+    deep = deep_values(image, data)
+    image.load()
+    turn = _turn(image)
+    if deep is not None:
+        image = _of_values(image, *deep, value_range)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    if image.mode != mode:
+        image = image.convert(mode)
+    return image if turn is None else image.transpose(turn)
+
+
+def _raw_mode(image) -> str | None:
+    """The name by which Pillow knows how a picture's bytes lie in its file, before it is loaded."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return None
+    arguments = tiles[0][3]
+    return arguments if isinstance(arguments, str) else arguments[0]
+
+
+def _both_bytes(image, data: bytes, raw_mode: str) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as again:
+        low_bytes = _LOW_BYTES[raw_mode]
+        again.tile = [
+            (*tile[:3], low_bytes if isinstance(tile[3], str) else (low_bytes, *tile[3][1:]))
+            for tile in again.tile
+        ]
+        low = np.asarray(again)
+    if raw_mode == "LA;16B":
+        return low.view(">u2")
+    return np.asarray(image).astype(np.uint16) << 8 | low
+
+
+def _of_values(image, values: np.ndarray, stated: ValueRange | None, value_range):
+    """The Pillow image of 8 bits of the stored values of another."""
+    from PIL import Image
+
+    alpha = None
+    if values.ndim == 3 and values.shape[-1] in (2, 4):
+        values, alpha = values[..., :-1], values[..., -1]
+    if not (value_range or stated):
+        kind = "floating-point" if values.dtype.kind == "f" else "32-bit"
+        raise ImageError(
+            f"{kind} pixels have no known range; say with value_range which values are black and white"
+        )
+    pixels = eight_bits(values, value_range or stated)
+    if _tag(image, _PHOTOMETRIC) == 0:  # white is zero
+        pixels = 255 - pixels
+    transparent = image.info.get("transparency")
+    if alpha is None and transparent is not None:
+        clear = values == np.asarray(transparent)
+        alpha = np.where(clear.all(-1) if clear.ndim == 3 else clear, 0, 255).astype(np.uint8)
+    if alpha is not None:
+        pixels = np.dstack([pixels, eight_bits(alpha)])
+    return Image.fromarray(pixels)
+
+
+def _tag(image, number: int):
+    """The value of a tag of a TIFF; None of one without, and of other formats."""
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def _turn(image):
+    """What makes a picture upright, by EXIF or, without, XMP; None for nothing."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except (
+        ArithmeticError,
+        LookupError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ):
+        return None  # damaged EXIF data says nothing about the pixels
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return turns.get(orientation)
