@@ -100,6 +100,14 @@ def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None)
     return source
 
 
+def say_range(source, value_range) -> None:
+    """Say where the values of images of more than 8 bits do not fit the range they are mapped from."""
+    from nepa_keras import data
+
+    if note := data.source_range_note(source, value_range):
+        print(note)
+
+
 def require_experiments_extra() -> None:
     """Fails at the start, not after hours, where a package of the scripts is missing.
 

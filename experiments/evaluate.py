@@ -13,8 +13,8 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
-from command_line import honest_exit, one_sentence, open_labelled, test_split
-from shared_flags import define_data_dir_flag
+from command_line import honest_exit, one_sentence, open_labelled, say_range, test_split
+from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -32,6 +32,7 @@ flags.DEFINE_multi_enum(
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_value_range_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
 flags.DEFINE_enum(
@@ -64,14 +65,18 @@ def prepare(preset: str, weights: str, source) -> tuple:
         print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
     if not names and theirs and len(theirs) == model.num_classes:
         names = theirs
+    converter = data.NepaImageConverter.from_preset(preset)
+    value_range = FLAGS.value_range or converter.value_range
+    say_range(source, value_range)
     *size, channels = model.backbone.image_shape
     batches = data.OrderedBatches(
         source,
         min(FLAGS.batch_size, len(source)),
         tuple(size),
-        data.NepaImageConverter.from_preset(preset).transform(),
+        converter.transform(),
         channels,
         bad_images=data.BadImages(len(source), FLAGS.bad_images_share),
+        value_range=value_range,
     )
     return model, batches, source, names
 

@@ -141,6 +141,7 @@ def main(argv):
             converter.transform(),
             shape[2],
             bad_images=runs.bad_images(validation, bad_validation),
+            value_range=FLAGS.value_range,
         )
         updates = runs.number_of_updates(batches.steps_per_epoch, default_epochs=EPOCHS)
     print(

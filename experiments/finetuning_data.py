@@ -2,8 +2,8 @@
 
 import numpy as np
 from absl import flags
-from command_line import open_labelled, test_split
-from shared_flags import define_data_dir_flag
+from command_line import open_labelled, say_range, test_split
+from shared_flags import define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, evaluation
 
@@ -17,6 +17,7 @@ def define_flags() -> None:
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
     define_data_dir_flag()
+    define_value_range_flag()
     flags.DEFINE_string(
         "validation_data",
         None,
@@ -70,6 +71,7 @@ def define_flags() -> None:
 def open_data() -> tuple[data.ImageSource, data.ImageSource]:
     """Labelled images for training and for validation."""
     source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    say_range(source, FLAGS.value_range)
     if FLAGS.validation_data:
         split = FLAGS.validation_split or test_split(FLAGS.validation_data)
         validation = open_labelled(
@@ -101,7 +103,13 @@ def build_converter(image_shape) -> data.NepaImageConverter:
     if resize_to and len(resize_to) == 1:
         (resize_to,) = resize_to
     *size, channels = image_shape
-    return data.NepaImageConverter(tuple(size), resize_to, FLAGS.interpolation, channels=channels)
+    return data.NepaImageConverter(
+        tuple(size),
+        resize_to,
+        FLAGS.interpolation,
+        channels=channels,
+        value_range=FLAGS.value_range,
+    )
 
 
 def build_batches(source, model, bad_images: data.BadImages, processes) -> tuple:
@@ -138,6 +146,7 @@ def build_batches(source, model, bad_images: data.BadImages, processes) -> tuple
         mix=None if FLAGS.augmentation == "keras_cv" else mix,
         channels=channels,
         bad_images=bad_images,
+        value_range=FLAGS.value_range,
     )
 
     def batches_from(step: int):

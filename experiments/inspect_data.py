@@ -5,9 +5,9 @@
     python experiments/inspect_data.py --data=imagenet:/data --convert=/data/records --shorter_side=256
     python experiments/inspect_data.py --data=pairs:/path/to/images_and_masks
 
-Prints counts, sizes, formats, classes, what is left out, the images that cannot be read with the reason, and
-how fast this machine decodes them; of pairs, also what their masks hold. --convert writes TFRecord shards
-with a manifest, for --data=tfrecord:FOLDER.
+Prints counts, sizes, formats, ranges of values, classes, what is left out, the images that cannot be read
+with the reason, and how fast this machine decodes them; of pairs, also what their masks hold. --convert
+writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
 """
 
 import os
@@ -15,11 +15,12 @@ import sys
 
 from absl import app, flags
 from command_line import one_sentence, say
-from shared_flags import define_data_dir_flag
+from shared_flags import define_data_dir_flag, define_value_range_flag
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
 define_data_dir_flag()
+define_value_range_flag()
 flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
 flags.DEFINE_integer("threads", None, "that read and decode; default one per core", lower_bound=1)
@@ -63,6 +64,7 @@ def draw_sheet(source):
     import numpy as np
 
     from nepa_keras import data, visualization
+    from nepa_keras.files import printable
 
     transforms = {
         "pretrain": data.RandomResizedCrop,
@@ -73,13 +75,14 @@ def draw_sheet(source):
     images, captions = [], []
     for index in np.linspace(0, len(source) - 1, min(_ON_SHEET, len(source))).astype(int):
         try:
-            pixels = data.decode_image(source.read(int(index)), FLAGS.channels)
+            pixels = data.decode_image(source.read(int(index)), FLAGS.channels, FLAGS.value_range)
         except data.ImageError:
             continue
         images.append(transform.preview(pixels, _SEEN, index=index) if transform else pixels)
         label = None if source.labels is None else int(source.labels[index])
         names = source.class_names
-        captions.append("" if label is None else names[label] if names else str(label))
+        caption = "" if label is None else names[label] if names else str(label)
+        captions.append(printable(caption))
     visualization.plot_contact_sheet(images, captions, FLAGS.sheet)
     print(f"drawn: {FLAGS.sheet}")
 
@@ -96,7 +99,7 @@ def main(argv):
         from nepa_keras import data
 
         source, channels, notes = open_data()
-        found = data.survey(source, channels, FLAGS.limit, FLAGS.threads)
+        found = data.survey(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)
         say(notes)
         if FLAGS.sheet:
@@ -110,6 +113,7 @@ def main(argv):
                 FLAGS.images_per_shard,
                 data.BadImages(len(source), FLAGS.bad_images_share),
                 FLAGS.threads,
+                FLAGS.value_range,
             )
             size = sum(shard["bytes"] for shard in manifest["shards"])
             print(

@@ -16,13 +16,21 @@ import keras
 import runs
 import worth
 from absl import app, flags
-from command_line import NOT_FINITE, honest_exit, one_sentence, require_experiments_extra, say
+from command_line import (
+    NOT_FINITE,
+    honest_exit,
+    one_sentence,
+    require_experiments_extra,
+    say,
+    say_range,
+)
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_data_dir_flag,
     define_image_flags,
     define_recipe_flags,
     define_training_flags,
+    define_value_range_flag,
 )
 
 import nepa_keras
@@ -43,6 +51,7 @@ flags.DEFINE_integer(
     "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
 )
 define_image_flags()
+define_value_range_flag()
 flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have a default.")
 flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
 flags.DEFINE_float("layer_scale", None, "Initial LayerScale; default the preset's.")
@@ -120,6 +129,7 @@ def build_batches(source, image_shape, record, processes) -> data.AugmentedBatch
         seed=FLAGS.seed,
         channels=image_shape[2],
         bad_images=runs.bad_images(images, record),
+        value_range=FLAGS.value_range,
     )
 
 
@@ -162,6 +172,8 @@ def main(argv):
         require_experiments_extra()
         processes = runs.start_processes()
         source = load_data()
+        if isinstance(source, data.ImageSource):
+            say_range(source, FLAGS.value_range)
         evaluates = isinstance(source, data.ImageArrays) and FLAGS.evaluate is not False
         if evaluates:  # a wrong number is noticed now, not after the training
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)

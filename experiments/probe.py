@@ -21,9 +21,10 @@ from command_line import (
     one_sentence,
     open_labelled,
     require_experiments_extra,
+    say_range,
     test_split,
 )
-from shared_flags import define_data_dir_flag
+from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -37,6 +38,7 @@ flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture o
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 define_data_dir_flag()
+define_value_range_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
 flags.DEFINE_list("blocks", ["all"], "Numbers from 0, norm (after the last), or all.")
 flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
@@ -84,11 +86,18 @@ def open_both() -> tuple[data.ImageSource, data.ImageSource]:
 
 def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
     *size, channels = backbone.image_shape
-    transform = data.Resize()
+    transform, value_range = data.Resize(), FLAGS.value_range
     if (Path(preset).expanduser() / "preprocessor_config.json").exists() or ":" in preset:
-        transform = data.NepaImageConverter.from_preset(preset).transform()
+        converter = data.NepaImageConverter.from_preset(preset)
+        transform, value_range = converter.transform(), value_range or converter.value_range
+    say_range(source, value_range)
     return data.OrderedBatches(
-        source, min(FLAGS.batch_size, len(source)), tuple(size), transform, channels
+        source,
+        min(FLAGS.batch_size, len(source)),
+        tuple(size),
+        transform,
+        channels,
+        value_range=value_range,
     )
 
 

@@ -12,6 +12,36 @@ def define_data_dir_flag() -> None:
     )
 
 
+class _RangeParser(flags.ArgumentParser):
+    """LOW,HIGH as two numbers."""
+
+    def parse(self, argument):
+        try:
+            low, high = (float(value) for value in argument.split(","))
+        except ValueError:
+            low = high = 0.0
+        if not low < high:
+            raise ValueError("write the lowest and the highest value, such as 0,4095")
+        return low, high
+
+
+class _RangeSerializer(flags.ArgumentSerializer):
+    def serialize(self, value):
+        return ",".join(map(repr, value))
+
+
+def define_value_range_flag() -> None:
+    """The range of images of more than 8 bits."""
+    flags.DEFINE(
+        _RangeParser(),
+        "value_range",
+        None,
+        "Lowest and highest value, black and white, in images of more than 8 bits: 0,4095 for 12-bit data in "
+        "16-bit files. Default the whole range of their type.",
+        serializer=_RangeSerializer(),
+    )
+
+
 def define_image_flags() -> None:
     """Flags of a script that reads many images for hours."""
     flags.DEFINE_enum(

@@ -21,8 +21,15 @@ from pathlib import Path
 import keras
 import numpy as np
 from absl import app, flags
-from command_line import honest_exit, one_sentence, require_experiments_extra, say, test_split
-from shared_flags import define_data_dir_flag
+from command_line import (
+    honest_exit,
+    one_sentence,
+    require_experiments_extra,
+    say,
+    say_range,
+    test_split,
+)
+from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
@@ -35,6 +42,7 @@ flags.DEFINE_string("model", None, "Folder, preset's name or hf://owner/name.", 
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_value_range_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
 flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)
@@ -91,7 +99,9 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     *size, channels = model.backbone.image_shape
     shown = np.zeros((0, *size, channels), "float32")
     if FLAGS.images:
-        convert = data.NepaImageConverter(tuple(size), resize_to=max(size), channels=channels)
+        convert = data.NepaImageConverter(
+            tuple(size), resize_to=max(size), channels=channels, value_range=FLAGS.value_range
+        )
         shown = convert(FLAGS.images)
     wanted = 0 if FLAGS.images else FLAGS.num_images
     compared = FLAGS.other_images if OF_OTHERS & set(FLAGS.pictures) else 0
@@ -99,6 +109,7 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
         FLAGS.data, FLAGS.split or test_split(FLAGS.data) or "train", FLAGS.data_dir
     )
     say(source.notes)
+    say_range(source, FLAGS.value_range)
     order = np.random.default_rng(FLAGS.seed).permutation(len(source))[: wanted + compared]
     batches = data.OrderedBatches(
         source,
@@ -108,6 +119,7 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
         channels,
         indices=order,
         bad_images=data.BadImages(len(source), share=1.0),
+        value_range=FLAGS.value_range,
     )
     parts = list(batches) if len(order) else []
     for reason in batches.bad_images.reasons.values():

@@ -20,6 +20,7 @@ from nepa_keras.data.sources import (
     open_source,
     with_classes,
 )
+from nepa_keras.data.stored_ranges import source_range_note
 from nepa_keras.data.survey import Survey, survey
 from nepa_keras.data.transforms import (
     CenterCrop,
@@ -64,6 +65,7 @@ __all__ = [
     "normalize",
     "open_source",
     "segmentation",
+    "source_range_note",
     "survey",
     "with_classes",
 ]

@@ -21,6 +21,7 @@ from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
 from nepa_keras.data.transforms.mixing import MixupCutmix
+from nepa_keras.files import printable
 
 _AHEAD = 3  # batches in the making while one is used
 _TOGETHER = 8  # images that a thread makes before it looks for more to do
@@ -167,7 +168,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             "position": position,
             "seed": self.seed,
             "indices": indices.tolist(),
-            "names": [self.source.name(index) for index in indices.tolist()],
+            "names": [printable(self.source.name(index)) for index in indices.tolist()],
             "sha256": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         }
 
@@ -228,5 +229,5 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             (draws,) = random_numbers(self.seed, epoch, wanted, count).tolist()
             index = int(draws[-1] * len(self.source))
         raise ImageError(
-            f"{_REPLACEMENTS} images in a row are bad, the last {self.source.name(index)}"
+            f"{_REPLACEMENTS} images in a row are bad, the last {printable(self.source.name(index))}"
         )

@@ -4,6 +4,7 @@ FOLDER/train-00000-of-00010.tfrecord    examples: image/encoded, image/class/lab
 FOLDER/manifest.json                    counts, classes, and size and SHA-256 of each shard
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
-from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.decode import ImageError, decode_image, stored_values
+from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.reading import available_cores
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.records import MANIFEST, example_class, masked_crc
@@ -35,6 +37,7 @@ def copy_to_records(
     images_per_shard: int = 10_000,
     bad_images: BadImages | None = None,
     threads: int | None = None,
+    value_range: ValueRange | None = None,
 ) -> dict:
     """Writes the copy; `open_source("tfrecord:FOLDER")` reads it.
 
@@ -49,6 +52,8 @@ def copy_to_records(
         images_per_shard: in each file.
         bad_images: account of what cannot be read; default a budget of 0.1 %.
         threads: that decode and encode; default one per core.
+        value_range: (lowest, highest) value that become black and white in the copy, of images of more than
+            8 bits, which are copied as 8 bits then; see `decode_image`.
 
     Returns:
         The manifest.
@@ -63,7 +68,13 @@ def copy_to_records(
         raise ValueError(f"{folder} exists and is left as it is; name another folder.")
     masked_crc(b"")  # a missing package shows before the work
     bad_images = bad_images or BadImages(len(source))
-    examples = _examples(source, shorter_side, channels, bad_images, threads or available_cores())
+    encoded = functools.partial(
+        _encoded,
+        shorter_side=shorter_side,
+        channels=channels,
+        value_range=checked_range(value_range),
+    )
+    examples = _examples(source, encoded, bad_images, threads or available_cores())
     shard_count = -(-len(source) // images_per_shard)
     shards = []
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,20 +96,18 @@ def copy_to_records(
     return manifest
 
 
-def _examples(source, shorter_side, channels, bad_images, threads) -> Iterator[bytes | None]:
-    """Encoded examples in the order of the source; None for an image that cannot be read."""
+def _examples(source, encoded, bad_images, threads) -> Iterator[bytes | None]:
+    """Examples of `encoded(content)` in the order of the source; None for an image that cannot be read."""
 
     def make(index: int) -> bytes | None:
         try:
-            encoded = source.read(index)
-            if shorter_side is not None or isinstance(encoded, np.ndarray):
-                encoded = _encoded(encoded, shorter_side, channels)
+            image = encoded(source.read(index))
         except ImageError as error:
             bad_images.add(index, source.name(index), str(error))
             return None
         features = example_class()()
         values = features.features.feature
-        values["image/encoded"].bytes_list.value.append(encoded)
+        values["image/encoded"].bytes_list.value.append(image)
         values["image/filename"].bytes_list.value.append(os.fsencode(source.name(index)))
         if source.labels is not None:
             values["image/class/label"].int64_list.value.append(int(source.labels[index]))
@@ -109,14 +118,20 @@ def _examples(source, shorter_side, channels, bad_images, threads) -> Iterator[b
             yield from pool.map(make, range(start, min(start + _AT_ONCE, len(source))))
 
 
-def _encoded(content: bytes | np.ndarray, shorter_side: int | None, channels: int) -> bytes:
-    """JPEG of an image that is made smaller; others as they are, arrays without loss."""
+def _encoded(
+    content: bytes | np.ndarray,
+    shorter_side: int | None,
+    channels: int,
+    value_range: ValueRange | None,
+) -> bytes:
+    """JPEG of an image that is made smaller; others as they are, arrays and mapped values without loss."""
     from PIL import Image
 
-    pixels = decode_image(content, channels)
+    pixels = decode_image(content, channels, value_range)
     height, width, _ = pixels.shape
     shrinks = shorter_side is not None and shorter_side < min(height, width)
-    if not shrinks and isinstance(content, bytes):
+    mapped = value_range is not None and stored_values(content) is not None
+    if not shrinks and not mapped and isinstance(content, bytes):
         return content
     file = io.BytesIO()
     if channels not in (1, 3):

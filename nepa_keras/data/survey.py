@@ -1,4 +1,4 @@
-"""What is in a source of images: sizes, formats, classes, and what cannot be read."""
+"""What is in a source of images: sizes, formats, ranges of values, classes, and what cannot be read."""
 
 import time
 from collections import Counter
@@ -9,8 +9,11 @@ import numpy as np
 
 from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.labels import in_order
+from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.reading import available_cores
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.stored_ranges import StoredRange, range_note, stored_range
+from nepa_keras.files import printable
 
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
@@ -35,8 +38,10 @@ class Survey:
         sizes: (readable, 2) heights and widths in pixels.
         formats: images of each encoding.
         classes: images of each class, by name or number; empty without labels.
-        bad: "name: reason" of each image that cannot be read.
+        bad: "name: reason" of each image that cannot be read; what cannot be printed in a name is escaped.
         seconds: for reading and decoding them by `threads` threads.
+        ranges: the range of values of each readable image of more than 8 bits, None of one of 8 bits.
+        value_range: that the images were decoded with.
         unlabelled: images without a label in a source that has labels.
         notes: of the source: what was left out, and what looks wrong.
     """
@@ -49,6 +54,8 @@ class Survey:
     bad: list[str]
     seconds: float
     threads: int
+    ranges: list[StoredRange | None]
+    value_range: ValueRange | None
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
 
@@ -62,11 +69,18 @@ class Survey:
             lines.append(
                 ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
             )
+        if deep := [each for each in self.ranges if each is not None]:
+            low, high = min(each.low for each in deep), max(each.high for each in deep)
+            lines.append(
+                f"{len(deep):,} of more than 8 bits, of values from {low:.6g} to {high:.6g}"
+            )
+        if note := range_note(self.ranges, self.value_range):
+            lines.append(note)
         if self.classes:
             counts = self.classes.values()
             lines.append(f"{len(counts):,} classes of {min(counts):,} to {max(counts):,} images")
             shown = in_order(self.classes)[:_ROWS]
-            lines += [f"  {name}: {self.classes[name]:,}" for name in shown]
+            lines += [f"  {printable(name)}: {self.classes[name]:,}" for name in shown]
             if len(self.classes) > _ROWS:
                 lines.append(f"  and {len(self.classes) - _ROWS} more")
         if self.unlabelled:
@@ -83,7 +97,11 @@ class Survey:
 
 
 def survey(
-    source: ImageSource, channels: int = 3, limit: int | None = None, threads: int | None = None
+    source: ImageSource,
+    channels: int = 3,
+    limit: int | None = None,
+    threads: int | None = None,
+    value_range: ValueRange | None = None,
 ) -> Survey:
     """Decodes every image, or `limit` of them evenly over the source.
 
@@ -92,7 +110,9 @@ def survey(
         channels: as for training.
         limit: number of images to look at.
         threads: default one per core.
+        value_range: as for training.
     """
+    value_range = checked_range(value_range)
     total = len(source)
     looked_at = np.arange(total)
     if limit is not None and limit < total:
@@ -101,10 +121,10 @@ def survey(
     def look(index):
         try:
             content = source.read(index)
-            height, width, _ = decode_image(content, channels).shape
+            height, width, _ = decode_image(content, channels, value_range).shape
+            return _format(content), (height, width), stored_range(content)
         except ImageError as error:
-            return f"{source.name(index)}: {error}", None
-        return _format(content), (height, width)
+            return printable(f"{source.name(index)}: {error}"), None, None
 
     threads = threads or available_cores()
     started = time.perf_counter()
@@ -120,12 +140,14 @@ def survey(
     return Survey(
         total,
         looked_at,
-        np.array([size for _, size in results if size]).reshape(-1, 2),
-        Counter(kind for kind, size in results if size),
+        np.array([size for _, size, _ in results if size]).reshape(-1, 2),
+        Counter(kind for kind, size, _ in results if size),
         classes,
-        [reason for reason, size in results if not size],
+        [reason for reason, size, _ in results if not size],
         time.perf_counter() - started,
         threads,
+        [held for _, size, held in results if size],
+        value_range,
         unlabelled,
         source.notes,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from nepa_keras.data import ImageError, ImageSource, decode_image
 from nepa_keras.evaluation import ImageSegmenter
+from nepa_keras.files import printable
 from nepa_keras.visualization.figure import MUTED, new_figure, save
 
 _GOLDEN = 0.618034  # of the circle of hues, so that neighbours in number are far apart in colour
@@ -108,7 +109,7 @@ def write_masks(
         try:
             pixels = decode_image(source.read(index), channels)
         except ImageError as error:
-            left_out.append(f"{source.name(index)}: {error}")
+            left_out.append(printable(f"{source.name(index)}: {error}"))
             continue
         labels = segment.labels(pixels)
         stem = name if same_stem[name.with_suffix("")] > 1 else name.with_suffix("")
