@@ -63,6 +63,7 @@ def deep_values(image, data: bytes | None = None) -> tuple[np.ndarray, ValueRang
         return _both_bytes(image, data, raw_mode), _SIXTEEN_BITS
     if not image.mode.startswith(("I", "F")):
         return None
+    image.load()
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         return values, (0.0, 4095.0) if _tag(image, _BITS) == (12,) else _SIXTEEN_BITS
@@ -111,15 +112,20 @@ def _both_bytes(image, data: bytes, raw_mode: str) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as again:
-        low_bytes = _LOW_BYTES[raw_mode]
-        again.tile = [
-            (*tile[:3], low_bytes if isinstance(tile[3], str) else (low_bytes, *tile[3][1:]))
-            for tile in again.tile
-        ]
+        again.tile = [_read_as(tile, _LOW_BYTES[raw_mode]) for tile in again.tile]
+        again.load()
         low = np.asarray(again)
     if raw_mode == "LA;16B":
         return low.view(">u2")
+    image.load()
     return np.asarray(image).astype(np.uint16) << 8 | low
+
+
+def _read_as(tile, raw_mode: str):
+    """A part of a picture that is read as if its bytes lay in another way."""
+    *place, arguments = tile
+    other = raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:])
+    return getattr(type(tile), "_make", tuple)([*place, other])  # older Pillow has plain tuples
 
 
 def _of_values(image, values: np.ndarray, stated: ValueRange | None, value_range):
