@@ -1,10 +1,42 @@
-"""What the scripts share on the command line: one sentence for a wrong input, and labelled images."""
+"""What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
 
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+import keras
+from absl import app
+
+from nepa_keras import NonFiniteError
+from nepa_keras.data import BadImagesError, ImageError
+from nepa_keras.training import OtherModelError, OtherRunError, Preempted
+
+# How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
+NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script, all settings of which are flags."""
+
+    def checked(argv: list[str]) -> None:
+        if len(argv) > 1:
+            end(1, f"Flags start with --; this does not: {argv[1]}")
+        try:
+            main()
+        except OSError as error:  # where no sentence of its own says so
+            end(NOT_SAVED, error)
+
+    sys.argv[1:] = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
+    app.run(checked)
+
+
+def end(status: int, reason: object) -> None:
+    """End the program with one sentence."""
+    print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
+    sys.exit(status)
 
 
 @contextmanager
@@ -16,23 +48,17 @@ def one_sentence():
     try:
         yield
     except (ValueError, ImportError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
-
-
-# How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
-NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
+        end(1, error)
 
 
 @contextmanager
 def honest_exit(batches=None):
     """Ends the program with one sentence and a status of its own where its work could not go on.
 
-    TensorFlow hands an error of a generator on as one of its own, so `AugmentedBatches` are asked.
+    Args:
+        batches: `AugmentedBatches` of a run that resumes, which are asked what failed, as TensorFlow hands
+            an error of a generator on as one of its own.
     """
-    from nepa_keras import NonFiniteError
-    from nepa_keras.data import BadImagesError, ImageError
-    from nepa_keras.training import OtherModelError, OtherRunError, Preempted
-
     again = "the same command goes on"
     endings = {
         BadImagesError: (BAD_DATA, ""),
@@ -43,7 +69,9 @@ def honest_exit(batches=None):
         OtherRunError: (1, ""),
         OSError: (
             NOT_SAVED,
-            f"; with room and permission to write, {again} from the last checkpoint",
+            f"; with room and permission to write, {again} from the last checkpoint"
+            if batches
+            else "",
         ),
     }
     try:
@@ -52,60 +80,15 @@ def honest_exit(batches=None):
         failure = getattr(batches, "failure", None) or error
         for kind, (status, more) in endings.items():
             if isinstance(failure, kind):
-                print(f"{Path(sys.argv[0]).name}: {failure}{more}", file=sys.stderr)
-                sys.exit(status)
+                end(status, f"{failure}{more}")
         raise
 
 
-# What a source has for testing where no split is named; kinds without splits are not here.
-_TEST_SPLITS = {
-    "imagenet": "val",
-    "tfds": "validation",
-    "arrow": "validation",
-    "parquet": "validation",
-}
-
-
-def test_split(text: str) -> str | None:
-    """The split of a source that is for testing; None of one without splits."""
-    kind, _, place = text.partition(":")
-    return _TEST_SPLITS.get(kind) if place else "test"
-
-
-def say(notes: Iterable[str]) -> None:
-    """Print the notes on a source, once, when it is opened."""
-    for note in notes:
-        print(note)
-
-
-def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None):
-    """The labelled images of a flag; those without a label are left out, and said so.
-
-    Args:
-        split: None for sources without splits.
-
-    Raises:
-        ValueError: as `data.open_source`, or there are no labels.
-    """
-    from nepa_keras import data
-
-    source = data.open_source(text, split or "train", data_dir, with_labels=True)
-    labelled = None if source.labels is None else (source.labels >= 0).nonzero()[0]
-    if labelled is None or not len(labelled):
-        raise ValueError(" ".join([f"{flag}={text} has no labels.", *source.notes]))
-    say(source.notes)
-    if len(labelled) < len(source):
-        print(f"{len(source) - len(labelled)} images of {text} have no label and are left out")
-        source = data.SubsetSource(source, labelled)
-    return source
-
-
-def say_range(source, value_range) -> None:
-    """Say where the values of images of more than 8 bits do not fit the range they are mapped from."""
-    from nepa_keras import data
-
-    if note := data.source_range_note(source, value_range):
-        print(note)
+def next_command(script: str, **flags: object) -> str:
+    """A command to paste: another script of this folder, by the same interpreter and backend."""
+    words = [sys.orig_argv[0], str(Path(sys.argv[0]).with_name(script))]
+    words += [f"--{name}={value}" for name, value in flags.items()]
+    return f"KERAS_BACKEND={keras.backend.backend()} {shlex.join(words)}"
 
 
 def require_experiments_extra() -> None:

@@ -13,13 +13,19 @@ Prints where each tensor went, and the largest difference between what the sourc
 """
 
 import os
-import sys
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from absl import app, flags
-from command_line import one_sentence
+import before_keras  # noqa: F401
+import keras
+import numpy as np
+from absl import flags
+from command_line import end, one_sentence, run
+
+import nepa_keras
+from nepa_keras import interop
+from nepa_keras.presets import backbone_of
 
 flags.DEFINE_string(
     "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
@@ -77,11 +83,6 @@ def overrides() -> dict:
 
 def load(stack):
     """The source as it is, and as the model to write; averaged weights stay until `stack` closes."""
-    import keras
-
-    import nepa_keras
-    from nepa_keras import interop
-
     if FLAGS.source.endswith(".keras"):
         if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.quantize or overrides():
             raise ValueError(
@@ -114,11 +115,6 @@ def load(stack):
 
 def example(model):
     """The images (1, height, width, channels) that source and result are compared on."""
-    import numpy as np
-
-    import nepa_keras
-    from nepa_keras.presets import backbone_of
-
     height, width, channels = backbone_of(model).image_shape
     if FLAGS.image:
         return nepa_keras.NepaImageConverter((height, width), channels=channels)(FLAGS.image)
@@ -127,8 +123,6 @@ def example(model):
 
 def write(model):
     """Writes --output."""
-    from nepa_keras import interop
-
     if FLAGS.to == "preset":
         model.save_to_preset(FLAGS.output)
     elif FLAGS.to == "huggingface":
@@ -156,10 +150,6 @@ def run_exported(images):
 
 def differences(source, model, images):
     """Names of what was compared, and the largest difference of each."""
-    import keras
-
-    from nepa_keras import interop
-    from nepa_keras.presets import backbone_of
 
     def tokens(m):
         return backbone_of(m)(images, causal=False)["sequence_output"]
@@ -178,9 +168,7 @@ def differences(source, model, images):
     return {name: interop.largest_difference(*pair) for name, pair in found.items()}
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+def main():
     with one_sentence(), ExitStack() as stack:
         check_flags()
         FLAGS.source, FLAGS.output = map(os.path.expanduser, (FLAGS.source, FLAGS.output))
@@ -191,7 +179,7 @@ def main(argv):
         try:
             write(model)
         except NotImplementedError as error:
-            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+            end(1, error)
         print(
             f"written: {FLAGS.output} ({type(model).__name__}, {model.count_params():,} parameters)"
         )
@@ -200,4 +188,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -11,9 +11,21 @@ preprocessor_config.json says.
 import json
 from pathlib import Path
 
+import before_keras  # noqa: F401
 import keras
-from absl import app, flags
-from command_line import honest_exit, one_sentence, open_labelled, say_range, test_split
+from absl import flags
+from command_line import honest_exit, next_command, one_sentence, run
+from inputs import (
+    check_trained_as,
+    define_classes_flag,
+    open_labelled,
+    say_range,
+    say_sight,
+    test_split,
+    with_classes_of_model,
+)
+from number_flags import SHARE, define_number
+from progress import ShownBatches
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
@@ -33,12 +45,13 @@ flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
 define_value_range_flag()
+define_classes_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
 flags.DEFINE_enum(
     "quantize", None, ["int8"], "Evaluates the model with its dense layers in 8-bit integers."
 )
-flags.DEFINE_float("bad_images_share", 0.001, "Of all.", lower_bound=0, upper_bound=1)
+define_number("bad_images_share", 0.001, "Of all.", SHARE)
 flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
 flags.DEFINE_string("json", None, "File to write the figures of all models to.")
 
@@ -54,12 +67,26 @@ def check_outputs() -> None:
 
 def prepare(preset: str, weights: str, source) -> tuple:
     """A model, the batches it takes, their source with the labels of its classes, and its class names."""
+    check_trained_as(
+        "--model",
+        preset,
+        nepa_keras.NepaImageClassifier,
+        "classifier",
+        f"make one by {next_command('finetune.py', model=preset, data=FLAGS.data)}",
+    )
     model = nepa_keras.NepaImageClassifier.from_preset(
         preset, ema=weights == "ema", dtype=FLAGS.dtype
     )
     if FLAGS.quantize:
         model.quantize(FLAGS.quantize)
-    source = data.with_classes(source, model.class_names, model.num_classes)
+    source = with_classes_of_model(
+        "--data",
+        FLAGS.data,
+        source,
+        model.class_names,
+        model.num_classes,
+        FLAGS.classes_by_number,
+    )
     names, theirs = model.class_names, source.class_names
     if names and theirs and not set(names) & set(theirs):
         print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
@@ -69,7 +96,8 @@ def prepare(preset: str, weights: str, source) -> tuple:
     value_range = FLAGS.value_range or converter.value_range
     say_range(source, value_range)
     *size, channels = model.backbone.image_shape
-    batches = data.OrderedBatches(
+    say_sight("--data", FLAGS.data, source, channels, tuple(size), "another --model sees more")
+    batches = ShownBatches(
         source,
         min(FLAGS.batch_size, len(source)),
         tuple(size),
@@ -81,9 +109,7 @@ def prepare(preset: str, weights: str, source) -> tuple:
     return model, batches, source, names
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+def main():
     with one_sentence():
         check_outputs()
         split = FLAGS.split or test_split(FLAGS.data)
@@ -117,4 +143,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -5,18 +5,24 @@ r"""Fine-tune a pretrained NEPA backbone as an image classifier.
     KERAS_BACKEND=jax python experiments/finetune.py --flagfile=experiments/recipes/finetune_base.flags \
         --model=hf://SixAILab/nepa-base-patch14-224 --data=imagenet:/data --validation_data=imagenet:/data
 
-The run directory gets `best/` (the averaged weights of the best validation), `ema/` and `trained/` (averaged
-and trained weights at the end), each a folder for `from_preset` and evaluate.py.
+The run directory gets `best/` (the trained or the averaged weights of the best validation, and says which),
+`ema/` and `trained/` (averaged and trained weights at the end), each a folder for `from_preset` and
+evaluate.py.
 """
 
 import math
 
+import before_keras  # noqa: F401
+import command_line
 import finetuning_data
 import keras
 import numpy as np
 import runs
-from absl import app, flags
-from command_line import one_sentence, require_experiments_extra
+from absl import flags
+from command_line import next_command, one_sentence, require_experiments_extra
+from inputs import check_weights, say_sight, some_names, test_split
+from number_flags import FACTOR, RATE, define_number
+from progress import ShownBatches
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_image_flags,
@@ -26,7 +32,7 @@ from shared_flags import (
 )
 
 import nepa_keras
-from nepa_keras import data, evaluation, interop, performance, training, visualization
+from nepa_keras import evaluation, interop, performance, training, visualization
 from nepa_keras.files import replacing
 
 FLAGS = flags.FLAGS
@@ -41,12 +47,12 @@ define_training_flags(
 define_recipe_flags(
     base_learning_rate=2e-3, warmup_ratio=0.2, default_length=f"those of {EPOCHS} epochs"
 )
-flags.DEFINE_float(
-    "head_learning_rate", 1e-3, "Peak rate of classifier and final norm; not scaled."
+define_number(
+    "head_learning_rate", 1e-3, "Peak rate of classifier and final norm; not scaled.", RATE
 )
-flags.DEFINE_float("layer_decay", 0.75, "Factor of the rate from a block to the one below.")
-flags.DEFINE_float(
-    "final_layer_decay", None, "Layer decay at the end of the run; with --noown_warmup."
+define_number("layer_decay", 0.75, "Factor of the rate from a block to the one below.", FACTOR)
+define_number(
+    "final_layer_decay", None, "Layer decay at the end of the run; with --noown_warmup.", FACTOR
 )
 flags.DEFINE_boolean("own_warmup", True, "A warm-up for each block; --noown_warmup: one for all.")
 flags.DEFINE_list(
@@ -77,19 +83,25 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
             "--model names what to fine-tune: the folder ema/ of a pretraining run, a preset's name or "
             "hf://owner/name."
         )
+    check_weights("--model", FLAGS.model, FLAGS.from_scratch)
     if FLAGS.from_scratch and FLAGS.lora_rank:
         raise ValueError("--lora_rank adapts trained weights, which --from_scratch does without.")
-    return nepa_keras.NepaImageClassifier.from_preset(
+    model = nepa_keras.NepaImageClassifier.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
         num_classes=num_classes,
-        class_names=class_names,
         use_causal_mask=FLAGS.causal,
         frozen=() if FLAGS.from_scratch else tuple(filter(None, FLAGS.freeze)),
         drop_path_rate=FLAGS.drop_path,
         lora_rank=FLAGS.lora_rank,
         dtype=FLAGS.dtype,
     )
+    if model.class_names and class_names and model.class_names != tuple(class_names):
+        print(f"{FLAGS.model} classifies {some_names(model.class_names)}: its head starts anew")
+        for variable in model.head.weights:
+            variable.assign(np.zeros(variable.shape))
+    model.class_names = None if class_names is None else tuple(class_names)
+    return model
 
 
 def compile_model(model, batch_size: int, updates: int, processes) -> None:
@@ -114,27 +126,26 @@ def compile_model(model, batch_size: int, updates: int, processes) -> None:
     warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+def main():
     with one_sentence():
         require_experiments_extra()
+        run = runs.run_dir_of_flags(f"finetune_{FLAGS.data.partition(':')[0]}")
+        runs.end_if_finished(run)
         processes = runs.start_processes()
         source, validation = finetuning_data.open_data()
         keras.utils.set_random_seed(FLAGS.seed)
         classes = finetuning_data.number_of_classes(source, validation)
-        validation = data.with_classes(validation, source.class_names, classes)
+        validation = finetuning_data.number_as_in_training(validation, source, classes)
         model = build_model(classes, source.class_names)
         shape = model.backbone.image_shape
         converter = finetuning_data.build_converter(shape)
-        run = runs.run_dir_of_flags(f"finetune_{FLAGS.data.partition(':')[0]}")
         batches, batches_from = finetuning_data.build_batches(
             source, model, runs.bad_images(source, run.bad_images), processes
         )
         batch_size = batches.batch_size * processes.count
         # Every process validates with all images.
         bad_validation = None if processes.number else run.bad_validation_images
-        ordered = data.OrderedBatches(
+        ordered = ShownBatches(
             validation,
             batch_size,
             shape[:2],
@@ -151,6 +162,7 @@ def main(argv):
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}"
     )
+    say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], "another --model sees more")
     with one_sentence():
         compile_model(model, batch_size, updates, processes)
         runs.open_run_dir(run, processes.number)
@@ -181,6 +193,13 @@ def main(argv):
     )
 
 
+def evaluation_command(run: training.RunDir) -> str:
+    """The command that evaluates the best weights."""
+    where = {"data": FLAGS.validation_data or FLAGS.data, "split": FLAGS.validation_split}
+    given = {name: value for name, value in {**where, "data_dir": FLAGS.data_dir}.items() if value}
+    return next_command("evaluate.py", model=run.best, **given)
+
+
 def score_row(name: str, logs: dict, prefix: str) -> tuple[str, ...]:
     scores = (f"{100 * logs[f'{prefix}_{score}']:.2f}" for score in ("accuracy", "top5"))
     return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
@@ -201,8 +220,8 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
     last, best = validate.last, validate.best
     print(
         f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "
-        f"{100 * last['ema_val_accuracy']:.2f} %; best averaged "
-        f"{100 * best['ema_val_accuracy']:.2f} % at step {int(best['step'])}\nkept in {run}"
+        f"{100 * last['ema_val_accuracy']:.2f} %; best {100 * validate.best_result:.2f} %, of the "
+        f"{validate.best_weights} weights at step {int(best['step'])}: {run.best}\nkept in {run}"
     )
     if FLAGS.quantize:
         small = nepa_keras.NepaImageClassifier.from_preset(run.best)
@@ -211,8 +230,8 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
             small.save(unfinished)
         accuracy = validate.measure(small)["accuracy"]
         print(f"in 8-bit integers the best: {100 * accuracy:.2f} %, {run.int8}")
-    if ":" not in FLAGS.data:
-        print(f"python experiments/evaluate.py --model={run.best} --data={FLAGS.data}")
+    if FLAGS.validation_data or test_split(FLAGS.data):
+        print(f"next: {evaluation_command(run)}")
     images, indices = next(iter(ordered))
     labels = ordered.source.labels[indices[:4]]
     names = ordered.source.class_names or [f"class {k}" for k in range(model.num_classes)]
@@ -220,7 +239,7 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         ("accuracy on validation images in %", "top-1", "top-5", "at step"),
         score_row("trained weights", validate.last, "val"),
         score_row("averaged weights", validate.last, "ema_val"),
-        score_row("best averaged weights", validate.best, "ema_val"),
+        score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
     visualization.log_pictures(run)
     captions, tables = [names[k] for k in labels], {"What it came to": rows}
@@ -229,4 +248,4 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -2,7 +2,17 @@
 
 import numpy as np
 from absl import flags
-from command_line import open_labelled, say_range, test_split
+from inputs import define_classes_flag, open_labelled, say_range, test_split, with_classes_of_model
+from number_flags import (
+    BELOW_ONE,
+    FACTOR,
+    MAGNITUDE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    define_number,
+    list_of_numbers,
+)
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, evaluation
@@ -18,6 +28,7 @@ def define_flags() -> None:
     )
     define_data_dir_flag()
     define_value_range_flag()
+    define_classes_flag()
     flags.DEFINE_string(
         "validation_data",
         None,
@@ -38,31 +49,17 @@ def define_flags() -> None:
         ["recipe", "keras_cv", "none"],
         "The recipe's own operations, KerasCV's, or only resizing.",
     )
-    flags.DEFINE_float(
-        "smallest_crop",
-        0.08,
-        "Smallest fraction of the image in a crop.",
-        lower_bound=0,
-        upper_bound=1,
-    )
+    define_number("smallest_crop", 0.08, "Smallest fraction of the image in a crop.", FACTOR)
     flags.DEFINE_integer(
         "rand_augment", 2, "Operations of RandAugment an image; 0 for none.", lower_bound=0
     )
-    flags.DEFINE_float("magnitude", 9.0, "Magnitude of RandAugment, from 0 to 10.")
-    flags.DEFINE_float("magnitude_std", 0.5, "Standard deviation of the magnitude.")
-    flags.DEFINE_float(
-        "erasing", 0.25, "Probability of random erasing.", lower_bound=0, upper_bound=1
-    )
-    flags.DEFINE_float("mixup", 0.8, "Alpha of mixup; 0 for none.", lower_bound=0)
-    flags.DEFINE_float("cutmix", 1.0, "Alpha of CutMix; 0 for none.", lower_bound=0)
-    flags.DEFINE_float(
-        "switch_probability",
-        0.5,
-        "Probability of CutMix where both are on.",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_float("label_smoothing", 0.1, "Label smoothing.", lower_bound=0, upper_bound=1)
+    define_number("magnitude", 9.0, "Magnitude of RandAugment, from 0 to 10.", MAGNITUDE)
+    define_number("magnitude_std", 0.5, "Standard deviation of the magnitude.", MAGNITUDE)
+    define_number("erasing", 0.25, "Probability of random erasing.", SHARE)
+    define_number("mixup", 0.8, "Alpha of mixup; 0 for none.", NOT_NEGATIVE)
+    define_number("cutmix", 1.0, "Alpha of CutMix; 0 for none.", NOT_NEGATIVE)
+    define_number("switch_probability", 0.5, "Probability of CutMix where both are on.", SHARE)
+    define_number("label_smoothing", 0.1, "Label smoothing.", BELOW_ONE)
     flags.DEFINE_enum(
         "interpolation", "bicubic", ["bilinear", "bicubic"], "Interpolation of all resizing."
     )
@@ -92,14 +89,27 @@ def number_of_classes(source, validation) -> int:
     return int(max(source.labels.max(), validation.labels.max())) + 1
 
 
+def number_as_in_training(validation, source, classes: int):
+    """The validation images, their classes numbered as those of the training images.
+
+    Raises:
+        ValueError: the classes are others.
+    """
+    if not FLAGS.validation_data:
+        return validation
+    return with_classes_of_model(
+        "--validation_data",
+        FLAGS.validation_data,
+        validation,
+        source.class_names,
+        classes,
+        FLAGS.classes_by_number,
+    )
+
+
 def build_converter(image_shape) -> data.NepaImageConverter:
     """How images are prepared for evaluation; kept beside the weights."""
-    try:
-        resize_to = tuple(int(side) for side in FLAGS.resize_to) or None
-    except ValueError:
-        raise ValueError(
-            f"--resize_to={','.join(FLAGS.resize_to)} is no number of pixels."
-        ) from None
+    resize_to = list_of_numbers("resize_to", int, POSITIVE) or None
     if resize_to and len(resize_to) == 1:
         (resize_to,) = resize_to
     *size, channels = image_shape

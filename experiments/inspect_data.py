@@ -10,12 +10,19 @@ with the reason, and how fast this machine decodes them; of pairs, also what the
 writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
 """
 
-import os
 import sys
 
-from absl import app, flags
-from command_line import one_sentence, say
+import before_keras  # noqa: F401
+import numpy as np
+from absl import flags
+from command_line import end, one_sentence, run
+from inputs import check_data, say
+from number_flags import SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
+
+from nepa_keras import data, visualization
+from nepa_keras.data import segmentation
+from nepa_keras.files import printable
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
@@ -34,9 +41,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string("convert", None, "folder to write a copy to, as TFRecord files")
 flags.DEFINE_integer("shorter_side", None, "of larger images in the copy, in pixels", lower_bound=1)
 flags.DEFINE_integer("images_per_shard", 10_000, "in a file of the copy", lower_bound=1)
-flags.DEFINE_float(
-    "bad_images_share", 0.001, "that the copy may leave out", lower_bound=0, upper_bound=1
-)
+define_number("bad_images_share", 0.001, "that the copy may leave out", SHARE)
 FLAGS = flags.FLAGS
 _ON_SHEET = 64
 _SEEN = 224
@@ -44,9 +49,6 @@ _SEEN = 224
 
 def open_data():
     """The images of --data, their channels, and notes on their masks, if they have any."""
-    from nepa_keras import data
-    from nepa_keras.data import segmentation
-
     if FLAGS.data.partition(":")[0] not in segmentation.KINDS:
         source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
         return source, FLAGS.channels, ()
@@ -61,11 +63,6 @@ def open_data():
 
 def draw_sheet(source):
     """Up to 64 readable images, evenly over the source, with their classes."""
-    import numpy as np
-
-    from nepa_keras import data, visualization
-    from nepa_keras.files import printable
-
     transforms = {
         "pretrain": data.RandomResizedCrop,
         "finetune": data.FinetuningTransform,
@@ -87,17 +84,13 @@ def draw_sheet(source):
     print(f"drawn: {FLAGS.sheet}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+def main():
     if FLAGS.transform and not FLAGS.sheet:
-        raise app.UsageError("--transform is of the images on the sheet that --sheet=FILE draws.")
+        end(1, "--transform is of the images on the sheet that --sheet=FILE draws.")
     if FLAGS.shorter_side and not FLAGS.convert:
-        raise app.UsageError("--shorter_side is of the copy that --convert=FOLDER writes.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        end(1, "--shorter_side is of the copy that --convert=FOLDER writes.")
     with one_sentence():
-        from nepa_keras import data
-
+        check_data("--data", FLAGS.data)
         source, channels, notes = open_data()
         found = data.survey(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)
@@ -126,4 +119,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -12,18 +12,21 @@ A step of a run that was not finite is computed again, with the run's own flags,
 
 import sys
 
+import before_keras  # noqa: F401
+import command_line
 import keras
 import runs
 import worth
-from absl import app, flags
+from absl import flags
 from command_line import (
     NOT_FINITE,
     honest_exit,
+    next_command,
     one_sentence,
     require_experiments_extra,
-    say,
-    say_range,
 )
+from inputs import check_data, say, say_range, say_sight
+from number_flags import BELOW_ONE, NOT_NEGATIVE, define_number
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_data_dir_flag,
@@ -35,6 +38,7 @@ from shared_flags import (
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, performance, training, visualization
+from nepa_keras.data.sources import IN_MEMORY
 
 FLAGS = flags.FLAGS
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
@@ -54,7 +58,7 @@ define_image_flags()
 define_value_range_flag()
 flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have a default.")
 flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
-flags.DEFINE_float("layer_scale", None, "Initial LayerScale; default the preset's.")
+define_number("layer_scale", None, "Initial LayerScale; default the preset's.", NOT_NEGATIVE)
 flags.DEFINE_boolean(
     "remat", False, "Recompute blocks in the backward pass: less memory, more time."
 )
@@ -66,7 +70,7 @@ flags.DEFINE_boolean("causal", True, "Causal attention; --nocausal: every patch 
 flags.DEFINE_boolean(
     "stop_gradient", True, "Stop-gradient on the targets; without it, training collapses."
 )
-flags.DEFINE_float("masking_ratio", 0.0, "Fraction of input patches hidden in training.")
+define_number("masking_ratio", 0.0, "Fraction of input patches hidden in training.", BELOW_ONE)
 
 flags.DEFINE_string(
     "replay", None, "Folder RUN_DIR/non_finite/step-... whose step is to be computed again."
@@ -76,7 +80,8 @@ worth.define_flags()
 
 def load_data() -> data.ImageArrays | data.ImageSource:
     """The images of --data. Refuses an --evaluate that has no arrays to evaluate with."""
-    if ":" not in FLAGS.data:
+    check_data("--data", FLAGS.data)
+    if FLAGS.data in IN_MEMORY:
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
         raise ValueError(
@@ -163,13 +168,13 @@ def replay() -> bool:
         return step.run()
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+def main():
     if FLAGS.replay:
         sys.exit(NOT_FINITE if replay() else 0)
     with one_sentence():
         require_experiments_extra()
+        run = runs.run_dir_of_flags(f"pretrain_{FLAGS.data.partition(':')[0]}")
+        runs.end_if_finished(run)
         processes = runs.start_processes()
         source = load_data()
         if isinstance(source, data.ImageSource):
@@ -180,7 +185,6 @@ def main(argv):
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
         shape = model.backbone.image_shape
-        run = runs.run_dir_of_flags(f"pretrain_{FLAGS.data.partition(':')[0]}")
         batches = build_batches(source, shape, run.bad_images, processes)
         updates = runs.number_of_updates(len(batches), default_steps=1600)
     print(
@@ -190,6 +194,9 @@ def main(argv):
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
         f"patch {model.backbone.patch_size}, {FLAGS.dtype}"
     )
+    if not isinstance(source, data.ImageArrays):
+        remedy = "--channels=3, --image_size and --preset change it"
+        say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], remedy)
     with one_sentence():
         monitor = worth.build_monitor(source)
         compile_model(model, updates, processes)
@@ -206,7 +213,7 @@ def main(argv):
         finish=lambda whole: finish(whole, source, batches, before, run),
         mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[monitor] if monitor else [],
-        replay_with="experiments/pretrain.py --replay=",
+        replay_with=f"{next_command('pretrain.py')} --replay=",
     )
 
 
@@ -232,4 +239,4 @@ def finish(model, source, batches, before: dict | None, run: training.RunDir) ->
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

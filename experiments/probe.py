@@ -13,17 +13,27 @@ no image) of each block, with causal and with bidirectional attention.
 import json
 from pathlib import Path
 
+import before_keras  # noqa: F401
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 from command_line import (
     honest_exit,
     one_sentence,
-    open_labelled,
     require_experiments_extra,
-    say_range,
-    test_split,
+    run,
 )
+from inputs import (
+    check_weights,
+    define_classes_flag,
+    open_labelled,
+    say_range,
+    say_sight,
+    test_split,
+    with_classes_of_model,
+)
+from number_flags import POSITIVE, define_number, list_of_numbers
+from progress import ShownBatches, shown
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
@@ -39,12 +49,13 @@ flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pr
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 define_data_dir_flag()
 define_value_range_flag()
+define_classes_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
 flags.DEFINE_list("blocks", ["all"], "Numbers from 0, norm (after the last), or all.")
 flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
 flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of the features.")
 flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
-flags.DEFINE_float("temperature", 0.07, "Of the neighbours' votes.", lower_bound=0)
+define_number("temperature", 0.07, "Of the neighbours' votes.", POSITIVE)
 flags.DEFINE_list(
     "labels_per_class",
     [],
@@ -56,12 +67,9 @@ flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 flags.DEFINE_string("json", None, "File to write all figures to.")
 
 
-def numbers(name: str) -> list[int]:
-    """The integers of a list flag."""
-    try:
-        return [int(value) for value in FLAGS[name].value]
-    except ValueError:
-        raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be whole numbers.") from None
+def numbers(name: str) -> tuple[int, ...]:
+    """The counts of a list flag."""
+    return list_of_numbers(name, int, POSITIVE)
 
 
 def chosen_blocks() -> tuple[int, ...] | None:
@@ -81,7 +89,10 @@ def open_both() -> tuple[data.ImageSource, data.ImageSource]:
     train = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
     test = open_labelled("--test_data", text, test_split(text), FLAGS.data_dir)
     classes = len(train.class_names) if train.class_names else int(train.labels.max()) + 1
-    return train, data.with_classes(test, train.class_names, classes)
+    test = with_classes_of_model(
+        "--test_data", text, test, train.class_names, classes, FLAGS.classes_by_number
+    )
+    return train, test
 
 
 def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
@@ -91,7 +102,7 @@ def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
         converter = data.NepaImageConverter.from_preset(preset)
         transform, value_range = converter.transform(), value_range or converter.value_range
     say_range(source, value_range)
-    return data.OrderedBatches(
+    return ShownBatches(
         source,
         min(FLAGS.batch_size, len(source)),
         tuple(size),
@@ -141,7 +152,9 @@ def probe_all(backbone, train, test) -> dict[str, dict[str, float]]:
         if frozen:
             sets = evaluation.FeatureSets(backbone, causal, chosen_blocks(), tuple(FLAGS.pools))
             (train_x, train_y), (test_x, test_y) = (features_of(sets, b) for b in (train, test))
-            for i, (block, pool) in enumerate(sets.names):
+            for i, (block, pool) in shown(
+                enumerate(sets.names), len(sets.names), "probed features"
+            ):
                 where = "norm" if block == evaluation.AFTER_NORM else f"block {block}"
                 rows[f"{mode}, {where}, {pool}"] = score(
                     train_x[:, i], train_y, test_x[:, i], test_y, frozen
@@ -184,9 +197,7 @@ def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
     return results
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+def main():
     with one_sentence():
         require_experiments_extra()
         if unknown := set(FLAGS.probes) - set(PROBES):
@@ -196,10 +207,9 @@ def main(argv):
             raise ValueError(
                 "--labels_per_class is for data sets in memory; use finetune.py --num_labels."
             )
-        if min(numbers("labels_per_class"), default=1) < 1:
-            raise ValueError(f"--labels_per_class={','.join(FLAGS.labels_per_class)}: at least 1.")
         if FLAGS.json:
             Path(FLAGS.json).parent.mkdir(parents=True, exist_ok=True)
+        check_weights("--model", FLAGS.model, FLAGS.from_scratch)
         train, test = open_both()
         keras.utils.set_random_seed(0)
         backbone = nepa_keras.NepaBackbone.from_preset(
@@ -212,6 +222,8 @@ def main(argv):
         f"{len(train):,} images of {FLAGS.data} to learn from, {len(test):,} to test with",
         flush=True,
     )
+    *size, channels = backbone.image_shape
+    say_sight("--data", FLAGS.data, train, channels, tuple(size), "another --model sees more")
     with honest_exit():
         rows = probe_all(backbone, *batches)
     print(table(rows), flush=True)
@@ -221,4 +233,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -1,6 +1,7 @@
 """What a long run does around `fit_steps`: processes, its folder and flags, optimizer, exit status."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import keras
 from absl import flags
-from command_line import honest_exit
+from command_line import NOT_SAVED, end, honest_exit
 from shared_flags import OF_A_PLACE, OF_A_START
 
 import nepa_keras
@@ -48,7 +49,7 @@ def current_flags(run: RunDir) -> RunFlags:
     backend = keras.backend.backend()
     keys = FLAGS.get_key_flags_for_module(sys.argv[0])
     return RunFlags(
-        f"KERAS_BACKEND={backend} python {sys.argv[0]} --flagfile={run.flags}",
+        f"KERAS_BACKEND={backend} {shlex.join(['python', sys.argv[0], f'--flagfile={run.flags}'])}",
         f"keras {keras.__version__}, {backend} {_version(backend)}",
         tuple(f.serialize() for f in keys if f.name not in OF_A_START and f.value is not None),
     )
@@ -78,8 +79,19 @@ def repeat_flags(folder: str | Path) -> None:
         raise ValueError(f"{file}: {error}") from None
 
 
+def end_if_finished(run: RunDir) -> None:
+    """End the program, with status 0, where the folder holds a run of these flags that has ended."""
+    before = run.read_flags()
+    ended = run.report.exists() and run.model.exists()  # the report is what a run writes last
+    if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
+        print(f"{run} is finished, see {run.report}; with another --run_dir a new run begins.")
+        sys.exit(0)
+
+
 def open_run_dir(run: RunDir, number: int = 0) -> None:
     """Make the folder of a run, or take up one of the same flags, and lock it for this process.
+
+    Ends the program where the folder cannot be written to.
 
     Args:
         number: of this process; the folder is that of the first, which lets in the others.
@@ -88,14 +100,22 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
         ValueError: it holds a run of other flags.
         BlockingIOError: another process has it.
     """
-    os.makedirs(run, exist_ok=True)
-    if number:
-        return
-    _locks.append(training.RunLock(run))
-    before, now = run.read_flags(), current_flags(run)
-    if before is None:
-        run.write_flags(now)
-        return
+    try:
+        os.makedirs(run, exist_ok=True)
+        if number:
+            return
+        _locks.append(training.RunLock(run))
+        before, now = run.read_flags(), current_flags(run)
+        if before is None:
+            run.write_flags(now)
+            return
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        end(
+            NOT_SAVED,
+            f"--run_dir={run} cannot be made or written to ({error.strerror}); name another folder",
+        )
     if different := set(_without_places(before)) ^ set(_without_places(now)):
         raise ValueError(
             f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "

@@ -17,11 +17,16 @@ With `--flagfile=RUN_DIR/flags.txt` before --mode, images are looked at as in tr
 import contextlib
 from pathlib import Path
 
+import before_keras  # noqa: F401
+import command_line
 import keras
 import runs
 import segmenters
-from absl import app, flags
-from command_line import honest_exit, one_sentence, require_experiments_extra, say
+from absl import flags
+from command_line import honest_exit, one_sentence, require_experiments_extra
+from inputs import define_classes_flag, say, say_sight
+from number_flags import FACTOR, POSITIVE, RATE, define_number, list_of_numbers
+from progress import shown_source
 from shared_flags import define_image_flags, define_model_flags, define_training_flags
 
 from nepa_keras import data, evaluation, training, visualization
@@ -44,6 +49,7 @@ flags.DEFINE_integer(
     "evaluate_images", None, "Validate with so many images; default all.", lower_bound=1
 )
 define_image_flags()
+define_classes_flag()
 
 segmenters.define_flags()
 flags.DEFINE_integer("crop_size", None, "Side of the training images.", lower_bound=1)
@@ -51,8 +57,8 @@ flags.DEFINE_list("ratios", ["0.5", "2"], "Smallest and largest factor of scalin
 flags.DEFINE_boolean("photometric", True, "Change colours in training.")
 define_training_flags(run_dir="runs/segment_MODE_TIME", batch_size=16, beta_2=0.999, clip_norm=0.0)
 flags.DEFINE_integer("steps", 600, "Updates.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 1e-3, "Peak rate of the heads; not scaled.", lower_bound=0)
-flags.DEFINE_float("layer_decay", 0.65, "Factor of the rate from a block to the one below.")
+define_number("learning_rate", 1e-3, "Peak rate of the heads; not scaled.", RATE)
+define_number("layer_decay", 0.65, "Factor of the rate from a block to the one below.", FACTOR)
 flags.DEFINE_integer("warmup_steps", 60, "Updates that the warm-up takes.", lower_bound=0)
 
 flags.DEFINE_integer("validations", 5, "Number of validations in training, about.", lower_bound=1)
@@ -74,6 +80,7 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> list:
 
 def train(run: training.RunDir) -> None:
     with one_sentence():
+        runs.end_if_finished(run)
         processes = runs.start_processes()
         source, validation = segmentation.train_and_validation(
             FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
@@ -89,7 +96,7 @@ def train(run: training.RunDir) -> None:
         segmenters.check_fits(segmenter, source)
         transform = segmentation.SegmentationTransform(
             segmenters.bounds(),
-            segmenters.numbers("ratios", float, 2),
+            list_of_numbers("ratios", float, POSITIVE, 2),
             photometric=FLAGS.photometric,
         )
         crop = FLAGS.crop_size or len(source.read(0))
@@ -173,7 +180,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
     print(
         f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "
         f"{100 * last['val_aacc']:.2f} % of the trained weights; best mIoU "
-        f"{100 * validate.best['val_miou']:.2f} % at step {int(validate.best['step'])}\nkept in {run}"
+        f"{100 * validate.best_result:.2f} % at step {int(validate.best['step'])}: {run.best}\nkept in {run}"
     )
     # At most 16 x 16 patches, so that the report's maps stay small.
     side = min(*batches.image_size, 16 * segmenter.backbone.patch_size)
@@ -198,7 +205,9 @@ def evaluate() -> None:
         segment = segmenters.image_segmenter(segmenter)
     bad = runs.bad_images(source, None)
     with honest_exit():
-        report = evaluation.segmentation_scores(segment, source, bad, FLAGS.evaluate_images)
+        total = min(len(source), FLAGS.evaluate_images or len(source))
+        shown = shown_source(source, total)
+        report = evaluation.segmentation_scores(segment, shown, bad, FLAGS.evaluate_images)
     print(report.table(source.class_names))
     for line in bad.reasons.values():
         print(f"left out: {line}")
@@ -208,22 +217,26 @@ def predict(run: training.RunDir) -> None:
     with one_sentence():
         if not FLAGS.images:
             raise ValueError("--mode=predict needs --images, a folder of pictures.")
-        source = data.open_source(f"folder:{FLAGS.images}")
+        images = FLAGS.images.removeprefix("folder:")
+        source = data.open_source(f"folder:{images}")
         say(source.notes)
         segmenter = segmenters.load()
         segment = segmenters.image_segmenter(segmenter)
         runs.open_run_dir(run)
-    for line in visualization.write_masks(segment, source, Path(FLAGS.images), run.path):
+    channels = segmenter.backbone.image_shape[-1]
+    say_sight("--images", FLAGS.images, source, channels, None, "another --model sees more")
+    shown = shown_source(source, len(source))
+    with honest_exit():
+        left_out = visualization.write_masks(segment, shown, images, run.path)
+    for line in left_out:
         print(f"left out: {line}")
     print(f"masks and overlays in {run}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+def main():
     with one_sentence():
         require_experiments_extra()
-    run = runs.run_dir_of_flags(f"segment_{FLAGS.mode}")
+        run = runs.run_dir_of_flags(f"segment_{FLAGS.mode}")
     if FLAGS.mode == "evaluate":
         evaluate()
     else:
@@ -231,4 +244,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -1,6 +1,9 @@
 """Segmenters of the flags: their head, and how images are segmented with them."""
 
 from absl import flags
+from command_line import next_command
+from inputs import check_trained_as, check_weights, some_names
+from number_flags import NOT_NEGATIVE, POSITIVE, define_number, list_of_numbers
 
 import nepa_keras
 from nepa_keras import evaluation
@@ -17,8 +20,8 @@ def define_flags() -> None:
     )
     flags.DEFINE_list("taps", None, "Four blocks that UPerNet reads; default by depth.")
     flags.DEFINE_boolean("freeze_backbone", False, "Train the head alone.")
-    flags.DEFINE_float(
-        "auxiliary_weight", 0.4, "Weight of the loss of the auxiliary FCN head.", lower_bound=0
+    define_number(
+        "auxiliary_weight", 0.4, "Weight of the loss of the auxiliary FCN head.", NOT_NEGATIVE
     )
     flags.DEFINE_list(
         "fit", [], "Bounds LONG,SHORT that images are brought to; default their own size."
@@ -31,27 +34,19 @@ def define_flags() -> None:
     flags.DEFINE_boolean("flip", False, "Evaluate mirrored images too.")
 
 
-def numbers(name: str, kind, count: int | None = None) -> tuple:
-    """The values of a list flag."""
-    try:
-        values = tuple(kind(value) for value in FLAGS[name].value)
-    except ValueError:
-        values = ()
-    if not values or min(values) < 0 or (count and len(values) != count):
-        wanted = "numbers" if count is None else f"{count} numbers"
-        raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be {wanted}.")
-    return values
-
-
 def bounds() -> tuple[int, int] | None:
     """--fit."""
-    return numbers("fit", int, 2) if FLAGS.fit else None
+    return list_of_numbers("fit", int, POSITIVE, 2) if FLAGS.fit else None
 
 
 def build_segmenter(source) -> nepa_keras.NepaImageSegmenter:
     if not FLAGS.model:
         raise ValueError("--model names what to segment with: a folder, a preset's name or hf://…")
-    given = {"channels": FLAGS.channels, "taps": FLAGS.taps and numbers("taps", int, 4)}
+    check_weights("--model", FLAGS.model, FLAGS.from_scratch)
+    given = {
+        "channels": FLAGS.channels,
+        "taps": FLAGS.taps and list_of_numbers("taps", int, NOT_NEGATIVE, 4),
+    }
     given = {name: value for name, value in given.items() if value}
     return nepa_keras.NepaImageSegmenter.from_preset(
         FLAGS.model,
@@ -74,7 +69,7 @@ def image_segmenter(segmenter) -> evaluation.ImageSegmenter:
         bounds(),
         FLAGS.window,
         FLAGS.stride,
-        numbers("scales", float),
+        list_of_numbers("scales", float, POSITIVE),
         FLAGS.flip,
     )
 
@@ -94,9 +89,22 @@ def check_fits(segmenter, source) -> None:
             raise ValueError(
                 f"--model={FLAGS.model} has {ours} {name}, --data={FLAGS.data} has {theirs}."
             )
+    names = segmenter.class_names
+    if names and names != source.class_names and not FLAGS.classes_by_number:
+        raise ValueError(
+            f"--data={FLAGS.data} has the classes {some_names(source.class_names)}, the model "
+            f"{some_names(names)}. --classes_by_number takes class k of the masks for class k of the model."
+        )
 
 
 def load() -> nepa_keras.NepaImageSegmenter:
     if not FLAGS.model:
         raise ValueError("--model names a segmenter: the folder best/ or trained/ of a run.")
+    check_trained_as(
+        "--model",
+        FLAGS.model,
+        nepa_keras.NepaImageSegmenter,
+        "segmenter",
+        f"make one by {next_command('segment.py', model=FLAGS.model)}",
+    )
     return nepa_keras.NepaImageSegmenter.from_preset(FLAGS.model, dtype=FLAGS.dtype)

@@ -1,6 +1,7 @@
 """Flags that several scripts have, each defined once; a script calls the functions it needs."""
 
 from absl import flags
+from number_flags import BELOW_ONE, NOT_NEGATIVE, RATE, SHARE, define_number
 
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
@@ -50,12 +51,11 @@ def define_image_flags() -> None:
         ["skip", "fail"],
         "What to do with an image that cannot be read: skip it, or fail at the first.",
     )
-    flags.DEFINE_float(
+    define_number(
         "bad_images_share",
         0.001,
         "Largest fraction of the images that may be bad; beyond it the run stops.",
-        lower_bound=0,
-        upper_bound=1,
+        SHARE,
     )
 
 
@@ -67,15 +67,12 @@ def define_model_flags() -> None:
     flags.DEFINE_boolean(
         "from_scratch", False, "Start from fresh weights in the architecture of --model."
     )
-    flags.DEFINE_float(
-        "drop_path", 0.1, "Drop-path rate of the last block.", lower_bound=0, upper_bound=1
-    )
-    flags.DEFINE_float(
+    define_number("drop_path", 0.1, "Drop-path rate of the last block.", BELOW_ONE)
+    define_number(
         "validation_share",
         0.1,
         "Fraction of the training images held out where no validation set is given.",
-        lower_bound=0,
-        upper_bound=1,
+        SHARE,
     )
 
 
@@ -92,15 +89,15 @@ def define_training_flags(
     flags.DEFINE_integer(
         "batch_size", batch_size, "Images per batch, on all devices together.", lower_bound=1
     )
-    flags.DEFINE_float(
+    define_number(
         "weight_decay",
         0.05,
         "Weight decay of variables of rank 2 or more: matrices, kernels, CLS token.",
-        lower_bound=0,
+        NOT_NEGATIVE,
     )
-    flags.DEFINE_float("beta_2", beta_2, "Second-moment decay of AdamW.", lower_bound=0)
-    flags.DEFINE_float(
-        "clip_norm", clip_norm, "Bound of the global gradient norm; 0 for none.", lower_bound=0
+    define_number("beta_2", beta_2, "Second-moment decay of AdamW.", BELOW_ONE)
+    define_number(
+        "clip_norm", clip_norm, "Bound of the global gradient norm; 0 for none.", NOT_NEGATIVE
     )
     flags.DEFINE_integer(
         "seed",
@@ -152,19 +149,16 @@ def define_recipe_flags(
         "accumulation_steps", 1, "Batches whose mean gradient makes one update.", lower_bound=1
     )
     flags.DEFINE_integer("steps", None, f"Updates; default {default_length}.", lower_bound=1)
-    flags.DEFINE_float(
-        "epochs", None, "Passes over the training images, in place of --steps.", lower_bound=0
+    define_number(
+        "epochs", None, "Passes over the training images, in place of --steps.", NOT_NEGATIVE
     )
-    flags.DEFINE_float(
+    define_number(
         "base_learning_rate",
         base_learning_rate,
         "Peak learning rate for 256 images; scaled by the effective batch.",
+        RATE,
     )
-    flags.DEFINE_float(
-        "warmup_ratio",
-        warmup_ratio,
-        "Fraction of the updates that the warm-up takes.",
-        lower_bound=0,
-        upper_bound=1,
+    define_number(
+        "warmup_ratio", warmup_ratio, "Fraction of the updates that the warm-up takes.", SHARE
     )
-    flags.DEFINE_float("ema_decay", 0.99, "Decay of the weight average (EMA).", lower_bound=0)
+    define_number("ema_decay", 0.99, "Decay of the weight average (EMA).", BELOW_ONE)

@@ -14,10 +14,11 @@ import json
 from functools import partial
 from itertools import product
 
+import before_keras  # noqa: F401
 import keras
-import numpy as np
-from absl import app, flags
-from command_line import one_sentence, require_experiments_extra
+from absl import flags
+from command_line import one_sentence, require_experiments_extra, run
+from number_flags import BELOW_ONE, FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from runs import current_flags
 from shared_flags import define_data_dir_flag
 from study import ablations
@@ -43,10 +44,8 @@ flags.DEFINE_integer(
 )
 
 flags.DEFINE_integer("batch_size", 128, "Images of a step of pretraining.", lower_bound=1)
-flags.DEFINE_float("base_learning_rate", 8e-3, "Of pretraining, for 256 images.", lower_bound=0)
-flags.DEFINE_float(
-    "ema_decay", 0.99, "Of the average of pretraining.", lower_bound=0, upper_bound=0.9999
-)
+define_number("base_learning_rate", 8e-3, "Of pretraining, for 256 images.", RATE)
+define_number("ema_decay", 0.99, "Of the average of pretraining.", BELOW_ONE)
 flags.DEFINE_integer("pretrain_steps", 3200, "For the part labels; tens.", lower_bound=10)
 flags.DEFINE_integer("ablation_steps", 600, "For an ablation; tens.", lower_bound=10)
 flags.DEFINE_integer("ablation_seeds", 3, "Pretrainings of each ablation.", lower_bound=1)
@@ -63,18 +62,7 @@ flags.DEFINE_integer("ablation_labels", 100, "To fine-tune an ablation on.", low
 flags.DEFINE_integer(
     "ablation_subsets", 2, "Of labels, a pretraining.", lower_bound=1, upper_bound=100
 )
-flags.DEFINE_float("ablation_learning_rate", 2e-3, "Peak of that fine-tuning.", lower_bound=0)
-
-
-def numbers(name: str, kind=float) -> list:
-    """The values of a list flag."""
-    try:
-        values = [kind(value) for value in FLAGS[name].value]
-    except ValueError:
-        values = []
-    if not values or not all(0 < value < np.inf for value in values):
-        raise ValueError(f"--{name}={','.join(FLAGS[name].value)} must be numbers above 0.")
-    return values
+define_number("ablation_learning_rate", 2e-3, "Peak of that fine-tuning.", RATE)
 
 
 def check_flags(source) -> None:
@@ -89,12 +77,15 @@ def check_flags(source) -> None:
             raise ValueError(
                 f"--{name}={','.join(given)}: take some of {', '.join(known)}, each once."
             )
+    for name in ("label_counts", "learning_rates", "layer_decays"):
+        if not FLAGS[name].value:
+            raise ValueError(f"--{name} is empty; give at least one number.")
     for name in ("pretrain_steps", "ablation_steps"):
         if FLAGS[name].value % 10:
             raise ValueError(f"--{name}={FLAGS[name].value} must be a multiple of 10.")
     tried_settings()
     left, _ = data.held_out(source.train_labels, VALIDATION_SHARE, seed=0)
-    for count in numbers("label_counts", int):
+    for count in list_of_numbers("label_counts", int, POSITIVE):
         evaluation.class_balanced_subset(source.train_labels[left], count, seed=0)
     evaluation.class_balanced_subset(source.train_labels, FLAGS.ablation_labels, seed=0)
     data.AugmentedBatches(source.train_images, FLAGS.batch_size, source.train_images.shape[1:3])
@@ -127,7 +118,10 @@ def tried_settings() -> list[dict]:
     """Of the fine-tuning, for either start."""
     return [
         {"learning_rate": rate, "layer_decay": None if decay == 1 else decay}
-        for rate, decay in product(numbers("learning_rates"), numbers("layer_decays"))
+        for rate, decay in product(
+            list_of_numbers("learning_rates", float, RATE),
+            list_of_numbers("layer_decays", float, FACTOR),
+        )
     ]
 
 
@@ -153,7 +147,7 @@ def study_labels(source, results) -> str:
     setup = {"data": FLAGS.data, "steps": FLAGS.pretrain_steps, "seed": FLAGS.seed, **pretraining()}
     backbone = pretrained_backbone(source, results, {"part": "pretraining", "setup": setup})
     found = {}
-    for count in numbers("label_counts", int):
+    for count in list_of_numbers("label_counts", int, POSITIVE):
         few = few_labels(count)
         about = {"part": "labels", "num_labels": count, "setup": {**setup, "few": few}}
         found[count] = tuned_comparison(
@@ -189,9 +183,7 @@ def study_ablations(source, results) -> str:
     return ablations_table(found)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+def main():
     with one_sentence():
         require_experiments_extra()
         source = data.load(FLAGS.data, FLAGS.data_dir)
@@ -209,4 +201,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

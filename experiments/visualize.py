@@ -18,17 +18,13 @@ The images are drawn at random (--seed) from --data, the shown ones and those th
 
 from pathlib import Path
 
+import before_keras  # noqa: F401
 import keras
 import numpy as np
-from absl import app, flags
-from command_line import (
-    honest_exit,
-    one_sentence,
-    require_experiments_extra,
-    say,
-    say_range,
-    test_split,
-)
+from absl import flags
+from command_line import honest_exit, one_sentence, require_experiments_extra, run
+from inputs import check_data, check_weights, say, say_range, test_split
+from number_flags import FACTOR, POSITIVE, SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
@@ -46,23 +42,15 @@ define_value_range_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
 flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)
-flags.DEFINE_integer("seed", 1, "Of the choice of images.")
+flags.DEFINE_integer("seed", 1, "Of the choice of images.", lower_bound=0)
 flags.DEFINE_list("pictures", list(PICTURES), f"Of {', '.join(PICTURES)}.")
 flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
 flags.DEFINE_list(
     "patch", [], "ROW,COLUMN, counted from 1, of the patch that is asked about; default the middle."
 )
-flags.DEFINE_float(
-    "known", 0.5, "Share of the patches that rollout is given.", lower_bound=0, upper_bound=1
-)
-flags.DEFINE_float("temperature", 0.1, "Of similarity.", lower_bound=1e-3)
-flags.DEFINE_float(
-    "top_p",
-    None,
-    "Of similarity: keep only the best patches with this share.",
-    lower_bound=1e-3,
-    upper_bound=1,
-)
+define_number("known", 0.5, "Share of the patches that rollout is given.", SHARE)
+define_number("temperature", 0.1, "Of similarity.", POSITIVE)
+define_number("top_p", None, "Of similarity: keep only the best patches with this share.", FACTOR)
 flags.DEFINE_string("layer", "output", "Of nearest: embedding, output or 'block 3'.")
 
 
@@ -83,6 +71,7 @@ def check_flags() -> None:
 
 def load_model() -> keras.Model:
     """The model as what it was trained as; of a backbone alone, the pretrainer."""
+    check_weights("--model", FLAGS.model)
     kind = interop.model_class(FLAGS.model)
     if kind in (nepa_keras.NepaBackbone, nepa_keras.NepaPretrainer):
         return nepa_keras.NepaPretrainer.from_preset(FLAGS.model)
@@ -105,6 +94,7 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
         shown = convert(FLAGS.images)
     wanted = 0 if FLAGS.images else FLAGS.num_images
     compared = FLAGS.other_images if OF_OTHERS & set(FLAGS.pictures) else 0
+    check_data("--data", FLAGS.data)
     source = data.open_source(
         FLAGS.data, FLAGS.split or test_split(FLAGS.data) or "train", FLAGS.data_dir
     )
@@ -190,9 +180,7 @@ def draw(name: str, model, shown, others, labels, class_names, path: Path) -> di
     return {}
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments {argv[1:]}; all settings are flags.")
+def main():
     with one_sentence():
         check_flags()
         require_experiments_extra()
@@ -213,4 +201,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -1,6 +1,7 @@
 """What pretraining is worth: the table at its end, and the monitor on the way."""
 
 from absl import flags
+from number_flags import RATE, define_number
 
 from nepa_keras import data, evaluation
 
@@ -17,8 +18,11 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "finetune_steps", 100, "Steps of each fine-tuning of --evaluate.", lower_bound=1
     )
-    flags.DEFINE_float(
-        "finetune_learning_rate", 2e-3, "Peak rate of the fine-tuning of --evaluate, not scaled."
+    define_number(
+        "finetune_learning_rate",
+        2e-3,
+        "Peak rate of the fine-tuning of --evaluate, not scaled.",
+        RATE,
     )
     flags.DEFINE_integer(
         "monitor_images",

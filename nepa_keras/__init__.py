@@ -13,6 +13,7 @@ layers, data, evaluation, performance, visualization, interop
 """
 
 from nepa_keras import (
+    backends,  # noqa: F401  first: it says in one sentence which backend is wrong or missing
     data,
     evaluation,
     interop,

@@ -28,6 +28,8 @@ trainer.py, the train step in one function:
     is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)
     GuardedOptimizer                    protocol of an optimizer with a check of its own (guard.py, for all)
 
+choice.py, for all: which backend is asked for, and whether it is installed.
+
 devices.py, many devices; each backend has its own engine. Those marked * all processes must call.
 
     device_name()                       what the driver calls the first device
@@ -42,7 +44,11 @@ devices.py, many devices; each backend has its own engine. Those marked * all pr
     whole_value(variable)               * as NumPy array, also of one that is split between devices
 """
 
-import keras
+from nepa_keras.backends.choice import check_choice
+
+check_choice()
+
+import keras  # noqa: E402  after the check
 
 if keras.backend.backend() == "tensorflow":
     from nepa_keras.backends.tensorflow import *

@@ -12,6 +12,7 @@ need not be: a run is the same each time, so a checkpoint and the number of the 
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -137,7 +138,8 @@ class KeepNonFinite(keras.callbacks.Callback):
             if self.run_dir.flags.exists():
                 shutil.copy2(self.run_dir.flags, unfinished)
             (unfinished / REPORT).write_text(json.dumps(report, indent=1))
-        again = f", to be computed again by {self.replay_with}{final}" if self.replay_with else ""
+        command = f"{self.replay_with}{shlex.quote(str(final))}"
+        again = f", to be computed again by {command}" if self.replay_with else ""
         print(f"\nstep {step} was not finite and changed nothing; it is kept in {final}{again}")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import os
 import signal
 import threading
 import time
@@ -41,7 +42,7 @@ class Stateful(Protocol):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM).
+    """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM, Ctrl-C).
 
     The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
     the callbacks that write the log, so that a checkpoint at the end of a log interval is of a run whose log
@@ -50,7 +51,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         with saving:
             model.fit(..., callbacks=[..., saving])
 
-    At its end the last checkpoint is written, however `fit` ended.
+    At its end the last checkpoint is written, however `fit` ended. A second Ctrl-C ends the process at once.
 
     Of several processes the first writes; where one is asked to end, all do so after the same step.
 
@@ -63,8 +64,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         before_save: called while the checkpoints that a save removes are still there.
 
     Raises:
-        Preempted: from `fit`, in the middle of it, when SIGTERM came; the step that was under way is done
-            (of several processes, a few more).
+        Preempted: from `fit`, in the middle of it, when SIGTERM or Ctrl-C came; the step that was under
+            way is done (of several processes, a few more).
         OSError: from `fit`, or at the end of the context, when a checkpoint could not be written; of all
             processes.
     """
@@ -89,13 +90,16 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def __enter__(self):
         self.writer = ThreadPoolExecutor(1, "nepa_keras-checkpoint")
         self.in_main_thread = threading.current_thread() is threading.main_thread()
+        self.before = {}
         if self.in_main_thread:  # no other may listen to signals
-            self.before = signal.signal(signal.SIGTERM, self._ask)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells set it
+                    self.before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, kind, error, trace):
-        if self.in_main_thread:
-            signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
         self.writer.shutdown()
         if error is None:
             self._wait()
@@ -106,6 +110,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def _ask(self, number, frame):
         self.asked_to_end = True
+        if (
+            number == signal.SIGINT and self.processes == 1
+        ):  # launchers of several repeat the signal
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.write(
+                2, b"\nThe run ends after this step and is saved; Ctrl-C again ends it at once.\n"
+            )
 
     def on_train_batch_end(self, batch, logs=None):
         # At the end of a log interval, or of the run, its row is written first.

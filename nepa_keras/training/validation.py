@@ -14,9 +14,9 @@ from nepa_keras.types import Logs
 class Validation(keras.callbacks.Callback):
     """Adds results of a measurement to the logs, and keeps the best weights.
 
-    The logs get `val_NAME` of the trained and `ema_val_NAME` of the averaged weights, NaN before the first
-    update; the latter, by which the best are chosen, only if the optimizer keeps an average. Put it before
-    the callbacks that write logs. With many devices the model that is measured and saved is a copy on one;
+    The logs get `val_NAME` of the trained and, if the optimizer keeps an average, `ema_val_NAME` of the
+    averaged weights, NaN before the first update. The best are the better of both. Put it before the
+    callbacks that write logs. With many devices the model that is measured and saved is a copy on one;
     each process measures all, and the first saves.
 
     Args:
@@ -28,7 +28,8 @@ class Validation(keras.callbacks.Callback):
 
     Attributes:
         last: the latest results, as in the logs.
-        best: those of the best weights, or None.
+        best: those of the measurement with the best weights, or None.
+        best_prefix: of the best weights' results among them, "val" (trained) or "ema_val" (averaged).
     """
 
     state_name = "validation"
@@ -47,14 +48,16 @@ class Validation(keras.callbacks.Callback):
         self.times = times
         self.last: dict[str, float] | None = None
         self.best: dict[str, float] | None = None
+        self.best_prefix = "val"
 
     def state_dict(self) -> dict:
         """The latest and the best results, for a checkpoint; see `resume.Stateful`."""
-        return {"last": self.last, "best": self.best}
+        return {"last": self.last, "best": self.best, "best_prefix": self.best_prefix}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
         self.last, self.best = state["last"], state["best"]
+        self.best_prefix = state["best_prefix"]
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         epochs = self.params["epochs"]
@@ -67,23 +70,33 @@ class Validation(keras.callbacks.Callback):
         # On JAX the newest weights are in the train state until they are synchronised.
         backends.sync(self.model)
         with on_one_device(self.model) as model:
-            found = self.measure(model)
-            self.last = last = {f"val_{k}": v for k, v in found.items()}
+            trained = self.measure(model)
+            self.last = last = {f"val_{name}": value for name, value in trained.items()}
             if getattr(model.optimizer, "averages", None):
-                last |= {f"ema_val_{k}": math.nan for k in found}
+                last |= {f"ema_val_{name}": math.nan for name in trained}
                 if int(model.optimizer.iterations):
                     with ema_weights(model):
-                        found = self.measure(model)
-                        last |= {f"ema_val_{k}": v for k, v in found.items()}
-                        self._keep_if_best(model, "ema_val_", {**logs, **last})
-            else:
-                self._keep_if_best(model, "val_", {**logs, **last})
+                        averaged = self.measure(model)
+                        last |= {f"ema_val_{name}": value for name, value in averaged.items()}
+                        if not trained[self.name] > averaged[self.name]:
+                            self._keep_if_best(model, "ema_val", {**logs, **last})
+            # A tie is the averaged weights', and later weights have to be better than those kept.
+            self._keep_if_best(model, "val", {**logs, **last})
 
-    def _keep_if_best(self, model: keras.Model, kind: str, results: dict[str, float]) -> None:
-        key = kind + self.name
-        if not math.isfinite(results[key]):
+    def _keep_if_best(self, model: keras.Model, prefix: str, results: dict[str, float]) -> None:
+        result = results[f"{prefix}_{self.name}"]
+        if not math.isfinite(result) or (self.best is not None and result <= self.best_result):
             return
-        if self.best is None or results[key] > self.best[key]:
-            self.best = results
-            if self.save_best is not None and backends.process()[0] == 0:
-                self.save_best(model)
+        self.best, self.best_prefix = results, prefix
+        if self.save_best is not None and backends.process()[0] == 0:
+            self.save_best(model)
+
+    @property
+    def best_result(self) -> float:
+        """The result by which the best weights were chosen; NaN where there are none."""
+        return self.best[f"{self.best_prefix}_{self.name}"] if self.best else math.nan
+
+    @property
+    def best_weights(self) -> str:
+        """Which weights are the best, "trained" or "averaged"."""
+        return "averaged" if self.best_prefix == "ema_val" else "trained"

@@ -190,7 +190,7 @@ def test_wrong_flags_are_refused(pretrained, tmp_path):
         "no variable 'block_9' to freeze": [
             "finetune.py", *SMALL, f"--model={pretrained}", "--freeze=block_9",
         ],
-        "--resize_to=wide is no number": [
+        "--resize_to=wide must be whole numbers": [
             "finetune.py", *SMALL, f"--model={pretrained}", "--resize_to=wide",
         ],
         "num_labels=5 must be at least the 10 classes": [

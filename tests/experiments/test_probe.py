@@ -48,7 +48,7 @@ def test_few_labels_and_wrong_flags(model):
     )
     cases = {
         "no probe 'svm'": ["--probes=svm"],
-        "--labels_per_class=0: at least 1": ["--labels_per_class=0"],
+        "--labels_per_class=0 must be whole numbers, each above 0": ["--labels_per_class=0"],
         "--k=many must be whole numbers": ["--k=many"],
         "blocks go from 0 to 2": ["--blocks=7"],
         "has no splits; name --test_data": ["--data=folder:/missing"],

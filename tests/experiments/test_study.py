@@ -51,7 +51,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 
 WRONG = {
     "--ablations=NEPA,NEPA: take some of": ["--ablations=NEPA,NEPA"],
-    "--learning_rates=nan must be numbers above 0": ["--learning_rates=nan"],
+    "--learning_rates=nan must be numbers, each a number from 0 to 1000": ["--learning_rates=nan"],
     "--pretrain_steps=105 must be a multiple of 10": ["--pretrain_steps=105"],
     "has 114 images where num_labels=1200": ["--label_counts=1200"],
     "A batch of 20000 cannot be made": ["--batch_size=20000"],

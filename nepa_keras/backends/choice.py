@@ -1,0 +1,49 @@
+"""The choice of a backend, looked at before Keras is imported, whose own complaint is a page of traceback."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+BACKENDS = ("jax", "tensorflow", "torch")  # also the names of their packages
+_MEANT = {"pytorch": "torch", "tf": "tensorflow"}
+
+
+def check_choice() -> None:
+    """Check that the backend that Keras would take is one of the three, and is installed.
+
+    Does nothing where Keras is imported already.
+
+    Raises:
+        ImportError: it is not; the message says what to write or to install.
+    """
+    if "keras" in sys.modules:
+        return
+    given = os.environ.get("KERAS_BACKEND")
+    name = given or _configured()
+    asked = (
+        f"KERAS_BACKEND={given} asks for" if given else "KERAS_BACKEND is not set, so Keras takes"
+    )
+    installed = [backend for backend in BACKENDS if find_spec(backend)]
+    if name not in BACKENDS:
+        lower = name.lower()
+        meant = [lower] if lower in BACKENDS else [_MEANT[lower]] if lower in _MEANT else BACKENDS
+        raise ImportError(f"{asked} {name!r}, which is none of the backends; {_set_one_of(meant)}.")
+    if name not in installed:
+        instead = f", or {_set_one_of(installed)}" if installed else ""
+        raise ImportError(f"{asked} {name}, which is not installed: pip install {name}{instead}.")
+
+
+def _set_one_of(backends: Sequence[str]) -> str:
+    return "set " + " or ".join(f"KERAS_BACKEND={backend}" for backend in backends)
+
+
+def _configured() -> str:
+    """The backend of Keras' own configuration file."""
+    folder = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    try:
+        return json.loads((Path(folder) / "keras.json").read_text())["backend"]
+    except (OSError, ValueError, KeyError):
+        return "tensorflow"
