@@ -58,7 +58,7 @@ def _quietly(execute, module):
 
 sys.excepthook = _end
 sys.meta_path.insert(0, _QuietTensorFlow)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong is raised
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no search for TPUs
 
 try:

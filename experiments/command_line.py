@@ -27,7 +27,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except OSError as error:  # where no sentence of its own says so
-            end(NOT_SAVED, error)
+            end(NOT_SAVED, sentence(error))
 
     sys.argv[1:] = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
     app.run(checked)
@@ -48,7 +48,14 @@ def one_sentence():
     try:
         yield
     except (ValueError, ImportError, OSError) as error:
-        end(1, error)
+        end(1, sentence(error))
+
+
+def sentence(error: Exception) -> str:
+    """The message of an error; of the system's errors the file first, and no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def honest_exit(batches=None):
         failure = getattr(batches, "failure", None) or error
         for kind, (status, more) in endings.items():
             if isinstance(failure, kind):
-                end(status, f"{failure}{more}")
+                end(status, f"{sentence(failure)}{more}")
         raise
 
 

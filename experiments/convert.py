@@ -8,8 +8,9 @@
     python experiments/convert.py --source=CLASSIFIER --to=onnx --output=SERVED.onnx
     python experiments/convert.py --source=CLASSIFIER --to=keras --quantize=int8 --output=SMALL.keras
 
-Prints where each tensor went, and the largest difference between what the source and the result
-(read back from --output) make of an image. KERAS_BACKEND picks the backend that computes it.
+Prints how many tensors went into the result, by which rules (--verbose: each of them), and the largest
+difference between what the source and the result (read back from --output) make of an image. KERAS_BACKEND
+picks the backend that computes it.
 """
 
 import os
@@ -22,6 +23,7 @@ import keras
 import numpy as np
 from absl import flags
 from command_line import end, one_sentence, run
+from inputs import check_averages, check_weights
 
 import nepa_keras
 from nepa_keras import interop
@@ -59,6 +61,7 @@ flags.DEFINE_enum(
     ["int8"],
     "Writes the dense layers as 8-bit integers, a quarter of the size; for --to=keras.",
 )
+flags.DEFINE_bool("verbose", False, "print what became of each tensor")
 flags.DEFINE_string("image", None, "picture to compare source and result on; default noise")
 FLAGS = flags.FLAGS
 
@@ -94,6 +97,9 @@ def load(stack):
         if FLAGS.ema:
             stack.enter_context(nepa_keras.training.ema_weights(model))
         return model, model
+    check_weights("--source", FLAGS.source)
+    if FLAGS.ema:
+        check_averages("--ema", FLAGS.source)
     chosen = {
         "backbone": nepa_keras.NepaBackbone,
         "pretrainer": nepa_keras.NepaPretrainer,
@@ -101,6 +107,10 @@ def load(stack):
     }
     own_class = interop.model_class(FLAGS.source)
     model_class = chosen.get(FLAGS.model, own_class)
+    if FLAGS.model == "classifier" and model_class is not own_class and not FLAGS.num_classes:
+        raise ValueError(
+            f"{FLAGS.source} has no classes; --num_classes says how many the classifier has."
+        )
     source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
     changed = overrides() or FLAGS.fold_layer_scale or FLAGS.quantize
     if model_class is own_class and not changed:
@@ -175,7 +185,9 @@ def main():
         source, model = load(stack)
         images = example(model)
         if report := getattr(model, "load_report", None):
-            print(report)
+            lines = str(report).splitlines()
+            # Those of single tensors are indented.
+            print("\n".join(x for x in lines if FLAGS.verbose or not x.startswith("  ")))
         try:
             write(model)
         except NotImplementedError as error:

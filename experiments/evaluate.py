@@ -16,6 +16,7 @@ import keras
 from absl import flags
 from command_line import honest_exit, next_command, one_sentence, run
 from inputs import (
+    check_averages,
     check_trained_as,
     define_classes_flag,
     open_labelled,
@@ -26,7 +27,7 @@ from inputs import (
 )
 from number_flags import SHARE, define_number
 from progress import ShownBatches
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_data_dir_flag, define_dtype_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -47,7 +48,7 @@ define_data_dir_flag()
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
-flags.DEFINE_string("dtype", "float32", "float32, mixed_bfloat16 or mixed_float16.")
+define_dtype_flag()
 flags.DEFINE_enum(
     "quantize", None, ["int8"], "Evaluates the model with its dense layers in 8-bit integers."
 )
@@ -61,6 +62,7 @@ def check_outputs() -> None:
     if FLAGS.confusion:
         with required_for("--confusion", "matplotlib"):
             import matplotlib  # noqa: F401, now and not after the work
+        Path(FLAGS.confusion).resolve().parent.mkdir(parents=True, exist_ok=True)
     if FLAGS.json and not Path(FLAGS.json).resolve().parent.is_dir():
         raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
 
@@ -74,6 +76,8 @@ def prepare(preset: str, weights: str, source) -> tuple:
         "classifier",
         f"make one by {next_command('finetune.py', model=preset, data=FLAGS.data)}",
     )
+    if weights == "ema":
+        check_averages("--weights=ema", preset)
     model = nepa_keras.NepaImageClassifier.from_preset(
         preset, ema=weights == "ema", dtype=FLAGS.dtype
     )

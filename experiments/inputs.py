@@ -11,6 +11,7 @@ from command_line import next_command
 
 from nepa_keras import data, interop
 from nepa_keras.data.sources import IN_MEMORY, KINDS
+from nepa_keras.presets.folder import CONFIG, EMA
 from nepa_keras.presets.names import PRESETS, RELEASED
 from nepa_keras.training import RunDir
 
@@ -37,15 +38,19 @@ def define_classes_flag() -> None:
 
 
 def check_data(flag: str, text: str) -> None:
-    """Check that a text is no path without the kind of source it is.
+    """Check that a text begins with a kind of source, and is no path without it.
 
     Raises:
         ValueError: it says what to write.
     """
     kind, path = text.partition(":")[0], Path(text).expanduser()
-    if kind not in (*IN_MEMORY, *KINDS) and (path.exists() or "/" in kind):
+    if kind in (*IN_MEMORY, *KINDS):
+        return
+    if path.exists() or "/" in kind:
         meant = _KIND_OF_ENDING.get(path.suffix, "folder")
         raise ValueError(f"{flag}={text} is a path; write {flag}={meant}:{text}")
+    known = ", ".join([*IN_MEMORY, *KINDS.values()])
+    raise ValueError(f"{flag}={text} is no source of images; known are {known}.")
 
 
 def test_split(text: str) -> str | None:
@@ -93,26 +98,49 @@ def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
     Raises:
         ValueError: it says what to give in its place.
     """
-    path = Path(name).expanduser()
     if name in PRESETS and name not in RELEASED and not from_scratch:
         scratch = ", or --from_scratch" if "from_scratch" in flags.FLAGS else ""
         raise ValueError(
             f"{flag}={name} is an architecture without weights; name a folder of weights, such as ema/ or "
             f"best/ of a run, or one of {', '.join(RELEASED)}{scratch}."
         )
-    run = RunDir(path.parent if path.is_file() else path)
-    if run.flags.is_file() and not (run.path / "config.json").exists():
-        folders = [f for f in (run.best, run.ema, run.trained) if (f / "config.json").is_file()]
-        kept = " or ".join(f"{flag}={folder}" for folder in folders)
-        raise ValueError(
-            f"{flag}={name} is of a run; "
-            + (f"its weights are {kept}." if kept else "it keeps weights when it has ended.")
-        )
+    check_no_run(flag, name)
+    path = Path(name).expanduser()
     if path.suffix == ".keras":
         to = next_command("convert.py", source=name, to="huggingface", output=path.with_suffix(""))
         raise ValueError(f"{flag}={name} must be a folder, which this writes: {to}")
     if path.is_file():
         raise ValueError(f"{flag}={name} is a file; name its folder, {path.parent}.")
+    if path.is_dir() and not (path / CONFIG).exists():
+        raise ValueError(f"{flag}={name} holds no weights: {CONFIG} is missing.")
+
+
+def check_no_run(flag: str, name: str) -> None:
+    """Check that a name is not the folder of a run, or the file of a run that is no weights alone.
+
+    Raises:
+        ValueError: it says which folders in it are meant.
+    """
+    path = Path(name).expanduser()
+    run = RunDir(path.parent if path.is_file() else path)
+    if run.flags.is_file() and not (run.path / CONFIG).exists():
+        folders = [f for f in (run.best, run.ema, run.trained) if (f / CONFIG).is_file()]
+        kept = " or ".join(f"{flag}={folder}" for folder in folders)
+        raise ValueError(
+            f"{flag}={name} is of a run; "
+            + (f"its weights are {kept}." if kept else "it keeps weights when it has ended.")
+        )
+
+
+def check_averages(flag: str, name: str) -> None:
+    """Check that a folder has averaged weights beside the others.
+
+    Raises:
+        ValueError: it has not.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and not (path / EMA).is_file():
+        raise ValueError(f"{flag} reads averaged weights, and {name} has no {EMA}; leave it out.")
 
 
 def check_trained_as(flag: str, name: str, kind: type, words: str, remedy: str) -> None:

@@ -26,6 +26,7 @@ LARGEST = 1e6  # of a number without a bound of its own; nothing in a recipe is 
 RATE = Domain(f"a number from 0 to {LARGEST_RATE:g}", lambda x: 0 <= x <= LARGEST_RATE)
 SHARE = Domain("a number from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Domain("at least 0 and below 1", lambda x: 0 <= x < 1)
+INSIDE = Domain("above 0 and below 1", lambda x: 0 < x < 1)
 FACTOR = Domain("above 0 and at most 1", lambda x: 0 < x <= 1)
 MAGNITUDE = Domain("a number from 0 to 10", lambda x: 0 <= x <= 10)
 NOT_NEGATIVE = Domain(f"a number from 0 to {LARGEST:,.0f}", lambda x: 0 <= x <= LARGEST)

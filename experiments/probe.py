@@ -75,10 +75,9 @@ def numbers(name: str) -> tuple[int, ...]:
 def chosen_blocks() -> tuple[int, ...] | None:
     if FLAGS.blocks == ["all"]:
         return None
-    try:
-        return tuple(evaluation.AFTER_NORM if b == "norm" else int(b) for b in FLAGS.blocks)
-    except ValueError:
-        raise ValueError(f"--blocks={','.join(FLAGS.blocks)}: numbers, norm or all.") from None
+    if not all(b == "norm" or b.isdecimal() for b in FLAGS.blocks):
+        raise ValueError(f"--blocks={','.join(FLAGS.blocks)}: numbers, norm or all.")
+    return tuple(evaluation.AFTER_NORM if b == "norm" else int(b) for b in FLAGS.blocks)
 
 
 def open_both() -> tuple[data.ImageSource, data.ImageSource]:
@@ -215,6 +214,9 @@ def main():
         backbone = nepa_keras.NepaBackbone.from_preset(
             FLAGS.model, load_weights=not FLAGS.from_scratch
         )
+        blocks = chosen_blocks() or ()
+        if max(blocks, default=0) >= backbone.num_layers:
+            raise ValueError(f"--blocks: this model has those from 0 to {backbone.num_layers - 1}.")
         evaluation.FeatureSets(backbone, False, chosen_blocks(), tuple(FLAGS.pools))
         batches = [batches_of(source, FLAGS.model, backbone) for source in (train, test)]
     print(

@@ -112,10 +112,9 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     except BlockingIOError:
         raise
     except OSError as error:
-        end(
-            NOT_SAVED,
-            f"--run_dir={run} cannot be made or written to ({error.strerror}); name another folder",
-        )
+        is_link = run.path.is_symlink() and not run.path.exists()
+        why = "a link to nothing" if is_link else error.strerror or error
+        end(NOT_SAVED, f"--run_dir={run} cannot be made or written to ({why}); name another folder")
     if different := set(_without_places(before)) ^ set(_without_places(now)):
         raise ValueError(
             f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "

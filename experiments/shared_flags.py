@@ -1,7 +1,7 @@
 """Flags that several scripts have, each defined once; a script calls the functions it needs."""
 
 from absl import flags
-from number_flags import BELOW_ONE, NOT_NEGATIVE, RATE, SHARE, define_number
+from number_flags import BELOW_ONE, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
 
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
@@ -43,6 +43,13 @@ def define_value_range_flag() -> None:
     )
 
 
+def define_dtype_flag() -> None:
+    """The precision of the computation; weights stay float32."""
+    flags.DEFINE_enum(
+        "dtype", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Precision."
+    )
+
+
 def define_image_flags() -> None:
     """Flags of a script that reads many images for hours."""
     flags.DEFINE_enum(
@@ -72,7 +79,7 @@ def define_model_flags() -> None:
         "validation_share",
         0.1,
         "Fraction of the training images held out where no validation set is given.",
-        SHARE,
+        INSIDE,
     )
 
 
@@ -85,7 +92,7 @@ def define_training_flags(
         run_dir: default folder of a run, in words.
         batch_size, beta_2, clip_norm: defaults.
     """
-    flags.DEFINE_string("dtype", "float32", "Precision: float32, mixed_bfloat16 or mixed_float16.")
+    define_dtype_flag()
     flags.DEFINE_integer(
         "batch_size", batch_size, "Images per batch, on all devices together.", lower_bound=1
     )

@@ -74,13 +74,13 @@ class Validation(keras.callbacks.Callback):
             self.last = last = {f"val_{name}": value for name, value in trained.items()}
             if getattr(model.optimizer, "averages", None):
                 last |= {f"ema_val_{name}": math.nan for name in trained}
-                if int(model.optimizer.iterations):
-                    with ema_weights(model):
-                        averaged = self.measure(model)
-                        last |= {f"ema_val_{name}": value for name, value in averaged.items()}
-                        if not trained[self.name] > averaged[self.name]:
-                            self._keep_if_best(model, "ema_val", {**logs, **last})
-            # A tie is the averaged weights', and later weights have to be better than those kept.
+                if not int(model.optimizer.iterations):  # nothing to choose from yet
+                    return
+                with ema_weights(model):
+                    averaged = self.measure(model)
+                    last |= {f"ema_val_{name}": value for name, value in averaged.items()}
+                    if not trained[self.name] > averaged[self.name]:  # of equals the averaged
+                        self._keep_if_best(model, "ema_val", {**logs, **last})
             self._keep_if_best(model, "val", {**logs, **last})
 
     def _keep_if_best(self, model: keras.Model, prefix: str, results: dict[str, float]) -> None:

@@ -55,7 +55,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--data=cifar"], "no in-memory data set 'cifar'"),
+        (["--data=cifar"], "--data=cifar is no source of images; known are embedded, digits"),
         (
             ["--data=hdf5:x", "--preset=nepa_micro_patch4_28"],
             "known are embedded.*webdataset:FILES",

@@ -50,7 +50,7 @@ def test_few_labels_and_wrong_flags(model):
         "no probe 'svm'": ["--probes=svm"],
         "--labels_per_class=0 must be whole numbers, each above 0": ["--labels_per_class=0"],
         "--k=many must be whole numbers": ["--k=many"],
-        "blocks go from 0 to 2": ["--blocks=7"],
+        "--blocks: this model has those from 0 to 2": ["--blocks=7"],
         "has no splits; name --test_data": ["--data=folder:/missing"],
     }
     for words, wrong in cases.items():

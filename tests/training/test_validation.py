@@ -103,6 +103,23 @@ def test_before_the_first_update_averages_are_nan_and_the_column_is_there(tmp_pa
     assert validate.best is None and np.isnan(validate.last["ema_val_accuracy"])
 
 
+def test_the_better_of_trained_and_averaged_weights_is_kept():
+    results = iter([0.6, 0.5, 0.55, 0.6, 0.3, 0.65])  # trained, averaged
+    kept, validate = [], None
+
+    def keep(model):
+        kept.append((values(model), validate.best_weights, validate.best_result))
+
+    validate = training.Validation(lambda model: {"accuracy": next(results)}, save_best=keep)
+    model, _ = fit([validate])
+    assert [of[1:] for of in kept] == [("trained", 0.6), ("averaged", 0.65)]
+    for average, held in zip(model.optimizer.ema_values(), kept[1][0], strict=True):
+        np.testing.assert_array_equal(average, held)
+    again = training.Validation(lambda model: {})
+    again.load_state_dict(validate.state_dict())
+    assert again.best_weights == "averaged" and again.best_result == 0.65
+
+
 def test_a_result_that_is_not_finite_is_never_the_best():
     results = iter([0.1, np.nan, 0.1, 0.3, 0.1, np.nan])
     validate = training.Validation(lambda model: {"accuracy": next(results)})

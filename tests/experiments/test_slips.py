@@ -1,0 +1,319 @@
+"""Slips of a new user at the scripts: each ends in one sentence that names the remedy, or in the right thing."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nepa_keras
+from nepa_keras import training
+from nepa_keras.backends import choice
+from tests.helpers import tiny
+from tests.helpers.scripts import refusal, run_here, run_python
+from tests.helpers.short_run import batches
+
+pytestmark = pytest.mark.once
+CLASSES = ("animals", "plants", "things")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with weights, a classifier, the folder of a run, photographs and things that are none."""
+    place = tmp_path_factory.mktemp("slips")
+    tiny.exported("nepa_micro_patch2_8", place / "run" / "ema")
+    (place / "run" / "flags.txt").write_text("# command\n# versions\n--data=digits\n")
+    (place / "run" / "checkpoint.keras").write_bytes(b"")
+    (place / "begun").mkdir()
+    (place / "begun" / "flags.txt").write_text("# command\n# versions\n--data=digits\n")
+    (place / "lone.keras").write_bytes(b"")
+    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
+    names = [str(digit) for digit in range(10)]
+    classifier = nepa_keras.NepaImageClassifier(backbone, 10, class_names=names)
+    nepa_keras.interop.export_huggingface(classifier, place / "classifier")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), "uint8")
+    for name in CLASSES:
+        (place / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(pixels).save(place / "photos" / name / f"{number}.png")
+    (place / "empty").mkdir()
+    (place / "file").write_text("")
+    (place / "link").symlink_to(place / "nowhere")
+    return place
+
+
+NUMBERS = ("-1", "inf", "-inf", "nan", "1e30", "much")
+
+
+@pytest.mark.parametrize(
+    ("script", "names"),
+    {
+        "pretrain.py": "base_learning_rate weight_decay ema_decay beta_2 clip_norm warmup_ratio epochs "
+        "layer_scale masking_ratio finetune_learning_rate bad_images_share",
+        "finetune.py": "base_learning_rate head_learning_rate layer_decay final_layer_decay label_smoothing "
+        "mixup cutmix switch_probability erasing magnitude magnitude_std smallest_crop drop_path "
+        "validation_share",
+        "segment.py": "learning_rate layer_decay auxiliary_weight",
+        "probe.py": "temperature",
+        "visualize.py": "temperature top_p known",
+        "study.py": "base_learning_rate ema_decay ablation_learning_rate",
+        "evaluate.py": "bad_images_share",
+        "inspect_data.py": "bad_images_share",
+    }.items(),
+)
+def test_numbers_that_cannot_be_meant_are_refused_at_the_flag(script, names):
+    for name in names.split():
+        for number in NUMBERS:
+            said = refusal(script, f"--{name}={number}")
+            assert f"flag --{name}={number}: it must be " in said, said
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        ("pretrain.py", "--seed=-1"),
+        ("pretrain.py", "--batch_size=0"),
+        ("pretrain.py", "--steps=0"),
+        ("pretrain.py", "--dtype=fp16"),
+        ("visualize.py", "--seed=-1"),
+        ("segment.py", "--mode=evalute"),
+    ],
+)
+def test_other_values_are_refused_at_the_flag(script, flag):
+    name, _, value = flag.partition("=")
+    assert f"flag {name}={value}: " in refusal(script, flag)
+
+
+# By words of the sentence: a script and its flags.
+SLIPS = {
+    "--data={place}/photos is a path; write --data=folder:{place}/photos": (
+        "pretrain.py --data={place}/photos"
+    ),
+    "--data=photos/x.parquet is a path; write --data=parquet:photos/x.parquet": (
+        "evaluate.py --model={place}/classifier --data=photos/x.parquet"
+    ),
+    "--data={place}/empty is a path; write --data=folder:": "inspect_data.py --data={place}/empty",
+    "--data=digit is no source of images; known are embedded, digits": "finetune.py --data=digit",
+    "this does not: digits": "study.py --run_dir=any digits",
+    "is of a run; its weights are --model={place}/run/ema.": (
+        "finetune.py --data=digits --model={place}/run"
+    ),
+    "checkpoint.keras is of a run; its weights are --model={place}/run/ema.": (
+        "probe.py --data=digits --model={place}/run/checkpoint.keras"
+    ),
+    "--source={place}/run is of a run; its weights are --source={place}/run/ema.": (
+        "convert.py --source={place}/run --output={place}/out"
+    ),
+    "it keeps weights when it has ended": "visualize.py --model={place}/begun --output={place}/out",
+    "must be a folder, which this writes: KERAS_BACKEND=": (
+        "segment.py --mode=evaluate --model={place}/lone.keras"
+    ),
+    "model.safetensors is a file; name its folder, {place}/run/ema": (
+        "finetune.py --data=digits --model={place}/run/ema/model.safetensors"
+    ),
+    "--model={place}/empty holds no weights: config.json is missing": (
+        "finetune.py --data=digits --model={place}/empty"
+    ),
+    "is an architecture without weights; name a folder of weights": (
+        "evaluate.py --data=digits --model=nepa_tiny_patch16_224"
+    ),
+    "or --from_scratch": "probe.py --data=digits --model=nepa_micro_patch2_8",
+    "is a NepaPretrainer and no classifier; make one by KERAS_BACKEND=": (
+        "evaluate.py --data=digits --model={place}/run/ema"
+    ),
+    "is a NepaImageClassifier and no segmenter": "segment.py --mode=predict --images={place}/photos "
+    "--model={place}/classifier",
+    "--weights=ema reads averaged weights, and {place}/classifier has no pytorch_model_ema.bin": (
+        "evaluate.py --data=digits --weights=ema --model={place}/classifier"
+    ),
+    "--num_classes says how many": (
+        "convert.py --model=classifier --source={place}/run/ema --output={place}/out"
+    ),
+    "--blocks: this model has those from 0 to 2": (
+        "probe.py --data=digits --model={place}/run/ema --blocks=3"
+    ),
+    "--blocks=-1: numbers, norm or all": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
+    "--k=0 must be whole numbers, each above 0": (
+        "probe.py --data=digits --model={place}/run/ema --k=0"
+    ),
+    "--scales=0 must be numbers, each above 0": (
+        "segment.py --data=scenes:digits --model={place}/run/ema --scales=0 --channels=8 --run_dir=any"
+    ),
+    "{place}/file/out: Not a directory": (
+        "convert.py --source={place}/run/ema --output={place}/file/out"
+    ),
+    "{place}/file: File exists": (
+        "evaluate.py --data=digits --model={place}/classifier --confusion={place}/file/x.png"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", SLIPS)
+def test_a_slip_ends_in_one_sentence(words, place):
+    script, *flags = SLIPS[words].format(place=place).split()
+    said = refusal(script, *flags)
+    assert words.format(place=place) in said, said
+    assert said.count("\n") == 1 and said.startswith(f"{script}: "), said
+
+
+@pytest.mark.parametrize("folder", ["file/run", "file", "link", "/proc/run"])
+def test_a_run_folder_that_cannot_be_made_has_a_status_of_its_own(folder, place):
+    path = place / folder
+    result = run_here("pretrain.py", "--data=digits", "--noevaluate", f"--run_dir={path}")
+    assert result.returncode == 5, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert f"--run_dir={path} cannot be made or written to" in line and "another folder" in line
+
+
+def test_classes_of_other_names_are_compared_only_when_asked_for(place, tmp_path):
+    photos = f"--data=folder:{place / 'photos'}"
+    flags = [f"--model={place / 'classifier'}", photos]
+    said = refusal("evaluate.py", *flags)
+    for words in ("animals, plants, things", "0, 1, … 9", "--classes_by_number"):
+        assert words in said, said
+    result = run_here("evaluate.py", *flags, "--classes_by_number")
+    assert result.returncode == 0 and "6 images" in result.stdout, result.stderr
+    assert "this model sees in grey and as 8x8; another --model" in result.stdout
+
+    model = f"--model={place / 'run' / 'ema'}"
+    said = refusal("probe.py", model, "--data=digits", f"--test_data=folder:{place / 'photos'}")
+    assert "--test_data=folder:" in said and "--classes_by_number" in said
+    flags = [model, "--data=digits", f"--validation_data=folder:{place / 'photos'}"]
+    said = refusal("finetune.py", *flags, f"--run_dir={tmp_path / 'run'}")
+    assert "--validation_data=folder:" in said and not (tmp_path / "run").exists()
+
+
+def test_class_names_that_say_nothing_and_wordnets_are_taken_by_number(place, tmp_path):
+    """LABEL_0 and so on are placeholders; all number ImageNet's classes in the order of their ids."""
+    folder = tmp_path / "model"
+    backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch2_8", load_weights=False)
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaImageClassifier(backbone, 3), folder)
+    flags = [f"--model={folder}", f"--data=folder:{place / 'photos'}", "--batch_size=2"]
+    assert run_here("evaluate.py", *flags).returncode == 0
+    (place / "photos").rename(tmp_path / "photos")
+    try:
+        for old, new in zip(CLASSES, ("n01440764", "n01443537", "n01484850"), strict=True):
+            (tmp_path / "photos" / old).rename(tmp_path / "photos" / new)
+        config = json.loads((folder / "config.json").read_text())
+        config["id2label"] = {"0": "tench", "1": "goldfish", "2": "great white shark"}
+        (folder / "config.json").write_text(json.dumps(config))
+        result = run_here("evaluate.py", flags[0], f"--data=folder:{tmp_path / 'photos'}")
+        assert result.returncode == 0, result.stderr
+        assert "classes are compared by number" in result.stdout
+    finally:
+        for old, new in zip(CLASSES, ("n01440764", "n01443537", "n01484850"), strict=True):
+            (tmp_path / "photos" / new).rename(tmp_path / "photos" / old)
+        (tmp_path / "photos").rename(place / "photos")
+
+
+def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
+    """Fine-tuned for as many classes of other names it would begin with weights of the old ones."""
+    source = nepa_keras.NepaImageClassifier.from_preset(place / "classifier", num_classes=3)
+    source.head.bias.assign([1.0, 2.0, 3.0])
+    source.class_names = ("one", "two", "three")
+    nepa_keras.interop.export_huggingface(source, tmp_path / "model")
+    flags = [f"--model={tmp_path / 'model'}", f"--data=folder:{place / 'photos'}", "--steps=1"]
+    flags += ["--validation_share=0.4", "--base_learning_rate=0", "--head_learning_rate=0"]
+    result = run_here("finetune.py", *flags, f"--run_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "classifies one, two, three: its head starts anew" in result.stdout
+    trained = nepa_keras.NepaImageClassifier.from_preset(tmp_path / "run" / "trained")
+    assert trained.class_names == CLASSES and not np.any(trained.head.bias)
+
+    # The command that comes next can be pasted, and the same command again says that all is done.
+    assert "next: " not in result.stdout  # there are no images but those that were trained on
+    flags += [f"--run_dir={tmp_path / 'run'}"]
+    began = (tmp_path / "run" / "report.html").stat().st_mtime_ns
+    again = run_here("finetune.py", *flags)
+    assert again.returncode == 0 and again.stdout.startswith(
+        f"{tmp_path / 'run'} is finished, see "
+    )
+    assert (tmp_path / "run" / "report.html").stat().st_mtime_ns == began
+
+
+def test_the_next_command_names_interpreter_backend_and_paths_as_a_shell_reads_them(monkeypatch):
+    import command_line
+
+    monkeypatch.setattr(sys, "argv", ["a folder/finetune.py"])
+    text = command_line.next_command("evaluate.py", model="runs/it's mine/best", data="digits")
+    backend, *words = shlex.split(text)
+    assert re.fullmatch("KERAS_BACKEND=(jax|tensorflow|torch)", backend)
+    assert words == [
+        sys.orig_argv[0],
+        "a folder/evaluate.py",
+        "--model=runs/it's mine/best",
+        "--data=digits",
+    ]
+
+
+def test_help_by_one_letter():
+    assert "--base_learning_rate" in run_here("finetune.py", "-h").stdout
+
+
+BACKENDS = {
+    "pytorch": "KERAS_BACKEND=pytorch asks for 'pytorch', which is none of the backends; set KERAS_BACKEND=torch.",
+    "JAX": "KERAS_BACKEND=JAX asks for 'JAX', which is none of the backends; set KERAS_BACKEND=jax.",
+    "tf": "set KERAS_BACKEND=tensorflow.",
+    "numpy": "set KERAS_BACKEND=jax or KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch.",
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_misspelt_backend_is_one_sentence(name):
+    result = run_python("experiments/evaluate.py", KERAS_BACKEND=name)
+    assert result.returncode == 1 and BACKENDS[name] in result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("evaluate.py: ")
+
+
+def test_a_backend_that_is_not_installed_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setattr(
+        choice,
+        "find_spec",
+        lambda name: importlib.util.find_spec("json") if name == "jax" else None,
+    )
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(
+        ImportError,
+        match="torch, which is not installed: pip install torch, or set KERAS_BACKEND=jax",
+    ):
+        choice.check_choice()
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(
+        ImportError, match="is not set, so Keras takes tensorflow, which is not installed"
+    ):
+        choice.check_choice()
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    choice.check_choice()
+
+
+def test_ctrl_c_is_one_word():
+    code = "import sys; sys.path.insert(0, 'experiments'); import before_keras; raise KeyboardInterrupt"
+    result = run_python("-c", code)
+    assert result.returncode == 130 and result.stderr.strip().endswith("stopped"), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_saves_a_run_and_the_second_is_left_to_the_system(tmp_path):
+    during = []
+
+    class Interrupt(training.callbacks.keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                during.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    model = tiny.pretrainer()
+    tiny.compile_model(model, training.adamw(1e-2))
+    with pytest.raises(training.Preempted, match="saved at step 3"):
+        training.fit_steps(model, batches, 200, 4, tmp_path, callbacks=[Interrupt()])
+    assert during == [signal.SIG_DFL] and signal.getsignal(signal.SIGINT) is before
+    assert training.checkpoints.Checkpoints(tmp_path / "checkpoints").newest().step == 3
