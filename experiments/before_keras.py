@@ -47,7 +47,7 @@ def _quietly(execute, module):
         os.dup2(said.fileno(), 2)
         try:
             execute(module)
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(stderr, said.read())
             raise

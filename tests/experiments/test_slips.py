@@ -1,13 +1,14 @@
-"""Slips of a new user at the scripts: each ends in one sentence that names the remedy, or in the right thing."""
+"""Slips of a new user at the scripts: each ends in one sentence with the remedy, or in the right thing."""
 
-import importlib.util
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -196,20 +197,14 @@ def test_class_names_that_say_nothing_and_wordnets_are_taken_by_number(place, tm
     nepa_keras.interop.export_huggingface(nepa_keras.NepaImageClassifier(backbone, 3), folder)
     flags = [f"--model={folder}", f"--data=folder:{place / 'photos'}", "--batch_size=2"]
     assert run_here("evaluate.py", *flags).returncode == 0
-    (place / "photos").rename(tmp_path / "photos")
-    try:
-        for old, new in zip(CLASSES, ("n01440764", "n01443537", "n01484850"), strict=True):
-            (tmp_path / "photos" / old).rename(tmp_path / "photos" / new)
-        config = json.loads((folder / "config.json").read_text())
-        config["id2label"] = {"0": "tench", "1": "goldfish", "2": "great white shark"}
-        (folder / "config.json").write_text(json.dumps(config))
-        result = run_here("evaluate.py", flags[0], f"--data=folder:{tmp_path / 'photos'}")
-        assert result.returncode == 0, result.stderr
-        assert "classes are compared by number" in result.stdout
-    finally:
-        for old, new in zip(CLASSES, ("n01440764", "n01443537", "n01484850"), strict=True):
-            (tmp_path / "photos" / new).rename(tmp_path / "photos" / old)
-        (tmp_path / "photos").rename(place / "photos")
+    for old, new in zip(CLASSES, ("n01440764", "n01443537", "n01484850"), strict=True):
+        shutil.copytree(place / "photos" / old, tmp_path / "photos" / new)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "tench", "1": "goldfish", "2": "great white shark"}
+    (folder / "config.json").write_text(json.dumps(config))
+    result = run_here("evaluate.py", flags[0], f"--data=folder:{tmp_path / 'photos'}")
+    assert result.returncode == 0, result.stderr
+    assert "classes are compared by number" in result.stdout
 
 
 def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
@@ -257,8 +252,8 @@ def test_help_by_one_letter():
 
 
 BACKENDS = {
-    "pytorch": "KERAS_BACKEND=pytorch asks for 'pytorch', which is none of the backends; set KERAS_BACKEND=torch.",
-    "JAX": "KERAS_BACKEND=JAX asks for 'JAX', which is none of the backends; set KERAS_BACKEND=jax.",
+    "pytorch": "asks for 'pytorch', which is none of the backends; set KERAS_BACKEND=torch.",
+    "JAX": "asks for 'JAX', which is none of the backends; set KERAS_BACKEND=jax.",
     "tf": "set KERAS_BACKEND=tensorflow.",
     "numpy": "set KERAS_BACKEND=jax or KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch.",
 }
@@ -273,22 +268,13 @@ def test_a_misspelt_backend_is_one_sentence(name):
 
 def test_a_backend_that_is_not_installed_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "keras")
-    monkeypatch.setattr(
-        choice,
-        "find_spec",
-        lambda name: importlib.util.find_spec("json") if name == "jax" else None,
-    )
+    monkeypatch.setattr(choice, "find_spec", lambda name: name == "jax")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    with pytest.raises(
-        ImportError,
-        match="torch, which is not installed: pip install torch, or set KERAS_BACKEND=jax",
-    ):
+    with pytest.raises(ImportError, match="pip install torch, or set KERAS_BACKEND=jax"):
         choice.check_choice()
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(
-        ImportError, match="is not set, so Keras takes tensorflow, which is not installed"
-    ):
+    with pytest.raises(ImportError, match="is not set, so Keras takes tensorflow, which is not in"):
         choice.check_choice()
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
     choice.check_choice()
@@ -304,7 +290,7 @@ def test_ctrl_c_is_one_word():
 def test_ctrl_c_saves_a_run_and_the_second_is_left_to_the_system(tmp_path):
     during = []
 
-    class Interrupt(training.callbacks.keras.callbacks.Callback):
+    class Interrupt(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if batch == 2:
                 os.kill(os.getpid(), signal.SIGINT)
