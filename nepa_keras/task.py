@@ -53,6 +53,9 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         "a learning rate that is too high",
         "float16, where float32 or bfloat16 would do",
     )
+    train_function: Callable | None
+    test_function: Callable | None
+    predict_function: Callable | None
     own_loss: str | None = None
     takes_metrics: bool = True
 
@@ -142,13 +145,13 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         super().make_predict_function(force)
         self.predict_function = self._examining(self.predict_function, labelled=False)
 
-    def _examining(self, function: Callable, labelled: bool = True) -> Callable:
+    def _examining(self, function: Any, labelled: bool = True) -> Callable:
         """A step function of Keras that looks at the first batch of each `fit`, `evaluate` or `predict`."""
         self.__dict__["unexamined"] = True  # not as an attribute, which Keras would track
         if getattr(function, "examines", False):
             return function
 
-        def run(*args):
+        def run(*args: Any) -> Any:
             if not self.__dict__.pop("unexamined", False):
                 return function(*args)
             *state, batches = args
@@ -160,7 +163,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
                     self.examine_labels(y)
             return function(*state, batches)
 
-        run.examines = True
+        run.__dict__["examines"] = True
         return run
 
     def _warn_once(self, sentence: str | None) -> None:

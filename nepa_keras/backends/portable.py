@@ -209,7 +209,7 @@ def adamw_update(
             averages[i].assign(averages[i] * (1.0 - new_average) + new_average * w_next)
 
 
-def first_batch(batches, number, to_numpy=ops.convert_to_numpy):
+def first_batch(batches, number):
     """The first of the batches that Keras hands to a step function, and the batches with it again.
 
     Args:
@@ -219,9 +219,13 @@ def first_batch(batches, number, to_numpy=ops.convert_to_numpy):
     Returns:
         (first, batches): a batch of NumPy arrays, or None where the backend cannot look at one.
     """
+    first, batches = peek(batches)
+    return keras.tree.map_structure(ops.convert_to_numpy, first), batches
+
+
+def peek(batches):
+    """The first of a list or an iterator, and the whole again."""
     if isinstance(batches, list):
-        first = batches[0]
-    else:
-        first = next(batches)
-        batches = itertools.chain([first], batches)
-    return keras.tree.map_structure(to_numpy, first), batches
+        return batches[0], batches
+    first = next(batches)
+    return first, itertools.chain([first], batches)

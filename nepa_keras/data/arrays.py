@@ -62,7 +62,7 @@ def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArr
 
 
 def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
-    parts = []
+    parts: list[np.ndarray] = []
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         if images.ndim != 3 or len(images) != len(labels):
@@ -72,7 +72,8 @@ def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
             )
         numbers, _ = class_numbers(labels, f"{part} label {{}}".format, class_names)
         parts += [images[..., None], numbers]
-    return ImageArrays(*parts, tuple(class_names))
+    train_images, train_labels, test_images, test_labels = parts
+    return ImageArrays(train_images, train_labels, test_images, test_labels, tuple(class_names))
 
 
 def _embedded() -> ImageArrays:

@@ -148,7 +148,7 @@ class AdamW(keras.optimizers.Optimizer):
     @property
     def _model_variables_moving_average(self) -> list[keras.Variable]:
         """The averages, where `keras.callbacks.SwapEMAWeights` looks for them."""
-        if self.ema_decay is None:
+        if self.averages is None:
             raise AttributeError(
                 "There are no averaged weights; make the optimizer with ema_decay."
             )

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import keras
 from keras.src.backend.jax import trainer as keras_trainer
 
-from nepa_keras.backends import portable
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.jax.devices import place_rows
 from nepa_keras.backends.jax.kernels import tuned_for_cpu
-from nepa_keras.backends.portable import global_norm
+from nepa_keras.backends.portable import global_norm, peek
 
 
 def _place_batch(data, layouts=None):
@@ -163,7 +162,8 @@ def sync(model) -> None:
 
 
 def first_batch(batches, number):
-    return portable.first_batch(batches, number, _of_this_process)
+    first, batches = peek(batches)
+    return keras.tree.map_structure(_of_this_process, first), batches
 
 
 def _of_this_process(array):

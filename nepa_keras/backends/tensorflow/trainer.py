@@ -22,11 +22,10 @@ from nepa_keras.backends.tensorflow.devices import (
 
 _MOST_SIZES = 16  # of images, for which compiled functions are kept
 
-
 Model = keras.Model
 
 
-class Trainer(Model):
+class Trainer(keras.Model):
     """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
 
     def fit(self, x=None, *args, **kwargs):

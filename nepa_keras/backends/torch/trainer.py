@@ -12,7 +12,7 @@ from nepa_keras.backends.torch.kernels import global_norm
 Model = keras.Model
 
 
-class Trainer(Model):
+class Trainer(keras.Model):
     """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
 
     def make_train_function(self, force=False):

@@ -83,7 +83,7 @@ class ArraySource(ImageSource):
         return f"image {index}"
 
     def mark(self, index: int) -> int:
-        return zlib.crc32(np.ascontiguousarray(self.images[index]))
+        return zlib.crc32(np.ascontiguousarray(self.images[index]).data)
 
 
 def size_of(path: str | Path) -> int | None:

@@ -71,10 +71,10 @@ def _kaggle_labels(solution: Path, files: list[str]):
         classes = sorted(line.split()[0] for line in lines if line.strip())
     number = {name: i for i, name in enumerate(classes)}
     labels = []
-    for file in files:
-        name = wordnet.get(Path(file).stem)
+    for image in files:
+        name = wordnet.get(Path(image).stem)
         if name not in number:
-            raise ValueError(f"{solution} tells no class of {Path(file).name}; fetch it anew.")
+            raise ValueError(f"{solution} tells no class of {Path(image).name}; fetch it anew.")
         labels.append(number[name])
     return np.array(labels), classes
 
