@@ -1,8 +1,11 @@
-"""What takes the place of a file or folder is whole; a failure leaves what was there."""
+"""What takes the place of a file or folder is whole; no pipe is waited for; names take one line."""
+
+import os
+import socket
 
 import pytest
 
-from nepa_keras.files import replacing
+from nepa_keras.files import open_regular, printable, replacing
 from nepa_keras.tables import mean_and_std, text_table
 
 pytestmark = pytest.mark.once
@@ -51,3 +54,34 @@ def test_a_mean_has_the_sample_deviation_of_several_values():
     assert mean_and_std([1.0, 2.0]) == "1.5 ± 0.7"
     assert mean_and_std([2.0], sign="+", digits=2) == "+2.00"
     assert mean_and_std([]) == "-"
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "folder.jpg").mkdir()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket.jpg"))
+    names = [str(file) for file in tmp_path.iterdir()]
+    for path in [*names, "/dev/zero", "/dev/random", "/dev/tty", "/dev/stdin/x"]:
+        with pytest.raises(OSError):
+            open_regular(path)
+    listening.close()
+    (tmp_path / "file").write_bytes(b"here")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"here"
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("plain café 猫.png", "plain café 猫.png"),
+        (os.fsdecode(b"caf\xe9.png"), r"caf\xe9.png"),
+        ("a\nb\r\tc.png", r"a\nb\r\tc.png"),
+        ("\u2028 \x85 \x1b[31m \ud800", r"\u2028 \x85 \x1b[31m \ud800"),
+    ],
+)
+def test_names_are_shown_on_one_line(name, shown):
+    assert printable(name) == shown
+    assert printable(name).encode("utf-8").splitlines() == [shown.encode()]

@@ -1,5 +1,6 @@
 """Batches addressed by position: each image once an epoch, the same stream from any start."""
 
+import os
 import itertools
 
 import numpy as np
@@ -159,6 +160,36 @@ def test_bad_images_are_replaced_and_named(tmp_path):
         assert not set(labels) & {7, 50}
     epoch = np.concatenate([labels for _, labels in streams[0][:10]])
     assert len(set(epoch)) >= 96  # two were replaced by two that come again
+
+
+def test_a_bad_image_has_one_line_whatever_its_name(tmp_path):
+    """Once, also after the run goes on, and in UTF-8."""
+    names = [os.fsdecode(b"caf\xe9.jpg"), "a\nb.jpg", "tab\there\u2028.jpg", "plain.jpg"]
+    record = tmp_path / "bad.txt"
+    for _ in range(2):
+        account = data.BadImages(100, share=0.1, record=record)
+        for index, name in enumerate(names):
+            account.add(index, name, "cut off")
+    assert record.read_bytes().decode().splitlines() == [
+        r"caf\xe9.jpg: cut off",
+        r"a\nb.jpg: cut off",
+        r"tab\there\u2028.jpg: cut off",
+        "plain.jpg: cut off",
+    ]
+
+
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        (np.zeros((20, 6, 5, 1), "float32"), "got float32"),
+        (np.zeros((20, 6, 5, 1), np.uint16), "got uint16"),
+        (np.zeros((20, 6, 5), np.uint8), r"of shape \(20, 6, 5\)"),
+    ],
+)
+def test_other_arrays_than_images_of_bytes_are_refused(images, words):
+    for batches in (data.AugmentedBatches, data.OrderedBatches):
+        with pytest.raises(ValueError, match=rf"uint8 \(N, height, width, channels\), .*{words}"):
+            batches(images, 4, 4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01])

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -103,6 +104,36 @@ def test_bad_images_are_left_out_of_a_copy(folder, tmp_path):
     with pytest.raises(data.BadImagesError, match=r"01.png"):
         data.copy_to_records(source, tmp_path / "other", 20, bad_images=data.BadImages(COUNT, 0))
     assert not (tmp_path / "other").exists()
+
+
+def test_pipes_devices_and_odd_names_are_bad_images_of_one_line(tmp_path):
+    """Nothing waits for them or takes their memory; a copy leaves them out, too, and the rest is as it was."""
+    text = source_files.folder(tmp_path)
+    place = tmp_path / "images" / CLASSES[0]
+    os.mkfifo(place / "pipe.jpg")
+    (place / "zero.png").symlink_to("/dev/zero")
+    (place / "random.npy").symlink_to("/dev/random")
+    (place / "tty.jpg").symlink_to("/dev/tty")
+    (place / "gone.jpg").symlink_to(place / "nowhere")
+    (place / "round.jpg").symlink_to(place / "round.jpg")
+    (place / "a\nb.jpg").write_bytes(b"no image")
+    (place / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    with open(place / "sparse.jpg", "wb") as file:
+        file.truncate(50 * 10**9)
+    source = data.open_source(text)
+    found = data.survey(source)
+    reasons = dict(line.removeprefix(f"{place}/").split(": ", 1) for line in found.bad)
+    assert len(found.sizes) == COUNT and len(reasons) == 9
+    for name in ("pipe.jpg", "zero.png", "random.npy"):
+        assert reasons[name] == "it is a pipe or a device, not a file"
+    assert reasons["sparse.jpg"] == "50,000,000,000 bytes are more than 1,000,000,000"
+    assert reasons[r"a\nb.jpg"] == "no image of a known format"
+    assert reasons[r"caf\xe9.jpg"] == "the file is empty"
+    str(found).encode("utf-8")
+    manifest = data.copy_to_records(
+        source, tmp_path / "copy", bad_images=data.BadImages(len(source), 1.0)
+    )
+    assert manifest["images"] == COUNT and len(manifest["left_out"]) == 9
 
 
 def test_damage_to_a_copy_is_found(tmp_path):
