@@ -62,18 +62,16 @@ def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArr
 
 
 def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
-    parts: list[np.ndarray] = []
-    for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    def part(name: str) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if images.ndim != 3 or len(images) != len(labels):
             raise ValueError(
-                f"{part}: {len(labels)} labels are not those of images of shape {images.shape}; fetch the "
+                f"{name}: {len(labels)} labels are not those of images of shape {images.shape}; fetch the "
                 "files anew."
             )
-        numbers, _ = class_numbers(labels, f"{part} label {{}}".format, class_names)
-        parts += [images[..., None], numbers]
-    train_images, train_labels, test_images, test_labels = parts
-    return ImageArrays(train_images, train_labels, test_images, test_labels, tuple(class_names))
+        return images[..., None], class_numbers(labels, f"{name} label {{}}".format, class_names)[0]
+
+    return ImageArrays(*part("train"), *part("test"), tuple(class_names))
 
 
 def _embedded() -> ImageArrays:

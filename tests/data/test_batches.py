@@ -1,7 +1,7 @@
 """Batches addressed by position: each image once an epoch, the same stream from any start."""
 
-import os
 import itertools
+import os
 
 import numpy as np
 import pytest

@@ -169,5 +169,5 @@ def test_imagenet_with_too_few_labels_is_refused(kaggle):
     with pytest.raises(ValueError, match=r"solution.csv tells no class of ILSVRC2012_val_00000009"):
         data.open_source(f"imagenet:{kaggle}", "val")
     (kaggle / "LOC_val_solution.csv").unlink()
-    with pytest.raises(ValueError, match=r"nor is Kaggle's LOC_val_solution.csv"):
+    with pytest.raises(ValueError, match=r"or Kaggle's LOC_val_solution.csv"):
         data.open_source(f"imagenet:{kaggle}", "val")

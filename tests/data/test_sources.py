@@ -137,6 +137,8 @@ def damaged_places(root):
     deep = "[" * 200_000
     (root / "state" / "state.json").write_text("{}")
     (root / "list" / "state.json").write_text(deep)
+    (root / "number").mkdir()
+    (root / "number" / "state.json").write_text('{"_data_files": 3}')
     away = {"_data_files": [{"filename": "../../../dev/zero"}]}
     (root / "away" / "state.json").write_text(json.dumps(away))
     source_files.arrow(root / "info")
@@ -161,6 +163,7 @@ def damaged_places(root):
             tar.addfile(member, io.BytesIO(content))
     return {
         f"arrow:{root / 'state'}": "state.json is damaged: it does not name the files",
+        f"arrow:{root / 'number'}": "state.json is damaged: it does not name the files",
         f"arrow:{root / 'list'}": "state.json is damaged: it is no JSON",
         f"arrow:{root / 'away'}": "state.json is damaged: it does not name the files beside it",
         f"arrow:{saved.parent}": "dataset_info.json is damaged",

@@ -61,8 +61,11 @@ def _validation_labels(root: Path, folder: Path, files: list[str]):
 
 def _kaggle_labels(solution: Path, files: list[str]):
     """Of rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class is the first word."""
-    with open(solution, newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.reader(file))
+    with open(solution, newline="", encoding="utf-8", errors="replace") as table:
+        try:
+            rows = list(csv.reader(table))
+        except csv.Error as error:
+            raise ValueError(f"{solution} is damaged: {error}; fetch it anew.") from None
     wordnet = {row[0]: row[1].split()[0] for row in rows[1:] if len(row) == 2 and row[1].strip()}
     mapping = solution.with_name(_KAGGLE_CLASSES)
     classes = sorted(set(wordnet.values()))
@@ -84,8 +87,7 @@ def _devkit_file(root: Path, name: str) -> Path:
         return file
     raise ValueError(
         f"The validation images are not in folders of classes, and {name} of the devkit "
-        f"(ILSVRC2012_devkit_t12) is not below {root}, nor is Kaggle's {_KAGGLE_LABELS} in it; unpack one "
-        "of them there."
+        f"(ILSVRC2012_devkit_t12) is not below {root}; unpack it there, or Kaggle's {_KAGGLE_LABELS}."
     )
 
 
@@ -102,4 +104,7 @@ def _devkit_labels(root: Path, files: Sequence[str]):
     ids = labels.read_text().split()
     if len(ids) != len(files):
         raise ValueError(f"{labels} has {len(ids)} labels for {len(files)} validation images.")
+    known = {str(i) for i in wordnet}
+    if unknown := next((i for i in ids if i not in known), None):
+        raise ValueError(f"{labels}: {unknown} is the number of no class in {meta}.")
     return np.array([number[wordnet[int(i)]] for i in ids]), classes

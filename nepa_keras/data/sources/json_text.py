@@ -32,12 +32,14 @@ def json_object(content: bytes | str, name: str) -> dict[str, Any]:
     return value
 
 
-def names_of_classes(value: Any, name: str) -> list[str] | None:
+def names_of_classes(value: Any, name: str) -> tuple[str, ...] | None:
     """The names of classes in a JSON text; null is for none.
 
     Raises:
         ValueError: they are something else.
     """
-    if value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value)):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
     raise ValueError(f"{name} is damaged: its names of classes are no list of texts.")

@@ -133,7 +133,7 @@ class RecordSource(ImageSource):
         except ImageError:
             return _DAMAGED
         lists = (feature.int64_list, feature.float_list, feature.bytes_list)
-        values: Sequence = next((held.value for held in lists if held.value), ())
+        values: Sequence[Any] = next((held.value for held in lists if held.value), ())
         if len(values) != 1:
             raise ValueError(
                 f"{self.name(index)}: {key} holds {len(values)} labels, not 1; several of one image "

@@ -4,7 +4,6 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -79,7 +78,9 @@ def _label_column(columns: list[str], image: str, features: dict[str, dict]) -> 
     return next((name for name in (*NAMES, *classes) if name in columns), None)
 
 
-def _class_names(features: dict[str, dict], column: str | None, path: str) -> Sequence[str] | None:
+def _class_names(
+    features: dict[str, dict], column: str | None, path: str
+) -> tuple[str, ...] | None:
     return names_of_classes(features.get(column or "", {}).get("names"), path)
 
 
@@ -271,7 +272,8 @@ def _arrow_files(state_file: Path) -> list[str]:
             f"{state_file.parent} is a selection of another data set; save it after flatten_indices()."
         )
     files = state.get("_data_files")
-    names = [f.get("filename") if isinstance(f, dict) else None for f in files or ()]
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    files = files if isinstance(files, list) else []
+    names = [str(f.get("filename", "")) if isinstance(f, dict) else "" for f in files]
+    if not names or any(not name or Path(name).name != name for name in names):
         raise ValueError(f"{state_file} is damaged: it does not name the files beside it.")
-    return [str(state_file.with_name(str(name))) for name in names]
+    return [str(state_file.with_name(name)) for name in names]
