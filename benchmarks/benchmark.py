@@ -124,6 +124,9 @@ def main(argv):
         )
     except (RuntimeError, ValueError, ImportError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nbenchmark.py: stopped", file=sys.stderr)
+        sys.exit(130)
     print(describe(report))
     if FLAGS.json:
         with open(FLAGS.json, "w") as file:

@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
+import sys
 import time
 
 from sides import KerasSide, ReferenceSide, serve
 
+LONG_SECONDS = 10.0  # after which a measurement says how far it is
 PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may still be spinning
 
 
@@ -18,7 +21,10 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=serve, args=(side_class, options, end), daemon=True)
+        # Ctrl-C is for the parent, whose end ends its sides; a child inherits what its parent ignores.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, interrupt)
         end.close()  # so that a child that dies is noticed
         self.figures, self.seconds = self._answer(), []
         _, self.figures["first_step_seconds"], _ = self.ask("run", 1)
@@ -80,12 +86,17 @@ def measure(options, steps, repeats, reference):
         sides.append(Side(ReferenceSide, options | {"config": config}))
 
     peaks = dict.fromkeys(["float32", options["dtype"]], 0.0)
+    started = time.perf_counter()
     for repeat in range(repeats + 1):
         for side in sides if repeat % 2 else reversed(sides):
             side.turn(steps)
         for dtype in peaks:
             flops_per_second, _, _ = keras_side.ask("matmul_flops_per_second", dtype)
             peaks[dtype] = max(peaks[dtype], flops_per_second)
+        seconds = time.perf_counter() - started
+        if repeat < repeats and seconds > LONG_SECONDS:
+            left = seconds / (repeat + 1) * (repeats - repeat)
+            print(f"turn {repeat + 1} of {repeats + 1}, {left:.0f} s left", file=sys.stderr)
     if not options["inference"]:
         (overhead, ends), _, _ = keras_side.ask("fit_overhead", steps * repeats)
         keras_side.figures |= {"fit_overhead": overhead, "fit_ends_seconds": ends}

@@ -9,9 +9,16 @@ takes its place by --images_per_second.
 """
 
 import sys
+from pathlib import Path
 
-from absl import app, flags
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
+
+import before_keras  # noqa: F401
+from absl import flags
+from command_line import end, run
+from number_flags import POSITIVE, define_number
 from plan import layouts, tables
+from progress import shown
 
 from nepa_keras import NepaBackbone
 from nepa_keras.performance import training_flops
@@ -30,35 +37,33 @@ flags.DEFINE_multi_float(
     lower_bound=0.01,
     upper_bound=1,
 )
-flags.DEFINE_float(
+define_number(
     "images_per_second",
     None,
     "that one device was measured to train on without remat, in place of --mfu; of one preset and machine",
-    lower_bound=0.001,
+    POSITIVE,
 )
-flags.DEFINE_float(
+define_number(
     "images_per_core",
     987,
     "images/s that one core decodes and crops; default half of what two did here (benchmark.py --input)",
-    lower_bound=1,
+    POSITIVE,
 )
 flags.DEFINE_integer("epochs", 1600, "passes over ImageNet-1k", lower_bound=1)
 flags.DEFINE_integer("batch_size", 4096, "images of an update, on all devices", lower_bound=1)
 FLAGS = flags.FLAGS
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags start with --; this does not: {argv[1]}")
+def main():
     measured = FLAGS.images_per_second
     if measured and (len(FLAGS.preset) > 1 or len(FLAGS.machine) > 1):
-        raise app.UsageError("--images_per_second is of one --preset on one --machine.")
+        end(1, "--images_per_second is of one --preset on one --machine.")
     machines = [layouts.MACHINES[name] for name in FLAGS.machine]
     recipe = layouts.Recipe(FLAGS.epochs, FLAGS.batch_size)
     try:
         layouts.check(recipe, machines)
     except ValueError as error:
-        sys.exit(f"plan.py: {error}")
+        end(1, error)
     backbones = [
         NepaBackbone.from_preset(name, load_weights=False, name=name) for name in FLAGS.preset
     ]
@@ -71,10 +76,11 @@ def main(argv):
         f"memory is used:\n\n{tables.machines_table(machines)}"
     )
     for backbone in backbones:
+        planned = shown(machines, len(machines), f"{backbone.name}: machine")
         print(
             f"\n{backbone.name}: {backbone.count_params():,} parameters, "
             f"{training_flops(backbone) / 1e9:.1f} GFLOP an image and step\n\n"
-            f"{tables.layouts_table(backbone, machines, recipe, mfus)}"
+            f"{tables.layouts_table(backbone, planned, recipe, mfus)}"
         )
     rates = tables.input_table(backbones, machines, recipe, max(mfus), FLAGS.images_per_core)
     print(
@@ -84,4 +90,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -1,6 +1,6 @@
 """The figures of `layouts` as Markdown: machines, time and memory of each layout, input, storage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.tables import markdown_table
@@ -38,7 +38,7 @@ def machines_table(machines: Sequence[Machine]) -> str:
 
 
 def layouts_table(
-    backbone: NepaBackbone, machines: Sequence[Machine], recipe: Recipe, mfus: Sequence[float]
+    backbone: NepaBackbone, machines: Iterable[Machine], recipe: Recipe, mfus: Sequence[float]
 ) -> str:
     """Memory and hours of each machine, sharding and `remat`, at each MFU."""
     rows = []
