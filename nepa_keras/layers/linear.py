@@ -28,8 +28,9 @@ class NormalInitializer(keras.initializers.Initializer):
 
     def __call__(self, shape: Shape, dtype: str | None = None) -> Tensor:
         seed = random.getrandbits(32) if self.seed is None else self.seed
-        values = np.random.default_rng(seed).standard_normal(shape, dtype="float32") * self.stddev
-        return ops.convert_to_tensor(values.astype("float32"), dtype=dtype)
+        values = np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+        values *= self.stddev  # in place: large models are many gigabytes
+        return ops.convert_to_tensor(values, dtype=dtype)
 
     def get_config(self) -> dict:
         return {"stddev": self.stddev, "seed": self.seed}

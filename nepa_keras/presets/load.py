@@ -1,5 +1,8 @@
 """Official tensors into a model: all of them, and no others, with a report that accounts for each."""
 
+import ctypes
+import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +37,7 @@ RULES = {
     "config_defaults": "what config.json leaves out comes from the weights, or is as in the authors' code",
 }
 _HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
+_LARGE = 2**20  # numbers of a variable
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
 
 
@@ -154,10 +158,22 @@ def load_official_tensors(
                 raise CheckpointError(
                     f"{checkpoint.source}: {name!r} holds NaN or infinite values."
                 )
-    for variable, entries in planned:
+    # The largest first, so that each finds room where one of its size was before: TensorFlow's allocator
+    # for large tensors gives nothing back.
+    for variable, entries in sorted(planned, key=lambda pair: -math.prod(pair[0].shape)):
         values = [np.asarray(entry.read(), variable.dtype) for entry in entries.values()]
         variable.assign(value_from_official(variable.path, values))
+        if math.prod(variable.shape) >= _LARGE:
+            _give_back_freed_memory()
     return report
+
+
+def _give_back_freed_memory() -> None:
+    """Tells glibc to return freed memory to the system, where it would stay among what is still used."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # another C library has none
+        if trim is not None:
+            trim(0)
 
 
 def _leaves_out(name: str, rules: Collection[str]) -> str | None:

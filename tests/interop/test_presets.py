@@ -100,7 +100,7 @@ def test_official_models_are_exported_and_imported(preset, tmp_path, zero_initia
 
 @pytest.mark.once
 def test_importing_large_needs_little_memory(tmp_path):
-    """The peak rises by the model and the mapped file, but not by another copy of either."""
+    """The peak rises by the model, but not by another copy of it, mapped or freed."""
     code = """
 import sys
 import keras, nepa_keras
@@ -116,11 +116,11 @@ else:
     nepa_keras.NepaPretrainer.from_preset(sys.argv[1])
     print(peak() - before)
 """
-    for work in ("write", "read"):
-        result = run_python("-c", code, tmp_path, work)
+    for work, backend in (("write", "jax"), *(("read", b) for b in ("jax", "tensorflow", "torch"))):
+        result = run_python("-c", code, tmp_path, work, KERAS_BACKEND=backend)
         assert result.returncode == 0, result.stderr
-    size = (tmp_path / "model.safetensors").stat().st_size
-    assert size <= int(result.stdout) <= 2.5 * size
+        size = (tmp_path / "model.safetensors").stat().st_size
+        assert work == "write" or size <= int(result.stdout) <= 1.3 * size, backend
 
 
 @pytest.mark.parametrize("model_name", ["backbone", "pretrainer", "classifier"])
