@@ -31,7 +31,7 @@ SCRIPTS = sorted(
     path.name
     for folder in scripts.FOLDERS
     for path in folder.glob("*.py")
-    if "app.run(" in path.read_text()
+    if re.search(r"^    ([a-z_]+\.)?run\(main\)", path.read_text(), re.M)
 )
 
 
