@@ -59,17 +59,17 @@ class LoadReport:
         source: file or folder.
         assignments: one for each variable.
         left_out: source tensor that no variable took by itself -> name of the rule that says why.
-        details: name of a rule -> what it did, for rules that are not of single tensors.
         config: official configuration of the source, if it had one and the model is the same.
         preprocessor: content of the source's `preprocessor_config.json`, if it had one.
+        details: name of a rule -> what it did, for rules that are not of single tensors.
     """
 
     source: str
     assignments: list[Assignment] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    details: dict[str, str] = field(default_factory=dict)
     config: dict | None = None
     preprocessor: dict | None = None
+    details: dict[str, str] = field(default_factory=dict)
 
     @property
     def rules(self) -> list[str]:

@@ -1,5 +1,6 @@
 """experiments/convert.py as a person starts it, on folders made from the reference numbers."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -37,7 +38,8 @@ def differences(stdout: str) -> list[float]:
 @pytest.mark.once
 def test_import_conversion_and_export(pretrained, tmp_path):
     """Official to ours, ours to a folded classifier in the official layout, which is the golden one."""
-    ours, after = tmp_path / "ours", tmp_path / "after"
+    ours, after, names = tmp_path / "ours", tmp_path / "after", tmp_path / "names.txt"
+    names.write_text("".join(f"class, number {i}\n" for i in range(10)))
     result = run("convert.py", f"--source={pretrained}", f"--output={ours}")
     assert result.returncode == 0, result.stderr
     assert differences(result.stdout) == [0.0]
@@ -48,7 +50,8 @@ def test_import_conversion_and_export(pretrained, tmp_path):
         f"--output={after}",
         "--to=huggingface",
         "--model=classifier",
-        "--num_classes=10",
+        f"--class_names={names}",
+        "--drop_path=0.1",
         "--fold_layer_scale",
         f"--image={tmp_path / 'picture.png'}",
     )
@@ -60,6 +63,8 @@ def test_import_conversion_and_export(pretrained, tmp_path):
     actual = load_file(after / "model.safetensors")
     assert sorted(actual) == sorted(expected)
     assert (after / "preprocessor_config.json").exists()
+    config = json.loads((after / "config.json").read_text())
+    assert config["drop_path_prob"] == 0.1 and config["id2label"]["9"] == "class, number 9"
 
 
 @pytest.mark.once
@@ -158,6 +163,9 @@ def test_wrong_flags_are_refused(pretrained, tmp_path):
         "no pytorch_model_ema.bin": [f"--source={pretrained}", "--ema"],
         "--quantize is for --to=keras": [f"--source={pretrained}", "--quantize=int8"],
         "must end in .keras": [f"--source={pretrained}", "--to=keras"],
+        "no argument class_names": [f"--source={pretrained}", f"--class_names={__file__}"],
+        "No such file": [f"--source={pretrained}", "--class_names=nothing.txt"],
+        "written as it is first": [f"--source={__file__}.keras", "--drop_path=0.1"],
         "not a readable image": [f"--source={pretrained}", "--image=nothing.png"],
     }
     for words, flags in cases.items():
