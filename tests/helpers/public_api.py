@@ -31,7 +31,7 @@ SCRIPTS = sorted(
     path.name
     for folder in scripts.FOLDERS
     for path in folder.glob("*.py")
-    if re.search(r"^    ([a-z_]+\.)?run\(main\)", path.read_text(), re.M)
+    if "run(main)" in path.read_text()
 )
 
 
