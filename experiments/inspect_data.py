@@ -50,6 +50,7 @@ _SEEN = 224
 def open_data():
     """The images of --data, their channels, and notes on their masks, if they have any."""
     if FLAGS.data.partition(":")[0] not in segmentation.KINDS:
+        check_data("--data", FLAGS.data)
         source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
         return source, FLAGS.channels, ()
     if FLAGS.sheet or FLAGS.convert:
@@ -90,7 +91,6 @@ def main():
     if FLAGS.shorter_side and not FLAGS.convert:
         end(1, "--shorter_side is of the copy that --convert=FOLDER writes.")
     with one_sentence():
-        check_data("--data", FLAGS.data)
         source, channels, notes = open_data()
         found = data.survey(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)

@@ -255,12 +255,10 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         """Everything inside an inference pass, eagerly.
 
         Returns:
-            The outputs of `call`, "hidden_states": what enters block 0 and what leaves each block,
-            L + 1 of (B, 1 + T, D), and "attentions": softmax probabilities, L of
-            (B, H, 1 + T, 1 + T).
+            The outputs of `call`, "hidden_states": what enters block 0 and what leaves each block, L + 1 of
+            (B, 1 + T, D), and "attentions": softmax probabilities, L of (B, H, 1 + T, 1 + T).
         """
-        images = ops.convert_to_tensor(images)
-        embeddings = self.embed(images)
+        embeddings = self.embed(images := ops.convert_to_tensor(images))
         found = self._states(embeddings, images, causal, return_probabilities=True)
         states, attentions = zip(*found, strict=True)
         return {
@@ -282,11 +280,11 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         embeddings: Tensor | None = None,
     ) -> dict[str, keras.KerasTensor]:
         tokens = self.patch_embedding.compute_output_shape(images.shape)
-        read = tokens if embeddings is None else embeddings.shape
-        return {
-            "embeddings": keras.KerasTensor(tokens, self.variable_dtype),
-            "sequence_output": keras.KerasTensor(read, self.variable_dtype),
+        shapes = {
+            "embeddings": tokens,
+            "sequence_output": tokens if embeddings is None else embeddings.shape,
         }
+        return {name: keras.KerasTensor(s, self.variable_dtype) for name, s in shapes.items()}
 
     def get_config(self) -> dict:
         return {
@@ -297,7 +295,6 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        config = dict(config)
-        if isinstance(config.get("embedding"), dict):
-            config["embedding"] = keras.saving.deserialize_keras_object(config["embedding"])
+        if isinstance(embedding := config.get("embedding"), dict):
+            config = {**config, "embedding": keras.saving.deserialize_keras_object(embedding)}
         return super().from_config(config)

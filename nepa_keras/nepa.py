@@ -108,8 +108,7 @@ class NepaPretrainer(Task):
         return {"predictions": predictions, "targets": z[:, 1:]}
 
     def compute_output_spec(self, images: Tensor, training: bool = False) -> dict:
-        z = self.backbone.compute_output_spec(images)["embeddings"]
-        batch, tokens, width = z.shape
+        batch, tokens, width = (z := self.backbone.compute_output_spec(images)["embeddings"]).shape
         shape = (batch, tokens and tokens - 1, width)
         return {name: keras.KerasTensor(shape, z.dtype) for name in ("predictions", "targets")}
 
@@ -132,8 +131,7 @@ class NepaPretrainer(Task):
         training: bool = True,
     ) -> Tensor:
         self._refuse_with_own_loss(sample_weight=sample_weight)
-        loss = nepa_loss(y_pred["predictions"], y_pred["targets"], self.stop_gradient)
-        return loss_or_nan(loss, x)
+        return loss_or_nan(nepa_loss(**y_pred, stop_gradient=self.stop_gradient), x)
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None

@@ -7,13 +7,15 @@ from tests.helpers.scripts import refusal, run
 pytestmark = pytest.mark.once
 NOT_FINITE = 3
 RUN = ["--data=digits", "--noevaluate", "--batch_size=32", "--steps=60"]
+# Decay with a large rate multiplies the weights by some -1e5 in each step.
+DIVERGES = ["--base_learning_rate=1000", "--weight_decay=1000", "--warmup_ratio=0"]
 
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory):
     """The folder of a run whose rate is far too large."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    result = run("pretrain.py", *RUN, "--base_learning_rate=1e30", f"--run_dir={folder}")
+    result = run("pretrain.py", *RUN, *DIVERGES, f"--run_dir={folder}")
     assert result.returncode == NOT_FINITE, result.stderr
     (kept,) = (folder / "non_finite").iterdir()
     assert f"pretrain.py --replay={kept}" in result.stdout
