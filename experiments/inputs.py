@@ -10,7 +10,6 @@ from absl import flags
 from command_line import next_command
 
 from nepa_keras import data, interop
-from nepa_keras.data import segmentation
 from nepa_keras.data.sources import IN_MEMORY, KINDS
 from nepa_keras.presets.folder import CONFIG, EMA
 from nepa_keras.presets.names import PRESETS, RELEASED
