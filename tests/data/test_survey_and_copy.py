@@ -107,7 +107,7 @@ def test_bad_images_are_left_out_of_a_copy(folder, tmp_path):
 
 
 def test_pipes_devices_and_odd_names_are_bad_images_of_one_line(tmp_path):
-    """Nothing waits for them or takes their memory; a copy leaves them out, too, and keeps the rest."""
+    """Nothing waits for them or takes their memory; a copy leaves them out, too."""
     text = source_files.folder(tmp_path)
     place = tmp_path / "images" / CLASSES[0]
     os.mkfifo(place / "pipe.jpg")

@@ -132,7 +132,7 @@ def test_what_is_said_about_the_range_of_a_source(values, value_range, words, tm
     assert note is None or note in survey
 
 
-def test_the_doctor_and_the_start_of_a_run_say_it(folder, tmp_path):
+def test_the_doctor_says_it(folder, tmp_path):
     doctor = run_here("inspect_data.py", f"--data=folder:{folder}")
     assert "5 of more than 8 bits, of values from 0 to 4095" in doctor.stdout
     assert doctor.stdout.count("--value_range=0,4095") == 1
@@ -143,6 +143,9 @@ def test_the_doctor_and_the_start_of_a_run_say_it(folder, tmp_path):
     assert "nearly black" not in mapped.stdout and "5 images in 1 files" in mapped.stdout
     wrong = run_here("inspect_data.py", f"--data=folder:{folder}", "--value_range=5")
     assert "such as 0,4095" in wrong.stdout + wrong.stderr
+
+
+def test_the_start_of_a_run_says_it_once(folder, tmp_path):
     flags = [
         f"--data=folder:{folder}", "--preset=nepa_micro_patch7_28", "--noevaluate", "--steps=1",
         "--batch_size=2", "--monitor_images=0", f"--run_dir={tmp_path / 'run'}",
