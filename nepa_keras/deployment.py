@@ -4,6 +4,7 @@ import gc
 import json
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,9 @@ import numpy as np
 
 from nepa_keras import backends
 from nepa_keras.presets import backbone_of
+
+
+_LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights, for which 3 GiB are needed
 
 
 def as_batches(x: Any) -> Any:
@@ -27,6 +31,29 @@ def as_batches(x: Any) -> Any:
     if isinstance(x, Iterator):
         return ((batch,) if hasattr(batch, "shape") else batch for batch in x)
     return x
+
+
+def _check_size_for_onnx(model):
+    count = model.count_params()
+    if keras.backend.backend() == "tensorflow" and count > _LARGEST_ONNX_OF_TENSORFLOW:
+        raise ValueError(
+            f"TensorFlow's converter to ONNX takes about 30 times the memory of the weights, here "
+            f"{30 * 4 * count / 2**30:.0f} GiB; keep the model with save_to_preset, and export it with "
+            "KERAS_BACKEND=torch."
+        )
+
+
+def _run_onnx(path):
+    """Runs a file on zeros: a converter may write what cannot be run."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path))
+        for each in session.get_inputs():
+            shape = [size if isinstance(size, int) else 1 for size in each.shape]
+            session.run(None, {each.name: np.zeros(shape, "float32")})
+    except Exception as error:  # onnxruntime's have no class in common
+        raise RuntimeError(f"{path} was written, but it does not run: {error}") from error
 
 
 class Deployable(backends.Model):
@@ -51,13 +78,21 @@ class Deployable(backends.Model):
         """As `keras.Model.export`; by default for images of the model's size and any batch.
 
         For any size, where the backend can: `keras.Model(x, model(x)).export(...)` with
-        `x = keras.Input((None, None, 3))`.
+        `x = keras.Input((None, None, 3))`. An ONNX file is run once, if onnxruntime is there.
+
+        Raises:
+            ValueError: the model is too large for TensorFlow's converter to ONNX.
+            RuntimeError: the ONNX file does not run.
         """
+        if format == "onnx":
+            _check_size_for_onnx(self)
         if input_signature is None:
             shape = (None, *backbone_of(self).image_shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
         filepath = str(Path(filepath).expanduser())
         super().export(filepath, format, verbose, input_signature, **kwargs)
+        if format == "onnx" and find_spec("onnxruntime"):
+            _run_onnx(filepath)
 
     def quantize(
         self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs

@@ -104,7 +104,7 @@ class NepaPretrainer(Task):
         if self.shift and self.backbone.use_causal_mask:
             x = x[:, :-1]  # nothing is predicted from the last patch, and no other output sees it
         h = self.backbone.encode(x, images, training)
-        predictions = h[:, : z.shape[1] - 1] if self.shift else h[:, 1:]
+        predictions = h[:, : ops.shape(z)[1] - 1] if self.shift else h[:, 1:]
         return {"predictions": predictions, "targets": z[:, 1:]}
 
     def compute_output_spec(self, images: Tensor, training: bool = False) -> dict:
@@ -114,7 +114,7 @@ class NepaPretrainer(Task):
 
     def _mask(self, embeddings: Tensor) -> Tensor:
         """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
-        batch, tokens = ops.shape(embeddings)[0], embeddings.shape[1]
+        batch, tokens = ops.shape(embeddings)[:2]
         shape = (batch * backends.replicas(), tokens, 1)
         draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
         is_patch = (ops.arange(tokens) > 0)[None, :, None]

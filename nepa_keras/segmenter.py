@@ -86,6 +86,7 @@ class NepaImageSegmenter(Task):
     """
 
     own_loss = "every pixel counts once that has not the ignored label"
+    loss_is_mean_over_images = False  # but over the pixels of all replicas
     use_causal_mask = False  # a pixel's class depends on all of the image
 
     has_head = True
@@ -170,6 +171,11 @@ class NepaImageSegmenter(Task):
 
     def call(self, images: Tensor, training: bool = False) -> Tensor | dict[str, Tensor]:
         height, width = images.shape[1:3]
+        if height is None or width is None:
+            raise ValueError(
+                "A segmenter has to know the size of the images while TensorFlow makes its graph; give the size, "
+                f"as in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter itself."
+            )
         patch = self.backbone.patch_size
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
         images = ops.pad(images, padding) if any(map(sum, padding)) else images

@@ -10,7 +10,13 @@ _NORMS_KEPT = 1000  # the longest row of a run's log
 
 
 class _OfAllReplicas(keras.metrics.Metric):
-    """A metric that is given the same values in all replicas of a model, so each has the result."""
+    """A metric that is given the same values in all replicas of a model, so each has the result.
+
+    In float32 whatever Keras' floatx is, as a count in bfloat16 ends at 256.
+    """
+
+    def __init__(self, *args, dtype: str | None = None, **kwargs):
+        super().__init__(*args, dtype=dtype or "float32", **kwargs)
 
     def add_variable(self, *args, **kwargs):
         return super().add_variable(*args, **{**kwargs, "aggregation": "mean"})  # default: sum

@@ -45,6 +45,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
         own_loss: what counts in the loss of a model that takes no other; None where `compile` gives it.
         takes_metrics: whether `compile` takes metrics.
+        loss_is_mean_over_images: of one replica; else it is a share of that of all.
     """
 
     max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
@@ -58,6 +59,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
     predict_function: Callable | None
     own_loss: str | None = None
     takes_metrics: bool = True
+    loss_is_mean_over_images: bool = True
 
     def __init__(
         self, backbone: keras.Model, dtype: str | keras.DTypePolicy | None = None, **kwargs

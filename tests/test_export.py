@@ -84,3 +84,31 @@ def test_export_needs_no_more_than_a_path(tmp_path, quantized):
             images = tiny.images(2, shape)
             expected = tiny.float_of(backbone(images)["sequence_output"])
             assert_close(run_exported(tmp_path / "free", images), expected, "same_numbers")
+
+
+@pytest.mark.skipif(backend == "jax", reason="no ONNX there")
+def test_onnx_of_upernet_runs(tmp_path):
+    """Its GELU has to be one that ONNX knows on TensorFlow, too."""
+    model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, taps=(0, 0, 1, 1), channels=4)
+    path = tmp_path / "segmenter.onnx"
+    model.export(path, "onnx", verbose=False)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    images = tiny.images(3)
+    (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    assert_close(found, tiny.float_of(model(images)), "same_numbers")
+
+
+@pytest.mark.skipif(backend != "tensorflow", reason="a limit of TensorFlow's converter")
+def test_onnx_of_a_large_model_names_the_backend_that_can(tmp_path, monkeypatch):
+    monkeypatch.setattr(nepa_keras.deployment, "_LARGEST_ONNX_OF_TENSORFLOW", 1000)
+    with pytest.raises(ValueError, match="KERAS_BACKEND=torch"):
+        tiny.backbone().export(tmp_path / "large.onnx", "onnx", verbose=False)
+
+
+@pytest.mark.skipif(backend == "jax", reason="no ONNX there")
+def test_onnx_that_does_not_run_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, *_: path.write_bytes(b"no model"))
+    with pytest.raises(RuntimeError, match="does not run"):
+        tiny.backbone().export(tmp_path / "broken.onnx", "onnx")

@@ -138,6 +138,10 @@ def test_models_are_parts_of_models_with_images_of_any_size(kind):
     functional = keras.Model(x, model(x))
     for shape in ((8, 8, 1), (12, 16, 1)):
         images = tiny.images(2, shape)
+        if backend == "tensorflow" and kind in ("segmenter", "upernet") and shape != (8, 8, 1):
+            with pytest.raises(ValueError, match="give the size"):
+                functional.predict(images, verbose=0)
+            continue
         expected = flat(model.predict(images, verbose=0))
         found = flat(functional.predict(images, verbose=0))
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -200,7 +200,8 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _update(self, gradients, rates, scale, ok):
         step = ops.cast(self._iterations, "float32") + 1.0
-        keep = ops.where(self._iterations == 0, 0.0, self.ema_decay or 0.0)
+        # float32 whatever Keras' floatx is.
+        keep = ops.cast(self._iterations > 0, "float32") * (self.ema_decay or 0.0)
         for group, rate in zip(self.groups, rates, strict=True):
             members = [i for i in group.indices if i in gradients]
             if not members:
@@ -245,7 +246,7 @@ class AdamW(keras.optimizers.Optimizer):
         good = ops.where(ok, self.good_steps + 1, 0)
         # The sums of an accumulation share one scale.
         grow = (good >= _LOSS_SCALE_GROWTH_STEPS) & complete
-        factor = ops.where(ok, ops.where(grow, 2.0, 1.0), 0.5)
+        factor = ops.cast(ops.where(ok, ops.where(grow, 2.0, 1.0), 0.5), "float32")
         self.loss_scale.assign(ops.maximum(self.loss_scale * factor, 1.0))
         self.good_steps.assign(ops.where(grow, 0, good))
 

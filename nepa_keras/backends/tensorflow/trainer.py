@@ -60,6 +60,17 @@ class Trainer(keras.Model):
 
         setattr(self, name, run)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own takes the mean over the replicas' parts of a batch, which may differ in length."""
+        if iterator is not None and self._distribute_strategy is not None:
+            _, _, batches = next(iter(iterator))
+            strategy = self.distribute_strategy
+            data_batch = keras.tree.map_structure(
+                lambda parts: strategy.experimental_local_results(parts)[0], next(batches)
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def train_step(self, data):
         """One guarded step; returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -67,7 +78,7 @@ class Trainer(keras.Model):
         statistics = [(v, tf.identity(v.value)) for v in self.moving_statistics]
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
-            loss = _loss(self, x, y, y_pred, sample_weight, training=True)
+            loss = _loss(self, x, y, y_pred, sample_weight, training=True) * _share(self, x)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
         loss = mean_over_replicas(loss)
@@ -84,10 +95,9 @@ class Trainer(keras.Model):
             return super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=False)
-        loss = _loss(self, x, y, y_pred, sample_weight, training=False)
-        images = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")  # fewer in the last batch
-        loss = mean_over_replicas(loss * images) / mean_over_replicas(images)
-        self._loss_tracker.update_state(loss, sample_weight=mean_over_replicas(images) * replicas())
+        loss = _loss(self, x, y, y_pred, sample_weight, training=False) * _share(self, x)
+        images = mean_over_replicas(_images(x)) * replicas()
+        self._loss_tracker.update_state(mean_over_replicas(loss), sample_weight=images)
         return _for_workers(self.compute_metrics(x, y, y_pred, sample_weight))
 
 
@@ -153,6 +163,17 @@ def _loss(model, x, y, y_pred, sample_weight, training):
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
     return loss * replicas() if model.loss is not None else loss
+
+
+def _images(x):
+    return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")
+
+
+def _share(model, x):
+    """Weight of this replica in a mean over all images: not 1 where it has more or fewer than the others."""
+    if replicas() == 1 or not model.loss_is_mean_over_images:
+        return 1.0
+    return _images(x) / mean_over_replicas(_images(x))
 
 
 def _mean_gradients(gradients):
