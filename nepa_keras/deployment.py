@@ -14,7 +14,6 @@ import numpy as np
 from nepa_keras import backends
 from nepa_keras.presets import backbone_of
 
-
 _LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights, for which 3 GiB are needed
 
 

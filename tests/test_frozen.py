@@ -74,4 +74,4 @@ def test_a_stopped_run_goes_on(tmp_path):
 def test_the_flags_of_a_run_are_read():
     """To the end: what is refused comes after them."""
     result = scripts.run_here("pretrain.py", f"--flagfile={FROZEN / 'flags.txt'}", "--data=cifar")
-    assert "no in-memory data set 'cifar'" in result.stderr
+    assert "--data=cifar is no source of images" in result.stderr

@@ -26,12 +26,12 @@ def check_choice() -> None:
     asked = (
         f"KERAS_BACKEND={given} asks for" if given else "KERAS_BACKEND is not set, so Keras takes"
     )
-    installed = [backend for backend in BACKENDS if find_spec(backend)]
     if name not in BACKENDS:
         lower = name.lower()
         meant = [lower] if lower in BACKENDS else [_MEANT[lower]] if lower in _MEANT else BACKENDS
         raise ImportError(f"{asked} {name!r}, which is none of the backends; {_set_one_of(meant)}.")
-    if name not in installed:
+    if not find_spec(name):
+        installed = [backend for backend in BACKENDS if find_spec(backend)]
         instead = f", or {_set_one_of(installed)}" if installed else ""
         raise ImportError(f"{asked} {name}, which is not installed: pip install {name}{instead}.")
 

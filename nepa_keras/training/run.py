@@ -185,7 +185,11 @@ def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: in
             f"{checkpoints.folder.parent} must be one folder, on a file system that all of them share."
         )
     if saved is not None:
-        load_stateful(saved, stateful)
+        # The record of a run that an earlier version began is not there.
+        known = [
+            part for part in stateful if part.state_name in saved.record or part.state_name != "run"
+        ]
+        load_stateful(saved, known)
         restore_state(model, saved.state)
         say(f"goes on from step {saved.step:,} of {steps:,}")
     return saved

@@ -162,6 +162,7 @@ def test_bad_images_are_replaced_and_named(tmp_path):
     assert len(set(epoch)) >= 96  # two were replaced by two that come again
 
 
+@pytest.mark.once
 def test_a_bad_image_has_one_line_whatever_its_name(tmp_path):
     """Once, also after the run goes on, and in UTF-8."""
     names = [os.fsdecode(b"caf\xe9.jpg"), "a\nb.jpg", "tab\there\u2028.jpg", "plain.jpg"]

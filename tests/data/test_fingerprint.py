@@ -8,6 +8,8 @@ from PIL import Image
 
 from nepa_keras import data
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

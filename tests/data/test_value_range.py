@@ -13,7 +13,6 @@ from nepa_keras import NepaImageConverter, data
 from tests.helpers import corpus
 from tests.helpers.scripts import run, run_here
 
-pytestmark = pytest.mark.once
 FLAGS = flags.FLAGS
 TWELVE_BITS = (0, 4095)
 VALUES = np.random.default_rng(0).integers(0, 4096, (12, 16, 3)).astype(np.uint16)
@@ -48,17 +47,20 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.once
 def test_a_range_is_mapped_in_every_format(name):
     content, right = FILES[name]
     np.testing.assert_array_equal(data.decode_image(content, 3, TWELVE_BITS), right)
 
 
 @pytest.mark.parametrize("name", ["int32.npy", "float.npy", "float.tif", "32_bit.tif"])
+@pytest.mark.once
 def test_values_without_a_range_are_refused_with_the_remedy(name):
     with pytest.raises(data.ImageError, match="say with value_range"):
         data.decode_image(FILES[name][0])
 
 
+@pytest.mark.once
 def test_a_range_leaves_pictures_of_8_bits_and_clips_values_beyond():
     picture = corpus.picture()
     content = corpus.save(Image.fromarray(picture), "PNG")
@@ -122,6 +124,7 @@ def test_a_converter_says_that_a_file_is_nearly_black(folder):
         (RIGHT, None, None),
     ],
 )
+@pytest.mark.once
 def test_what_is_said_about_the_range_of_a_source(values, value_range, words, tmp_path):
     for i in range(3):
         np.save(tmp_path / f"{i}.npy", values)
@@ -132,6 +135,7 @@ def test_what_is_said_about_the_range_of_a_source(values, value_range, words, tm
     assert note is None or note in survey
 
 
+@pytest.mark.once
 def test_the_doctor_says_it(folder, tmp_path):
     doctor = run_here("inspect_data.py", f"--data=folder:{folder}")
     assert "5 of more than 8 bits, of values from 0 to 4095" in doctor.stdout
@@ -145,6 +149,7 @@ def test_the_doctor_says_it(folder, tmp_path):
     assert "such as 0,4095" in wrong.stdout + wrong.stderr
 
 
+@pytest.mark.once
 def test_the_start_of_a_run_says_it_once(folder, tmp_path):
     flags = [
         f"--data=folder:{folder}", "--preset=nepa_micro_patch7_28", "--noevaluate", "--steps=1",
@@ -155,6 +160,7 @@ def test_the_start_of_a_run_says_it_once(folder, tmp_path):
     assert started.stdout.count("--value_range=0,4095") == 1
 
 
+@pytest.mark.once
 def test_a_flag_file_repeats_the_range():
     shared_flags.define_value_range_flag()
     try:

@@ -20,7 +20,6 @@ from tests.helpers import tiny
 from tests.helpers.scripts import refusal, run_here, run_python
 from tests.helpers.short_run import batches
 
-pytestmark = pytest.mark.once
 CLASSES = ("animals", "plants", "things")
 
 
@@ -68,6 +67,7 @@ NUMBERS = ("-1", "inf", "-inf", "nan", "1e30", "much")
         "inspect_data.py": "bad_images_share",
     }.items(),
 )
+@pytest.mark.once
 def test_numbers_that_cannot_be_meant_are_refused_at_the_flag(script, names):
     for name in names.split():
         for number in NUMBERS:
@@ -86,6 +86,7 @@ def test_numbers_that_cannot_be_meant_are_refused_at_the_flag(script, names):
         ("segment.py", "--mode=evalute"),
     ],
 )
+@pytest.mark.once
 def test_other_values_are_refused_at_the_flag(script, flag):
     name, _, value = flag.partition("=")
     assert f"flag {name}={value}: " in refusal(script, flag)
@@ -156,6 +157,7 @@ SLIPS = {
 
 
 @pytest.mark.parametrize("words", SLIPS)
+@pytest.mark.once
 def test_a_slip_ends_in_one_sentence(words, place):
     script, *flags = SLIPS[words].format(place=place).split()
     said = refusal(script, *flags)
@@ -164,6 +166,7 @@ def test_a_slip_ends_in_one_sentence(words, place):
 
 
 @pytest.mark.parametrize("folder", ["file/run", "file", "link", "/proc/run"])
+@pytest.mark.once
 def test_a_run_folder_that_cannot_be_made_has_a_status_of_its_own(folder, place):
     path = place / folder
     result = run_here("pretrain.py", "--data=digits", "--noevaluate", f"--run_dir={path}")
@@ -172,6 +175,7 @@ def test_a_run_folder_that_cannot_be_made_has_a_status_of_its_own(folder, place)
     assert f"--run_dir={path} cannot be made or written to" in line and "another folder" in line
 
 
+@pytest.mark.once
 def test_classes_of_other_names_are_compared_only_when_asked_for(place, tmp_path):
     photos = f"--data=folder:{place / 'photos'}"
     flags = [f"--model={place / 'classifier'}", photos]
@@ -190,6 +194,7 @@ def test_classes_of_other_names_are_compared_only_when_asked_for(place, tmp_path
     assert "--validation_data=folder:" in said and not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_class_names_that_say_nothing_and_wordnets_are_taken_by_number(place, tmp_path):
     """LABEL_0 and so on are placeholders; all number ImageNet's classes in the order of their ids."""
     folder = tmp_path / "model"
@@ -207,6 +212,7 @@ def test_class_names_that_say_nothing_and_wordnets_are_taken_by_number(place, tm
     assert "classes are compared by number" in result.stdout
 
 
+@pytest.mark.once
 def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
     """Fine-tuned for as many classes of other names it would begin with weights of the old ones."""
     source = nepa_keras.NepaImageClassifier.from_preset(place / "classifier", num_classes=3)
@@ -232,6 +238,7 @@ def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_mtime_ns == began
 
 
+@pytest.mark.once
 def test_the_next_command_names_interpreter_backend_and_paths_as_a_shell_reads_them(monkeypatch):
     import command_line
 
@@ -247,6 +254,7 @@ def test_the_next_command_names_interpreter_backend_and_paths_as_a_shell_reads_t
     ]
 
 
+@pytest.mark.once
 def test_help_by_one_letter():
     assert "--base_learning_rate" in run_here("finetune.py", "-h").stdout
 
@@ -260,6 +268,7 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.once
 def test_a_misspelt_backend_is_one_sentence(name):
     result = run_python("experiments/evaluate.py", KERAS_BACKEND=name)
     assert result.returncode == 1 and BACKENDS[name] in result.stderr
@@ -280,6 +289,7 @@ def test_a_backend_that_is_not_installed_is_one_sentence(monkeypatch, tmp_path):
     choice.check_choice()
 
 
+@pytest.mark.once
 def test_ctrl_c_is_one_word():
     code = "import sys; sys.path.insert(0, 'experiments'); import before_keras; raise KeyboardInterrupt"
     result = run_python("-c", code)
