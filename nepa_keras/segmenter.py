@@ -173,7 +173,7 @@ class NepaImageSegmenter(Task):
         height, width = images.shape[1:3]
         if height is None or width is None:
             raise ValueError(
-                "A segmenter has to know the size of the images while TensorFlow makes its graph; give the size, "
+                "A segmenter has to know the size of the images while TensorFlow makes its graph; give it, "
                 f"as in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter itself."
             )
         patch = self.backbone.patch_size
