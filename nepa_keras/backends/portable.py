@@ -190,7 +190,7 @@ def adamw_update(
         average_keep: EMA decay of this step.
     """
     passed = ops.cast(ok, "float32")
-    learning_rate = learning_rate * passed
+    learning_rate = ops.where(ok, learning_rate, 0.0)  # a product would keep a NaN
     new_1, new_2 = passed * (1.0 - beta_1), passed * (1.0 - beta_2)
     correction_1, correction_2 = _bias_correction(beta_1, step), _bias_correction(beta_2, step)
     new_average = passed * (1.0 - average_keep)
