@@ -107,9 +107,10 @@ def load(stack):
     }
     own_class = interop.model_class(FLAGS.source)
     model_class = chosen.get(FLAGS.model, own_class)
-    if FLAGS.model == "classifier" and model_class is not own_class and not FLAGS.num_classes:
+    counted = FLAGS.num_classes or FLAGS.class_names or model_class is own_class
+    if FLAGS.model == "classifier" and not counted:
         raise ValueError(
-            f"{FLAGS.source} has no classes; --num_classes says how many the classifier has."
+            f"{FLAGS.source} has no classes; --num_classes or --class_names says how many to make."
         )
     source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
     changed = overrides() or FLAGS.fold_layer_scale or FLAGS.quantize

@@ -15,6 +15,10 @@ from nepa_keras import backends
 from nepa_keras.presets import backbone_of
 
 _LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights, for which 3 GiB are needed
+_WRITTEN_ELSEWHERE = {
+    ("jax", "onnx"): "tensorflow or torch",  # jax2onnx fails where the batch size is free
+    ("torch", "tf_saved_model"): "tensorflow or jax",
+}
 
 
 def as_batches(x: Any) -> Any:
@@ -32,9 +36,28 @@ def as_batches(x: Any) -> Any:
     return x
 
 
-def _check_size_for_onnx(model):
+def _check_export(model, format):
+    """Refuses what the backend's exporter cannot write, before it says so in its own words."""
+    backend = keras.backend.backend()
+    if (backend, format) in _WRITTEN_ELSEWHERE:
+        raise NotImplementedError(
+            f"{format} cannot be written on the {backend} backend; keep the model with save_to_preset, and "
+            f"export it with KERAS_BACKEND={_WRITTEN_ELSEWHERE[backend, format]}."
+        )
+    if format != "onnx":
+        return
+    package = {"tensorflow": "tf2onnx", "torch": "onnxscript"}[backend]
+    if find_spec(package) is None:
+        raise ImportError(
+            f"ONNX export on {backend} needs {package}; pip install 'nepa_keras[onnx]'."
+        )
+    if model.compute_dtype != "float32":
+        raise ValueError(
+            f"ONNX export is for models that compute in float32, not {model.compute_dtype}; load the "
+            'model with from_preset(..., dtype="float32").'
+        )
     count = model.count_params()
-    if keras.backend.backend() == "tensorflow" and count > _LARGEST_ONNX_OF_TENSORFLOW:
+    if backend == "tensorflow" and count > _LARGEST_ONNX_OF_TENSORFLOW:
         raise ValueError(
             f"TensorFlow's converter to ONNX takes about 30 times the memory of the weights, here "
             f"{30 * 4 * count / 2**30:.0f} GiB; keep the model with save_to_preset, and export it with "
@@ -80,11 +103,13 @@ class Deployable(backends.Model):
         `x = keras.Input((None, None, 3))`. An ONNX file is run once, if onnxruntime is there.
 
         Raises:
-            ValueError: the model is too large for TensorFlow's converter to ONNX.
+            NotImplementedError: the backend cannot write the format.
+            ImportError: a package is missing.
+            ValueError: for ONNX, the model is too large for TensorFlow's converter, or does not compute in
+                float32.
             RuntimeError: the ONNX file does not run.
         """
-        if format == "onnx":
-            _check_size_for_onnx(self)
+        _check_export(self, format)
         if input_signature is None:
             shape = (None, *backbone_of(self).image_shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]

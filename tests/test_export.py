@@ -1,5 +1,7 @@
 """Models as parts of functional ones, with images of unknown size, and `export` without more arguments."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def test_export_needs_no_more_than_a_path(tmp_path, quantized):
             assert_close(run_exported(tmp_path / "free", images), expected, "same_numbers")
 
 
-@pytest.mark.skipif(backend == "jax", reason="no ONNX there")
+@pytest.mark.only_on("tensorflow", "torch")
 def test_onnx_of_upernet_runs(tmp_path):
     """Its GELU has to be one that ONNX knows on TensorFlow, too."""
     model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, taps=(0, 0, 1, 1), channels=4)
@@ -100,15 +102,29 @@ def test_onnx_of_upernet_runs(tmp_path):
     assert_close(found, tiny.float_of(model(images)), "same_numbers")
 
 
-@pytest.mark.skipif(backend != "tensorflow", reason="a limit of TensorFlow's converter")
+@pytest.mark.only_on("tensorflow")
 def test_onnx_of_a_large_model_names_the_backend_that_can(tmp_path, monkeypatch):
     monkeypatch.setattr(nepa_keras.deployment, "_LARGEST_ONNX_OF_TENSORFLOW", 1000)
     with pytest.raises(ValueError, match="KERAS_BACKEND=torch"):
         tiny.backbone().export(tmp_path / "large.onnx", "onnx", verbose=False)
 
 
-@pytest.mark.skipif(backend == "jax", reason="no ONNX there")
+@pytest.mark.only_on("tensorflow", "torch")
 def test_onnx_that_does_not_run_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.Model, "export", lambda self, path, *_: path.write_bytes(b"no model"))
+    monkeypatch.setattr(
+        keras.Model, "export", lambda self, path, *_: Path(path).write_bytes(b"no model")
+    )
     with pytest.raises(RuntimeError, match="does not run"):
         tiny.backbone().export(tmp_path / "broken.onnx", "onnx")
+
+
+@pytest.mark.only_on("jax", "torch")
+def test_a_format_that_the_backend_cannot_write_is_refused(tmp_path):
+    """The sentence names a backend that can, and nothing is written."""
+    format, other = {
+        "jax": ("onnx", "tensorflow or torch"),
+        "torch": ("tf_saved_model", "tensorflow or jax"),
+    }[backend]
+    with pytest.raises(NotImplementedError, match=f"KERAS_BACKEND={other}"):
+        tiny.backbone().export(tmp_path / "out", format, verbose=False)
+    assert not any(tmp_path.iterdir())

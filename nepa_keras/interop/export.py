@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -79,11 +78,6 @@ def export_saved_model(model: keras.Model, folder: str | Path) -> None:
         NotImplementedError: the backend is torch.
         ImportError: TensorFlow is missing.
     """
-    if keras.backend.backend() == "torch":
-        raise NotImplementedError(
-            "A SavedModel cannot be written on the torch backend: save the model with "
-            "save_to_preset, and export it with KERAS_BACKEND=tensorflow or jax."
-        )
     model.export(folder, format="tf_saved_model", verbose=False)
 
 
@@ -104,21 +98,6 @@ def export_onnx(model: keras.Model, path: str | Path) -> None:
         ImportError: a package is missing.
         ValueError: the model computes in another dtype.
     """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        raise NotImplementedError(
-            "An ONNX file cannot be written on the jax backend (jax2onnx fails where the batch size is "
-            "free): save the model with save_to_preset, and export it with KERAS_BACKEND=tensorflow or "
-            "torch."
-        )
-    for package in {"tensorflow": ("onnx", "tf2onnx"), "torch": ("onnx", "onnxscript")}[backend]:
-        if find_spec(package) is None:
-            raise ImportError(f"ONNX export on {backend} needs {package}; pip install {package}.")
-    if model.compute_dtype != "float32":
-        raise ValueError(
-            f"ONNX export is for models that compute in float32, not {model.compute_dtype}; load the "
-            'model with from_preset(..., dtype="float32").'
-        )
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here

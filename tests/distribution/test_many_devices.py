@@ -252,3 +252,14 @@ def test_weights_are_split_on_jax_only(backend):
     code = "import nepa_keras; nepa_keras.distribute('fsdp')"
     (done,) = finish(start(backend, 1, "-c", code))
     assert "--distribute=fsdp is for JAX" in done.stderr
+
+
+@pytest.mark.parametrize(("backend", "devices"), [("jax", 4), ("tensorflow", 2)])
+def test_batches_that_the_devices_do_not_divide(tmp_path, backend, devices):
+    """7, 7, 7 and 1 image: losses, weights, scores and outputs of one device."""
+    out = tmp_path / "differences.json"
+    worker = ("-m", "tests.helpers.uneven_batches", out, devices)
+    (done,) = finish(start(backend, 1, *worker))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for kind, difference in json.loads(out.read_text()).items():
+        assert difference <= WEIGHTS, f"{kind}: {difference:.3g}"

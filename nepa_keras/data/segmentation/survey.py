@@ -7,7 +7,8 @@ import numpy as np
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.reading import available_cores
 from nepa_keras.data.segmentation.pairs import IGNORED, PairSource
-from nepa_keras.data.sources.walk import listed, printable
+from nepa_keras.data.sources.walk import listed
+from nepa_keras.files import printable
 
 LOOKED_AT = 500  # masks: a few seconds
 

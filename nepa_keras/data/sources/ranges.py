@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from itertools import accumulate
 
-from nepa_keras.data.decode import ImageError
+from nepa_keras.data.decode import ImageError, read_file
 
 
 class FileRanges:
@@ -44,12 +44,7 @@ def read_range(path: str, offset: int, length: int) -> bytes:
     Raises:
         ImageError: it cannot be read, or ends before.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
-            data = file.read(length)
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from None
+    data = read_file(path, offset, length)
     if len(data) != length:
         raise ImageError("the file ends before it")
     return data

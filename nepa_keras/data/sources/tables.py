@@ -14,7 +14,8 @@ from nepa_keras.data.labels import NAMES, class_numbers
 from nepa_keras.data.order import WINDOW
 from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.data.sources.json_text import json_object, names_of_classes
-from nepa_keras.data.sources.walk import listed, printable
+from nepa_keras.data.sources.walk import listed
+from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
 

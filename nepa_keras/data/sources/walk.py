@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nepa_keras.files import printable
+
 _ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .npy".split()
 )
@@ -48,12 +50,6 @@ def listed(names: Iterable[str]) -> str:
     names = [printable(name) for name in names]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def printable(name: str | Path) -> str:
-    """A name as it can be printed, on one line: bytes that are no text and line ends are escaped."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
-    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def passed_over(others: Counter[str]) -> str:
@@ -150,15 +146,15 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
         found.files.append(path)
     elif not ending(name) and os.path.islink(path) and not os.path.exists(path):
         # As likely a folder of images as not, whose absence would number the classes anew.
-        raise ValueError(f"{printable(path)} is a link to nothing; mend it, or take it away.")
+        raise ValueError(f"{printable(str(path))} is a link to nothing; mend it, or take it away.")
     else:
         found.others[ending(name)] += 1
 
 
 def _refuse(error: OSError) -> None:
     raise ValueError(
-        f"The folder {printable(error.filename)} cannot be read ({error.strerror}); make it readable, or "
-        "take it away."
+        f"The folder {printable(str(error.filename))} cannot be read ({error.strerror}); make it readable, "
+        "or take it away."
     )
 
 
