@@ -40,7 +40,7 @@ def nepa_loss(predictions: Tensor, targets: Tensor, stop_gradient: bool = True) 
 
 def spread(x: Tensor) -> Tensor:
     """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
-    mean = backends.mean_over_replicas(ops.mean(normalize(ops.stop_gradient(x)), axis=(0, 1)))
+    mean = backends.mean_over_all(normalize(ops.stop_gradient(x)), axis=(0, 1))
     return 1.0 - ops.sum(ops.square(mean))
 
 

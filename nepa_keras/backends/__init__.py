@@ -39,6 +39,8 @@ devices.py, many devices; each backend has its own engine. Those marked * all pr
     process()                           (number of this process, of all)
     replicas()                          copies of the model a train step runs on, each with part of the batch
     mean_over_replicas(x)               * in a step: of what each replica has; else x
+    mean_over_all(x, axis)              * in a step: over axes with the images, those of all replicas
+    images_of_all(number)               * in a step: the images of all replicas, where this one has a number
     part_of_replica(x)                  in a step: of rows for the images of all replicas, this one's; else x
     of_all_processes(number)            * the integers of all processes, in order
     whole_value(variable)               * as NumPy array, also of one that is split between devices

@@ -21,9 +21,8 @@ class _BatchNorm(keras.layers.BatchNormalization):
     def _moments(self, inputs, mask):
         if backends.replicas() == 1:
             return super()._moments(inputs, mask)
-        mean = backends.mean_over_replicas(ops.mean(inputs, axis=self._reduction_axes))
-        squares = ops.square(inputs - mean)
-        return mean, backends.mean_over_replicas(ops.mean(squares, axis=self._reduction_axes))
+        mean = backends.mean_over_all(inputs, self._reduction_axes)
+        return mean, backends.mean_over_all(ops.square(inputs - mean), self._reduction_axes)
 
 
 def batch_norm(name: str, dtype: keras.DTypePolicy) -> keras.layers.BatchNormalization:

@@ -256,7 +256,7 @@ def test_weights_are_split_on_jax_only(backend):
 
 @pytest.mark.parametrize(("backend", "devices"), [("jax", 4), ("tensorflow", 2)])
 def test_batches_that_the_devices_do_not_divide(tmp_path, backend, devices):
-    """7, 7, 7 and 1 image: losses, weights, scores and outputs of one device."""
+    """7, 7, 7 and 1 image, so that devices have unequal parts or none: the numbers of one device."""
     out = tmp_path / "differences.json"
     worker = ("-m", "tests.helpers.uneven_batches", out, devices)
     (done,) = finish(start(backend, 1, *worker))

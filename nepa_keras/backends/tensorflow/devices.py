@@ -77,6 +77,21 @@ def mean_over_replicas(x):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, x)
 
 
+def mean_over_all(x, axis):
+    """Sums by counts, as a replica may have more images than another, or none."""
+    if replicas() == 1:
+        return tf.reduce_mean(x, axis)
+    total = tf.cast(tf.reduce_sum(x, axis), "float32")
+    count = tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), axis)), "float32")
+    return tf.cast(mean_over_replicas(total) / mean_over_replicas(count), x.dtype)
+
+
+def images_of_all(number):
+    if replicas() == 1:
+        return number
+    return mean_over_replicas(tf.cast(number, "float32")) * replicas()
+
+
 def part_of_replica(x):
     if replicas() == 1:
         return x

@@ -14,6 +14,7 @@ from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.portable import global_norm
 from nepa_keras.backends.tensorflow.devices import (
     distribute_batches,
+    images_of_all,
     is_distributed,
     mean_over_replicas,
     process,
@@ -77,8 +78,8 @@ class Trainer(keras.Model):
         variables = self.trainable_variables
         statistics = [(v, tf.identity(v.value)) for v in self.moving_statistics]
         with tf.GradientTape() as tape:
-            y_pred = self(x, training=True)
-            loss = _loss(self, x, y, y_pred, sample_weight, training=True) * _share(self, x)
+            y_pred = self(_not_empty(self, x), training=True)
+            loss = _loss(self, x, y, y_pred, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = _mean_gradients(tape.gradient(scaled_loss, [v.value for v in variables]))
         loss = mean_over_replicas(loss)
@@ -94,10 +95,9 @@ class Trainer(keras.Model):
         if not is_distributed():
             return super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred = self(x, training=False)
-        loss = _loss(self, x, y, y_pred, sample_weight, training=False) * _share(self, x)
-        images = mean_over_replicas(_images(x)) * replicas()
-        self._loss_tracker.update_state(mean_over_replicas(loss), sample_weight=images)
+        y_pred = self(_not_empty(self, x), training=False)
+        loss = _loss(self, x, y, y_pred, sample_weight, training=False)
+        self._loss_tracker.update_state(mean_over_replicas(loss), images_of_all(_images(x)))
         return _for_workers(self.compute_metrics(x, y, y_pred, sample_weight))
 
 
@@ -158,22 +158,36 @@ def _sizes(batches):
 
 
 def _loss(model, x, y, y_pred, sample_weight, training):
-    """Of this replica; a loss that was given to `compile` Keras divides by the number of replicas."""
+    """Of this replica, as its share of that of all.
+
+    A loss that was given to `compile` Keras divides by the number of replicas. A mean over images counts by
+    the number of them, which is not that of each replica, and may be 0: a mean of nothing.
+    """
     loss = model.compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
     )
-    return loss * replicas() if model.loss is not None else loss
+    if replicas() == 1:
+        return loss
+    loss = loss * replicas() if model.loss is not None else loss
+    if not model.loss_is_mean_over_images:
+        return loss
+    return tf.math.multiply_no_nan(loss, _images(x) / mean_over_replicas(_images(x)))
+
+
+def _not_empty(model, x):
+    """The images of this replica. Convolutions of none, which TensorFlow gives another shape on CPU, fail."""
+    if replicas() == 1 or model.loss_is_mean_over_images:
+        return x
+    message = (
+        f"A device has no image of a batch; let the {replicas()} devices divide the batch size and the "
+        "number of images."
+    )
+    with tf.control_dependencies([tf.debugging.assert_positive(_images(x), message)]):
+        return tf.nest.map_structure(tf.identity, x)
 
 
 def _images(x):
     return tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], "float32")
-
-
-def _share(model, x):
-    """Weight of this replica in a mean over all images: not 1 where it has more or fewer than the others."""
-    if replicas() == 1 or not model.loss_is_mean_over_images:
-        return 1.0
-    return _images(x) / mean_over_replicas(_images(x))
 
 
 def _mean_gradients(gradients):
@@ -220,6 +234,11 @@ def sync(model) -> None:
 
 
 def first_batch(batches, number):
+    if (
+        isinstance(batches, list) and is_distributed()
+    ):  # of `predict`, whose parts are on the devices
+        parts = tf.distribute.get_strategy().experimental_local_results(batches[0])
+        return keras.tree.map_structure(lambda *x: np.concatenate(x), *parts), batches
     if not isinstance(batches, tf.data.Iterator):  # of several devices, if it has a specification
         return (
             (None, batches)

@@ -103,6 +103,15 @@ class _Mean(torch.autograd.Function):
         return _Mean.forward(ctx, gradient)
 
 
+def mean_over_all(x, axis):
+    """Processes have equal parts of a batch."""
+    return mean_over_replicas(keras.ops.mean(x, axis))
+
+
+def images_of_all(number):
+    return number * replicas()
+
+
 def part_of_replica(x):
     return x.chunk(replicas())[process()[0]] if _State.in_step else x
 
