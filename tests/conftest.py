@@ -44,6 +44,7 @@ def pytest_addoption(parser):
 
 # The longest files come first, so that no worker is left with one of them at the end (`tests/run.py`).
 LONGEST_FIRST = (
+    "test_keras_habits.py",
     "test_segmenter.py",
     "faults/test_resume.py",
     "experiments/test_finetune.py",
@@ -55,6 +56,8 @@ LONGEST_FIRST = (
     "experiments/test_study_parts.py",
     "test_examples.py",
     "experiments/test_convert.py",
+    "training/test_run.py",
+    "test_inputs.py",
 )
 
 

@@ -254,6 +254,7 @@ def test_weights_are_split_on_jax_only(backend):
     assert "--distribute=fsdp is for JAX" in done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("backend", "devices"), [("jax", 4), ("tensorflow", 2)])
 def test_batches_that_the_devices_do_not_divide(tmp_path, backend, devices):
     """7, 7, 7 and 1 image, so that devices have unequal parts or none: the numbers of one device."""
