@@ -14,7 +14,6 @@ picks the backend that computes it.
 """
 
 import os
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from inputs import check_averages, check_weights
 
 import nepa_keras
 from nepa_keras import interop
+from nepa_keras.files import is_whole_archive
 from nepa_keras.presets import backbone_of
 
 flags.DEFINE_string(
@@ -91,7 +91,7 @@ def load(stack):
             raise ValueError(
                 f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
             )
-        if not zipfile.is_zipfile(FLAGS.source):
+        if not is_whole_archive(FLAGS.source):
             raise ValueError(f"{FLAGS.source} is missing or no whole .keras file.")
         model = keras.saving.load_model(FLAGS.source)
         if FLAGS.ema:

@@ -16,6 +16,7 @@ from shared_flags import OF_A_PLACE, OF_A_START
 import nepa_keras
 from nepa_keras import data, training
 from nepa_keras.distribution import Processes
+from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
 from nepa_keras.training.run_dir import RunFlags
 
@@ -80,10 +81,13 @@ def repeat_flags(folder: str | Path) -> None:
 
 
 def end_if_finished(run: RunDir) -> None:
-    """End the program, with status 0, where the folder holds a run of these flags that has ended."""
+    """End the program, with status 0, where the folder holds a whole run of these flags that has ended."""
     before = run.read_flags()
     ended = run.report.exists() and run.model.exists()  # the report is what a run writes last
     if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
+        if not is_whole_archive(run.model):
+            print(f"{run.model} is damaged, and made again from the newest checkpoint.")
+            return
         print(f"{run} is finished, see {run.report}; with another --run_dir a new run begins.")
         sys.exit(0)
 

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,15 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def is_whole_archive(path: str | Path) -> bool:
+    """Whether a file is a zip archive, as `.keras` files are, whose members have their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # zipfile lets through whatever a damaged header causes
+        return False
 
 
 @contextmanager

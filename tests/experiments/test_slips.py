@@ -16,6 +16,7 @@ from PIL import Image
 import nepa_keras
 from nepa_keras import training
 from nepa_keras.backends import choice
+from nepa_keras.files import is_whole_archive
 from tests.helpers import tiny
 from tests.helpers.scripts import refusal, run_here, run_python
 from tests.helpers.short_run import batches
@@ -236,6 +237,15 @@ def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
         f"{tmp_path / 'run'} is finished, see "
     )
     assert (tmp_path / "run" / "report.html").stat().st_mtime_ns == began
+
+    # It is not done where its model is damaged, which the newest checkpoint makes whole.
+    model = tmp_path / "run" / "checkpoint.keras"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    again = run_here("finetune.py", *flags)
+    assert again.returncode == 0 and f"{model} is damaged" in again.stdout
+    assert is_whole_archive(model)
 
 
 @pytest.mark.once
