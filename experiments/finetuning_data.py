@@ -157,6 +157,7 @@ def build_batches(source, model, bad_images: data.BadImages, processes) -> tuple
         channels=channels,
         bad_images=bad_images,
         value_range=FLAGS.value_range,
+        dtype="float32" if FLAGS.augmentation == "keras_cv" else "uint8",
     )
 
     def batches_from(step: int):

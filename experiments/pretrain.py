@@ -124,7 +124,7 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
 
 
 def build_batches(source, image_shape, record, processes) -> data.AugmentedBatches:
-    """Batches of floats for this process; bad images are named in the file `record`, if any."""
+    """Batches of pixels for this process; bad images are named in the file `record`, if any."""
     images = source.train_images if isinstance(source, data.ImageArrays) else source
     return data.AugmentedBatches(
         images,
@@ -135,6 +135,7 @@ def build_batches(source, image_shape, record, processes) -> data.AugmentedBatch
         channels=image_shape[2],
         bad_images=runs.bad_images(images, record),
         value_range=FLAGS.value_range,
+        dtype="uint8",
     )
 
 

@@ -55,7 +55,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             `patch_size` means nothing, and positions have as many axes as the layer's grid.
 
     Call arguments:
-        images: (B, height, width, channels), normalised floats.
+        images: (B, height, width, channels), floats in [-1, 1] or uint8 pixels.
         causal: overrides `use_causal_mask`.
         embeddings: token embeddings (B, 1 + T, D) to use in place of those of the images.
 

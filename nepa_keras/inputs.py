@@ -28,26 +28,52 @@ _CROSSENTROPIES = {
 _REMEDY = "normalise images to [-1, 1], as nepa_keras.NepaImageConverter and data.normalize do"
 
 
-def refuse_integer_images(dtype: str) -> None:
-    """Refuse images of integers, which backends would take for floats or not take at all.
+def check_dtype(dtype: str) -> None:
+    """Refuse images that are neither floats nor uint8: no range is known of them.
 
     Raises:
-        ValueError: the type is no float.
+        ValueError: the type is another.
     """
-    if not keras.backend.is_float_dtype(dtype):
-        raise ValueError(f"The images are {dtype}, but models take floats in [-1, 1]: {_REMEDY}.")
+    if dtype != "uint8" and not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"The images are {dtype}, but models take uint8 pixels or floats in [-1, 1]: {_REMEDY}."
+        )
+
+
+def as_floats(images: Tensor, dtype: str) -> Tensor:
+    """Images in [-1, 1]: uint8 pixels with the numbers of `data.scale` to the bit, floats as they are.
+
+    2 / 255 x - 1, as the host computes it, rounds twice, and once where a compiler fuses it. So what comes
+    out, multiples of 2**-24, is computed without rounding.
+
+    Args:
+        images: of any shape.
+        dtype: that uint8 images get.
+    """
+    if keras.backend.standardize_dtype(images.dtype) != "uint8":
+        return images
+    x = ops.cast(images, "float32")
+    steps = sum(ops.cast(x >= first, "float32") for first in (48.0, 96.0, 192.0, 192.0))
+    steps = steps - 2.0 * ops.cast(x >= 255.0, "float32") - 1.0
+    return ops.cast(((2.0 * x - 255.0) * 65793.0 + steps) * 2.0**-24, dtype)
 
 
 def examine_images(images: np.ndarray) -> str | None:
-    """A warning of images (B, height, width, C) whose range is not that of normalised ones, or None.
+    """A warning of images (B, height, width, C) whose range is not that of pixels or of [-1, 1]; or None.
 
     Raises:
-        ValueError: they are integers.
+        ValueError: they are integers, but not uint8.
     """
-    refuse_integer_images(str(images.dtype))
+    check_dtype(str(images.dtype))
     if not images.size:
         return None
     low, high = float(np.min(images)), float(np.max(images))
+    if images.dtype == np.uint8:
+        if low == high or high > 1:
+            return None
+        return (
+            "The first images are uint8, but all 0 or 1, where models expect pixels from 0 to 255."
+        )
     if max(-low, high) <= _FAR_OUTSIDE and (low < 0.0 or high <= 0.5):
         return None
     return f"The values of the first images lie in [{low:.4g}, {high:.4g}] and not in [-1, 1]: {_REMEDY}."

@@ -11,7 +11,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.inputs import examine_labels, is_label, loss_or_nan
+from nepa_keras.inputs import as_floats, examine_labels, is_label, loss_or_nan
 from nepa_keras.layers.convolutions import classifier, resize
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
 from nepa_keras.step_metrics import FiniteMean
@@ -176,6 +176,7 @@ class NepaImageSegmenter(Task):
                 "A segmenter has to know the size of the images while TensorFlow makes its graph; give it, "
                 f"as in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter itself."
             )
+        images = as_floats(images, self.compute_dtype)  # before what fills it up with zeros
         patch = self.backbone.patch_size
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
         images = ops.pad(images, padding) if any(map(sum, padding)) else images

@@ -11,7 +11,7 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.deployment import Deployable, as_batches
-from nepa_keras.inputs import examine_images, refuse_integer_images, refuse_probabilities
+from nepa_keras.inputs import check_dtype, examine_images, refuse_probabilities
 from nepa_keras.presets import PresetMixin
 from nepa_keras.skipped_steps import WatchNonFinite
 from nepa_keras.step_metrics import GradientNorm, LastValue, MeanOrNaN, SkippedSteps
@@ -181,7 +181,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         """
 
     def __call__(self, images: Tensor, *args, **kwargs) -> Any:
-        refuse_integer_images(keras.backend.standardize_dtype(images.dtype))
+        check_dtype(keras.backend.standardize_dtype(images.dtype))
         return super().__call__(images, *args, **kwargs)
 
     @functools.cached_property  # asked for in each step

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import nepa_keras
+import nepa_keras.inputs
 from nepa_keras.training import adamw
 from tests.helpers import tiny
 
+backend = keras.backend.backend()
 SPARSE = keras.losses.SparseCategoricalCrossentropy
 
 
@@ -105,7 +107,53 @@ def test_wrong_labels_of_a_later_batch_skip_its_step(make):
     assert np.isnan(model.evaluate(evaluated(), verbose=0, return_dict=True)["loss"])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+PIXELS = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 1), "uint8")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_pixels_are_scaled_to_the_bit(compiled):
+    """Whatever a compiler fuses: one product and one difference round twice, or once."""
+    pixels = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1)
+    scale = nepa_keras.inputs.as_floats
+    if compiled:
+        layer = keras.layers.Lambda(lambda x: scale(x, "float32"))
+        model = keras.Sequential([keras.Input((16, 16, 1), dtype="uint8"), layer])
+        model.compile(jit_compile=backend != "torch")
+        found = model.predict(pixels, verbose=0)
+    else:
+        found = scale(keras.ops.convert_to_tensor(pixels), "float32")
+    np.testing.assert_array_equal(tiny.float_of(found), nepa_keras.data.normalize(pixels))
+
+
+@pytest.mark.parametrize("make", [classifier, segmenter, tiny.compiled_pretrainer])
+def test_pixels_give_the_numbers_of_floats(make):
+    floats = nepa_keras.data.normalize(PIXELS)
+    y = {classifier: {"y": np.arange(8) % 3}, segmenter: {"y": np.zeros((8, 8, 8), "uint8")}}
+    results = []
+    for images in (floats, PIXELS):
+        keras.utils.set_random_seed(1)
+        model = make()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*first images")
+            loss = model.fit(images, **y.get(make, {}), batch_size=4, verbose=0).history["loss"]
+        results.append([np.array(loss), *map(tiny.float_of, keras.tree.flatten(model(images)))])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pixels_of_a_size_that_is_filled_up():
+    model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, head="linear")
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 9, 11, 1), "uint8")
+    expected = tiny.float_of(model(nepa_keras.data.normalize(pixels)))
+    np.testing.assert_array_equal(tiny.float_of(model(pixels)), expected)
+
+
+def test_pixels_of_0_and_1_are_warned_of():
+    with pytest.warns(UserWarning, match="all 0 or 1"):
+        classifier().predict(PIXELS % 2, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32"])
 def test_integer_images_are_refused(dtype):
     images, model = tiny.images(4).astype(dtype), classifier()
     for use in (

@@ -52,9 +52,12 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         threads: that read and decode; default one per core.
         value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
             `decode_image`.
+        dtype: "float32", or "uint8" for pixels that a model scales on its device: a quarter of the bytes,
+            and the same numbers. Values that are no pixels – of `mix`, of random erasing, of arrays, whose
+            crops are not rounded – stay float32.
 
     Yields:
-        float32 images (batch_size, *image_size, channels) in [-1, 1], or
+        images (batch_size, *image_size, channels) of `dtype`, as float32 in [-1, 1], or
         (images, labels), or with `mix` (images, float32 targets (batch_size, K)).
 
     Raises:
@@ -77,8 +80,11 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         bad_images: BadImages | None = None,
         threads: int | None = None,
         value_range: ValueRange | None = None,
+        dtype: str = "float32",
         **kwargs,
     ):
+        if dtype not in ("float32", "uint8"):
+            raise ValueError(f"dtype must be 'float32' or 'uint8', got {dtype!r}.")
         transform = transform or RandomResizedCrop()
         super().__init__(
             images, image_size, transform, channels, bad_images, threads, value_range, **kwargs
@@ -101,6 +107,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.mix = mix
+        self.dtype = dtype if mix is None and transform.whole_pixels else "float32"
         self.shard = shard
         # What ended `endless`, for those whose backend hides it.
         self.failure: ValueError | None = None
@@ -162,6 +169,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         whole.shard, whole.batch_size = (0, 1), self.batch_size * self.shard[1]
         epoch, position = divmod(step, self.steps_per_epoch)
         indices = whole.indices(epoch, position)
+        whole.dtype = "float32"
         images = keras.tree.flatten(whole._begin(epoch, position)())[0]
         return {
             "epoch": epoch,
@@ -188,7 +196,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             return lambda: self._finish(
                 self._transform_arrays(arrays, epoch, indices), indices, (epoch, position)
             )
-        images = self._new_batch(len(indices))
+        images = self._new_batch(len(indices), self.dtype)
         draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
 
         def some(start):

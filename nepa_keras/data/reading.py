@@ -85,9 +85,9 @@ class ImageReader:
         self.threads = threads or available_cores()
         self.value_range = checked_range(value_range)
 
-    def _new_batch(self, size: int) -> np.ndarray:
+    def _new_batch(self, size: int, dtype: str = "float32") -> np.ndarray:
         """Memory for so many images."""
-        return np.empty((size, *self.image_size, self.channels), "float32")
+        return np.empty((size, *self.image_size, self.channels), dtype)
 
     def _pixels(self, index: int) -> np.ndarray | None:
         """The decoded image; None of a bad one, which is accounted for.

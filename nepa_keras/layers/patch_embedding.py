@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from nepa_keras import backends
-from nepa_keras.inputs import refuse_integer_images
+from nepa_keras.inputs import as_floats, check_dtype
 from nepa_keras.layers.linear import NormalInitializer
 from nepa_keras.layers.sequence_embedding import after_cls, learned_vector
 from nepa_keras.types import Shape, Tensor
@@ -24,13 +24,14 @@ class PatchEmbedding(keras.layers.Layer):
         use_mask_token: whether a learned vector can stand in for masked patches.
 
     Call arguments:
-        images: (B, height, width, C), normalised floats; `patch_size` divides height and width.
+        images: (B, height, width, C), floats in [-1, 1], or uint8 pixels, which are scaled to them;
+            `patch_size` divides height and width.
 
     Returns:
         (B, 1 + T, D).
 
     Raises:
-        ValueError: from the call, the images are integers, or of a size that the patch does not divide.
+        ValueError: from the call, the images are other integers, or of a size that the patch does not divide.
     """
 
     def __init__(self, hidden_dim: int, patch_size: int, use_mask_token: bool = False, **kwargs):
@@ -82,10 +83,11 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         p, width = self.patch_size, self.hidden_dim
-        refuse_integer_images(keras.backend.standardize_dtype(images.dtype))
+        check_dtype(keras.backend.standardize_dtype(images.dtype))
         grid_h, grid_w = self.grid(ops.shape(images))
         channels = images.shape[-1]
-        x = ops.reshape(images, (-1, grid_h, p, grid_w, p, channels))
+        x = as_floats(images, self.compute_dtype)
+        x = ops.reshape(x, (-1, grid_h, p, grid_w, p, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, H', W', p, p, C)
         x = ops.reshape(x, (-1, p * p * channels))
         kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, width))
@@ -99,7 +101,7 @@ class PatchEmbedding(keras.layers.Layer):
         return (input_shape[0], tokens, self.hidden_dim)
 
     def compute_output_spec(self, images: Tensor, **kwargs) -> keras.KerasTensor:
-        refuse_integer_images(images.dtype)
+        check_dtype(images.dtype)
         return keras.KerasTensor(self.compute_output_shape(images.shape), self.variable_dtype)
 
     def get_config(self) -> dict:

@@ -238,3 +238,31 @@ def test_images_of_a_source_are_cropped_as_pillow_does():
         if flip:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         np.testing.assert_allclose((image + 1) * 127.5, np.asarray(expected), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "transform", [data.RandomResizedCrop(), data.Resize(), data.CenterCrop(24)]
+)
+def test_batches_of_pixels_are_those_of_floats(transform):
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 40, 50, 3), dtype=np.uint8)
+
+    class Pictures(Numbered):
+        def read(self, index):
+            return pictures[index]
+
+    given = (Pictures(8), 4, (20, 22))
+    pixels = data.AugmentedBatches(*given, transform=transform, dtype="uint8")
+    floats = data.AugmentedBatches(*given, transform=transform)
+    assert pixels[1].dtype == np.uint8
+    np.testing.assert_array_equal(data.normalize(pixels[1]), floats[1])
+    assert pixels.describe(3) == floats.describe(3)
+
+
+def test_values_that_are_no_pixels_stay_floats():
+    labels, mix = np.arange(8) % 2, data.MixupCutmix(2)
+    erased = data.FinetuningTransform()
+    for options in ({"labels": labels, "mix": mix}, {"transform": erased}):
+        batches = data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="uint8", **options)
+        assert batches.dtype == "float32"
+    with pytest.raises(ValueError, match="dtype must be"):
+        data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="float16")

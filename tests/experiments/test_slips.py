@@ -135,7 +135,7 @@ SLIPS = {
     "--weights=ema reads averaged weights, and {place}/classifier has no pytorch_model_ema.bin": (
         "evaluate.py --data=digits --weights=ema --model={place}/classifier"
     ),
-    "--num_classes says how many": (
+    "--num_classes or --class_names says how many": (
         "convert.py --model=classifier --source={place}/run/ema --output={place}/out"
     ),
     "--blocks: this model has those from 0 to 2": (

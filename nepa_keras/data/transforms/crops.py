@@ -26,6 +26,9 @@ class ImageTransform:
     """A function of an image's pixels and of as many uniform random numbers as `draws` says."""
 
     draws = 0
+    whole_pixels = (
+        True  # whether the values that come out are those of pixels, so that uint8 holds them
+    )
     together = False  # whether `of_arrays` exists: images of one size at once
     of_arrays: Callable[..., np.ndarray]
 
@@ -35,7 +38,8 @@ class ImageTransform:
         Args:
             pixels: uint8 (height, width, channels).
             draws: uniform numbers in [0, 1), `self.draws` of them.
-            out: float32 (new height, new width, channels), for pixels in [-1, 1].
+            out: (new height, new width, channels), float32 for values in [-1, 1]; or, where the transform
+                has `whole_pixels`, uint8 for pixels.
         """
         raise NotImplementedError
 

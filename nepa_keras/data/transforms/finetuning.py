@@ -87,6 +87,7 @@ class FinetuningTransform(ImageTransform):
         self.crop = crop or RandomResizedCrop(interpolation="bicubic")
         self.rand_augment = rand_augment
         self.erasing = erasing
+        self.whole_pixels = erasing is None
         self._ends = np.cumsum(
             [self.crop.draws]
             + [0 if part is None else part.draws for part in (rand_augment, erasing)]

@@ -64,18 +64,23 @@ def resize_and_scale(
     box: tuple[int, int, int, int] | None = None,
     flip: bool = False,
 ) -> None:
-    """`resize` to the size of `out`, float32 (height, width, channels), and `scale` into it.
+    """`resize` to the size of `out`, (height, width, channels) float32 or uint8, and `scale` into it.
 
     Raises:
         ValueError: `out` has another type or other channels, or the part is not inside the image.
     """
-    if out.dtype != np.float32 or out.ndim != 3 or out.shape[-1] != pixels.shape[-1]:
+    if (
+        out.dtype not in (np.float32, np.uint8)
+        or out.ndim != 3
+        or out.shape[-1] != pixels.shape[-1]
+    ):
         raise ValueError(
-            f"out must be float32 (height, width, {pixels.shape[-1]}), got {out.dtype} {out.shape}."
+            f"out must be float32 or uint8 (height, width, {pixels.shape[-1]}), got {out.dtype} {out.shape}."
         )
     box = _inside(box, pixels)
     if _is_compiled_for(pixels) and out.flags.c_contiguous:
-        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, True)
+        floats = out.dtype == np.float32
+        _compiled().resize_part(pixels, *box, flip, interpolation == "bicubic", out, floats)
     else:
         scale(resize(pixels, out.shape[:2], interpolation, box, flip), out)
 
@@ -181,6 +186,9 @@ def normalize(
 
 
 def scale(images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given."""
+    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given; uint8 there as they are."""
+    if out is not None and out.dtype == np.uint8:
+        out[...] = images
+        return out
     scaled = np.multiply(images, np.float32(2 / 255), out=out)
     return np.ascontiguousarray(np.subtract(scaled, np.float32(1), out=out))
