@@ -20,6 +20,17 @@ class Trainer(keras.Model):
             self.__dict__["in_parallel"] = None  # not as an attribute, or Keras saw the model twice
         super().make_train_function(force)
 
+    def _initialize_ddp(self):
+        """Nothing, where Keras 3.16 wraps the model in DDP: `in_parallel` is the one wrapper."""
+
+    def get_metrics_result(self):
+        """Of this process. Keras 3.16 asks all processes for theirs, which may not be in the same call."""
+        results = {}
+        for metric in self.metrics:
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
+        return results
+
     def train_step(self, data):
         """One guarded step; returns the logs."""
         x, y, sample_weight = keras.tree.map_structure(
