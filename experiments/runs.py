@@ -268,6 +268,7 @@ def train(
     sources = {"data": batches.source}
     if validation is not None:
         sources["validation data"] = validation
+    model.takes_pixels = batches.dtype == "uint8"
     if processes.number == 0:
         callbacks = [*callbacks, _note_places(run)]
     with honest_exit(batches):

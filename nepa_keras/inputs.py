@@ -28,16 +28,18 @@ _CROSSENTROPIES = {
 _REMEDY = "normalise images to [-1, 1], as nepa_keras.NepaImageConverter and data.normalize do"
 
 
-def check_dtype(dtype: str) -> None:
-    """Refuse images that are neither floats nor uint8: no range is known of them.
+def check_dtype(dtype: str, takes_pixels: bool = True) -> None:
+    """Refuse images that are no floats, but for uint8 pixels where they are meant.
 
     Raises:
         ValueError: the type is another.
     """
-    if dtype != "uint8" and not keras.backend.is_float_dtype(dtype):
-        raise ValueError(
-            f"The images are {dtype}, but models take uint8 pixels or floats in [-1, 1]: {_REMEDY}."
-        )
+    if keras.backend.is_float_dtype(dtype) or (dtype == "uint8" and takes_pixels):
+        return
+    remedy = _REMEDY
+    if dtype == "uint8":
+        remedy += "; or set model.takes_pixels = True, and the model scales them on its device"
+    raise ValueError(f"The images are {dtype}, but models take floats in [-1, 1]: {remedy}.")
 
 
 def as_floats(images: Tensor, dtype: str) -> Tensor:
@@ -58,13 +60,16 @@ def as_floats(images: Tensor, dtype: str) -> Tensor:
     return ops.cast(((2.0 * x - 255.0) * 65793.0 + steps) * 2.0**-24, dtype)
 
 
-def examine_images(images: np.ndarray) -> str | None:
+def examine_images(images: np.ndarray, takes_pixels: bool = False) -> str | None:
     """A warning of images (B, height, width, C) whose range is not that of pixels or of [-1, 1]; or None.
 
+    Args:
+        takes_pixels: uint8 images are meant.
+
     Raises:
-        ValueError: they are integers, but not uint8.
+        ValueError: they are integers, or uint8 that are not meant.
     """
-    check_dtype(str(images.dtype))
+    check_dtype(str(images.dtype), takes_pixels)
     if not images.size:
         return None
     low, high = float(np.min(images)), float(np.max(images))

@@ -46,6 +46,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         own_loss: what counts in the loss of a model that takes no other; None where `compile` gives it.
         takes_metrics: whether `compile` takes metrics.
         loss_is_mean_over_images: of one replica; else it is a share of that of all.
+        takes_pixels: uint8 images are scaled to [-1, 1], where they are refused by default.
     """
 
     max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
@@ -60,6 +61,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
     own_loss: str | None = None
     takes_metrics: bool = True
     loss_is_mean_over_images: bool = True
+    takes_pixels: bool = False
 
     def __init__(
         self, backbone: keras.Model, dtype: str | keras.DTypePolicy | None = None, **kwargs
@@ -160,7 +162,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             first, batches = backends.first_batch(batches, self.steps_per_execution)
             if first is not None:
                 x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
-                self._warn_once(examine_images(x))
+                self._warn_once(examine_images(x, self.takes_pixels))
                 if labelled and y is not None:
                     self.examine_labels(y)
             return function(*state, batches)
@@ -181,7 +183,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         """
 
     def __call__(self, images: Tensor, *args, **kwargs) -> Any:
-        check_dtype(keras.backend.standardize_dtype(images.dtype))
+        check_dtype(keras.backend.standardize_dtype(images.dtype), self.takes_pixels)
         return super().__call__(images, *args, **kwargs)
 
     @functools.cached_property  # asked for in each step

@@ -24,7 +24,7 @@ class PatchEmbedding(keras.layers.Layer):
         use_mask_token: whether a learned vector can stand in for masked patches.
 
     Call arguments:
-        images: (B, height, width, C), floats in [-1, 1], or uint8 pixels, which are scaled to them;
+        images: (B, height, width, C), floats in [-1, 1], or uint8, which are scaled to them;
             `patch_size` divides height and width.
 
     Returns:

@@ -10,7 +10,7 @@ from os import PathLike
 import keras
 
 from nepa_keras import backends
-from nepa_keras.files import replacing
+from nepa_keras.files import is_whole_archive, replacing
 from nepa_keras.task import Task
 from nepa_keras.training.callbacks import EventLog, Progress, StepClock, Throughput
 from nepa_keras.training.checkpoints import Checkpoints, Saved
@@ -89,7 +89,7 @@ def fit_steps(
         first, state = (saved.step, saved.state) if saved else (0, {})
         if writes:
             run.truncate_log(first)
-        if first >= steps and all(backends.of_all_processes(run.model.exists())):
+        if first >= steps and all(backends.of_all_processes(is_whole_archive(run.model))):
             return
         if first < steps:
             clock = StepClock(
