@@ -117,7 +117,7 @@ class NepaPretrainer(Task):
         batch, tokens = ops.shape(embeddings)[:2]
         shape = (batch * backends.replicas(), tokens, 1)
         draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
-        is_patch = (ops.arange(tokens) > 0)[None, :, None]
+        is_patch = (ops.arange(tokens, dtype="int32") > 0)[None, :, None]
         masked = (backends.part_of_replica(draw) < self.masking_ratio) & is_patch
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)

@@ -72,7 +72,7 @@ class EmbeddingRollout(backends.Model):
         start = (ops.zeros_like(z[:, 1:]), ops.zeros_like(z[:, 0]), caches)
         predictions, _, _ = ops.fori_loop(0, tokens, step, start)  # (B, T, D)
         own = norm[:, :, None] * normalize(predictions)
-        is_known = (ops.arange(tokens)[None, :] < known[:, None])[:, :, None]
+        is_known = (ops.arange(tokens, dtype="int32")[None, :] < known[:, None])[:, :, None]
         return {"embeddings": ops.where(is_known, z[:, 1:], own), "predictions": predictions}
 
     def _step(self, token, caches, position, rope):
@@ -89,7 +89,9 @@ class EmbeddingRollout(backends.Model):
         """(B, 1), float32."""
         if self.norm is not None:
             return ops.full((ops.shape(z)[0], 1), self.norm, dtype="float32")
-        is_known = ops.cast(ops.arange(z.shape[1])[None, :] < known[:, None], "float32")
+        is_known = ops.cast(
+            ops.arange(z.shape[1], dtype="int32")[None, :] < known[:, None], "float32"
+        )
         lengths = ops.norm(ops.cast(z, "float32"), axis=-1)  # (B, T)
         total = ops.sum(lengths * is_known, axis=1, keepdims=True)
         return total / ops.maximum(ops.sum(is_known, axis=1, keepdims=True), 1.0)

@@ -19,7 +19,9 @@ class _OfAllReplicas(keras.metrics.Metric):
         super().__init__(*args, dtype=dtype or "float32", **kwargs)
 
     def add_variable(self, *args, **kwargs):
-        return super().add_variable(*args, **{**kwargs, "aggregation": "mean"})  # default: sum
+        # By default a sum, and of Keras' floatx.
+        fixed = {"aggregation": "mean", "dtype": self.dtype}
+        return super().add_variable(*args, **{**kwargs, **fixed})
 
 
 class MeanOrNaN(_OfAllReplicas, keras.metrics.Mean):
@@ -52,7 +54,7 @@ class GradientNorm(FiniteMean):
         super().update_state(value, sample_weight)
         place = ops.cast(self.steps, "int32") % _NORMS_KEPT
         kept = ops.convert_to_tensor(self.norms)
-        self.norms.assign(ops.where(ops.arange(_NORMS_KEPT) == place, value, kept))
+        self.norms.assign(ops.where(ops.arange(_NORMS_KEPT, dtype="int32") == place, value, kept))
         self.steps.assign_add(1.0)
 
     def reset_state(self) -> None:

@@ -315,6 +315,20 @@ def test_each_policy_trains_and_classifiers_answer_in_float32(kind, policy):
         assert outputs.dtype == "float32"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_floatx_of_16_bits_trains_and_counts(kind):
+    """What is counted stays in float32: in bfloat16 a count ends at 256."""
+    keras.config.set_floatx("bfloat16")
+    try:
+        model = compiled(kind)
+        history = model.fit(*data(kind), batch_size=4, verbose=0).history
+    finally:
+        keras.config.set_floatx("float32")
+    assert np.all(np.isfinite(history["loss"])) and history["skipped_steps"] == [0]
+    for metric in model.step_metrics.values():
+        assert {keras.backend.standardize_dtype(v.dtype) for v in metric.variables} == {"float32"}
+
+
 def test_keras_adam_on_weights_of_16_bits_is_refused():
     for policy in ("bfloat16", "float16"):
         with pytest.raises(ValueError, match=f'or dtype="mixed_{policy}"'):

@@ -93,8 +93,8 @@ def attention_probabilities(q, k, scale, causal, first=0):
     scores = ops.matmul(ops.transpose(q, (0, 2, 1, 3)), ops.transpose(k, (0, 2, 3, 1)))
     scores = ops.cast(scores, "float32") * scale
     if causal:
-        queries, keys = first + ops.arange(ops.shape(q)[1]), ops.arange(ops.shape(k)[1])
-        visible = queries[:, None] >= keys[None, :]
+        queries, keys = (ops.arange(ops.shape(x)[1], dtype="int32") for x in (q, k))
+        visible = first + queries[:, None] >= keys[None, :]
         scores = ops.where(visible, scores, -1e30)
     return ops.softmax(scores, axis=-1)
 
