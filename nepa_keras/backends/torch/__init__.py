@@ -36,6 +36,7 @@ __all__ = [
     "remat",
     "replicas",
     "rotate",
+    "rotated_norm",
     "start_distribution",
     "sync",
     "weighted_values",
