@@ -83,11 +83,9 @@ def repeat_flags(folder: str | Path) -> None:
 def end_if_finished(run: RunDir) -> None:
     """End the program, with status 0, where the folder holds a whole run of these flags that has ended."""
     before = run.read_flags()
-    ended = run.report.exists() and run.model.exists()  # the report is what a run writes last
+    # The report is what a run writes last.
+    ended = run.report.exists() and is_whole_archive(run.model)
     if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
-        if not is_whole_archive(run.model):
-            print(f"{run.model} is damaged, and made again from the newest checkpoint.")
-            return
         print(f"{run} is finished, see {run.report}; with another --run_dir a new run begins.")
         sys.exit(0)
 
@@ -218,6 +216,7 @@ def compile_and_describe(
         ema_decay=FLAGS.ema_decay,
     )
     model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile())
+    model.takes_pixels = True  # of the scripts' own batches
     print(
         f"{describe_batch(batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
         f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
@@ -268,7 +267,6 @@ def train(
     sources = {"data": batches.source}
     if validation is not None:
         sources["validation data"] = validation
-    model.takes_pixels = batches.dtype == "uint8"
     if processes.number == 0:
         callbacks = [*callbacks, _note_places(run)]
     with honest_exit(batches):

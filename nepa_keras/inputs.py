@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.types import Tensor
 
 _LARGEST_PIXEL = (
@@ -43,10 +44,7 @@ def check_dtype(dtype: str, takes_pixels: bool = True) -> None:
 
 
 def as_floats(images: Tensor, dtype: str) -> Tensor:
-    """Images in [-1, 1]: uint8 pixels with the numbers of `data.scale` to the bit, floats as they are.
-
-    2 / 255 x - 1, as the host computes it, rounds twice, and once where a compiler fuses it. So what comes
-    out, multiples of 2**-24, is computed without rounding.
+    """Images in [-1, 1]: uint8 pixels with the numbers of `data.normalize` to the bit, floats as they are.
 
     Args:
         images: of any shape.
@@ -54,10 +52,7 @@ def as_floats(images: Tensor, dtype: str) -> Tensor:
     """
     if keras.backend.standardize_dtype(images.dtype) != "uint8":
         return images
-    x = ops.cast(images, "float32")
-    steps = sum(ops.cast(x >= first, "float32") for first in (48.0, 96.0, 192.0, 192.0))
-    steps = steps - 2.0 * ops.cast(x >= 255.0, "float32") - 1.0
-    return ops.cast(((2.0 * x - 255.0) * 65793.0 + steps) * 2.0**-24, dtype)
+    return ops.cast(backends.scale_pixels(images), dtype)
 
 
 def examine_images(images: np.ndarray, takes_pixels: bool = False) -> str | None:

@@ -63,15 +63,13 @@ LONGEST_FIRST = (
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
-    elsewhere = [
-        item
-        for item in items
-        if (only_on := item.get_closest_marker("only_on"))
-        and keras.backend.backend() not in only_on.args
-    ]
-    if elsewhere:  # deselected, as a test that is skipped fails the suite
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+    def belongs(item):
+        only_on = item.get_closest_marker("only_on")
+        return only_on is None or keras.backend.backend() in only_on.args
+
+    # Deselected, as a test that is skipped fails the suite.
+    config.hook.pytest_deselected(items=[item for item in items if not belongs(item)])
+    items[:] = filter(belongs, items)
     for item in items:
         first_on = item.get_closest_marker("first_on")
         if first_on and keras.backend.backend() not in first_on.args:

@@ -5,6 +5,7 @@ decides at import which package provides it. Everything else in the library is w
 
 kernels.py, what layers and the optimizer compute:
 
+    scale_pixels(x)                     uint8 to float32 in [-1, 1], with the numbers of `data.normalize`
     linear(x, kernel, bias)             (..., D) @ (D, E) + (E,)
     layer_norm(x, gamma, beta, epsilon) over the last axis
     gelu(x)                             x times the normal distribution of x

@@ -54,7 +54,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             `decode_image`.
         dtype: "float32", or "uint8" for pixels that a model scales on its device: a quarter of the bytes,
             and the same numbers. Values that are no pixels – of `mix`, of random erasing, of arrays, whose
-            crops are not rounded – stay float32.
+            crops are not rounded – stay float32; the attribute says what comes.
 
     Yields:
         images (batch_size, *image_size, channels) of `dtype`, as float32 in [-1, 1], or
@@ -107,7 +107,8 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.mix = mix
-        self.dtype = dtype if mix is None and transform.whole_pixels else "float32"
+        pixels = transform.whole_pixels and mix is None and self._arrays is None
+        self.dtype = dtype if pixels else "float32"
         self.shard = shard
         # What ended `endless`, for those whose backend hides it.
         self.failure: ValueError | None = None
@@ -180,6 +181,13 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             "sha256": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         }
 
+    @property
+    def _arrays(self) -> np.ndarray | None:
+        """The images, where a batch of them is cropped at once, by products that are not rounded."""
+        if isinstance(self.source, ArraySource) and self.transform.together:
+            return self.source.images
+        return None
+
     def _order(self, epoch: int) -> np.ndarray:
         with self._lock:
             if epoch not in self._orders:
@@ -191,8 +199,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
     def _begin(self, epoch: int, position: int) -> Callable[[], Any]:
         """Starts to make a batch; returns the function that waits for it."""
         indices = self.indices(epoch, position)
-        if isinstance(self.source, ArraySource) and self.transform.together:
-            arrays = self.source.images
+        if (arrays := self._arrays) is not None:
             return lambda: self._finish(
                 self._transform_arrays(arrays, epoch, indices), indices, (epoch, position)
             )

@@ -89,8 +89,11 @@ def fit_steps(
         first, state = (saved.step, saved.state) if saved else (0, {})
         if writes:
             run.truncate_log(first)
-        if first >= steps and all(backends.of_all_processes(is_whole_archive(run.model))):
-            return
+        if first >= steps:
+            if all(backends.of_all_processes(is_whole_archive(run.model))):
+                return
+            if writes and run.model.exists():
+                print(f"{run.model} is damaged, and written again from the newest checkpoint")
         if first < steps:
             clock = StepClock(
                 first, steps, _interval(steps, model), lambda: restore_metrics(model, state)

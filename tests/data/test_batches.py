@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -260,9 +261,19 @@ def test_batches_of_pixels_are_those_of_floats(transform):
 
 def test_values_that_are_no_pixels_stay_floats():
     labels, mix = np.arange(8) % 2, data.MixupCutmix(2)
-    erased = data.FinetuningTransform()
-    for options in ({"labels": labels, "mix": mix}, {"transform": erased}):
-        batches = data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="uint8", **options)
-        assert batches.dtype == "float32"
+
+    class OfOnesOwn(data.ImageTransform):
+        def __call__(self, pixels, draws, out):
+            out[...] = 0.5
+
+    arrays = np.broadcast_to(source(8), (8, 4, 4, 3))
+    for images, options in (
+        (Numbered(8), {"labels": labels, "mix": mix}),
+        (Numbered(8), {"transform": data.FinetuningTransform()}),
+        (Numbered(8), {"transform": OfOnesOwn()}),
+        (arrays, {}),
+    ):
+        batches = data.AugmentedBatches(images, 4, (4, 4), dtype="uint8", **options)
+        assert batches.dtype == "float32" == keras.tree.flatten(batches[0])[0].dtype
     with pytest.raises(ValueError, match="dtype must be"):
         data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="float16")

@@ -90,7 +90,7 @@ def test_names_that_are_all_numbers_are_in_the_order_of_numbers():
 
 # Writers of labelled images, each for a reader: (folder, labels) -> text for `open_source`.
 def parquet(root, labels, column="label", kind=None, **metadata):
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow.parquet import write_table
 
     table = _table(pyarrow, labels, column, kind)
@@ -101,7 +101,8 @@ def parquet(root, labels, column="label", kind=None, **metadata):
 
 
 def arrow(root, labels, column="label", kind=None):
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
+
     table = _table(pyarrow, labels, column, kind)
     with pyarrow.ipc.new_stream(str(root / "data.arrow"), table.schema) as writer:
         writer.write_table(table)

@@ -1,8 +1,10 @@
 """experiments/pretrain.py --replay, from a run that diverged."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.helpers.scripts import refusal, run
+from tests.helpers.scripts import refusal, run, run_here
 
 pytestmark = pytest.mark.once
 NOT_FINITE = 3
@@ -58,3 +60,19 @@ def test_a_flag_of_the_command_line_wins_over_the_flag_file(diverged):
 def test_folders_that_cannot_be_replayed_are_refused(place, flags, words, diverged):
     folder = next(diverged.glob(place), diverged / place)
     assert words in refusal("pretrain.py", f"--replay={folder}", *flags)
+
+
+def test_a_run_on_files_is_reproduced(tmp_path):
+    """Whose batches are pixels; in this process, as it is about the batch."""
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 10), "uint8")
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    flags = [f"--data=folder:{tmp_path / 'photos'}", "--preset=nepa_micro_patch2_8", "--channels=1"]
+    flags += ["--batch_size=8", "--steps=60", *DIVERGES, f"--run_dir={tmp_path / 'run'}"]
+    result = run_here("pretrain.py", *flags)
+    assert result.returncode == NOT_FINITE, result.stderr
+    (kept,) = (tmp_path / "run" / "non_finite").iterdir()
+    result = run_here("pretrain.py", f"--replay={kept}")
+    assert result.returncode == NOT_FINITE, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("is reproduced")

@@ -257,7 +257,7 @@ def first_batch(batches, number):
 
 
 def _of_one_batch(batch):
-    """A pipeline of a batch whose size is open, in a fifth of the time that one from a generator takes."""
+    """A pipeline of a batch whose size is open; one from a generator takes longer to make."""
     size = tf.nest.flatten(batch)[0].shape[0]
     return tf.data.Dataset.from_tensor_slices(batch).batch(size)
 

@@ -34,6 +34,7 @@ __all__ = [
     "remat",
     "replicas",
     "rotate",
+    "scale_pixels",
     "start_distribution",
     "sync",
     "weighted_values",

@@ -7,6 +7,12 @@ from keras import ops
 from nepa_keras.backends import portable
 
 
+def scale_pixels(x):
+    """As `portable.scale_pixels`, by a table: in one pass where sums and products take ten."""
+    table = portable.scale_pixels(torch.arange(256, device=x.device))
+    return table.index_select(0, x.reshape(-1).to(torch.int32)).view(x.shape)
+
+
 def linear(x, kernel, bias=None):
     return F.linear(x, kernel.T, bias)
 

@@ -26,9 +26,7 @@ class ImageTransform:
     """A function of an image's pixels and of as many uniform random numbers as `draws` says."""
 
     draws = 0
-    whole_pixels = (
-        True  # whether the values that come out are those of pixels, so that uint8 holds them
-    )
+    whole_pixels = False  # whether what comes out is pixels, so that `out` may be uint8
     together = False  # whether `of_arrays` exists: images of one size at once
     of_arrays: Callable[..., np.ndarray]
 
@@ -70,6 +68,7 @@ class Resize(ImageTransform):
         interpolation: "bilinear" or "bicubic", with antialias.
     """
 
+    whole_pixels = True
     together = True
 
     def __init__(self, interpolation: str = "bilinear"):
@@ -102,6 +101,7 @@ class RandomResizedCrop(ImageTransform):
     """
 
     draws = 2 * _ATTEMPTS + 3
+    whole_pixels = True
     together = True
 
     def __init__(
@@ -192,6 +192,8 @@ class CenterCrop(ImageTransform):
             recipe); or (height, width) whatever the aspect ratio (235, 235 for large).
         interpolation: "bilinear" or "bicubic", with antialias.
     """
+
+    whole_pixels = True
 
     def __init__(self, resize_to: int | tuple[int, int] = 256, interpolation: str = "bicubic"):
         self.interpolation = check_interpolation(interpolation)
