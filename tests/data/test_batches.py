@@ -266,14 +266,14 @@ def test_values_that_are_no_pixels_stay_floats():
         def __call__(self, pixels, draws, out):
             out[...] = 0.5
 
-    arrays = np.broadcast_to(source(8), (8, 4, 4, 3))
+    arrays = source(8)
     for images, options in (
         (Numbered(8), {"labels": labels, "mix": mix}),
         (Numbered(8), {"transform": data.FinetuningTransform()}),
         (Numbered(8), {"transform": OfOnesOwn()}),
         (arrays, {}),
     ):
-        batches = data.AugmentedBatches(images, 4, (4, 4), dtype="uint8", **options)
+        batches = data.AugmentedBatches(images, 4, 4, channels=1, dtype="uint8", **options)
         assert batches.dtype == "float32" == keras.tree.flatten(batches[0])[0].dtype
     with pytest.raises(ValueError, match="dtype must be"):
         data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="float16")
