@@ -6,7 +6,7 @@
     python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
     python benchmarks/benchmark.py --suite=cpu --against=/path/to/another/checkout
     python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
-    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=accelerator      # bfloat16, base and large
+    python benchmarks/benchmark.py --suite=accelerator --json=FILE      # for a GPU; first with --rehearse
     KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # images from JPEG files
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
@@ -24,14 +24,13 @@ import os
 import sys
 
 from absl import app, flags
+from accelerator.suite import accelerator_suite
 from groups import groups_suite
 from input_pipeline import measure_input
 from measure import describe, measure
 from memory import memory_suite
 from suites import (
-    ACCELERATOR_CASES,
     SIZES,
-    accelerator_suite,
     cpu_suite,
     installed_backends,
     sweep_suite,
@@ -45,8 +44,22 @@ flags.DEFINE_enum(
     ["cpu", "sweep", "accelerator", "transforms", "groups", "memory"],
     "a table of measurements",
 )
-flags.DEFINE_list("backends", None, "of --suite=cpu, sweep and memory; default all installed ones")
-flags.DEFINE_enum("device", None, ["h100", "tpu_v5e"], "data sheet; default that of the device")
+flags.DEFINE_list(
+    "backends",
+    None,
+    "of --suite=cpu, sweep, memory and accelerator (jax, torch); default all installed ones",
+)
+flags.DEFINE_enum(
+    "device",
+    None,
+    ["h100", "tpu_v5e"],
+    "data sheet for the MFU of --suite=accelerator; default that of the device",
+)
+flags.DEFINE_bool("rehearse", False, "run --suite=accelerator with a tiny model, on any machine")
+flags.DEFINE_string(
+    "only", None, "words that a part of --suite=accelerator must hold, to run it again"
+)
+flags.DEFINE_float("seconds", 520, "for all parts of --suite=accelerator together", lower_bound=60)
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
 flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
@@ -64,29 +77,32 @@ flags.DEFINE_string(
     "Folder of another version's checkout, which is measured in turn in place of plain PyTorch.",
 )
 flags.DEFINE_bool("input", False, "measure loading and augmenting of JPEG files against Pillow")
-flags.DEFINE_string("json", None, "file to write all figures to")
+flags.DEFINE_string(
+    "json",
+    None,
+    "file to write all figures to; of --suite=accelerator a line is added for each part",
+)
 FLAGS = flags.FLAGS
 
 
 def run_suite(options):
     """Prints the table of --suite; returns whether a part of it failed."""
-    if FLAGS.reference or FLAGS.inference or FLAGS.json:
-        raise app.UsageError("--suite takes no --reference, --inference or --json.")
+    if FLAGS.reference or FLAGS.inference or (FLAGS.json and FLAGS.suite != "accelerator"):
+        raise app.UsageError("--suite takes no --reference or --inference, and no --json.")
     if FLAGS.suite == "transforms":
         return transforms_suite(FLAGS.steps, FLAGS.repeats)
     if FLAGS.suite == "groups":
         return groups_suite(options, FLAGS.steps, FLAGS.repeats)
-    if FLAGS.suite == "accelerator":
-        every_core = {"dtype": "bfloat16", "threads": os.cpu_count()}
-        cases = ACCELERATOR_CASES
-        if FLAGS.preset:
-            cases = [(FLAGS.preset, (FLAGS.batch_size or 64,))]
-        return accelerator_suite(
-            options | every_core, FLAGS.steps, FLAGS.repeats, cases, FLAGS.device
-        )
     backends = FLAGS.backends or installed_backends()
     if unknown := set(backends) - set(installed_backends()):
         raise app.UsageError(f"No such backend is installed: {', '.join(sorted(unknown))}.")
+    if FLAGS.suite == "accelerator":
+        if FLAGS.preset or FLAGS.batch_size:
+            raise app.UsageError(
+                "--suite=accelerator measures base and large; it takes no --preset or --batch_size."
+            )
+        options |= {"threads": os.cpu_count(), "device": FLAGS.device, "rehearse": FLAGS.rehearse}
+        return accelerator_suite(options, backends, FLAGS.seconds, FLAGS.only, FLAGS.json)
     suite = {"cpu": cpu_suite, "sweep": sweep_suite, "memory": memory_suite}[FLAGS.suite]
     return suite(options, FLAGS.steps, FLAGS.repeats, backends)
 

@@ -8,12 +8,14 @@ import time
 TOTAL_STEPS, WARMUP_STEPS = 100_000, 2_500
 
 
-def random_batches(shape, batch_size, count=4):
-    """`count` different batches (B, height, width, C) of noise."""
+def random_batches(shape, batch_size, pixels=False, count=4):
+    """`count` different batches (B, height, width, C) of noise, float32 or, with `pixels`, uint8."""
     import numpy as np
 
-    draw = np.random.default_rng(0).standard_normal
-    return [draw((batch_size, *shape), dtype="float32") for _ in range(count)]
+    noise = np.random.default_rng(0)
+    if pixels:
+        return [noise.integers(0, 256, (batch_size, *shape), "uint8") for _ in range(count)]
+    return [noise.standard_normal((batch_size, *shape), "float32") for _ in range(count)]
 
 
 class KerasSide:
@@ -47,7 +49,10 @@ class KerasSide:
         optimizer = adamw(schedule, ema_decay=0.9999, accumulation_steps=accumulation_steps)
         self.model.compile(optimizer=optimizer, jit_compile=jit)
         self.extractor = FeatureExtractor(backbone) if options["inference"] else None
-        self.images = random_batches(backbone.image_shape, options["batch_size"])
+        pixels = options.get("pixels", False)
+        if pixels:
+            self.model.takes_pixels = True
+        self.images = random_batches(backbone.image_shape, options["batch_size"], pixels)
         backend = keras.backend.backend()
         flops = forward_flops if options["inference"] else training_flops
         self.facts = {
@@ -93,18 +98,6 @@ class KerasSide:
         loop = spans[-1][1] - spans[0][0]
         return 1.0 - sum(end - start for start, end in spans) / loop, total - loop
 
-    def roofline(self, device):
-        """What a step should take by the data sheet of the named device, or of the one in use; or None."""
-        from nepa_keras import backends
-        from nepa_keras.performance import DEVICES, known_device, predicted_step, roofline_table
-
-        sheet = DEVICES.get(device) or known_device(backends.device_name())
-        if sheet is None:
-            return None
-        seconds, mfu = predicted_step(self.model.backbone, self.batch_size, sheet)
-        table = roofline_table(self.model.backbone, self.batch_size, sheet)
-        return {"seconds": seconds, "mfu": mfu, "peak": sheet.flops_per_second, "table": table}
-
     def matmul_flops_per_second(self, dtype):
         """Best of several square products, each of a tenth of a second or more."""
         from nepa_keras.evaluation import measured_peak
@@ -130,14 +123,16 @@ class ReferenceSide:
         architecture = Architecture(height, channels, **{n: config[n] for n in shared.split()})
         torch.manual_seed(1337)
         bfloat16 = options["dtype"] == "bfloat16"
+        model = Nepa(architecture).to(device)
         self.trainer = Trainer(
-            Nepa(architecture).to(device),
+            torch.compile(model) if options.get("compiled") else model,
             3e-4 * options["batch_size"] / 256,
             TOTAL_STEPS,
             WARMUP_STEPS,
             bfloat16=bfloat16,
         )
-        images = random_batches(config["image_shape"], options["batch_size"])
+        self.pixels = options.get("pixels", False)
+        images = random_batches(config["image_shape"], options["batch_size"], self.pixels)
         self.images = [torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in images]
         self.device = device
         self.inference = options["inference"]
@@ -151,6 +146,8 @@ class ReferenceSide:
     def run(self, steps):
         for index in range(steps):
             images = self.images[index % len(self.images)].to(self.device)
+            if self.pixels:
+                images = images.float() * (2 / 255) - 1
             if self.inference:
                 result = self.trainer.features(images)
             else:
@@ -158,13 +155,8 @@ class ReferenceSide:
         result.sum().item()  # waits for the device
 
 
-def serve(side_class, options, pipe):
-    """A side's process: builds it, then answers requests until it is told None.
-
-    Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
-    accumulation_steps, dtype, jit_compile, inference, threads, config for the reference, and root, another
-    checkout whose library is measured.
-    """
+def prepare(options):
+    """Set what is set before a framework is imported; the options are those of `serve`."""
     if options.get("root"):
         sys.path.insert(0, options["root"])
     if options.get("backend"):
@@ -173,6 +165,16 @@ def serve(side_class, options, pipe):
         sys.modules["tensorflow"] = None  # Keras loads it, 450 MB, whenever it serialises a layer
     if hasattr(os, "sched_setaffinity"):  # every framework, whatever its own flag is called
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options["threads"]])
+
+
+def serve(side_class, options, pipe):
+    """A side's process: builds it, then answers requests until it is told None.
+
+    Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
+    accumulation_steps, dtype, jit_compile, inference, threads, pixels (batches are uint8), config and
+    compiled for the reference, and root, another checkout whose library is measured.
+    """
+    prepare(options)
     side = side_class(options)
     pipe.send(side.facts)
     while request := pipe.recv():

@@ -10,10 +10,6 @@ from measure import Side, measure
 from sides import KerasSide
 
 SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
-ACCELERATOR_CASES = (
-    ("nepa_base_patch14_224", (64, 128, 256)),
-    ("nepa_large_patch14_224", (32, 64, 128)),
-)
 SWEPT_PRESET = SIZES["tiny"][0]
 # Name of the axis, images in a step, constructor arguments; the first row of an axis is its unit.
 SWEEP = (
@@ -121,49 +117,4 @@ def sweep_suite(options, steps, repeats, backends):
                 f"{per_flop / unit.setdefault(axis, per_flop):.2f}",
             )
             print("".join(f"{cell:>14}" for cell in row), flush=True)
-    return failed
-
-
-def accelerator_suite(options, steps, repeats, cases, device):
-    """Steps of growing batches beside the roofline's prediction; ends a model's rows when one fails.
-
-    Args:
-        cases: pairs of a preset and its batch sizes; only failing at the first of these counts as
-            failure, as larger ones may exceed the memory.
-        device: name of the data sheet, None for that of the device in use.
-
-    Raises:
-        ValueError: no data sheet for this device.
-    """
-    failed = False
-    head = ("batch", "images/s", "measured ms", "MFU", "predicted ms", "MFU")
-    for preset, batch_sizes in cases:
-        print(f"\n{preset}, {options['dtype']}\n" + "".join(f"{cell:>14}" for cell in head))
-        for batch_size in batch_sizes:
-            try:
-                side = Side(KerasSide, options | {"preset": preset, "batch_size": batch_size})
-                for _ in range(repeats + 1):
-                    side.turn(steps)
-            except RuntimeError as error:
-                print(f"{batch_size:>14}  {error}", flush=True)
-                failed |= batch_size == batch_sizes[0]
-                break
-            prediction, _, _ = side.ask("roofline", device)
-            if prediction is None:
-                raise ValueError(
-                    "There is no data sheet for this device: choose one by --device, or add it to "
-                    "nepa_keras/performance/roofline.py."
-                )
-            figures = side.finish(side.figures["step_flops"], batch_size, prediction["peak"])
-            row = (
-                f"{batch_size}",
-                f"{figures['images_per_second']:.0f}",
-                f"{figures['step_seconds']['median'] * 1e3:.1f}",
-                f"{figures['mfu']:.1%}",
-                f"{prediction['seconds'] * 1e3:.1f}",
-                f"{prediction['mfu']:.1%}",
-            )
-            print("".join(f"{cell:>14}" for cell in row), flush=True)
-        else:
-            print(prediction["table"])
     return failed

@@ -87,11 +87,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(a.hidden_dim, EPSILON)
         self.attention = Attention(a)
-        self.scale1 = nn.Parameter(torch.full((a.hidden_dim,), a.layer_scale))
+        self.scale1 = nn.Parameter(torch.full((a.hidden_dim,), float(a.layer_scale)))
         self.norm2 = nn.LayerNorm(a.hidden_dim, EPSILON)
         self.up = nn.Linear(a.hidden_dim, a.mlp_dim)
         self.down = nn.Linear(a.mlp_dim, a.hidden_dim)
-        self.scale2 = nn.Parameter(torch.full((a.hidden_dim,), a.layer_scale))
+        self.scale2 = nn.Parameter(torch.full((a.hidden_dim,), float(a.layer_scale)))
 
     def forward(self, x, cos, sin):
         x = x + self.scale1 * self.attention(self.norm1(x), cos, sin)

@@ -80,17 +80,36 @@ def test_what_saves_memory_is_measured_against_float32():
 
 @pytest.mark.once
 @pytest.mark.full
-def test_accelerator_suite_prints_prediction_beside_measurement():
-    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
-    result = run("benchmark.py", *small, "--repeats=1", "--device=h100")
-    assert result.returncode == 0, result.stderr
-    assert "measured ms" in result.stdout and "NVIDIA H100" in result.stdout
+def test_the_accelerator_suite_is_rehearsed(tmp_path):
+    file = tmp_path / "figures.jsonl"
+    result = run(
+        "benchmark.py", "--suite=accelerator", "--rehearse", "--device=h100", f"--json={file}"
+    )
+    assert result.returncode == 0, result.stdout
+    rows = {row.pop("part"): row for row in map(json.loads, file.read_text().splitlines())}
+    works = [" ".join(name.split()[:3]) for name in rows]
+    assert "steps plain compiled" in works and "kernels torch compiled" in works
+    for name, row in rows.items():
+        if name.startswith("exactness"):
+            exact = [row[f"{model}, float32"] for model in ("pretrain_gelu", "pretrain_gated")]
+            assert all(away["states_largest"] < 2e-5 for away in exact)
+        elif name.startswith("steps"):
+            assert row["mfu"] > 0 and min(row["step_ms"]) > 0
+        else:
+            assert 0 < sum(row["ms"].values()) <= 1.001 * row["all_ms"]
 
 
 @pytest.mark.once
-def test_a_device_without_data_sheet_is_refused():
-    small = ["--suite=accelerator", f"--preset={PRESET}", "--batch_size=4", "--steps=1"]
-    assert "no data sheet for this device" in refusal("benchmark.py", *small, "--repeats=1")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--only=flops"], "has the words 'flops'"),
+        (["--batch_size=4"], "takes no --preset or --batch_size"),
+        (["--backends=tensorflow"], "No part of the suite"),
+    ],
+)
+def test_a_part_that_does_not_exist_is_refused(flags, words):
+    assert words in refusal("benchmark.py", "--suite=accelerator", *flags)
 
 
 @pytest.mark.once
