@@ -14,6 +14,7 @@ kernels.py, what layers and the optimizer compute:
     attention_probabilities(q, k, ...)  that softmax
     weighted_values(weights, v)         and that product
     barrier(x)                          identity that keeps a compiler from fusing across it
+    compiled(function)                  the function, compiled by itself where a step is not as a whole
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables

@@ -140,6 +140,8 @@ class Throughput(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Loss, throughput, fraction of waiting, MFU and the time that remains, over all steps of a run.
 
+    And first, of a model that is compiled, how long that took.
+
     A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
     `fit(verbose=0)`, whose own bars count epochs.
 
@@ -157,10 +159,15 @@ class Progress(keras.callbacks.Callback):
                 self.clock.steps, unit_name="step", stateful_metrics=names
             )
         self.interval = 0.5 if self.bar else 10.0  # seconds
-        self.drawn = 0.0
+        self.drawn = self.began = 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         step, steps, now = self.clock.step, self.clock.steps, time.perf_counter()
+        if step == self.clock.resumed_at + 1 and self.model.jit_compile:
+            print(f"the first step took {now - self.began:.1f} s, as it was compiled", flush=True)
         if now - self.drawn < self.interval and step < steps:
             return
         self.drawn = now

@@ -16,6 +16,7 @@ __all__ = [
     "attention",
     "attention_probabilities",
     "barrier",
+    "compiled",
     "default_jit_compile",
     "device_name",
     "first_batch",
