@@ -140,7 +140,7 @@ class Throughput(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Loss, throughput, fraction of waiting, MFU and the time that remains, over all steps of a run.
 
-    And first, of a model that is compiled, how long that took.
+    And how long the first step took, which has traced and compiled what the others run.
 
     A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
     `fit(verbose=0)`, whose own bars count epochs.
@@ -165,9 +165,13 @@ class Progress(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        step, steps, now = self.clock.step, self.clock.steps, time.perf_counter()
-        if step == self.clock.resumed_at + 1 and self.model.jit_compile:
-            print(f"the first step took {now - self.began:.1f} s, as it was compiled", flush=True)
+        step, steps = self.clock.step, self.clock.steps
+        if step == self.clock.resumed_at + 1:
+            float(logs["loss"])  # the step is done when its loss is there
+            took = time.perf_counter() - self.began
+            compiled = ", with compilation" if self.model.jit_compile else ""
+            print(f"first step {took:.1f} s{compiled}", flush=True)
+        now = time.perf_counter()
         if now - self.drawn < self.interval and step < steps:
             return
         self.drawn = now
