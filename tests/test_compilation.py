@@ -1,8 +1,12 @@
 """Compiled, eager and several steps in one call: the same updates."""
 
+import os
+
 import keras
+import numpy as np
 import pytest
 
+from nepa_keras import backends
 from nepa_keras.training import adamw
 from tests.helpers import tiny
 
@@ -132,3 +136,66 @@ def test_what_is_compiled_on_pytorch_is_the_step_of_a_compiled_model_only(graphs
     eager.fit(tiny.images(8), batch_size=4, verbose=0)
     assert not eager.jit_compile
     assert not graphs
+
+
+@pytest.mark.only_on("torch")
+def test_pytorch_keeps_what_is_compiled_unless_the_user_names_a_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "of the user")
+    backends.keep_compiled(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "of the user"
+    from torch._inductor.runtime import cache_dir_utils
+
+    for default in (None, cache_dir_utils.default_cache_dir()):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        if default:
+            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default)
+        backends.keep_compiled(tmp_path)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+        assert cache_dir_utils.cache_dir() == str(tmp_path)
+
+
+@pytest.fixture
+def jax_without_cache():
+    """JAX as a user has it, whose processes keep nothing by themselves; those of the suite do."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    of_the_suite = jax.config.jax_compilation_cache_dir
+    assert of_the_suite
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", of_the_suite)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.only_on("jax")
+def test_jax_keeps_what_is_compiled_and_minds_no_damage(tmp_path, jax_without_cache):
+    """Also where a process was killed in a write."""
+    import jax
+
+    def compute():
+        jax.clear_caches()
+        return np.asarray(jax.jit(lambda x: x @ x.T + 1.0)(np.ones((3, 2), "float32")))
+
+    compute()
+    backends.keep_compiled(tmp_path / "compiled")
+    expected = compute()
+    kept = [path for path in (tmp_path / "compiled").iterdir() if path.stat().st_size > 100]
+    assert kept
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    np.testing.assert_array_equal(compute(), expected)
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache"):
+        np.testing.assert_array_equal(compute(), expected)
+
+
+@pytest.mark.only_on("jax")
+def test_jax_keeps_what_is_compiled_where_the_user_says(tmp_path):
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    backends.keep_compiled(tmp_path / "compiled")
+    assert jax.config.jax_compilation_cache_dir == before

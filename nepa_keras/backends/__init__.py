@@ -25,6 +25,7 @@ trainer.py, the train step in one function:
     Trainer                             a `Model` with a step of forward, loss, gradients, finite check,
                                         update and metrics
     default_jit_compile()               what `jit_compile="auto"` means
+    keep_compiled(folder)               keeps what is compiled from now on there, where the backend can
     first_batch(batches, number)        first of the batches of a step function, and the batches again
     sync(model)                         brings the variables up to date inside of `fit`
     is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)

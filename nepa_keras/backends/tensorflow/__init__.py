@@ -25,6 +25,7 @@ __all__ = [
     "images_of_all",
     "is_distributed",
     "is_rate",
+    "keep_compiled",
     "layer_norm",
     "linear",
     "mean_over_all",

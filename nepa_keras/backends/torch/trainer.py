@@ -1,15 +1,19 @@
 """PyTorch: a train step with compiled blocks, or eager; on several processes with gradients by DDP."""
 
+import os
 from importlib.util import find_spec
 
 import keras
 import torch
 from keras import ops
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.torch import devices as torch_devices
 from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
 from nepa_keras.backends.torch.kernels import compiling, global_norm
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Model(keras.Model):
@@ -105,6 +109,13 @@ def _apply(optimizer, gradients, variables, loss, learning_rate):
 def default_jit_compile() -> bool:
     """On a GPU, where a step is shorter by far; on CPU it hardly is."""
     return torch.cuda.is_available() and find_spec("triton") is not None
+
+
+def keep_compiled(folder) -> None:
+    """Unless TORCHINDUCTOR_CACHE_DIR names another folder than the default, which PyTorch itself sets it to."""
+    default = default_cache_dir()
+    if os.environ.get(_CACHE, default) == default:
+        os.environ[_CACHE] = os.path.abspath(folder)
 
 
 def sync(model) -> None:
