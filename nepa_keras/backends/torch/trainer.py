@@ -112,7 +112,7 @@ def default_jit_compile() -> bool:
 
 
 def keep_compiled(folder) -> None:
-    """Unless TORCHINDUCTOR_CACHE_DIR names another folder than the default, which PyTorch itself sets it to."""
+    """Unless TORCHINDUCTOR_CACHE_DIR names a folder other than the default, which PyTorch sets itself."""
     default = default_cache_dir()
     if os.environ.get(_CACHE, default) == default:
         os.environ[_CACHE] = os.path.abspath(folder)
