@@ -14,7 +14,7 @@ from command_line import NOT_SAVED, end, honest_exit
 from shared_flags import OF_A_PLACE, OF_A_START
 
 import nepa_keras
-from nepa_keras import data, training
+from nepa_keras import backends, data, training
 from nepa_keras.distribution import Processes
 from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
@@ -104,6 +104,7 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     """
     try:
         os.makedirs(run, exist_ok=True)
+        backends.keep_compiled(run.compiled)
         if number:
             return
         _locks.append(training.RunLock(run))

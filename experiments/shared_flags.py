@@ -113,7 +113,11 @@ def define_training_flags(
         lower_bound=0,
         upper_bound=2**32 - 1,
     )
-    flags.DEFINE_boolean("jit_compile", None, "Compile the step; default where it pays.")
+    flags.DEFINE_boolean(
+        "jit_compile",
+        None,
+        "Compile the step, on PyTorch its blocks; default where it pays: not on PyTorch without a GPU.",
+    )
     flags.DEFINE_string("run_dir", None, f"Folder of the run; default {run_dir}.")
     flags.DEFINE_enum(
         "distribute",

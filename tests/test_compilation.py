@@ -1,7 +1,12 @@
 """Compiled, eager and several steps in one call: the same updates."""
 
+import os
+
+import keras
+import numpy as np
 import pytest
 
+from nepa_keras import backends
 from nepa_keras.training import adamw
 from tests.helpers import tiny
 
@@ -42,3 +47,155 @@ def test_random_parts_draw_anew_in_every_step_of_a_compiled_fit():
     model = tiny.compiled_pretrainer(optimizer=adamw(0.0), rope_rescale=2.0, drop_path_rate=0.3)
     history = model.fit(tiny.images(4), batch_size=4, epochs=5, verbose=0).history
     assert len(set(history["loss"])) == 5
+
+
+ALIKE = 3  # blocks of a model, and the first, which has no drop path
+PARTS = {
+    "as in the paper": ({}, 1),
+    "SwiGLU, everything drawn": (
+        {
+            "gated_mlp": True,
+            "qk_norm_scale": True,
+            "qk_norm_bias": True,
+            "rope_rescale": 2.0,
+            "rope_jitter": 1.5,
+            "drop_path_rate": 0.3,
+        },
+        2,
+    ),
+    "dropout": ({"dropout_rate": 0.1, "attention_dropout_rate": 0.1}, 1),
+    "bare": ({"qk_norm": False, "layer_scale": None, "rope_theta": None, "qkv_bias": False}, 1),
+    "mixed_bfloat16": ({"dtype": "mixed_bfloat16"}, 1),
+    "remat": ({"remat": True, "drop_path_rate": 0.3, "dtype": "mixed_bfloat16"}, 2),
+}
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that PyTorch makes of what is compiled, as a list; they run without being compiled.
+
+    Where one would break into two, it is an error.
+    """
+    import torch
+
+    from nepa_keras.backends.torch import kernels
+
+    made = []
+
+    def run_as_it_is(graph, inputs):
+        made.append(graph)
+        return graph.forward
+
+    options = {"backend": run_as_it_is, "fullgraph": True}
+    compile_function = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **k: compile_function(f, **options, **k))
+    kernels._compile.cache_clear()
+    yield made
+    kernels._compile.cache_clear()
+    torch.compiler.reset()
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("case", PARTS)
+def test_blocks_that_are_alike_are_one_graph(case, graphs):
+    """One for training and one for evaluation, with the numbers of the eager model."""
+    parts, kinds = PARTS[case]
+    models = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        arguments = {"jit_compile": jit_compile}
+        optimizer = keras.optimizers.SGD(0.1)
+        model = tiny.compiled_pretrainer(
+            optimizer=optimizer, compile_arguments=arguments, num_layers=1 + ALIKE, **parts
+        )
+        models.append(model)
+        assert not graphs
+        model.fit(tiny.images(12), batch_size=4, shuffle=False, verbose=0)
+    assert len(graphs) == kinds
+    losses = [model.evaluate(tiny.images(4), verbose=0)["loss"] for model in models]
+    assert len(graphs) == kinds + 1, "in evaluation the first block is like the others"
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3 if "dtype" in parts else 1e-5)
+    kind = "same_bfloat16_weights" if "dtype" in parts else "same_numbers"
+    tiny.assert_same_weights(*models, kind)
+
+
+@pytest.mark.only_on("torch")
+def test_a_second_model_shares_the_graph_of_the_first(graphs):
+    for _ in range(2):
+        model = tiny.compiled_pretrainer(compile_arguments={"jit_compile": True})
+        model.train_on_batch(tiny.images(4))
+    assert len(graphs) == 1
+
+
+@pytest.mark.only_on("torch")
+def test_what_is_compiled_on_pytorch_is_the_step_of_a_compiled_model_only(graphs):
+    """Not a call by hand, whose shapes may be any, and by default nothing on CPU."""
+    model = tiny.compiled_pretrainer(compile_arguments={"jit_compile": True})
+    model(tiny.images(4))
+    eager = tiny.compiled_pretrainer()
+    eager.fit(tiny.images(8), batch_size=4, verbose=0)
+    assert not eager.jit_compile
+    assert not graphs
+
+
+@pytest.mark.only_on("torch")
+def test_pytorch_keeps_what_is_compiled_unless_the_user_names_a_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "of the user")
+    backends.keep_compiled(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "of the user"
+    from torch._inductor.runtime import cache_dir_utils
+
+    for default in (None, cache_dir_utils.default_cache_dir()):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        if default:
+            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default)
+        backends.keep_compiled(tmp_path)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+        assert cache_dir_utils.cache_dir() == str(tmp_path)
+
+
+@pytest.fixture
+def jax_without_cache():
+    """JAX as a user has it, whose processes keep nothing by themselves; those of the suite do."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    of_the_suite = jax.config.jax_compilation_cache_dir
+    assert of_the_suite
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", of_the_suite)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.only_on("jax")
+def test_jax_keeps_what_is_compiled_and_minds_no_damage(tmp_path, jax_without_cache):
+    """Also where a process was killed in a write."""
+    import jax
+
+    def compute():
+        jax.clear_caches()
+        return np.asarray(jax.jit(lambda x: x @ x.T + 1.0)(np.ones((3, 2), "float32")))
+
+    compute()
+    backends.keep_compiled(tmp_path / "compiled")
+    expected = compute()
+    kept = [path for path in (tmp_path / "compiled").iterdir() if path.stat().st_size > 100]
+    assert kept
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    np.testing.assert_array_equal(compute(), expected)
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache"):
+        np.testing.assert_array_equal(compute(), expected)
+
+
+@pytest.mark.only_on("jax")
+def test_jax_keeps_what_is_compiled_where_the_user_says(tmp_path):
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    backends.keep_compiled(tmp_path / "compiled")
+    assert jax.config.jax_compilation_cache_dir == before

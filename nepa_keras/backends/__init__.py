@@ -14,6 +14,7 @@ kernels.py, what layers and the optimizer compute:
     attention_probabilities(q, k, ...)  that softmax
     weighted_values(weights, v)         and that product
     barrier(x)                          identity that keeps a compiler from fusing across it
+    compiled(function)                  the function, compiled by itself where a step is not as a whole
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables
@@ -24,6 +25,7 @@ trainer.py, the train step in one function:
     Trainer                             a `Model` with a step of forward, loss, gradients, finite check,
                                         update and metrics
     default_jit_compile()               what `jit_compile="auto"` means
+    keep_compiled(folder)               keeps what is compiled from now on there, where the backend can
     first_batch(batches, number)        first of the batches of a step function, and the batches again
     sync(model)                         brings the variables up to date inside of `fit`
     is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)

@@ -137,6 +137,11 @@ def attention(q, k, v, scale, causal):
     return ops.concatenate(outputs, axis=1) if blocks > 1 else outputs[0]
 
 
+def compiled(function):
+    """The function itself: the compiler sees the whole step."""
+    return function
+
+
 def remat(layer, x, **kwargs):
     """`layer(x, **kwargs)`, recomputed in the backward pass with the same random numbers."""
     seeds = layer.non_trainable_variables

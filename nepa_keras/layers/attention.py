@@ -117,7 +117,7 @@ class SelfAttention(keras.layers.Layer):
             probabilities = backends.attention_probabilities(q, k, scale, causal)
             weights = ops.cast(probabilities, v.dtype)
             if self.drop is not None:
-                weights = self.drop(weights, training=training)
+                weights = self.drop.call(weights, training=training)
             heads = backends.weighted_values(weights, v)
         else:
             heads = backends.attention(q, k, v, scale=scale, causal=causal)

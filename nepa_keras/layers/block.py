@@ -8,7 +8,7 @@ from nepa_keras import backends
 from nepa_keras.layers.attention import SelfAttention
 from nepa_keras.layers.mlp import MLP
 from nepa_keras.layers.norm import LayerNorm
-from nepa_keras.layers.residual import DropPath, LayerScale
+from nepa_keras.layers.residual import DropPath, LayerScale, scale_samples
 from nepa_keras.types import Shape, Tensor
 
 
@@ -20,7 +20,8 @@ class TransformerBlock(keras.layers.Layer):
     by 1e-5 would be rounded away in bfloat16.
 
     The parts, all built and each casting for itself, are run by their `call`: `Layer.__call__` costs
-    about 0.07 ms, which on an eager backend adds up to a fiftieth of a step of the tiny model.
+    about 0.07 ms, which on an eager backend adds up to a fiftieth of a step of the tiny model, and a
+    compiler cannot follow it.
 
     Args:
         num_heads, qkv_bias, qk_norm, qk_norm_scale, qk_norm_bias, attention_dropout: see
@@ -97,13 +98,15 @@ class TransformerBlock(keras.layers.Layer):
             if scale is not None:
                 scale.build(input_shape)
 
-    def _join(self, x, branch, scale, drop, training):
+    def _join(self, x, branch, scale, kept=None, training=False):
+        """x + branch; `kept` are the factors of `DropPath`, if it has any."""
         if self.branch_dropout is not None:
-            branch = self.branch_dropout(branch, training=training)
+            branch = keras.ops.cast(branch, self.branch_dropout.compute_dtype)
+            branch = self.branch_dropout.call(branch, training=training)
         if scale is not None:
             branch = scale.call(branch)
-        if drop is not None:
-            branch = drop.call(branch, training=training)
+        if kept is not None:
+            branch = scale_samples(branch, kept)
         return backends.barrier(x + keras.ops.cast(branch, x.dtype))
 
     def call(
@@ -115,6 +118,16 @@ class TransformerBlock(keras.layers.Layer):
         training: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """x (B, T, D) -> (B, T, D), and the attention probabilities if asked for."""
+        # Drawn out here, as seeds are numbers of the host, which a compiler cannot follow.
+        kept = [
+            None if drop is None or not training else drop.factors(keras.ops.shape(x)[0])
+            for drop in (self.attention_drop, self.mlp_drop)
+        ]
+        forward = backends.compiled(TransformerBlock._forward)
+        return forward(self, x, rope, causal, return_probabilities, training, kept)
+
+    def _forward(self, x, rope, causal, return_probabilities, training, kept):
+        """`call` as a function of tensors: of blocks that are alike a compiler makes one program."""
         probabilities = None
         branch = self.attention.call(
             self.attention_norm.call(x),
@@ -125,13 +138,13 @@ class TransformerBlock(keras.layers.Layer):
         )
         if return_probabilities:
             branch, probabilities = branch
-        x = self._join(x, branch, self.attention_scale, self.attention_drop, training)
-        x = self._through_mlp(x, training)
+        x = self._join(x, branch, self.attention_scale, kept[0], training)
+        x = self._through_mlp(x, kept[1], training)
         return (x, probabilities) if return_probabilities else x
 
-    def _through_mlp(self, x, training):
+    def _through_mlp(self, x, kept=None, training=False):
         branch = self.mlp.call(self.mlp_norm.call(x))
-        return self._join(x, branch, self.mlp_scale, self.mlp_drop, training)
+        return self._join(x, branch, self.mlp_scale, kept, training)
 
     def step(
         self,
@@ -142,8 +155,8 @@ class TransformerBlock(keras.layers.Layer):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One token (B, 1, D) after those of a cache; see `SelfAttention.step`."""
         branch, cache = self.attention.step(self.attention_norm.call(x), cache, position, rope)
-        x = self._join(x, branch, self.attention_scale, self.attention_drop, training=False)
-        return self._through_mlp(x, training=False), cache
+        x = self._join(x, branch, self.attention_scale)
+        return self._through_mlp(x), cache
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

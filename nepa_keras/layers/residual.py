@@ -37,6 +37,11 @@ class LayerScale(keras.layers.Layer):
         return {**super().get_config(), "initial_value": self.initial_value}
 
 
+def scale_samples(x: Tensor, factors: Tensor) -> Tensor:
+    """x (B, ...) times factors (B,)."""
+    return x * ops.cast(ops.reshape(factors, (-1,) + (1,) * (len(x.shape) - 1)), x.dtype)
+
+
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class DropPath(keras.layers.Layer):
     """In training, zeroes whole samples of a branch and divides the survivors by 1 - rate.
@@ -61,11 +66,14 @@ class DropPath(keras.layers.Layer):
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return ops.cast(backends.part_of_replica(draw) >= self.rate, "float32")
 
+    def factors(self, batch_size: int | Tensor) -> Tensor:
+        """What the samples are multiplied by in training: 0, or 1 / (1 - rate); (B,) float32."""
+        return self.keep_mask(batch_size) / (1.0 - self.rate)
+
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0.0:
             return x
-        kept = self.keep_mask(ops.shape(x)[0]) / (1.0 - self.rate)
-        return x * ops.cast(ops.reshape(kept, (-1,) + (1,) * (len(x.shape) - 1)), x.dtype)
+        return scale_samples(x, self.factors(ops.shape(x)[0]))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

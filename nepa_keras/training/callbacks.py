@@ -140,6 +140,8 @@ class Throughput(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Loss, throughput, fraction of waiting, MFU and the time that remains, over all steps of a run.
 
+    And how long the first step took, which has traced and compiled what the others run.
+
     A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
     `fit(verbose=0)`, whose own bars count epochs.
 
@@ -157,10 +159,19 @@ class Progress(keras.callbacks.Callback):
                 self.clock.steps, unit_name="step", stateful_metrics=names
             )
         self.interval = 0.5 if self.bar else 10.0  # seconds
-        self.drawn = 0.0
+        self.drawn = self.began = 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        step, steps, now = self.clock.step, self.clock.steps, time.perf_counter()
+        step, steps = self.clock.step, self.clock.steps
+        if step == self.clock.resumed_at + 1:
+            float(logs["loss"])  # the step is done when its loss is there
+            took = time.perf_counter() - self.began
+            compiled = ", with compilation" if self.model.jit_compile else ""
+            print(f"first step {took:.1f} s{compiled}", flush=True)
+        now = time.perf_counter()
         if now - self.drawn < self.interval and step < steps:
             return
         self.drawn = now

@@ -8,6 +8,7 @@ RUN_DIR/
     bad_images.txt            images that could not be read, bad_validation_images.txt likewise
     checkpoints/              what the run resumes from; see `checkpoints`
     non_finite/               skipped steps, to be computed again; see `non_finite`
+    compiled/                 the compiler's cache, from which a run that goes on starts; may be deleted
     checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
     trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
     int8.keras                the best in 8-bit integers, of finetune.py --quantize=int8
@@ -52,6 +53,7 @@ class RunDir(os.PathLike):
         self.bad_validation_images = self.path / "bad_validation_images.txt"
         self.checkpoints = self.path / "checkpoints"
         self.non_finite = self.path / "non_finite"
+        self.compiled = self.path / "compiled"
         self.model = self.path / "checkpoint.keras"
         self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
         self.int8 = self.path / "int8.keras"

@@ -169,6 +169,12 @@ def test_curves_are_those_of_one_device(case, tmp_path, one_device):
         assert found["plain"]["split"] >= 10, "matrices and what the optimizer keeps of them"
 
 
+@pytest.mark.full
+def test_compiled_blocks_on_two_processes_train_as_eager_ones_on_one(tmp_path, one_device):
+    found = train(tmp_path, "torch", 2, "auto", parts=("compiled",))
+    check_same({"plain": found["compiled"]}, one_device("torch"), ("plain",))
+
+
 def rows_of(folder) -> list[dict[str, float]]:
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))

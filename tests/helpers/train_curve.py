@@ -3,9 +3,9 @@
     python -m tests.helpers.train_curve OUT KIND MESH DEVICES PART...     one process of it; MESH may be "-"
 
 DEVICES are virtual ones on the CPU. The parts: "plain", with hidden patches, DropPath and a NaN in one image
-of one batch; "accumulate", two batches an update; "segment", a segmenter with BatchNorm whose images have
-different numbers of pixels that count, two steps only. BatchNorm takes a bias away, whose gradient is then
-rounding: a large epsilon keeps Adam from making whole steps of it.
+of one batch; "compiled", the same, compiled also on PyTorch; "accumulate", two batches an update; "segment",
+a segmenter with BatchNorm whose images have different numbers of pixels that count, two steps only. BatchNorm
+takes a bias away, whose gradient is then rounding: a large epsilon keeps Adam from making whole steps of it.
 """
 
 import itertools
@@ -38,6 +38,7 @@ import nepa_keras  # noqa: E402
 from nepa_keras.training import adamw, on_one_device  # noqa: E402
 
 STEPS, BATCH, BAD = 20, 8, 5
+FULL = ("plain", "compiled")
 SEGMENT_STEPS = 2
 processes = nepa_keras.distribute(kind, None if mesh == "-" else mesh)
 
@@ -55,7 +56,7 @@ def batches(part: str, size: int):
             yield images[rows], labels[rows]
             continue
         images = numbers.standard_normal((BATCH, 8, 8, 1)).astype("float32")
-        if part == "plain" and step == BAD:
+        if part in FULL and step == BAD:
             images[BATCH - 1, 2, 3, 0] = np.nan
         yield (images[rows],)
 
@@ -67,13 +68,13 @@ def make(part: str):
         load_weights=False,
         image_shape=(16, 16, 1) if part == "segment" else (8, 8, 1),
         num_layers=4 if part == "segment" else 2,
-        use_mask_token=part == "plain",
-        drop_path_rate=0.2 * (part == "plain"),
+        use_mask_token=part in FULL,
+        drop_path_rate=0.2 * (part in FULL),
     )
     if part == "segment":
         model = nepa_keras.NepaImageSegmenter(backbone, num_classes=2, dropout=0.0)
     else:
-        model = nepa_keras.NepaPretrainer(backbone, seed=0, masking_ratio=0.2 * (part == "plain"))
+        model = nepa_keras.NepaPretrainer(backbone, seed=0, masking_ratio=0.2 * (part in FULL))
     optimizer = adamw(
         1e-3,
         epsilon=1e-3 if part == "segment" else 1e-8,
@@ -81,7 +82,7 @@ def make(part: str):
         clip_norm=0.5,
         accumulation_steps=2 if part == "accumulate" else 1,
     )
-    model.compile(optimizer=optimizer, jit_compile=backend == "jax")
+    model.compile(optimizer=optimizer, jit_compile=backend == "jax" or part == "compiled")
     return model
 
 

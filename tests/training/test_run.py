@@ -3,6 +3,7 @@
 import csv
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -93,6 +94,16 @@ def test_a_terminal_sees_one_bar_with_everything(model, tmp_path, capsys, monkey
         assert word in last, out
     for row in rows_of(tmp_path / "log.csv")[1:]:
         assert float(row["mfu"]) == pytest.approx(float(row["images_per_second"]) / 1e6)
+
+
+def test_a_run_begins_with_the_time_of_its_first_step(tmp_path, capsys):
+    """Also where it goes on; with compilation where there was one, which is fast on JAX."""
+    jit_compile = keras.backend.backend() == "jax"
+    for steps in (2, 4):
+        model = tiny.compiled_pretrainer(compile_arguments={"jit_compile": jit_compile})
+        fit_steps(model, batches, steps, 4, tmp_path)
+        found = re.findall(r"^first step \d+\.\d s(.*)$", capsys.readouterr().out, re.MULTILINE)
+        assert found == [", with compilation" if jit_compile else ""]
 
 
 @pytest.mark.once

@@ -1,5 +1,6 @@
 """JAX: a train step as one jitted function of the state."""
 
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -155,6 +156,12 @@ def _apply(optimizer, gradients, trainable, optimizer_values, loss, learning_rat
 
 def default_jit_compile() -> bool:
     return True
+
+
+def keep_compiled(folder) -> None:
+    """Unless JAX_COMPILATION_CACHE_DIR or JAX's own setting names another folder."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
 
 
 def sync(model) -> None:

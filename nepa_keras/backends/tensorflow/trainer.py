@@ -230,6 +230,10 @@ def default_jit_compile() -> bool:
     return not is_distributed()
 
 
+def keep_compiled(folder) -> None:
+    """Nothing: TensorFlow reads where to keep it when it is imported."""
+
+
 def sync(model) -> None:
     """Nothing: the variables are the state."""
 

@@ -1,4 +1,4 @@
-"""PyTorch: eager, with its fused kernels for dense, norm, attention and AdamW."""
+"""PyTorch: blocks compiled on a GPU, the rest eager, with its fused kernels for attention and AdamW."""
 
 from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *
@@ -16,6 +16,7 @@ __all__ = [
     "attention",
     "attention_probabilities",
     "barrier",
+    "compiled",
     "default_jit_compile",
     "device_name",
     "first_batch",
@@ -24,6 +25,7 @@ __all__ = [
     "images_of_all",
     "is_distributed",
     "is_rate",
+    "keep_compiled",
     "layer_norm",
     "linear",
     "mean_over_all",

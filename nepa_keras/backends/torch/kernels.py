@@ -1,8 +1,13 @@
 """PyTorch: its fused kernels for dense, norm, attention and AdamW."""
 
+import functools
+import warnings
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from keras import ops
+from keras.src.backend.common.variables import AutocastScope
 
 from nepa_keras.backends import portable
 
@@ -36,9 +41,51 @@ def barrier(x):
     return x
 
 
+class _State:
+    """Of this process, as PyTorch's threads for gradients run functions again."""
+
+    compiles = False
+
+
+@contextmanager
+def compiling(wanted: bool):
+    """Inside, `compiled` compiles, or does not."""
+    before, _State.compiles = _State.compiles, wanted
+    try:
+        yield
+    finally:
+        _State.compiles = before
+
+
+def compiled(function):
+    """In a step of a model with `jit_compile`: the function in one graph, for each kind of arguments.
+
+    The tensors of layers among the arguments are inputs of the graph, so layers that are alike share it.
+    """
+    return functools.partial(_run, _compile(function)) if _State.compiles else function
+
+
+def _run(program, *arguments):
+    """Runs it so that the same graph serves each time: PyTorch looks at strides, and at where Keras is."""
+    alike = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in arguments]
+    with AutocastScope(None):  # layers cast for themselves; a recomputed one is in no scope anyway
+        return program(*alike)
+
+
+@functools.cache
+def _compile(function):
+    # Each size of images or batch is a graph, those of all models of a process count together, and what is
+    # above the limit is eager.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    # It traces what Keras computes of dtypes, which is always the same.
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
+    return torch.compile(function, dynamic=False)
+
+
 def rotate(x, cos, sin):
     """As `portable.rotate`; x (B, T, H, K)."""
-    if torch.onnx.is_in_onnx_export():  # the exporter loses writes into slices
+    if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
+        # The exporter loses writes into slices, and a compiler makes one pass of this.
         return portable.rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
 

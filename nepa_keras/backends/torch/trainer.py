@@ -1,18 +1,45 @@
-"""PyTorch: an eager train step, on several processes with gradients by DDP."""
+"""PyTorch: a train step with compiled blocks, or eager; on several processes with gradients by DDP."""
+
+import os
+from importlib.util import find_spec
 
 import keras
 import torch
 from keras import ops
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.torch import devices as torch_devices
 from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
-from nepa_keras.backends.torch.kernels import global_norm
+from nepa_keras.backends.torch.kernels import compiling, global_norm
 
-Model = keras.Model
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-class Trainer(keras.Model):
+class Model(keras.Model):
+    """`keras.Model` of which `jit_compile` compiles what goes through `compiled`, and the rest is eager.
+
+    Keras would compile the step as a whole: each block anew, which takes minutes, and in pieces, as it reads
+    seeds and rates on the host.
+    """
+
+    def _should_torch_compile(self):
+        return False
+
+    def train_step(self, data):
+        with compiling(self.jit_compile):
+            return super().train_step(data)
+
+    def test_step(self, data):
+        with compiling(self.jit_compile):
+            return super().test_step(data)
+
+    def predict_step(self, data):
+        with compiling(self.jit_compile):
+            return super().predict_step(data)
+
+
+class Trainer(Model):
     """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
 
     def make_train_function(self, force=False):
@@ -38,7 +65,7 @@ class Trainer(keras.Model):
             keras.utils.unpack_x_y_sample_weight(data),
             none_is_leaf=True,
         )
-        with torch_devices.step():
+        with torch_devices.step(), compiling(self.jit_compile):
             return self._guarded_step(x, y, sample_weight)
 
     def _guarded_step(self, x, y, sample_weight):
@@ -80,7 +107,15 @@ def _apply(optimizer, gradients, variables, loss, learning_rate):
 
 
 def default_jit_compile() -> bool:
-    return False
+    """On a GPU, where a step is shorter by far; on CPU it hardly is."""
+    return torch.cuda.is_available() and find_spec("triton") is not None
+
+
+def keep_compiled(folder) -> None:
+    """Unless TORCHINDUCTOR_CACHE_DIR names a folder other than the default, which PyTorch sets itself."""
+    default = default_cache_dir()
+    if os.environ.get(_CACHE, default) == default:
+        os.environ[_CACHE] = os.path.abspath(folder)
 
 
 def sync(model) -> None:
