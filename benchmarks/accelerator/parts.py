@@ -134,17 +134,21 @@ def _torch_kernels(side):
 def make_side(options):
     if not options["plain"]:
         return KerasSide(options)
-    import keras
+    import torch
 
     import nepa_keras
     from nepa_keras.performance import training_flops
 
-    with keras.device("cpu:0"):
-        backbone = nepa_keras.NepaBackbone.from_preset(
-            options["preset"], load_weights=False, **options.get("overrides", {})
-        )
-    side = ReferenceSide(options | {"config": backbone.get_config()})
-    side.facts["step_flops"] = training_flops(backbone) * options["batch_size"]
+    backbone = nepa_keras.NepaBackbone.from_preset(
+        options["preset"], load_weights=False, **options.get("overrides", {})
+    )
+    config, flops = backbone.get_config(), training_flops(backbone) * options["batch_size"]
+    del backbone
+    torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    side = ReferenceSide(options | {"config": config})
+    side.facts["step_flops"] = flops
     return side
 
 
