@@ -11,12 +11,16 @@ kernels.py, what layers and the optimizer compute:
     gelu(x)                             x times the normal distribution of x
     rotate(x, cos, sin)                 rotary positions
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
+    attention_form(length, width, ...)  which formulation of it runs here, in words
     attention_probabilities(q, k, ...)  that softmax
     weighted_values(weights, v)         and that product
     barrier(x)                          identity that keeps a compiler from fusing across it
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables
+
+    platform()                          that steps are compiled for, "cpu" among others: what is faster on
+                                        one is decided by it, and by nothing else
 
 trainer.py, the train step in one function:
 

@@ -3,16 +3,13 @@
 import ctypes
 import functools
 import math
-import os
 import sys
 
 import jax
 import jax.numpy as jnp
 
 from nepa_keras.backends import portable
-
-# The switch of everything that only XLA on CPU needs.
-_TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
+from nepa_keras.backends.jax.target import TUNE_CPU, platform, tuned_for_cpu
 
 
 def _keep_freed_memory():
@@ -31,12 +28,13 @@ def _keep_freed_memory():
     mallopt(top_pad, 2**26)
 
 
-if _TUNE_CPU:
+if TUNE_CPU:
     _keep_freed_memory()
 
 
-def tuned_for_cpu() -> bool:
-    return _TUNE_CPU and jax.default_backend() == "cpu"
+def linear(x, kernel, bias=None):
+    of_form = portable.linear_of_rows if platform() == "cpu" else portable.linear
+    return of_form(x, kernel, bias)
 
 
 def barrier(x):
@@ -49,7 +47,7 @@ _gelu_on_cpu = portable.gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
 
 
 def gelu(x):
-    return _gelu_on_cpu(x) if jax.default_backend() == "cpu" else _gelu(x)
+    return _gelu_on_cpu(x) if platform() == "cpu" else _gelu(x)
 
 
 @jax.custom_vjp
@@ -73,7 +71,7 @@ _gelu.defvjp(lambda x: (_gelu(x), x), _gelu_gradient)
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return portable.layer_norm(x, gamma, beta, epsilon)
     y = _normalise(x, epsilon)
     y = y if gamma is None else y * gamma
@@ -117,8 +115,9 @@ def attention(q, k, v, scale, causal):
     Not by `keras.ops.dot_product_attention`: in training, at an odd length such as CLS and 256 patches, it
     logs a traceback for each layer and falls back to explicit scores, which doubles the time of a step.
     """
-    if not _cudnn_takes(q):
-        return portable.attention(q, k, v, scale, causal)
+    if not _cudnn_takes(q.shape[-1], q.dtype.name):
+        blocks = portable.blocks_of_queries(q.shape[1], causal, platform())
+        return portable.attention(q, k, v, scale, causal, blocks)
     batch, length = q.shape[:2]
     lengths = None
     if length % 2:  # its gradient needs an even one
@@ -138,11 +137,17 @@ def attention(q, k, v, scale, causal):
     return heads[:, :length]
 
 
-def _cudnn_takes(q) -> bool:
+def attention_form(length, width, dtype, causal):
+    if _cudnn_takes(width, dtype):
+        return "fused by cuDNN"
+    return portable.attention_form(length, causal, platform())
+
+
+def _cudnn_takes(width, dtype) -> bool:
     """Half precision and a head width that cuDNN has kernels for, on Ampere or later."""
-    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+    if platform() != "gpu" or dtype not in ("bfloat16", "float16"):
         return False
-    return q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _compute_capability() >= 8.0
+    return width % 8 == 0 and width <= 128 and _compute_capability() >= 8.0
 
 
 def _compute_capability() -> float:

@@ -32,6 +32,15 @@ def attention(q, k, v, scale, causal):
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale).transpose(1, 2)
 
 
+def attention_form(length, width, dtype, causal):
+    return f"PyTorch's scaled_dot_product_attention ({platform().upper()})"
+
+
+def platform() -> str:
+    """Of the device that Keras puts tensors on: "cpu", "cuda" or another."""
+    return ops.convert_to_tensor(0.0).device.type
+
+
 def barrier(x):
     return x
 
