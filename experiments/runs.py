@@ -14,7 +14,7 @@ from command_line import NOT_SAVED, end, honest_exit
 from shared_flags import OF_A_PLACE, OF_A_START
 
 import nepa_keras
-from nepa_keras import data, training
+from nepa_keras import backends, data, training
 from nepa_keras.distribution import Processes
 from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
@@ -241,6 +241,16 @@ def describe_batch(batch_size: int, accumulation_steps: int, processes: Processe
         f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images an update, "
         f"{place})"
     )
+
+
+def describe_attention(backbone: nepa_keras.NepaBackbone) -> str:
+    """Which formulation of attention training has on this device, as the words for a line."""
+    if backbone.attention_dropout_rate:
+        return "attention by explicit scores in one piece, for its dropout"
+    tokens = backbone.patch_embedding.compute_output_shape((None, *backbone.image_shape))[1]
+    width = backbone.hidden_dim // backbone.num_heads
+    form = backends.attention_form(tokens, width, backbone.compute_dtype, backbone.use_causal_mask)
+    return f"attention {form}"
 
 
 def train(

@@ -1,1 +1,1 @@
-"""Parts of `benchmark.py --suite=tpu`: a step compiled for TPUs that are not here, and what its program says."""
+"""Parts of `benchmark.py --suite=tpu`: steps compiled for TPUs that are not here."""

@@ -11,7 +11,9 @@ is used) counts once. An operand of which an instruction reads a part counts in 
 
 Of n devices, each sends in a ring, for results of R bytes (of a reduce-scatter: operands):
 
-    all-reduce 2 (n - 1) / n R     all-gather, reduce-scatter, all-to-all (n - 1) / n R     collective-permute R
+    all-reduce                                 2 (n - 1) / n R
+    all-gather, reduce-scatter, all-to-all     (n - 1) / n R
+    collective-permute                         R
 """
 
 import math
@@ -105,7 +107,7 @@ def traffic(text: str) -> dict[str, int]:
 
 
 def _copied_bytes(shape: str) -> int:
-    """What an asynchronous copy moves through HBM: its array on the chip once, else what it reads and writes."""
+    """What an asynchronous copy moves: its array on the chip once, or without one all it names."""
     on_chip = [found[0] for found in _ARRAY.finditer(shape) if "S(" in (found[3] or "")]
     arrays = [padded_bytes(array, everywhere=True) for array in on_chip]
     return max(arrays) if arrays and max(arrays) > 4 else padded_bytes(shape)

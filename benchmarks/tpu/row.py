@@ -18,11 +18,11 @@ import jax
 import keras
 import numpy as np
 from jax.experimental import topologies
-from tpu import program
 
 import nepa_keras
 from nepa_keras.backends.jax.target import compiled_for
 from nepa_keras.performance import DEVICES, training_flops
+from tpu import program
 
 UPDATES, WARMUP = 499_200, 12_480  # of the recipes; only numbers in the program
 CLASSES, PIXEL_CLASSES = 1000, 150
@@ -36,7 +36,7 @@ def chips(topology: str) -> list:
 
 
 def model_of(case: dict):
-    """The model as its recipe compiles it, without weights if traced, and one batch of zeros without memory."""
+    """The model as its recipe compiles it, and a batch of zeros that takes no memory."""
     sizes = {"image_shape": (518, 518, 3)} if case["work"] == "segment" else {}
     if case["work"] in ("classify", "segment"):
         sizes |= {"use_causal_mask": False, "drop_path_rate": 0.1}
@@ -79,7 +79,9 @@ def lowered(case: dict, devices):
     if len(devices) > 1:
         nepa_keras.distribute(kind, mesh or None)
     made = []
-    jax.eval_shape(lambda: made.extend(model_of(case)))  # nothing can be put on devices that are not here
+    jax.eval_shape(
+        lambda: made.extend(model_of(case))
+    )  # nothing can be put on devices that are not here
     model, batch = made
     alone = jax.sharding.SingleDeviceSharding(devices[0])
 

@@ -133,10 +133,10 @@ def blocks_of_queries(length, causal, platform):
 
 
 def attention_form(length, causal, platform):
-    """What `attention` is there, in words."""
+    """What `attention` is there, in words that follow "attention"."""
     blocks = blocks_of_queries(length, causal, platform)
     pieces = "one piece" if blocks == 1 else f"{blocks} pieces"
-    return f"explicit scores in {pieces} ({platform.upper()})"
+    return f"by explicit scores in {pieces} ({platform.upper()})"
 
 
 def attention(q, k, v, scale, causal, blocks=1):

@@ -139,7 +139,7 @@ def attention(q, k, v, scale, causal):
 
 def attention_form(length, width, dtype, causal):
     if _cudnn_takes(width, dtype):
-        return "fused by cuDNN"
+        return "by cuDNN (GPU)"
     return portable.attention_form(length, causal, platform())
 
 

@@ -33,7 +33,7 @@ def attention(q, k, v, scale, causal):
 
 
 def attention_form(length, width, dtype, causal):
-    return f"PyTorch's scaled_dot_product_attention ({platform().upper()})"
+    return f"by PyTorch's scaled_dot_product_attention ({platform().upper()})"
 
 
 def platform() -> str:
