@@ -52,7 +52,7 @@ def jax_on_gpu(monkeypatch):
     def begin():
         monkeypatch.setattr(jax.nn, "dot_product_attention", of_cudnn)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        monkeypatch.setattr("nepa_keras.backends.jax.kernels._compute_capability", lambda: 9.0)
+        monkeypatch.setattr("nepa_keras.backends.jax.attention._compute_capability", lambda: 9.0)
 
     begin.fused = []
     return begin

@@ -91,8 +91,19 @@ class SelfAttention(keras.layers.Layer):
             x = backends.rotate(ops.cast(x, "float32"), *of_each_head)
         return ops.cast(x, self.compute_dtype)
 
+    def _bound(self):
+        """Of the scores: norms without a scale make vectors of length sqrt(K), which rotation keeps."""
+        if not self.qk_norm or self.qk_norm_scale or self.qk_norm_bias:
+            return None
+        return self.head_dim**0.5
+
     def _queries_keys_values(self, x, rope):
         """(B, T, D) -> three of (B, T, H, K)."""
+        if backends.platform() == "tpu" and self.qkv.is_plain:
+            # One product's result would be copied three times, to and from the layout of heads.
+            q, k, v = self.qkv.parts(x, (3, self.num_heads, self.head_dim))
+            q = self._positioned(q, self.q_norm, rope)
+            return q, self._positioned(k, self.k_norm, rope), v
         qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], 3, self.num_heads, self.head_dim))
         q, k, v = ops.unstack(qkv, axis=2)
         q = self._positioned(q, self.q_norm, rope)
@@ -122,7 +133,9 @@ class SelfAttention(keras.layers.Layer):
                 weights = self.drop(weights, training=training)
             heads = backends.weighted_values(weights, v)
         else:
-            heads = backends.attention(q, k, v, scale=temperature, causal=causal)
+            heads = backends.attention(
+                q, k, v, scale=temperature, causal=causal, bound=self._bound()
+            )
         y = self._joined(heads, scale)
         return (y, probabilities) if return_probabilities else y
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -82,6 +82,32 @@ class Linear(keras.layers.Dense):
                 self.lora_alpha / self.lora_rank
             )
         return self.activation(y)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the product is by the kernel alone, not quantized and without adapters."""
+        return self.quantization_mode is None and not self.lora_enabled
+
+    def parts(self, x: Tensor, shape: Sequence[int]) -> list[Tensor]:
+        """The output of a plain layer, its columns as `shape`, each entry of the first axis a product.
+
+        Args:
+            x: (B, T, D).
+            shape: (parts, *others), the product of which is `units`.
+
+        Returns:
+            Tensors (B, T, *others).
+        """
+        dtype, (count, *others) = self.compute_dtype, shape
+        kernels = ops.split(ops.cast(self._kernel, dtype), count, axis=1)
+        outputs = [
+            ops.tensordot(ops.cast(x, dtype), ops.reshape(kernel, (-1, *others)), axes=1)
+            for kernel in kernels
+        ]
+        if self.bias is None:
+            return outputs
+        biases = ops.unstack(ops.reshape(ops.cast(self.bias, dtype), tuple(shape)), axis=0)
+        return [y + bias for y, bias in zip(outputs, biases, strict=True)]
 
     def _product(self, x, kernel, bias=None, scale=None):
         dtype = self.compute_dtype

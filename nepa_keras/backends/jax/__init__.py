@@ -4,6 +4,7 @@ from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *
 from nepa_keras.backends.jax.devices import *
 from nepa_keras.backends.jax.kernels import *  # after the portable ones, which they replace
+from nepa_keras.backends.jax.attention import attention, attention_form
 from nepa_keras.backends.jax.target import platform
 from nepa_keras.backends.jax.trainer import *
 

@@ -109,52 +109,6 @@ def _normalise_gradient(epsilon, kept, g):
 _normalise.defvjp(_normalise_forward, _normalise_gradient)
 
 
-def attention(q, k, v, scale, causal):
-    """Fused by cuDNN where it can be, on GPU in half precision; q, k, v (B, T, H, K) -> the same.
-
-    Not by `keras.ops.dot_product_attention`: in training, at an odd length such as CLS and 256 patches, it
-    logs a traceback for each layer and falls back to explicit scores, which doubles the time of a step.
-    """
-    if not _cudnn_takes(q.shape[-1], q.dtype.name):
-        blocks = portable.blocks_of_queries(q.shape[1], causal, platform())
-        return portable.attention(q, k, v, scale, causal, blocks)
-    batch, length = q.shape[:2]
-    lengths = None
-    if length % 2:  # its gradient needs an even one
-        q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
-        if not causal:  # else the added key is after all queries
-            lengths = jnp.full((batch,), length, "int32")
-    heads = jax.nn.dot_product_attention(
-        q,
-        k,
-        v,
-        scale=scale,
-        is_causal=causal,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
-    )
-    return heads[:, :length]
-
-
-def attention_form(length, width, dtype, causal):
-    if _cudnn_takes(width, dtype):
-        return "by cuDNN (GPU)"
-    return portable.attention_form(length, causal, platform())
-
-
-def _cudnn_takes(width, dtype) -> bool:
-    """Half precision and a head width that cuDNN has kernels for, on Ampere or later."""
-    if platform() != "gpu" or dtype not in ("bfloat16", "float16"):
-        return False
-    return width % 8 == 0 and width <= 128 and _compute_capability() >= 8.0
-
-
-def _compute_capability() -> float:
-    """Of CUDA's first device; 0 of another vendor's."""
-    return float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
-
-
 def remat(layer, x, **kwargs):
     """`layer(x, **kwargs)`, recomputed in the backward pass.
 

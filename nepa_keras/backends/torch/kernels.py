@@ -26,7 +26,7 @@ def gelu(x):
     return F.gelu(x)
 
 
-def attention(q, k, v, scale, causal):
+def attention(q, k, v, scale, causal, bound=None):
     """Fused attention; q, k, v (B, T, H, K) -> (B, T, H, K)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale).transpose(1, 2)
