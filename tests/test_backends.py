@@ -52,7 +52,9 @@ def jax_on_gpu(monkeypatch):
     def begin():
         monkeypatch.setattr(jax.nn, "dot_product_attention", of_cudnn)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        monkeypatch.setattr("nepa_keras.backends.jax.attention._compute_capability", lambda: 9.0)
+        monkeypatch.setattr(
+            "nepa_keras.backends.jax.attention_kernels._compute_capability", lambda: 9.0
+        )
 
     begin.fused = []
     return begin
@@ -117,7 +119,7 @@ def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
     holder = types.SimpleNamespace(trainable_variables=[variable])
 
     def result(name):
-        x = ops.convert_to_tensor(variable)
+        x = variable * 1.0
         if name == "attention":
             return backends.attention(x, ops.flip(x, axis=2), ops.square(x), 0.3, causal)
         if name == "linear":
@@ -139,9 +141,12 @@ def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
 
 
 @pytest.mark.only_on("jax", "tensorflow")
-def test_a_model_on_tpu_is_the_one_on_cpu():
-    """Of 37 tokens, so that attention on CPU is in two pieces."""
-    model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4)
+@pytest.mark.parametrize(
+    "changes", [{}, {"qk_norm_scale": True}, {"gated_mlp": True, "remat": True}]
+)
+def test_a_model_on_tpu_is_the_one_on_cpu(changes):
+    """Of 36 tokens, so that attention on CPU is in two pieces, with and without a bound of the scores."""
+    model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4, **changes)
     images = tiny.images(4, (24, 24, 3))
 
     def loss():
@@ -153,6 +158,23 @@ def test_a_model_on_tpu_is_the_one_on_cpu():
     assert elsewhere[0] == pytest.approx(on_cpu[0], abs=1e-6)
     for actual, expected in zip(elsewhere[1], on_cpu[1], strict=True):
         assert_close(actual, expected, "gradient")
+
+
+@pytest.mark.once
+def test_gradients_on_tpu_in_bfloat16_are_as_near_to_float32_as_on_cpu():
+    images, found = tiny.images(4, (24, 24, 3)), {}
+
+    def gradients(dtype):
+        model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4, dtype=dtype)
+        return loss_and_gradients(
+            model, lambda: model.compute_loss(x=images, y_pred=model(images, training=True))
+        )[1]
+
+    exact = gradients("float32")
+    for platform in ("cpu", "tpu"):
+        with as_on(platform):
+            found[platform] = tiny.relative_distance(gradients("mixed_bfloat16"), exact)
+    assert found["tpu"] < max(1.2 * found["cpu"], 0.01), found
 
 
 def test_what_attention_is_here_is_said():

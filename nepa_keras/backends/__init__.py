@@ -10,6 +10,7 @@ kernels.py, what layers and the optimizer compute:
     layer_norm(x, gamma, beta, epsilon) over the last axis
     gelu(x)                             x times the normal distribution of x
     rotate(x, cos, sin)                 rotary positions
+    rotated_norm(x, cos, sin, epsilon)  those of layer_norm(x)
     attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities; no
                                         |q k^T * scale| exceeds `bound`, if one is given
     attention_form(length, width, ...)  which formulation of it runs here, in words

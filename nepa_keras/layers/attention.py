@@ -84,10 +84,14 @@ class SelfAttention(keras.layers.Layer):
 
     def _positioned(self, x, norm, rope):
         """Norm, then rotation, in float32, then the compute dtype; x (B, T, H, K)."""
+        of_each_head = rope and [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+        if of_each_head and self._bound() is not None and self.variable_dtype == "float32":
+            return ops.cast(
+                backends.rotated_norm(x, *of_each_head, self.epsilon), self.compute_dtype
+            )
         if norm is not None:
             x = norm.call(x)
-        if rope is not None:
-            of_each_head = [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+        if of_each_head:
             x = backends.rotate(ops.cast(x, "float32"), *of_each_head)
         return ops.cast(x, self.compute_dtype)
 

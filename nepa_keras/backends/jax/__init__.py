@@ -4,7 +4,7 @@ from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *
 from nepa_keras.backends.jax.devices import *
 from nepa_keras.backends.jax.kernels import *  # after the portable ones, which they replace
-from nepa_keras.backends.jax.attention import attention, attention_form
+from nepa_keras.backends.jax.attention_kernels import attention, attention_form
 from nepa_keras.backends.jax.target import platform
 from nepa_keras.backends.jax.trainer import *
 
@@ -38,6 +38,7 @@ __all__ = [
     "remat",
     "replicas",
     "rotate",
+    "rotated_norm",
     "scale_pixels",
     "start_distribution",
     "sync",

@@ -100,13 +100,61 @@ def _normalise_forward(x, epsilon):
 
 
 def _normalise_gradient(epsilon, kept, g):
-    x, mean, inverse = kept
+    return (_norm_gradient(*kept, g),)
+
+
+def _norm_gradient(x, mean, inverse, g):
     y = _normalised(x, mean, inverse)
     along_y = y * jnp.mean(g * y, axis=-1, keepdims=True)
-    return (inverse * (g - jnp.mean(g, axis=-1, keepdims=True) - along_y),)
+    return inverse * (g - jnp.mean(g, axis=-1, keepdims=True) - along_y)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_gradient)
+
+
+def rotated_norm(x, cos, sin, epsilon):
+    if platform() == "tpu":
+        return _rotated_norm(x, cos, sin, epsilon)
+    return portable.rotate(layer_norm(x.astype("float32"), None, None, epsilon), cos, sin)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _rotated_norm(x, cos, sin, epsilon):
+    """As one function, of which only x is kept, in its dtype; the tables get no gradient.
+
+    Slices of a normalised x in float32, and of its gradient, would leave the chip and come back.
+    """
+    return _rotated_norm_forward(x, cos, sin, epsilon)[0]
+
+
+def _rotated_norm_forward(x, cos, sin, epsilon):
+    wide = x.astype("float32")
+    mean, inverse = _statistics(wide, epsilon)
+    y = (wide - mean) * cos + (_swapped(x).astype("float32") - mean) * _signed(sin)
+    return (y * inverse).astype(x.dtype), (x, mean, inverse, cos, sin)
+
+
+def _rotated_norm_gradient(epsilon, kept, g):
+    x, mean, inverse, cos, sin = kept
+    turned_back = g.astype("float32") * cos - _swapped(g).astype("float32") * _signed(sin)
+    gradient = _norm_gradient(x.astype("float32"), mean, inverse, turned_back)
+    return gradient.astype(x.dtype), jnp.zeros_like(cos), jnp.zeros_like(sin)
+
+
+_rotated_norm.defvjp(_rotated_norm_forward, _rotated_norm_gradient)
+
+
+def _swapped(x):
+    """[a, b] -> [b, a]; in bfloat16 by a product with a permutation, exact and cheaper than slices."""
+    if x.dtype != jnp.bfloat16:
+        return jnp.roll(x, x.shape[-1] // 2, axis=-1)
+    return x @ jnp.roll(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape[-1] // 2, axis=0)
+
+
+def _signed(sin):
+    """[-s, s] of [s, s]."""
+    half = sin.shape[-1] // 2
+    return jnp.concatenate([-sin[..., :half], sin[..., half:]], axis=-1)
 
 
 def remat(layer, x, **kwargs):

@@ -36,6 +36,7 @@ __all__ = [
     "remat",
     "replicas",
     "rotate",
+    "rotated_norm",
     "scale_pixels",
     "start_distribution",
     "sync",

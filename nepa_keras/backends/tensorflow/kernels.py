@@ -21,6 +21,11 @@ def linear(x, kernel, bias=None):
     return y if bias is None else y + bias
 
 
+def rotated_norm(x, cos, sin, epsilon):
+    wide = portable.layer_norm(tf.cast(x, "float32"), None, None, epsilon)
+    return portable.rotate(wide, cos, sin)
+
+
 def attention(q, k, v, scale, causal, bound=None):
     blocks = portable.blocks_of_queries(q.shape[1], causal, platform())
     return portable.attention(q, k, v, scale, causal, blocks)

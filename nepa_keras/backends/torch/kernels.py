@@ -52,6 +52,10 @@ def rotate(x, cos, sin):
     return _Rotate.apply(x, cos, sin)
 
 
+def rotated_norm(x, cos, sin, epsilon):
+    return rotate(layer_norm(x.float(), None, None, epsilon), cos, sin)
+
+
 class _Rotate(torch.autograd.Function):
     """Two passes over x each way, where slices and a concatenation take five."""
 

@@ -66,9 +66,9 @@ def _compute_capability() -> float:
 
 
 def _takes_bound(bound, dtype) -> bool:
-    """Where memory is the limit; e to a bound of 8 squared is not a float16."""
+    """On TPU, where memory is the limit and the compiler has shown it; powers may exceed a float16."""
     known = bound is not None and bound <= _LARGEST_BOUND
-    return known and platform() != "cpu" and dtype != "float16"
+    return known and platform() == "tpu" and dtype != "float16"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
