@@ -101,6 +101,8 @@ def traffic(text: str) -> dict[str, int]:
             continue
         if one.kind in ("copy-start", "slice-start", "async-start"):
             moved[one.name] = _copied_bytes(one.shape)
+        elif one.kind.endswith("-start") and one.kind != "all-reduce-start":
+            moved[one.name] = sizes[one.name]  # the type has operands and results
         else:
             moved[one.name] = sizes[one.name] + sum(sizes.get(name, 0) for name in one.operands)
     return moved
@@ -134,14 +136,16 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
         kind = one.kind.removesuffix("-start")
         if kind not in COLLECTIVES:
             continue
-        devices = _group_size(one.rest)
         if kind == "reduce-scatter":
             size = sum(sizes.get(name, 0) for name in one.operands)
         elif one.kind == "all-reduce-start" or not one.kind.endswith("-start"):
             size = sizes[one.name]
         else:  # (operands, results, ...)
             size = max(_plain_bytes(array[0]) for array in _ARRAY.finditer(one.shape))
-        share = 1.0 if kind == "collective-permute" else (devices - 1) / devices
+        share = 1.0  # of what passes on along given pairs
+        if kind != "collective-permute":
+            devices = _group_size(one.rest)
+            share = (devices - 1) / devices
         number, sent = found.get(kind, (0, 0))
         passes = 2 if kind == "all-reduce" else 1
         found[kind] = (number + 1, sent + round(passes * share * size))
@@ -153,9 +157,18 @@ def _plain_bytes(shape: str) -> int:
 
 
 def _group_size(rest: str) -> int:
-    """Devices of one group: of replica_groups={{0,1},{2,3}}, or in short [2,2]<=[4]."""
-    short = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
-    if short:
+    """Devices of one group, of which the text has three forms.
+
+    {{0,1},{2,3}}, in short [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}: all that differ in these axes only.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    if short := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(short[1])
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
-    return len(listed[1].split(",")) if listed else 2
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        return len(listed[1].split(","))
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+        sizes = dict(axis.split("=") for axis in mesh[1].split(","))
+        return math.prod(int(sizes[axis]) for axis in mesh[2].split(","))
+    raise ValueError(f"Groups of devices in an unknown form: {rest[:200]}")

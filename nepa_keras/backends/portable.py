@@ -123,7 +123,7 @@ def weighted_values(weights, v):
 
 
 def blocks_of_queries(length, causal, platform):
-    """How many `attention` is computed in.
+    """How many `explicit_attention` is computed in.
 
     On CPU several, which save products; elsewhere one, as traffic is the limit and slices cost it.
     """
@@ -132,14 +132,14 @@ def blocks_of_queries(length, causal, platform):
     return min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK)) if platform == "cpu" else 1
 
 
-def attention_form(length, causal, platform):
-    """What `attention` is there, in words that follow "attention"."""
+def explicit_form(length, causal, platform):
+    """What it is there, in words that follow "attention"."""
     blocks = blocks_of_queries(length, causal, platform)
     pieces = "one piece" if blocks == 1 else f"{blocks} pieces"
     return f"by explicit scores in {pieces} ({platform.upper()})"
 
 
-def attention(q, k, v, scale, causal, blocks=1):
+def explicit_attention(q, k, v, scale, causal, blocks=1):
     """Attention by explicit scores; q, k, v (B, T, H, K) -> (B, T, H, K).
 
     In n > 1 blocks, if causal, of queries, each against the keys it sees: the scores are (n + 1) / 2n

@@ -84,15 +84,14 @@ class SelfAttention(keras.layers.Layer):
 
     def _positioned(self, x, norm, rope):
         """Norm, then rotation, in float32, then the compute dtype; x (B, T, H, K)."""
-        of_each_head = rope and [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
-        if of_each_head and self._bound() is not None and self.variable_dtype == "float32":
-            return ops.cast(
-                backends.rotated_norm(x, *of_each_head, self.epsilon), self.compute_dtype
-            )
+        tables = rope and [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+        if tables and self._bound() is not None and self.variable_dtype == "float32":
+            cos, sin = tables
+            return ops.cast(backends.rotated_norm(x, cos, sin, self.epsilon), self.compute_dtype)
         if norm is not None:
             x = norm.call(x)
-        if of_each_head:
-            x = backends.rotate(ops.cast(x, "float32"), *of_each_head)
+        if tables:
+            x = backends.rotate(ops.cast(x, "float32"), *tables)
         return ops.cast(x, self.compute_dtype)
 
     def _bound(self):

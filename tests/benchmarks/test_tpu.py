@@ -42,6 +42,7 @@ def test_an_instruction_moves_what_it_reads_and_writes_outside_of_the_chip():
         "all-reduce.1": 2 * weight,
         "all-gather.1": 5 * weight,
         "reduce-scatter.1": 5 * weight,
+        "collective-permute-start.1": 2 * 16 * 128 * 2,
     }
     (name, number, size), *_ = program.largest(TEXT, 3)
     assert (number, size) == (1, 5 * weight) and name.startswith(("all-gather", "reduce-scatter"))
@@ -54,7 +55,10 @@ def test_collectives_are_counted_with_what_a_chip_sends():
         "all-reduce": (1, 2 * weight * 3 // 4),
         "all-gather": (1, 4 * weight * 3 // 4),
         "reduce-scatter": (1, 4 * weight // 2),
+        "collective-permute": (1, 16 * 128 * 2),
     }
+    with pytest.raises(ValueError, match="unknown form"):
+        program.collectives(TEXT.replace("{{0,1,2,3}}", "<=[8]"))
 
 
 def test_a_table_has_a_row_for_what_fits_and_for_what_does_not():

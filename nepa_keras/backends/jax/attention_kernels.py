@@ -19,13 +19,13 @@ def attention(q, k, v, scale, causal, bound=None):
     if _takes_bound(bound, q.dtype.name):
         return _bounded(q, k, v, scale, causal)
     blocks = portable.blocks_of_queries(length, causal, platform())
-    return portable.attention(q, k, v, scale, causal, blocks)
+    return portable.explicit_attention(q, k, v, scale, causal, blocks)
 
 
 def attention_form(length, width, dtype, causal):
     if _cudnn_takes(width, dtype):
         return "by cuDNN (GPU)"
-    return portable.attention_form(length, causal, platform())
+    return portable.explicit_form(length, causal, platform())
 
 
 def _by_cudnn(q, k, v, scale, causal):

@@ -100,7 +100,8 @@ def _normalise_forward(x, epsilon):
 
 
 def _normalise_gradient(epsilon, kept, g):
-    return (_norm_gradient(*kept, g),)
+    x, mean, inverse = kept
+    return (_norm_gradient(x, mean, inverse, g),)
 
 
 def _norm_gradient(x, mean, inverse, g):

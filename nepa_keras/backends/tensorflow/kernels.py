@@ -28,11 +28,11 @@ def rotated_norm(x, cos, sin, epsilon):
 
 def attention(q, k, v, scale, causal, bound=None):
     blocks = portable.blocks_of_queries(q.shape[1], causal, platform())
-    return portable.attention(q, k, v, scale, causal, blocks)
+    return portable.explicit_attention(q, k, v, scale, causal, blocks)
 
 
 def attention_form(length, width, dtype, causal):
-    return portable.attention_form(length, causal, platform())
+    return portable.explicit_form(length, causal, platform())
 
 
 def barrier(x):
