@@ -11,7 +11,7 @@
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
     python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, accumulation
-    python benchmarks/benchmark.py --suite=tpu          # what the TPU compiler says, without a TPU
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=tpu         # what the TPU compiler says
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -110,8 +110,8 @@ def tpu_rows():
     """The rows of --suite=tpu: those of BUILD.md, or every combination of what the flags name."""
     from tpu import suite  # the library, which other suites load in the processes of their sides
 
-    names = ("preset", "batch_size", "topology", "layout", "work", "remat", "hlo")
-    if not any(getattr(FLAGS, name) for name in names):
+    names = ("preset", "batch_size", "topology", "layout", "work", "dtype", "remat", "hlo")
+    if not any(FLAGS[name].present for name in names):
         return suite.tpu_suite(suite.standard_cases(), FLAGS.timeout, FLAGS.groups)
     unknown = set(FLAGS.work or ()) - set(suite.WORKS)
     if unknown:

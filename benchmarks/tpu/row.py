@@ -1,6 +1,6 @@
 """One row of `benchmark.py --suite=tpu`, in a process of its own: python benchmarks/tpu/row.py CASE.
 
-CASE is JSON of `tpu.cases.Case`; what is printed last is a line of JSON. The environment says
+CASE is JSON of `tpu.suite.Case`; what is printed last is a line of JSON. The environment says
 KERAS_BACKEND=jax, JAX_PLATFORMS=cpu and TPU_SKIP_MDS_QUERY=1.
 """
 
@@ -78,10 +78,8 @@ def lowered(case: dict, devices):
     kind, _, mesh = case["layout"].partition(":")
     if len(devices) > 1:
         nepa_keras.distribute(kind, mesh or None)
-    made = []
-    jax.eval_shape(
-        lambda: made.extend(model_of(case))
-    )  # nothing can be put on devices that are not here
+    made = []  # within `eval_shape`, as nothing can be put on devices that are not here
+    jax.eval_shape(lambda: made.extend(model_of(case)))
     model, batch = made
     alone = jax.sharding.SingleDeviceSharding(devices[0])
 
@@ -116,7 +114,7 @@ def lowered(case: dict, devices):
 
 
 def figures(case: dict) -> dict:
-    """What the compiler says of a case: see `tpu.cases`."""
+    """What the compiler says of a case, as `tpu.suite.table` reads it."""
     started = time.time()
     keras.config.set_dtype_policy(
         "mixed_bfloat16" if case["dtype"] == "bfloat16" else case["dtype"]

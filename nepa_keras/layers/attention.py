@@ -102,13 +102,13 @@ class SelfAttention(keras.layers.Layer):
 
     def _queries_keys_values(self, x, rope):
         """(B, T, D) -> three of (B, T, H, K)."""
+        shape = (3, self.num_heads, self.head_dim)
         if backends.platform() == "tpu" and self.qkv.is_plain:
             # One product's result would be copied three times, to and from the layout of heads.
-            q, k, v = self.qkv.parts(x, (3, self.num_heads, self.head_dim))
-            q = self._positioned(q, self.q_norm, rope)
-            return q, self._positioned(k, self.k_norm, rope), v
-        qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], 3, self.num_heads, self.head_dim))
-        q, k, v = ops.unstack(qkv, axis=2)
+            q, k, v = self.qkv.parts(x, shape)
+        else:
+            qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], *shape))
+            q, k, v = ops.unstack(qkv, axis=2)
         q = self._positioned(q, self.q_norm, rope)
         return q, self._positioned(k, self.k_norm, rope), v
 
