@@ -159,7 +159,8 @@ def _plain_bytes(shape: str) -> int:
 def _group_size(rest: str) -> int:
     """Devices of one group, of which the text has three forms.
 
-    {{0,1},{2,3}}, in short [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}: all that differ in these axes only.
+    {{0,1},{2,3}}, in short [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}, which may name the order of the devices
+    before its braces: all that differ in these axes only.
 
     Raises:
         ValueError: it has another one.
@@ -168,7 +169,7 @@ def _group_size(rest: str) -> int:
         return int(short[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return len(listed[1].split(","))
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest):
         sizes = dict(axis.split("=") for axis in mesh[1].split(","))
         return math.prod(int(sizes[axis]) for axis in mesh[2].split(","))
     raise ValueError(f"Groups of devices in an unknown form: {rest[:200]}")

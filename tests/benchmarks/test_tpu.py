@@ -57,6 +57,8 @@ def test_collectives_are_counted_with_what_a_chip_sends():
         "reduce-scatter": (1, 4 * weight // 2),
         "collective-permute": (1, 16 * 128 * 2),
     }
+    ordered = "mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'a'}"
+    assert program.collectives(TEXT.replace("[2,2]<=[4]", ordered)) == program.collectives(TEXT)
     with pytest.raises(ValueError, match="unknown form"):
         program.collectives(TEXT.replace("{{0,1,2,3}}", "<=[8]"))
 
