@@ -1,7 +1,7 @@
 """One row of `benchmark.py --suite=tpu`, in a process of its own: python benchmarks/tpu/row.py CASE.
 
-CASE is JSON of `tpu.suite.Case`; what is printed last is a line of JSON. The environment says
-KERAS_BACKEND=jax, JAX_PLATFORMS=cpu and TPU_SKIP_MDS_QUERY=1.
+CASE is JSON of `tpu.suite.Case`; what is printed last is a line of JSON. The environment is that
+of `tpu.suite.compile_case`.
 """
 
 import contextlib
