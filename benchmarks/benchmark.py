@@ -11,6 +11,7 @@
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
     python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, accumulation
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=tpu         # what the TPU compiler says
 
 The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
 then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
@@ -41,7 +42,7 @@ flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a stand
 flags.DEFINE_enum(
     "suite",
     None,
-    ["cpu", "sweep", "accelerator", "transforms", "groups", "memory"],
+    ["cpu", "sweep", "accelerator", "transforms", "groups", "memory", "tpu"],
     "a table of measurements",
 )
 flags.DEFINE_list(
@@ -49,17 +50,25 @@ flags.DEFINE_list(
     None,
     "of --suite=cpu, sweep, memory and accelerator (jax, torch); default all installed ones",
 )
-flags.DEFINE_enum(
-    "device",
-    None,
-    ["h100", "tpu_v5e"],
-    "data sheet for the MFU of --suite=accelerator; default that of the device",
-)
 flags.DEFINE_bool("rehearse", False, "run --suite=accelerator with a tiny model, on any machine")
 flags.DEFINE_string(
     "only", None, "words that a part of --suite=accelerator must hold, to run it again"
 )
 flags.DEFINE_float("seconds", 520, "for all parts of --suite=accelerator together", lower_bound=60)
+flags.DEFINE_list("backends", None, "of --suite=cpu, sweep and memory; default all installed ones")
+flags.DEFINE_list("topology", None, "of --suite=tpu: kinds and shapes of chips, such as v5e:2x2")
+flags.DEFINE_list("layout", None, "of --suite=tpu: data, fsdp or fsdp:4x2 (mesh)")
+flags.DEFINE_list("work", None, "of --suite=tpu: pretrain, classify, segment, forward")
+flags.DEFINE_bool("remat", False, "of --suite=tpu: compute blocks again in the backward pass")
+flags.DEFINE_integer("groups", 0, "of --suite=tpu: kinds of instructions that move most to show")
+flags.DEFINE_string("hlo", None, "of --suite=tpu: file for the text of the last program")
+flags.DEFINE_integer("timeout", 1200, "of --suite=tpu: seconds for one row", lower_bound=1)
+flags.DEFINE_enum(
+    "device",
+    None,
+    ["h100", "tpu_v5e", "tpu_v5p", "tpu_v6e"],
+    "data sheet for the MFU of --suite=accelerator; default that of the device",
+)
 flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
 flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
@@ -89,6 +98,8 @@ def run_suite(options):
     """Prints the table of --suite; returns whether a part of it failed."""
     if FLAGS.reference or FLAGS.inference or (FLAGS.json and FLAGS.suite != "accelerator"):
         raise app.UsageError("--suite takes no --reference or --inference, and no --json.")
+    if FLAGS.suite == "tpu":
+        return tpu_rows()
     if FLAGS.suite == "transforms":
         return transforms_suite(FLAGS.steps, FLAGS.repeats)
     if FLAGS.suite == "groups":
@@ -105,6 +116,28 @@ def run_suite(options):
         return accelerator_suite(options, backends, FLAGS.seconds, FLAGS.only, FLAGS.json)
     suite = {"cpu": cpu_suite, "sweep": sweep_suite, "memory": memory_suite}[FLAGS.suite]
     return suite(options, FLAGS.steps, FLAGS.repeats, backends)
+
+
+def tpu_rows():
+    """The rows of --suite=tpu: those of BUILD.md, or every combination of what the flags name."""
+    from tpu import suite  # the library, which other suites load in the processes of their sides
+
+    names = ("preset", "batch_size", "topology", "layout", "work", "dtype", "remat", "hlo")
+    if not any(FLAGS[name].present for name in names):
+        return suite.tpu_suite(suite.standard_cases(), FLAGS.timeout, FLAGS.groups)
+    unknown = set(FLAGS.work or ()) - set(suite.WORKS)
+    if unknown:
+        raise app.UsageError(f"--work is of {', '.join(suite.WORKS)}, not {', '.join(unknown)}.")
+    chosen = {
+        "preset": [FLAGS.preset or SIZES["base"][0]],
+        "topology": FLAGS.topology or ["v5e:2x2"],
+        "layout": FLAGS.layout or ["data"],
+        "work": FLAGS.work or ["pretrain"],
+        "dtype": [FLAGS.dtype if FLAGS["dtype"].present else "bfloat16"],
+        "hlo": [FLAGS.hlo],
+    }
+    cases = suite.product_cases([FLAGS.batch_size or 64], FLAGS.remat, **chosen)
+    return suite.tpu_suite(cases, FLAGS.timeout, FLAGS.groups)
 
 
 def main(argv):

@@ -160,7 +160,8 @@ def main():
         f"{len(validation):,} to validate with, {model.num_classes} classes, "
         f"as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {model.count_params():,} parameters, "
-        f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}"
+        f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}, "
+        f"{runs.describe_attention(model.backbone)}"
     )
     say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], "another --model sees more")
     with one_sentence():

@@ -193,7 +193,7 @@ def main():
         f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{model.backbone.name}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
-        f"patch {model.backbone.patch_size}, {FLAGS.dtype}"
+        f"patch {model.backbone.patch_size}, {FLAGS.dtype}, {runs.describe_attention(model.backbone)}"
     )
     if not isinstance(source, data.ImageArrays):
         remedy = "--channels=3, --image_size and --preset change it"

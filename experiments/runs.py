@@ -244,6 +244,16 @@ def describe_batch(batch_size: int, accumulation_steps: int, processes: Processe
     )
 
 
+def describe_attention(backbone: nepa_keras.NepaBackbone) -> str:
+    """Which formulation of attention training has on this device, as the words for a line."""
+    if backbone.attention_dropout_rate:
+        return "attention by explicit scores in one piece, for its dropout"
+    tokens = backbone.patch_embedding.compute_output_shape((None, *backbone.image_shape))[1]
+    width = backbone.hidden_dim // backbone.num_heads
+    form = backends.attention_form(tokens, width, backbone.compute_dtype, backbone.use_causal_mask)
+    return f"attention {form}"
+
+
 def train(
     model,
     batches,

@@ -123,7 +123,8 @@ def train(run: training.RunDir) -> None:
         f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {crop}x{crop}, "
         f"{len(validation):,} to validate with, {source.num_classes} classes\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {segmenter.count_params():,} "
-        f"parameters, {FLAGS.head} on blocks {', '.join(map(str, segmenter.taps))}, {FLAGS.dtype}\n"
+        f"parameters, {FLAGS.head} on blocks {', '.join(map(str, segmenter.taps))}, {FLAGS.dtype}, "
+        f"{runs.describe_attention(segmenter.backbone)}\n"
         f"{runs.describe_batch(FLAGS.batch_size, 1, processes)}, {FLAGS.steps} updates, peak learning rate "
         f"{FLAGS.learning_rate:g}\n\n{segmenter.optimizer.table(segmenter)}\n"
     )

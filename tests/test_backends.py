@@ -1,5 +1,8 @@
 """The functions behind `nepa_keras.backends` against their plain definitions."""
 
+import contextlib
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from keras import ops
 
 from nepa_keras import backends
 from tests.helpers import tiny
+from tests.helpers.gradients import loss_and_gradients
 from tests.helpers.tolerances import assert_close
 
 
@@ -48,7 +52,9 @@ def jax_on_gpu(monkeypatch):
     def begin():
         monkeypatch.setattr(jax.nn, "dot_product_attention", of_cudnn)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        monkeypatch.setattr("nepa_keras.backends.jax.kernels._compute_capability", lambda: 9.0)
+        monkeypatch.setattr(
+            "nepa_keras.backends.jax.attention_kernels._compute_capability", lambda: 9.0
+        )
 
     begin.fused = []
     return begin
@@ -85,6 +91,102 @@ def test_gradients_of_jax_on_gpu_are_those_on_cpu(name, jax_on_gpu):
     jax_on_gpu()
     for actual, expected in zip(value_and_gradient(), on_cpu, strict=True):
         assert_close(np.asarray(actual), np.asarray(expected), "same_numbers")
+
+
+@contextlib.contextmanager
+def as_on(platform: str):
+    """Kernels are those for a platform that is not here; they run on the CPU all the same."""
+    if keras.backend.backend() == "jax":
+        from nepa_keras.backends.jax.target import compiled_for
+
+        with compiled_for([types.SimpleNamespace(platform=platform)]):
+            yield
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nepa_keras.backends.tensorflow.kernels.platform", lambda: platform)
+            yield
+
+
+@pytest.mark.only_on("jax", "tensorflow")
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
+    """Those that differ by platform; each must give the numbers and gradients that it gives on CPU."""
+    x, weights = random(2, 37, 3, 8), random(2, 37, 3, 8, seed=1)
+    kernel, bias = random(8, 8, seed=2), random(8, seed=3)
+
+    variable = keras.Variable(x)
+    holder = types.SimpleNamespace(trainable_variables=[variable])
+
+    def result(name):
+        x = variable * 1.0
+        if name == "attention":
+            return backends.attention(x, ops.flip(x, axis=2), ops.square(x), 0.3, causal)
+        if name == "linear":
+            return backends.linear(x, *map(ops.convert_to_tensor, (kernel, bias)))
+        if name == "layer_norm":
+            return backends.layer_norm(x, *map(ops.convert_to_tensor, (bias, bias)), 1e-6)
+        return backends.barrier(backends.gelu(x))
+
+    def results(name):
+        loss, gradients = loss_and_gradients(holder, lambda: ops.mean(result(name) * weights))
+        return [loss, *gradients, result(name)]
+
+    for name in ("attention", "linear", "layer_norm", "gelu"):
+        on_cpu = results(name)
+        with as_on(platform):
+            elsewhere = results(name)
+        for actual, expected in zip(elsewhere, on_cpu, strict=True):
+            assert_close(np.asarray(actual), np.asarray(expected), "same_numbers")
+
+
+@pytest.mark.only_on("jax", "tensorflow")
+@pytest.mark.parametrize(
+    "changes", [{}, {"qk_norm_scale": True}, {"gated_mlp": True, "remat": True}]
+)
+def test_a_model_on_tpu_is_the_one_on_cpu(changes):
+    """Of 36 tokens, so that attention on CPU is in two pieces, with and without a bound of the scores."""
+    model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4, **changes)
+    images = tiny.images(4, (24, 24, 3))
+
+    def loss():
+        return model.compute_loss(x=images, y_pred=model(images, training=True))
+
+    on_cpu = loss_and_gradients(model, loss)
+    with as_on("tpu"):
+        elsewhere = loss_and_gradients(model, loss)
+    assert elsewhere[0] == pytest.approx(on_cpu[0], abs=1e-6)
+    for actual, expected in zip(elsewhere[1], on_cpu[1], strict=True):
+        assert_close(actual, expected, "gradient")
+
+
+@pytest.mark.once
+def test_gradients_on_tpu_in_bfloat16_are_as_near_to_float32_as_on_cpu():
+    images, found = tiny.images(4, (24, 24, 3)), {}
+
+    def gradients(dtype):
+        model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4, dtype=dtype)
+        return loss_and_gradients(
+            model, lambda: model.compute_loss(x=images, y_pred=model(images, training=True))
+        )[1]
+
+    exact = gradients("float32")
+    for platform in ("cpu", "tpu"):
+        with as_on(platform):
+            found[platform] = tiny.relative_distance(gradients("mixed_bfloat16"), exact)
+    assert found["tpu"] < max(1.2 * found["cpu"], 0.01), found
+
+
+def test_what_attention_is_here_is_said():
+    said = backends.attention_form(257, 64, "float32", True)
+    if keras.backend.backend() == "torch":
+        assert said == "by PyTorch's scaled_dot_product_attention (CPU)"
+        return
+    assert said == "by explicit scores in 4 pieces (CPU)"
+    assert "in one piece" in backends.attention_form(257, 64, "float32", False)
+    with as_on("tpu"):
+        said = backends.attention_form(257, 64, "float32", True)
+        assert said == "by explicit scores in one piece (TPU)"
 
 
 def test_linear_keeps_leading_axes():

@@ -25,7 +25,7 @@ With a gated MLP 4 c M + [c < 4] c D in place of 2 c M, and 6 c M + c D of 3 c M
 
 from nepa_keras.backbone import NepaBackbone
 
-_CAUSAL_SHARE = 5 / 8  # of the square of scores, see `backends.portable.attention`
+_CAUSAL_SHARE = 5 / 8  # of the square of scores, see `backends.portable.explicit_attention`; on CPU
 _STATE = 4 + 4 + 8 + 4  # weight, gradient, two moments, average
 _BLOCKS_GATHERED = 2  # the block that works and the one that is fetched
 

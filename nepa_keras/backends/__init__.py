@@ -10,7 +10,10 @@ kernels.py, what layers and the optimizer compute:
     layer_norm(x, gamma, beta, epsilon) over the last axis
     gelu(x)                             x times the normal distribution of x
     rotate(x, cos, sin)                 rotary positions
-    attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities
+    rotated_norm(x, cos, sin, epsilon)  those of layer_norm(x)
+    attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities; no
+                                        |q k^T * scale| exceeds `bound`, if one is given
+    attention_form(length, width, ...)  which formulation of it runs here, in words
     attention_probabilities(q, k, ...)  that softmax
     weighted_values(weights, v)         and that product
     barrier(x)                          identity that keeps a compiler from fusing across it
@@ -18,6 +21,9 @@ kernels.py, what layers and the optimizer compute:
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
     adamw_update(...)                   one AdamW + EMA step over lists of variables
+
+    platform()                          that steps are compiled for, "cpu" among others: what is faster on
+                                        one is decided by it, and by nothing else
 
 trainer.py, the train step in one function:
 

@@ -22,7 +22,13 @@ def scale_pixels(x):
 
 
 def linear(x, kernel, bias=None):
-    """`x @ kernel + bias` over the last axis of x, as one 2-D product: batched ones are slower on CPU."""
+    """`x @ kernel + bias` over the last axis of x."""
+    y = ops.matmul(x, kernel)
+    return y if bias is None else y + bias
+
+
+def linear_of_rows(x, kernel, bias=None):
+    """The same as one 2-D product: on CPU batched ones are slower, elsewhere reshaping can move memory."""
     y = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
     y = y if bias is None else y + bias
     return ops.reshape(y, (*ops.shape(x)[:-1], kernel.shape[-1]))
@@ -116,17 +122,33 @@ def weighted_values(weights, v):
     return ops.transpose(ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3))), (0, 2, 1, 3))
 
 
-def attention(q, k, v, scale, causal):
+def blocks_of_queries(length, causal, platform):
+    """How many `explicit_attention` is computed in.
+
+    On CPU several, which save products; elsewhere one, as traffic is the limit and slices cost it.
+    """
+    if length is None or not causal:  # a graph for any number of tokens, or nothing to leave out
+        return 1
+    return min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK)) if platform == "cpu" else 1
+
+
+def explicit_form(length, causal, platform):
+    """What it is there, in words that follow "attention"."""
+    blocks = blocks_of_queries(length, causal, platform)
+    pieces = "one piece" if blocks == 1 else f"{blocks} pieces"
+    return f"by explicit scores in {pieces} ({platform.upper()})"
+
+
+def explicit_attention(q, k, v, scale, causal, blocks=1):
     """Attention by explicit scores; q, k, v (B, T, H, K) -> (B, T, H, K).
 
-    If causal, block by block of queries, each against the keys it sees: with n blocks the scores are
-    (n + 1) / 2n of the full square.
+    In n > 1 blocks, if causal, of queries, each against the keys it sees: the scores are (n + 1) / 2n
+    of the full square.
     """
-    length = q.shape[1]
-    if length is None or not causal:  # a graph for any number of tokens, or nothing to leave out
+    if blocks == 1:
         probabilities = attention_probabilities(q, k, scale, causal)
         return weighted_values(ops.cast(probabilities, v.dtype), v)
-    blocks = min(_CAUSAL_BLOCKS, max(1, length // _SMALLEST_BLOCK))
+    length = q.shape[1]
     ends = [length * (i + 1) // blocks for i in range(blocks)]
     outputs = []
     for start, end in zip([0, *ends], ends, strict=False):
@@ -134,7 +156,7 @@ def attention(q, k, v, scale, causal):
             q[:, start:end], k[:, :end], scale, causal, first=start
         )
         outputs.append(weighted_values(ops.cast(probabilities, v.dtype), v[:, :end]))
-    return ops.concatenate(outputs, axis=1) if blocks > 1 else outputs[0]
+    return ops.concatenate(outputs, axis=1)
 
 
 def compiled(function):

@@ -34,6 +34,7 @@ class SelfAttention(keras.layers.Layer):
         rope: tables (cos, sin), each (T, K), or None.
         causal: whether token t sees only tokens 0..t.
         return_probabilities: also return the softmax, (B, H, T, T) float32.
+        scale: factors (D,) of the output, or None; see `Linear`.
     """
 
     def __init__(
@@ -83,24 +84,38 @@ class SelfAttention(keras.layers.Layer):
 
     def _positioned(self, x, norm, rope):
         """Norm, then rotation, in float32, then the compute dtype; x (B, T, H, K)."""
+        tables = rope and [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+        if tables and self._bound() is not None and self.variable_dtype == "float32":
+            cos, sin = tables
+            return ops.cast(backends.rotated_norm(x, cos, sin, self.epsilon), self.compute_dtype)
         if norm is not None:
             x = norm.call(x)
-        if rope is not None:
-            of_each_head = [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
-            x = backends.rotate(ops.cast(x, "float32"), *of_each_head)
+        if tables:
+            x = backends.rotate(ops.cast(x, "float32"), *tables)
         return ops.cast(x, self.compute_dtype)
+
+    def _bound(self):
+        """Of the scores: norms without a scale make vectors of length sqrt(K), which rotation keeps."""
+        if not self.qk_norm or self.qk_norm_scale or self.qk_norm_bias:
+            return None
+        return self.head_dim**0.5
 
     def _queries_keys_values(self, x, rope):
         """(B, T, D) -> three of (B, T, H, K)."""
-        qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], 3, self.num_heads, self.head_dim))
-        q, k, v = ops.unstack(qkv, axis=2)
+        shape = (3, self.num_heads, self.head_dim)
+        if backends.platform() == "tpu" and self.qkv.is_plain:
+            # One product's result would be copied three times, to and from the layout of heads.
+            q, k, v = self.qkv.parts(x, shape)
+        else:
+            qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], *shape))
+            q, k, v = ops.unstack(qkv, axis=2)
         q = self._positioned(q, self.q_norm, rope)
         return q, self._positioned(k, self.k_norm, rope), v
 
-    def _joined(self, heads):
+    def _joined(self, heads, scale=None):
         """(B, T, H, K) -> (B, T, D)."""
         heads = ops.reshape(heads, (-1, ops.shape(heads)[1], self.num_heads * self.head_dim))
-        return self.output_dense.call(heads)
+        return self.output_dense.call(heads, scale=scale)
 
     def call(
         self,
@@ -109,19 +124,22 @@ class SelfAttention(keras.layers.Layer):
         causal: bool = False,
         return_probabilities: bool = False,
         training: bool = False,
+        scale: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         q, k, v = self._queries_keys_values(x, rope)
-        scale = self.head_dim**-0.5
+        temperature = self.head_dim**-0.5
         probabilities = None
         if return_probabilities or (self.drop is not None and training):
-            probabilities = backends.attention_probabilities(q, k, scale, causal)
+            probabilities = backends.attention_probabilities(q, k, temperature, causal)
             weights = ops.cast(probabilities, v.dtype)
             if self.drop is not None:
                 weights = self.drop.call(weights, training=training)
             heads = backends.weighted_values(weights, v)
         else:
-            heads = backends.attention(q, k, v, scale=scale, causal=causal)
-        y = self._joined(heads)
+            heads = backends.attention(
+                q, k, v, scale=temperature, causal=causal, bound=self._bound()
+            )
+        y = self._joined(heads, scale)
         return (y, probabilities) if return_probabilities else y
 
     def empty_cache(self, batch: int | Tensor, tokens: int) -> tuple[Tensor, Tensor]:
@@ -135,6 +153,7 @@ class SelfAttention(keras.layers.Layer):
         cache: tuple[Tensor, Tensor],
         position: Tensor,
         rope: Sequence[Tensor] | None = None,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Causal attention of one token to those before it, without computing them again.
 
@@ -143,6 +162,7 @@ class SelfAttention(keras.layers.Layer):
             cache: keys and values of `empty_cache`, filled before `position`.
             position: integer scalar.
             rope: tables (1, K) of the position.
+            scale: as in `call`.
 
         Returns:
             (B, 1, D), and the cache with this token.
@@ -152,10 +172,12 @@ class SelfAttention(keras.layers.Layer):
             ops.slice_update(held, (0, position, 0, 0), ops.cast(new, held.dtype))
             for held, new in zip(cache, (k, v), strict=True)
         )
-        scale = self.head_dim**-0.5
-        weights = backends.attention_probabilities(q, keys, scale, causal=True, first=position)
+        temperature = self.head_dim**-0.5
+        weights = backends.attention_probabilities(
+            q, keys, temperature, causal=True, first=position
+        )
         heads = backends.weighted_values(ops.cast(weights, values.dtype), values)
-        return self._joined(heads), (keys, values)
+        return self._joined(heads, scale), (keys, values)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -98,12 +98,20 @@ class TransformerBlock(keras.layers.Layer):
             if scale is not None:
                 scale.build(input_shape)
 
+    def _factors(self, scale):
+        """Of a LayerScale, for the product before it: on TPU, where a pass over tokens costs most.
+
+        Not in float16, in which factors of 1e-5 times weights are nearly zero.
+        """
+        folds = backends.platform() == "tpu" and self.compute_dtype != "float16"
+        return scale.scale if folds and scale is not None else None
+
     def _join(self, x, branch, scale, kept=None, training=False):
         """x + branch; `kept` are the factors of `DropPath`, if it has any."""
         if self.branch_dropout is not None:
             branch = keras.ops.cast(branch, self.branch_dropout.compute_dtype)
             branch = self.branch_dropout.call(branch, training=training)
-        if scale is not None:
+        if scale is not None and self._factors(scale) is None:
             branch = scale.call(branch)
         if kept is not None:
             branch = scale_samples(branch, kept)
@@ -135,6 +143,7 @@ class TransformerBlock(keras.layers.Layer):
             causal=causal,
             return_probabilities=return_probabilities,
             training=training,
+            scale=self._factors(self.attention_scale),
         )
         if return_probabilities:
             branch, probabilities = branch
@@ -143,7 +152,7 @@ class TransformerBlock(keras.layers.Layer):
         return (x, probabilities) if return_probabilities else x
 
     def _through_mlp(self, x, kept=None, training=False):
-        branch = self.mlp.call(self.mlp_norm.call(x))
+        branch = self.mlp.call(self.mlp_norm.call(x), scale=self._factors(self.mlp_scale))
         return self._join(x, branch, self.mlp_scale, kept, training)
 
     def step(
@@ -154,7 +163,13 @@ class TransformerBlock(keras.layers.Layer):
         rope: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One token (B, 1, D) after those of a cache; see `SelfAttention.step`."""
-        branch, cache = self.attention.step(self.attention_norm.call(x), cache, position, rope)
+        branch, cache = self.attention.step(
+            self.attention_norm.call(x),
+            cache,
+            position,
+            rope,
+            scale=self._factors(self.attention_scale),
+        )
         x = self._join(x, branch, self.attention_scale)
         return self._through_mlp(x), cache
 

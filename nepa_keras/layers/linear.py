@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -49,6 +49,11 @@ class Linear(keras.layers.Dense):
         kernel_initializer: default normal, standard deviation 0.02.
         **kwargs: more arguments of `keras.layers.Dense`, such as `lora_rank`.
 
+    Call arguments:
+        x: (..., D).
+        scale: factors (units,) of the output, multiplied into the kernel, or None. Its gradient then needs
+            no output: sum_d W dW. Not for an activation that is not linear.
+
     Example:
         >>> Linear(8)(keras.ops.ones((2, 5, 4))).shape
         (2, 5, 8)
@@ -64,19 +69,53 @@ class Linear(keras.layers.Dense):
         kernel_initializer = kernel_initializer or NormalInitializer()
         super().__init__(units, use_bias=use_bias, kernel_initializer=kernel_initializer, **kwargs)
 
-    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+    def call(self, x: Tensor, training: bool | None = None, scale: Tensor | None = None) -> Tensor:
         if self.quantization_mode is not None:
             # `__call__` takes Keras' quantized path, and never comes here.
-            return ops.cast(self(x, training=training), self.compute_dtype)
+            y = ops.cast(self(x, training=training), self.compute_dtype)
+            return y if scale is None else y * ops.cast(scale, y.dtype)
         # `self.kernel` would multiply the adapters out, which costs as much as a kernel that is trained.
-        y = self._product(x, self._kernel, self.bias)
+        y = self._product(x, self._kernel, self.bias, scale)
         if self.lora_enabled:
             inner = self._product(x, self.lora_kernel_a)  # (..., rank)
-            y = y + self._product(inner, self.lora_kernel_b) * (self.lora_alpha / self.lora_rank)
+            y = y + self._product(inner, self.lora_kernel_b, scale=scale) * (
+                self.lora_alpha / self.lora_rank
+            )
         return self.activation(y)
 
-    def _product(self, x, kernel, bias=None):
+    @property
+    def is_plain(self) -> bool:
+        """Whether the product is by the kernel alone, not quantized and without adapters."""
+        return self.quantization_mode is None and not self.lora_enabled
+
+    def parts(self, x: Tensor, shape: Sequence[int]) -> list[Tensor]:
+        """The output of a plain layer, its columns as `shape`, each entry of the first axis a product.
+
+        Args:
+            x: (B, T, D).
+            shape: (parts, *others), the product of which is `units`.
+
+        Returns:
+            Tensors (B, T, *others).
+        """
+        dtype, (count, *others) = self.compute_dtype, shape
+        kernels = ops.split(ops.cast(self._kernel, dtype), count, axis=1)
+        outputs = [
+            ops.tensordot(ops.cast(x, dtype), ops.reshape(kernel, (-1, *others)), axes=1)
+            for kernel in kernels
+        ]
+        if self.bias is None:
+            return outputs
+        biases = ops.unstack(ops.reshape(ops.cast(self.bias, dtype), tuple(shape)), axis=0)
+        return [y + bias for y, bias in zip(outputs, biases, strict=True)]
+
+    def _product(self, x, kernel, bias=None, scale=None):
         dtype = self.compute_dtype
+        if scale is not None:
+            kernel = ops.convert_to_tensor(kernel) * ops.cast(scale, kernel.dtype)
+            bias = (
+                bias if bias is None else ops.convert_to_tensor(bias) * ops.cast(scale, bias.dtype)
+            )
         return backends.linear(
             ops.cast(x, dtype),
             ops.cast(kernel, dtype),

@@ -23,6 +23,10 @@ class MLP(keras.layers.Layer):
         mlp_dim: inner width.
         gated: whether there is a gate (with "silu": SwiGLU).
         activation: name of a Keras activation; default erf "gelu", gated "silu".
+
+    Call arguments:
+        x: (..., D).
+        scale: factors (D,) of the output, or None; see `Linear`.
     """
 
     def __init__(self, mlp_dim: int, gated: bool = False, activation: str | None = None, **kwargs):
@@ -43,10 +47,10 @@ class MLP(keras.layers.Layer):
         self.down = Linear(input_shape[-1], name="down", dtype=policy)
         self.down.build((*input_shape[:-1], self.mlp_dim))
 
-    def call(self, x: Tensor) -> Tensor:
+    def call(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         if self.gate is None:
-            return self.down.call(self._activate(self.up.call(x)))
-        return self.down.call(self._activate(self.gate.call(x)) * self.up.call(x))
+            return self.down.call(self._activate(self.up.call(x)), scale=scale)
+        return self.down.call(self._activate(self.gate.call(x)) * self.up.call(x), scale=scale)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

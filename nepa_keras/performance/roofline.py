@@ -29,6 +29,8 @@ class Device:
 DEVICES = {
     "h100": Device("NVIDIA H100 SXM", 989e12, 3.35e12),
     "tpu_v5e": Device("TPU v5e chip", 197e12, 819e9),
+    "tpu_v5p": Device("TPU v5p chip", 459e12, 2.765e12),
+    "tpu_v6e": Device("TPU v6e chip", 918e12, 1.64e12),
 }
 
 
@@ -37,7 +39,15 @@ def known_device(name: str) -> Device | None:
 
     The PCIe and NVL forms of the H100 have other figures, and other names.
     """
-    names = {"NVIDIA H100 80GB HBM3": "h100", "TPU v5 lite": "tpu_v5e", "TPU v5e": "tpu_v5e"}
+    names = {
+        "NVIDIA H100 80GB HBM3": "h100",
+        "TPU v5 lite": "tpu_v5e",
+        "TPU v5e": "tpu_v5e",
+        "TPU v5": "tpu_v5p",
+        "TPU v5p": "tpu_v5p",
+        "TPU v6 lite": "tpu_v6e",
+        "TPU v6e": "tpu_v6e",
+    }
     return DEVICES[names[name]] if name in names else None
 
 

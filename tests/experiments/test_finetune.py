@@ -34,6 +34,7 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     assert result.returncode == 0, result.stderr
     for words in (
         "1,295 images to train on, 142 to validate with, 10 classes",
+        "float32, attention by ",
         "effective batch 64 (1 batch of 64 images an update, 1 process), 6 updates",
         "peak learning rate 0.002 * 64 / 256 = 0.0005",
         "block 0 matrices",

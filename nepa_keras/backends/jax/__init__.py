@@ -4,6 +4,8 @@ from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *
 from nepa_keras.backends.jax.devices import *
 from nepa_keras.backends.jax.kernels import *  # after the portable ones, which they replace
+from nepa_keras.backends.jax.attention_kernels import attention, attention_form
+from nepa_keras.backends.jax.target import platform
 from nepa_keras.backends.jax.trainer import *
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "adamw_update",
     "alone",
     "attention",
+    "attention_form",
     "attention_probabilities",
     "barrier",
     "compiled",
@@ -32,10 +35,12 @@ __all__ = [
     "mean_over_replicas",
     "of_all_processes",
     "part_of_replica",
+    "platform",
     "process",
     "remat",
     "replicas",
     "rotate",
+    "rotated_norm",
     "scale_pixels",
     "start_distribution",
     "sync",

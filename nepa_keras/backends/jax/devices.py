@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
+from nepa_keras.backends.jax import target
+
 _DATA, _SHARDS = "batch", "shards"  # axes of the mesh
 _LONGEST_EVALUATION = 24 * 3600  # seconds that a process waits at its end for the others
 
@@ -16,7 +18,7 @@ _LONGEST_EVALUATION = 24 * 3600  # seconds that a process waits at its end for t
 def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
     """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
     _join_processes()
-    devices = keras.distribution.list_devices()
+    devices = target.devices()
     place = jax.process_index(), jax.process_count(), len(devices)
     if kind == "auto":
         kind = "data" if len(devices) > 1 else "none"

@@ -3,16 +3,13 @@
 import ctypes
 import functools
 import math
-import os
 import sys
 
 import jax
 import jax.numpy as jnp
 
 from nepa_keras.backends import portable
-
-# The switch of everything that only XLA on CPU needs.
-_TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
+from nepa_keras.backends.jax.target import TUNE_CPU, platform, tuned_for_cpu
 
 
 def _keep_freed_memory():
@@ -31,12 +28,13 @@ def _keep_freed_memory():
     mallopt(top_pad, 2**26)
 
 
-if _TUNE_CPU:
+if TUNE_CPU:
     _keep_freed_memory()
 
 
-def tuned_for_cpu() -> bool:
-    return _TUNE_CPU and jax.default_backend() == "cpu"
+def linear(x, kernel, bias=None):
+    of_form = portable.linear_of_rows if platform() == "cpu" else portable.linear
+    return of_form(x, kernel, bias)
 
 
 def barrier(x):
@@ -49,7 +47,7 @@ _gelu_on_cpu = portable.gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
 
 
 def gelu(x):
-    return _gelu_on_cpu(x) if jax.default_backend() == "cpu" else _gelu(x)
+    return _gelu_on_cpu(x) if platform() == "cpu" else _gelu(x)
 
 
 @jax.custom_vjp
@@ -73,7 +71,7 @@ _gelu.defvjp(lambda x: (_gelu(x), x), _gelu_gradient)
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return portable.layer_norm(x, gamma, beta, epsilon)
     y = _normalise(x, epsilon)
     y = y if gamma is None else y * gamma
@@ -103,51 +101,61 @@ def _normalise_forward(x, epsilon):
 
 def _normalise_gradient(epsilon, kept, g):
     x, mean, inverse = kept
+    return (_norm_gradient(x, mean, inverse, g),)
+
+
+def _norm_gradient(x, mean, inverse, g):
     y = _normalised(x, mean, inverse)
     along_y = y * jnp.mean(g * y, axis=-1, keepdims=True)
-    return (inverse * (g - jnp.mean(g, axis=-1, keepdims=True) - along_y),)
+    return inverse * (g - jnp.mean(g, axis=-1, keepdims=True) - along_y)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_gradient)
 
 
-def attention(q, k, v, scale, causal):
-    """Fused by cuDNN where it can be, on GPU in half precision; q, k, v (B, T, H, K) -> the same.
+def rotated_norm(x, cos, sin, epsilon):
+    if platform() == "tpu":
+        return _rotated_norm(x, cos, sin, epsilon)
+    return portable.rotate(layer_norm(x.astype("float32"), None, None, epsilon), cos, sin)
 
-    Not by `keras.ops.dot_product_attention`: in training, at an odd length such as CLS and 256 patches, it
-    logs a traceback for each layer and falls back to explicit scores, which doubles the time of a step.
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _rotated_norm(x, cos, sin, epsilon):
+    """As one function, of which only x is kept, in its dtype; the tables get no gradient.
+
+    Slices of a normalised x in float32, and of its gradient, would leave the chip and come back.
     """
-    if not _cudnn_takes(q):
-        return portable.attention(q, k, v, scale, causal)
-    batch, length = q.shape[:2]
-    lengths = None
-    if length % 2:  # its gradient needs an even one
-        q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
-        if not causal:  # else the added key is after all queries
-            lengths = jnp.full((batch,), length, "int32")
-    heads = jax.nn.dot_product_attention(
-        q,
-        k,
-        v,
-        scale=scale,
-        is_causal=causal,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
-    )
-    return heads[:, :length]
+    return _rotated_norm_forward(x, cos, sin, epsilon)[0]
 
 
-def _cudnn_takes(q) -> bool:
-    """Half precision and a head width that cuDNN has kernels for, on Ampere or later."""
-    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
-        return False
-    return q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _compute_capability() >= 8.0
+def _rotated_norm_forward(x, cos, sin, epsilon):
+    wide = x.astype("float32")
+    mean, inverse = _statistics(wide, epsilon)
+    y = (wide - mean) * cos + (_swapped(x).astype("float32") - mean) * _signed(sin)
+    return (y * inverse).astype(x.dtype), (x, mean, inverse, cos, sin)
 
 
-def _compute_capability() -> float:
-    """Of CUDA's first device; 0 of another vendor's."""
-    return float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
+def _rotated_norm_gradient(epsilon, kept, g):
+    x, mean, inverse, cos, sin = kept
+    turned_back = g.astype("float32") * cos - _swapped(g).astype("float32") * _signed(sin)
+    gradient = _norm_gradient(x.astype("float32"), mean, inverse, turned_back)
+    return gradient.astype(x.dtype), jnp.zeros_like(cos), jnp.zeros_like(sin)
+
+
+_rotated_norm.defvjp(_rotated_norm_forward, _rotated_norm_gradient)
+
+
+def _swapped(x):
+    """[a, b] -> [b, a]; in bfloat16 by a product with a permutation, exact and cheaper than slices."""
+    if x.dtype != jnp.bfloat16:
+        return jnp.roll(x, x.shape[-1] // 2, axis=-1)
+    return x @ jnp.roll(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape[-1] // 2, axis=0)
+
+
+def _signed(sin):
+    """[-s, s] of [s, s]."""
+    half = sin.shape[-1] // 2
+    return jnp.concatenate([-sin[..., :half], sin[..., half:]], axis=-1)
 
 
 def remat(layer, x, **kwargs):

@@ -11,7 +11,7 @@ from keras.src.backend.jax import trainer as keras_trainer
 
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.jax.devices import place_rows
-from nepa_keras.backends.jax.kernels import tuned_for_cpu
+from nepa_keras.backends.jax.target import tuned_for_cpu
 from nepa_keras.backends.portable import global_norm, peek
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from keras import ops
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.backend.torch.core import get_device
 
 from nepa_keras.backends import portable
 
@@ -31,10 +32,19 @@ def gelu(x):
     return F.gelu(x)
 
 
-def attention(q, k, v, scale, causal):
+def attention(q, k, v, scale, causal, bound=None):
     """Fused attention; q, k, v (B, T, H, K) -> (B, T, H, K)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale).transpose(1, 2)
+
+
+def attention_form(length, width, dtype, causal):
+    return f"by PyTorch's scaled_dot_product_attention ({platform().upper()})"
+
+
+def platform() -> str:
+    """Of the device that Keras puts tensors on: "cpu", "cuda" or another."""
+    return get_device().partition(":")[0]
 
 
 def barrier(x):
@@ -88,6 +98,10 @@ def rotate(x, cos, sin):
         # The exporter loses writes into slices, and a compiler makes one pass of this.
         return portable.rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
+
+
+def rotated_norm(x, cos, sin, epsilon):
+    return rotate(layer_norm(x.float(), None, None, epsilon), cos, sin)
 
 
 class _Rotate(torch.autograd.Function):
