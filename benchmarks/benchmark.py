@@ -55,7 +55,6 @@ flags.DEFINE_string(
     "only", None, "words that a part of --suite=accelerator must hold, to run it again"
 )
 flags.DEFINE_float("seconds", 520, "for all parts of --suite=accelerator together", lower_bound=60)
-flags.DEFINE_list("backends", None, "of --suite=cpu, sweep and memory; default all installed ones")
 flags.DEFINE_list("topology", None, "of --suite=tpu: kinds and shapes of chips, such as v5e:2x2")
 flags.DEFINE_list("layout", None, "of --suite=tpu: data, fsdp or fsdp:4x2 (mesh)")
 flags.DEFINE_list("work", None, "of --suite=tpu: pretrain, classify, segment, forward")
