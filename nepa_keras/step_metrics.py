@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nepa_keras import backends
 from nepa_keras.types import Tensor
 
 _NORMS_KEPT = 1000  # the longest row of a run's log
@@ -67,8 +68,8 @@ class GradientNorm(FiniteMean):
         A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
         """
         # On JAX the metric lives in the train state until `backends.sync`.
-        steps = int(ops.convert_to_numpy(self.steps))
-        norms = np.array(ops.convert_to_numpy(self.norms))
+        steps = int(backends.value_here(self.steps))
+        norms = backends.value_here(self.norms)
         first = max(0, steps - _NORMS_KEPT)
         return first, norms[np.arange(first, steps) % _NORMS_KEPT]
 

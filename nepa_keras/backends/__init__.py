@@ -46,12 +46,14 @@ devices.py, many devices; each backend has its own engine. Those marked * all pr
     is_distributed()                    whether models that are made now are for many devices
     alone()                             context: as if there were this process and one device only
     process()                           (number of this process, of all)
+    may_be_loss(error)                  whether a collective raises such an error where a process is gone
     replicas()                          copies of the model a train step runs on, each with part of the batch
     mean_over_replicas(x)               * in a step: of what each replica has; else x
     mean_over_all(x, axis)              * in a step: over axes with the images, those of all replicas
     images_of_all(number)               * in a step: the images of all replicas, where this one has a number
     part_of_replica(x)                  in a step: of rows for the images of all replicas, this one's; else x
     of_all_processes(number)            * the integers of all processes, in order
+    value_here(variable)                this process's first replica of it, as NumPy array
     whole_value(variable)               * as NumPy array, also of one that is split between devices
 """
 

@@ -17,6 +17,7 @@ from nepa_keras.training.checkpoints import Checkpoints, Saved
 from nepa_keras.training.model_state import restore_metrics, restore_state
 from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
 from nepa_keras.training.one_device import on_one_device
+from nepa_keras.training.process_watch import ProcessWatch
 from nepa_keras.training.resume import SaveCheckpoints, Stateful, load_stateful
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
@@ -49,7 +50,8 @@ def fit_steps(
 
     If the folder has a checkpoint the run goes on from the newest whole one, with the numbers it would have
     had without the break, also on another number of devices or another backend. Of several processes the
-    first writes and speaks; `run_dir` is the same for all.
+    first writes and speaks; `run_dir` is the same for all. Where one of them is lost the others end with one
+    sentence within about a minute, see `ProcessWatch`.
 
     Args:
         model: compiled.
@@ -83,9 +85,12 @@ def fit_steps(
             stack.enter_context(RunLock(run))
         checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
         record = _Record(run, identity or {}, writes)
+        watch = ProcessWatch(run.processes, *backends.process(), backends.may_be_loss)
+        stack.enter_context(watch)
         record.compare_processes()
         stateful = [record, *(part for part in callbacks if isinstance(part, Stateful))]
         saved = _resume(model, checkpoints, stateful, steps)
+        watch.start()
         first, state = (saved.step, saved.state) if saved else (0, {})
         if writes:
             run.truncate_log(first)

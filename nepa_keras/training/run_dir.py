@@ -3,6 +3,7 @@
 RUN_DIR/
     flags.txt                 flags that repeat the run; command and versions as comments
     lock                      held by the process that trains
+    processes/                while there are several: what each counts to show that it lives
     log.csv                   a row for each log interval
     events.out.*              the same for TensorBoard
     bad_images.txt            images that could not be read, bad_validation_images.txt likewise
@@ -54,6 +55,7 @@ class RunDir(os.PathLike):
         self.checkpoints = self.path / "checkpoints"
         self.non_finite = self.path / "non_finite"
         self.compiled = self.path / "compiled"
+        self.processes = self.path / "processes"
         self.model = self.path / "checkpoint.keras"
         self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
         self.int8 = self.path / "int8.keras"

@@ -217,6 +217,28 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
     assert (stopped / "ema" / "model.safetensors").exists()
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_a_run_that_loses_a_process_ends_with_one_sentence(tmp_path, backend):
+    """By the patience of a minute, whatever the engine would have done."""
+    flags = "--data=digits --batch_size=32 --steps=1000 --noevaluate --jit_compile=false".split()
+    script = ROOT / "experiments" / "pretrain.py"
+    log = tmp_path / "log.csv"
+    left, lost = start(backend, 2, script, *flags, f"--run_dir={tmp_path}")
+    deadline = time.monotonic() + 120
+    while not (log.exists() and rows_of(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    lost.kill()
+    killed = time.monotonic()
+    (done,) = finish([left])
+    lost.wait()
+    assert done.returncode == 6, done.stderr
+    assert 30 < time.monotonic() - killed < 100
+    assert done.stderr.splitlines()[-1].startswith("pretrain.py: Process 1 of 0 to 1 has not been")
+    assert "Traceback" not in done.stderr
+    assert rows_of(tmp_path)
+
+
 def test_processes_that_were_started_as_different_runs_end_with_one_sentence(tmp_path):
     """Before the first step. Two processes that import Keras and PyTorch on two cores: 15 s."""
     flags = (

@@ -1,6 +1,7 @@
 """Many devices on JAX: `keras.distribution` over one mesh, processes joined by `jax.distributed`."""
 
 import os
+import re
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -129,6 +130,12 @@ def is_distributed() -> bool:
     return keras.distribution.distribution() is not None
 
 
+def may_be_loss(error: BaseException) -> bool:
+    # Where an array is read JAX hands it on as a ValueError, which begins with the engine's status too.
+    kinds = (jax.errors.JaxRuntimeError, ValueError)
+    return isinstance(error, kinds) and re.match(r"[A-Z_]+: ", str(error)) is not None
+
+
 def process() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
@@ -157,6 +164,10 @@ def of_all_processes(number: int) -> list[int]:
     if jax.process_count() == 1:
         return [int(number)]
     return np.ravel(multihost_utils.process_allgather(np.int32(number))).tolist()
+
+
+def value_here(variable) -> np.ndarray:
+    return np.array(variable.value)
 
 
 def whole_value(variable) -> np.ndarray:

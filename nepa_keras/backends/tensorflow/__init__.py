@@ -29,6 +29,7 @@ __all__ = [
     "keep_compiled",
     "layer_norm",
     "linear",
+    "may_be_loss",
     "mean_over_all",
     "mean_over_replicas",
     "of_all_processes",
@@ -42,6 +43,7 @@ __all__ = [
     "scale_pixels",
     "start_distribution",
     "sync",
+    "value_here",
     "weighted_values",
     "whole_value",
 ]

@@ -61,6 +61,10 @@ def is_distributed() -> bool:
     return tf.distribute.has_strategy()
 
 
+def may_be_loss(error: BaseException) -> bool:
+    return isinstance(error, tf.errors.OpError)
+
+
 def process() -> tuple[int, int]:
     return _place
 
@@ -131,9 +135,17 @@ def _sum(x):
     strategy = tf.distribute.get_strategy()
 
     def reduce(x):
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x)
+        # An argument of a compiled function has no device, without which the sum is refused.
+        here = tf.identity(x)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
     return strategy.experimental_local_results(strategy.run(reduce, args=(x,)))[0]
+
+
+def value_here(variable) -> np.ndarray:
+    # A plain read of a metric's variable adds up those of all workers, each of which has to be there then.
+    here = tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
+    return np.array(here)
 
 
 def whole_value(variable) -> np.ndarray:

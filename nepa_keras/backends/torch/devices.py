@@ -72,6 +72,10 @@ def is_distributed() -> bool:
     return not _State.alone and process()[1] > 1
 
 
+def may_be_loss(error: BaseException) -> bool:
+    return type(error) is RuntimeError or isinstance(error, dist.DistError)  # gloo's, NCCL's
+
+
 def process() -> tuple[int, int]:
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
@@ -123,6 +127,10 @@ def of_all_processes(number: int) -> list[int]:
     numbers[process()[0]] = number
     dist.all_reduce(numbers)
     return numbers.tolist()
+
+
+def value_here(variable) -> np.ndarray:
+    return whole_value(variable)
 
 
 def whole_value(variable) -> np.ndarray:
