@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import keras
-from absl import app
+from absl import app, flags
 
-from nepa_keras import NonFiniteError
+from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError
-from nepa_keras.training import OtherModelError, OtherRunError, Preempted
+from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
@@ -30,7 +30,15 @@ def run(main: Callable[[], None]) -> None:
             end(NOT_SAVED, sentence(error))
 
     sys.argv[1:] = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
-    app.run(checked)
+    app.run(checked, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's own, then the folder for compiled code, as TensorFlow looks for its devices right after this."""
+    rest = app.parse_flags_with_usage(argv)
+    if "run_dir" in flags.FLAGS and flags.FLAGS.run_dir:
+        backends.keep_compiled(RunDir(flags.FLAGS.run_dir).compiled)
+    return rest
 
 
 def end(status: int, reason: object) -> None:

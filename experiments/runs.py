@@ -104,7 +104,6 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     """
     try:
         os.makedirs(run, exist_ok=True)
-        backends.keep_compiled(run.compiled)
         if number:
             return
         _locks.append(training.RunLock(run))

@@ -1,6 +1,8 @@
 """Compiled, eager and several steps in one call: the same updates."""
 
 import os
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from nepa_keras import backends
 from nepa_keras.training import adamw
-from tests.helpers import tiny
+from tests.helpers import scripts, tiny
 
 
 @pytest.mark.xla
@@ -150,8 +152,9 @@ def test_pytorch_keeps_what_is_compiled_unless_the_user_names_a_place(tmp_path, 
         if default:
             monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default)
         backends.keep_compiled(tmp_path)
-        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
-        assert cache_dir_utils.cache_dir() == str(tmp_path)
+        kept = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        assert kept.parent == tmp_path
+        assert cache_dir_utils.cache_dir() == str(kept)
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ def test_jax_keeps_what_is_compiled_and_minds_no_damage(tmp_path, jax_without_ca
     compute()
     backends.keep_compiled(tmp_path / "compiled")
     expected = compute()
-    kept = [path for path in (tmp_path / "compiled").iterdir() if path.stat().st_size > 100]
+    kept = [path for path in (tmp_path / "compiled").glob("*/*") if path.stat().st_size > 100]
     assert kept
     times = {path: path.stat().st_mtime_ns for path in kept}
     np.testing.assert_array_equal(compute(), expected)
@@ -199,3 +202,40 @@ def test_jax_keeps_what_is_compiled_where_the_user_says(tmp_path):
     before = jax.config.jax_compilation_cache_dir
     backends.keep_compiled(tmp_path / "compiled")
     assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.only_on("tensorflow")
+def test_tensorflow_keeps_what_is_compiled_unless_the_user_names_a_place(tmp_path, monkeypatch):
+    folder = "--tf_xla_persistent_cache_directory="
+    for given in ("", "--tf_xla_auto_jit=1", f"{folder}/of/the/user"):
+        monkeypatch.setenv("TF_XLA_FLAGS", given)
+        backends.keep_compiled(tmp_path)
+        flags = os.environ["TF_XLA_FLAGS"].split()
+        (place,) = (flag.removeprefix(folder) for flag in flags if flag.startswith(folder))
+        if given.startswith(folder):
+            assert place == "/of/the/user"
+        else:
+            assert Path(place).parent == tmp_path
+            assert not given or flags[0] == given
+
+
+@pytest.mark.full
+@pytest.mark.only_on("jax", "tensorflow")  # PyTorch compiles nothing on CPU unless it is asked to
+def test_a_run_that_goes_on_compiles_its_step_no_second_time(tmp_path, monkeypatch):
+    """By what is kept: a second run in a folder that has nothing else adds nothing to it."""
+    run, aside = tmp_path / "run", tmp_path / "aside"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)  # of the suite
+    flags = "--data=digits --steps=20 --batch_size=32 --noevaluate".split()
+
+    def kept():
+        done = scripts.run("pretrain.py", *flags, f"--run_dir={run}")
+        assert done.returncode == 0, done.stderr
+        names = ("jit_train_step", "xla_compile_cache")
+        return {path for path in (run / "compiled").glob("*/*") if path.name.startswith(names)}
+
+    first = kept()
+    assert first
+    shutil.move(run / "compiled", aside)
+    shutil.rmtree(run)
+    shutil.copytree(aside, run / "compiled")
+    assert kept() == first

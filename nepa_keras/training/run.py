@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from os import PathLike
 
@@ -25,6 +25,7 @@ from nepa_keras.training.run_lock import RunLock
 _ROWS = 20  # of the log, at least
 _LONGEST_INTERVAL = 1000  # steps of a row, at most
 _CHECKPOINTS = 10
+_ENDED = "The batches ended before the run did: `batches_from` must give endless ones."
 
 
 class OtherRunError(ValueError):
@@ -76,6 +77,7 @@ def fit_steps(
             see the same checkpoint.
         BlockingIOError: another process trains in the folder.
         OSError: a checkpoint could not be written; those before are whole.
+        RuntimeError: the batches ended before the run.
     """
     run = RunDir(run_dir)
     writes = backends.process()[0] == 0
@@ -114,13 +116,17 @@ def fit_steps(
                 recording = [keep, GradientNormQuantiles(), log, events, Progress(throughput)]
             with saving, keep:
                 model.fit(
-                    batches_from(first),
+                    _endless(batches_from(first)),
                     steps_per_epoch=clock.interval,
                     initial_epoch=first // clock.interval,
                     epochs=math.ceil(steps / clock.interval),
                     shuffle=False,
                     verbose=0,
                     callbacks=[clock, throughput, *callbacks, *recording, saving],
+                )
+            if clock.step < steps and not model.stop_training:
+                raise RuntimeError(
+                    f"{_ENDED} On TensorFlow it may also be that {run.compiled} is damaged; delete it."
                 )
         with on_one_device(model) as whole:
             if writes:
@@ -172,6 +178,18 @@ class _Log(keras.callbacks.CSVLogger):
     def __exit__(self, *of_error):
         if self.csv_file is not None:
             self.csv_file.close()
+
+
+def _endless(batches: Iterable) -> Iterable:
+    """The batches of a generator, which Keras would begin again, with its first batch, where it ended."""
+    if not isinstance(batches, Iterator):
+        return batches
+
+    def given():
+        yield from batches
+        raise RuntimeError(_ENDED)
+
+    return given()
 
 
 def _interval(steps: int, model: Task) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import itertools
 import os
 import re
 import signal
@@ -62,6 +63,16 @@ def test_the_given_number_of_steps_is_trained_and_recorded(model, tmp_path, step
     for a, b in zip(tiny.weights(saved), tiny.weights(model), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not list(tmp_path.glob("unfinished*"))
+
+
+def test_batches_that_end_before_the_run_are_no_finished_run(model, tmp_path):
+    def three(first):
+        return itertools.islice(batches(first), 3)
+
+    # On TensorFlow it is an error of tf.data with that text.
+    with pytest.raises(Exception, match="The batches ended before the run did"):
+        fit_steps(model, three, 20, 4, tmp_path)
+    assert not (tmp_path / "checkpoint.keras").exists()
 
 
 def test_waiting_for_data_is_logged(model, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """JAX: a train step as one jitted function of the state."""
 
-import os
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import keras
 from keras.src.backend.jax import trainer as keras_trainer
 
+from nepa_keras.backends.compiled_code import folder_of_processor
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.jax.devices import place_rows
 from nepa_keras.backends.jax.target import tuned_for_cpu
@@ -161,7 +161,7 @@ def default_jit_compile() -> bool:
 def keep_compiled(folder) -> None:
     """Unless JAX_COMPILATION_CACHE_DIR or JAX's own setting names another folder."""
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+        jax.config.update("jax_compilation_cache_dir", folder_of_processor(folder))
 
 
 def sync(model) -> None:

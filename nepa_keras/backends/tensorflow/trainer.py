@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import os
 from collections.abc import Iterator
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from nepa_keras.backends import portable
+from nepa_keras.backends.compiled_code import folder_of_processor
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.portable import global_norm
 from nepa_keras.backends.tensorflow.devices import (
@@ -230,8 +232,14 @@ def default_jit_compile() -> bool:
     return not is_distributed()
 
 
+_CACHE = "--tf_xla_persistent_cache_directory"
+
+
 def keep_compiled(folder) -> None:
-    """Nothing: TensorFlow reads where to keep it when it is imported."""
+    """Unless TF_XLA_FLAGS names another folder; read when TensorFlow first looks for its devices."""
+    given = os.environ.get("TF_XLA_FLAGS", "")
+    if _CACHE not in given:
+        os.environ["TF_XLA_FLAGS"] = f"{given} {_CACHE}={folder_of_processor(folder)}".strip()
 
 
 def sync(model) -> None:

@@ -8,6 +8,7 @@ import torch
 from keras import ops
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
+from nepa_keras.backends.compiled_code import folder_of_processor
 from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.torch import devices as torch_devices
 from nepa_keras.backends.torch.devices import mean_over_replicas, replicas
@@ -115,7 +116,7 @@ def keep_compiled(folder) -> None:
     """Unless TORCHINDUCTOR_CACHE_DIR names a folder other than the default, which PyTorch sets itself."""
     default = default_cache_dir()
     if os.environ.get(_CACHE, default) == default:
-        os.environ[_CACHE] = os.path.abspath(folder)
+        os.environ[_CACHE] = folder_of_processor(folder)
 
 
 def sync(model) -> None:
