@@ -128,7 +128,7 @@ def define_training_flags(
     flags.DEFINE_string(
         "mesh",
         None,
-        "Mesh of --distribute=fsdp: parts of the batch x parts of the weights, as 4x2.",
+        "Mesh of --distribute=fsdp: groups that have all weights x devices of a group, as 4x2.",
     )
     flags.DEFINE_integer(
         "keep_last", 2, "Number of the newest checkpoints that stay.", lower_bound=1

@@ -52,8 +52,8 @@ def distribute(kind: str = "auto", mesh: str | None = None) -> Processes:
             "data": weights on each device, each with its part of the batch.
             "fsdp": only on JAX; weights, averages and the optimizer's moments are split between devices too.
             "none": one device.
-        mesh: "4x2" with "fsdp" divides the batch between 4 groups of 2 devices, and the weights within a
-            group. Default: both between all devices.
+        mesh: "4x2" with "fsdp" divides the weights between 2 devices, and there are 4 such groups with all of
+            them; each of the 8 devices has its own images. Default: weights between all devices.
 
     Raises:
         ValueError: the backend has no such kind, or the devices do not make up the mesh.
@@ -71,9 +71,7 @@ def distribute(kind: str = "auto", mesh: str | None = None) -> Processes:
         if kind != "fsdp":
             raise ValueError(f"--mesh={mesh} is for --distribute=fsdp; leave it out, or name that.")
         if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", mesh):
-            raise ValueError(
-                f"--mesh={mesh} must be like 4x2: parts of the batch, parts of the weights."
-            )
+            raise ValueError(f"--mesh={mesh} must be like 4x2: groups, devices of a group.")
         groups, parts = mesh.split("x")
         sides = (int(groups), int(parts))
     return Processes(*backends.start_distribution(kind, sides))

@@ -146,6 +146,7 @@ CASES = {
     "jax, mesh 1x4": ("jax", 1, "fsdp", "1x4", 4, ("plain",)),
     "jax, 2 processes": ("jax", 2, "auto", "-", 1, ("plain",)),
     "jax, weights over 2 processes": ("jax", 2, "fsdp", "-", 1, ("plain",)),
+    "jax, mesh 1x2 over 2 processes": ("jax", 2, "fsdp", "1x2", 1, ("plain",)),
     "tensorflow, 2 devices": ("tensorflow", 1, "auto", "-", 2, PARTS),
     "tensorflow, 2 workers": ("tensorflow", 2, "auto", "-", 1, ("plain", "accumulate")),
     "torch, 2 processes": ("torch", 2, "auto", "-", 1, PARTS),

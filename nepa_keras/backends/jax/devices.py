@@ -58,7 +58,7 @@ def _has_tpu() -> bool:
 
 
 def _sharded(mesh, devices):
-    count, processes = len(devices), jax.process_count()
+    count = len(devices)
     if mesh is None:
         mesh, axes, split = (count,), [_DATA], _DATA
     else:
@@ -67,25 +67,34 @@ def _sharded(mesh, devices):
             raise ValueError(
                 f"--mesh={mesh[0]}x{mesh[1]} needs {mesh[0] * mesh[1]} devices, there are {count}."
             )
-        if count // processes % mesh[1]:
-            raise ValueError(
-                f"--mesh={mesh[0]}x{mesh[1]}: the shards of the model must divide the {count // processes} "
-                "devices of a process, as each process reads its own images."
-            )
     mesh = keras.distribution.DeviceMesh(mesh, axes, devices)
     return _Sharded(mesh, split)
+
+
+class _OverAllDevices(keras.distribution.TensorLayout):
+    """Rows split over all axes of the mesh, where Keras' own are over one and the groups repeat each other's."""
+
+    @property
+    def backend_layout(self):
+        mesh = super().backend_layout.mesh
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
 
 
 class _Sharded(keras.distribution.ModelParallel):
     """Splits each matrix, kernel and table along its largest axis that can be; all else is everywhere.
 
-    What the optimizer keeps of a variable has its layout, as Keras hands it on.
+    Every device has its own images; what it needs of the weights it gathers from its group, for the moment of
+    their use. What the optimizer keeps of a variable has its layout, as Keras hands it on.
     """
 
     def __init__(self, mesh, split: str):
         layouts = keras.distribution.LayoutMap(mesh)  # by path; ours go by shape
         super().__init__(layout_map=layouts, batch_dim_name=_DATA, auto_shard_dataset=False)
         self.split = split
+
+    def get_data_layout(self, data_shape):
+        layout = super().get_data_layout(data_shape)
+        return _OverAllDevices(layout.axes, layout.device_mesh)
 
     def get_variable_layout(self, variable):
         if variable._layout is not None:
@@ -105,7 +114,7 @@ def place_rows(x):
         return jax.device_put(x)
     sharding = distribution.get_data_layout(x.shape).backend_layout
     processes = jax.process_count()
-    parts = sharding.mesh.shape[sharding.spec[0]] // processes
+    parts = sharding.num_devices // processes
     if len(x) % parts:
         if processes > 1:
             raise ValueError(
