@@ -72,7 +72,7 @@ def _sharded(mesh, devices):
 
 
 class _OverAllDevices(keras.distribution.TensorLayout):
-    """Rows split over all axes of the mesh, where Keras' own are over one and the groups repeat each other's."""
+    """Rows over all axes of the mesh; with Keras' own, over one, the devices of a group repeat each other."""
 
     @property
     def backend_layout(self):
