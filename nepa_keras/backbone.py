@@ -11,6 +11,7 @@ from keras import ops
 from nepa_keras import backends, layers
 from nepa_keras.adapters import Adaptable
 from nepa_keras.deployment import Deployable
+from nepa_keras.hidden_states import HiddenStates
 from nepa_keras.presets import PresetMixin
 from nepa_keras.types import Shape, Tensor
 
@@ -19,17 +20,17 @@ _ARGUMENTS = (
     "image_shape patch_size hidden_dim num_layers num_heads mlp_dim gated_mlp activation qkv_bias "
     "qk_norm qk_norm_scale qk_norm_bias layer_scale drop_path_rate dropout_rate "
     "attention_dropout_rate use_causal_mask use_mask_token rope_theta rope_rescale rope_shift "
-    "rope_jitter layer_norm_epsilon remat rope_extent"
+    "rope_jitter layer_norm_epsilon remat rope_extent position_embedding"
 ).split()
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
+class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model):
     """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
 
     Args:
         image_shape: (height, width, channels) the model is built with; other sizes that the patch
-            divides work too, as positions are relative.
+            divides work too, as positions are relative, or resized if learned.
         patch_size: side of a patch in pixels.
         hidden_dim: width D.
         num_layers: L.
@@ -47,12 +48,14 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         use_causal_mask: whether token t sees only tokens 0..t (pretraining).
         use_mask_token: whether there is a mask token, for `NepaPretrainer(masking_ratio=...)`.
         rope_theta, rope_rescale, rope_shift, rope_jitter, rope_extent: see `RotaryEmbedding`;
-            rope_theta=None leaves positions out, for the ablation.
+            rope_theta=None leaves rotary positions out, for the ablation.
         layer_norm_epsilon: of every norm.
         remat: recompute each block in the backward pass, trading time for memory.
         embedding: a layer in place of the patch embedding, for anything that is no image: see
             `SequenceEmbedding`. Then `image_shape` is the shape of one input, `images` are those inputs,
             `patch_size` means nothing, and positions have as many axes as the layer's grid.
+        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`, see `enter`;
+            with rope_theta=None, the positions of a plain ViT, where the paper's Table 1b begins.
 
     Call arguments:
         images: (B, height, width, channels), floats in [-1, 1] or uint8 pixels.
@@ -61,7 +64,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
 
     Returns:
         {"embeddings": (B, 1 + T, D), "sequence_output": (B, 1 + T, D)}: CLS and patch embeddings
-        before any block, and the final-normed output.
+        without positions, before any block, and the final-normed output.
 
     Example:
         >>> backbone = NepaBackbone.from_preset("nepa_base_patch14_224", load_weights=False)
@@ -97,6 +100,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         remat: bool = False,
         rope_extent: float = 1.0,
         embedding: keras.layers.Layer | None = None,
+        position_embedding: str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -126,11 +130,16 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         self.remat = remat
         self.rope_extent = rope_extent
         self.embedding = embedding
+        self.position_embedding = position_embedding
         for name in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide hidden_dim={hidden_dim}.")
+        if position_embedding not in (None, "learned"):
+            raise ValueError(
+                f'position_embedding must be None or "learned", got {position_embedding!r}.'
+            )
 
         policy, stream = self.dtype_policy, self.variable_dtype
         options = {"use_mask_token": use_mask_token, "name": "patch_embedding", "dtype": policy}
@@ -140,7 +149,10 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             # Now, as of a built layer a copy would be built at once, outside of its place in the paths.
             self._embedding_config = keras.saving.serialize_keras_object(embedding)
             self.patch_embedding = layers.SequenceEmbedding(embedding, **options)
-        self.rotary = None
+        grid = self.patch_embedding.grid((None, *self.image_shape))
+        self.positions = self.rotary = None
+        if position_embedding is not None:
+            self.positions = layers.PositionEmbedding(grid, name="position_embedding", dtype=stream)
         if rope_theta is not None:
             self.rotary = layers.RotaryEmbedding(
                 hidden_dim // num_heads,
@@ -149,7 +161,7 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
                 shift=rope_shift,
                 jitter=rope_jitter,
                 extent=rope_extent,
-                axes=len(self.patch_embedding.grid((None, *self.image_shape))),
+                axes=len(grid),
                 name="rotary",
                 dtype="float32",
             )
@@ -190,6 +202,8 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
                 "make them equal."
             )
         self.patch_embedding.build(input_shape)
+        if self.positions is not None:
+            self.positions.build(tokens)
         for block in self.blocks:
             block.build(tokens)
         self.norm.build(tokens)
@@ -215,10 +229,19 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         self, x: Tensor, images: Tensor, training: bool = False, causal: bool | None = None
     ) -> Tensor:
         """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
-        state = x
-        for state in self._states(x, images, causal, training):  # noqa: B007  up to the last
+        entering = self.enter(x, images)
+        for state in self._states(entering, images, causal, training):  # noqa: B007  up to the last
             pass
         return self.norm(state)
+
+    def enter(self, x: Tensor, images: Tensor) -> Tensor:
+        """Token embeddings -> what enters block 0: the same, or with learned positions added; both (B, N, D).
+
+        Positions are added here and not in `embed`, so that the target z_t is the embedding of patch t alone
+        (with positions in it a part would be known from the place), and a masked patch keeps its place. In
+        causal pretraining nothing is predicted from the last patch, whose vector gets no gradient.
+        """
+        return x if self.positions is None else self.positions(x, grid=self._grid(images))
 
     def _states(self, x, images, causal, training=False, return_probabilities=False):
         """Yields what leaves each block, (B, N, D), or that with the block's attention probabilities."""
@@ -238,35 +261,14 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
             yield x
 
     def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
-        """The tables of `RotaryEmbedding` for these images; None of a backbone without positions."""
+        """The tables of `RotaryEmbedding` for these images; None of a backbone without."""
         if self.rotary is None:
             return None
+        return self.rotary(grid=self._grid(images), training=training)
+
+    def _grid(self, images):
         shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
-        return self.rotary(grid=self.patch_embedding.grid(shape), training=training)
-
-    def block_outputs(
-        self, images: Tensor, causal: bool | None = None, training: bool = False
-    ) -> list[Tensor]:
-        """What leaves each block, and last what the final norm makes of it: L + 1 of (B, 1 + T, D)."""
-        outputs = list(self._states(self.embed(images), images, causal, training))
-        return [*outputs, self.norm(outputs[-1])]
-
-    def taps(self, images: Tensor, causal: bool | None = None) -> dict:
-        """Everything inside an inference pass, eagerly.
-
-        Returns:
-            The outputs of `call`, "hidden_states": what enters block 0 and what leaves each block, L + 1 of
-            (B, 1 + T, D), and "attentions": softmax probabilities, L of (B, H, 1 + T, 1 + T).
-        """
-        embeddings = self.embed(images := ops.convert_to_tensor(images))
-        found = self._states(embeddings, images, causal, return_probabilities=True)
-        states, attentions = zip(*found, strict=True)
-        return {
-            "embeddings": embeddings,
-            "hidden_states": [embeddings, *states],
-            "attentions": list(attentions),
-            "sequence_output": self.norm(states[-1]),
-        }
+        return self.patch_embedding.grid(shape)
 
     def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
         tokens = self.patch_embedding.compute_output_shape(input_shape)
@@ -279,11 +281,9 @@ class NepaBackbone(PresetMixin, Adaptable, Deployable, keras.Model):
         causal: bool | None = None,
         embeddings: Tensor | None = None,
     ) -> dict[str, keras.KerasTensor]:
-        tokens = self.patch_embedding.compute_output_shape(images.shape)
-        shapes = {
-            "embeddings": tokens,
-            "sequence_output": tokens if embeddings is None else embeddings.shape,
-        }
+        shapes = self.compute_output_shape(images.shape)
+        if embeddings is not None:
+            shapes["sequence_output"] = embeddings.shape
         return {name: keras.KerasTensor(s, self.variable_dtype) for name, s in shapes.items()}
 
     def get_config(self) -> dict:

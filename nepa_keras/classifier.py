@@ -26,7 +26,7 @@ class NepaImageClassifier(Task):
         use_causal_mask: bidirectional unless True.
         class_names: K names, for `decode_predictions`.
         frozen: names of variables, or of layers with all theirs, that are not trained, such as
-            "patch_embedding/kernel" or "block_0".
+            "patch_embedding/kernel", "position_embedding" or "block_0".
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.

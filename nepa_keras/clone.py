@@ -8,13 +8,17 @@ def clone_backbone(backbone: keras.Model, **overrides) -> keras.Model:
     """A new backbone with the same configuration, but for `overrides`, and the same weights.
 
     Weights are matched by path. A QK-norm scale that the source lacks starts at one, as in the
-    official conversion; anything else that has no counterpart is an error.
+    official conversion, and learned positions are resized to the clone's `image_shape`; anything else that
+    has no counterpart is an error.
 
     Raises:
         ValueError: a weight of either side has no counterpart, or another shape.
     """
     clone = type(backbone).from_config({**backbone.get_config(), **overrides})
     source = {relative_path(v): v for v in _without_seeds(backbone)}
+    if backbone.positions is not None and clone.positions is not None:
+        table = backbone.positions.table(clone.positions.grid)
+        source[relative_path(backbone.positions.vectors)] = table
     for variable in _without_seeds(clone):
         path = relative_path(variable)
         value = source.pop(path, None)
@@ -42,7 +46,6 @@ def _without_seeds(backbone: keras.Model) -> list:
 def relative_path(variable: keras.Variable) -> str:
     """The variable's path below the backbone, whatever the backbone is called."""
     parts = variable.path.split("/")
-    first = next(
-        i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))
-    )
+    names = ("patch_embedding", "position_embedding", "block_", "norm")
+    first = next(i for i, part in enumerate(parts) if part.startswith(names))
     return "/".join(parts[first:])

@@ -58,12 +58,14 @@ class EmbeddingRollout(backends.Model):
         norm = self._norm(z[:, 1:], known)  # (B, 1)
         batch, tokens = ops.shape(z)[0], z.shape[1] - 1
         rope = self.backbone.rope(images)
+        places = self.backbone.enter(ops.zeros_like(z), images)  # what is added to each token
 
         def step(position, carry):
             predictions, expected, caches = carry
             token = ops.take(z, position, axis=1)  # (B, D)
             own = ops.cast(norm * normalize(expected), z.dtype)
             token = ops.where((position <= known)[:, None], token, own)
+            token = token + ops.take(places, position, axis=1)
             expected, caches = self._step(token, caches, position, rope)
             predictions = ops.slice_update(predictions, (0, position, 0), expected[:, None])
             return predictions, expected, caches

@@ -1,4 +1,4 @@
-"""The paper's ablations (section 4.3): no shift, no stop-gradient, masking, no causal mask, no positions."""
+"""The paper's ablations (section 4.3): no shift, no stop-gradient, masking, no causal mask, positions."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import nepa_keras
+from nepa_keras.clone import relative_path
 from nepa_keras.training import adamw
 from tests.helpers import tiny
 from tests.helpers.gradients import loss_and_gradients
@@ -118,3 +119,51 @@ def test_without_positions_the_order_of_patches_is_nothing(remat, tmp_path):
     assert np.isfinite(pretrainer.fit(images, verbose=0).history["loss"]).all()
     with pytest.raises(ValueError, match="no model without RoPE"):
         nepa_keras.interop.export_huggingface(pretrainer, tmp_path / "official")
+
+
+PLAIN = {"rope_theta": None, "gated_mlp": True, "qk_norm": False, "layer_scale": None}
+
+
+def test_learned_positions_are_in_the_input_and_not_in_the_target():
+    """As if they were added to what a model without positions reads; a masked patch keeps its place."""
+    model = tiny.pretrainer(
+        **PLAIN, position_embedding="learned", use_mask_token=True, masking_ratio=0.999999
+    )
+    learned, bare = model.backbone, tiny.backbone(**PLAIN, use_mask_token=True)
+    values = {relative_path(v): v for v in learned.trainable_variables}
+    table = ops.convert_to_numpy(values.pop("position_embedding/vectors"))
+    for variable in bare.trainable_variables:
+        variable.assign(values.pop(relative_path(variable)))
+    assert not values and np.ptp(table, axis=1).min() > 0
+
+    images = tiny.images(3)
+    z = ops.convert_to_numpy(learned.embed(images))
+    masked = z.copy()
+    masked[:, 1:] = ops.convert_to_numpy(learned.patch_embedding.mask_token)
+    for training, read in ((False, z), (True, masked)):
+        out = model(images, training=training)
+        expected = bare(images, embeddings=read + table)["sequence_output"][:, :-1]
+        assert_close(ops.convert_to_numpy(out["targets"]), z[:, 1:], "same_numbers")
+        found = ops.convert_to_numpy(out["predictions"])
+        assert_close(found, ops.convert_to_numpy(expected), "same_numbers")
+    taps = learned.taps(images)
+    assert_close(ops.convert_to_numpy(taps["embeddings"]), z, "same_numbers")
+    assert_close(ops.convert_to_numpy(taps["hidden_states"][0]), z + table, "same_numbers")
+
+
+def test_a_step_of_a_plain_vit_with_learned_positions():
+    """Down the gradient the loss falls; each position has a share but that of the last patch, never read."""
+    model = tiny.pretrainer(**PLAIN, position_embedding="learned")
+    images = ops.convert_to_tensor(tiny.images(8))
+
+    def loss():
+        return model.compute_loss(x=images, y_pred=model(images))
+
+    before, gradients = loss_and_gradients(model, loss)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        variable.assign(variable - 0.01 * gradient)
+        if variable.path.endswith("position_embedding/vectors"):
+            lengths = np.linalg.norm(gradient[0], axis=-1)
+    after, _ = loss_and_gradients(model, loss)
+    assert after < before
+    assert lengths[:-1].min() > 1e-4 and lengths[-1] == 0.0

@@ -36,7 +36,14 @@ def pretrainer(shape, embedding, **arguments):
 @pytest.mark.first_on("torch")
 @ALL
 def test_other_inputs_train_save_and_classify(shape, embedding, grid, tmp_path):
-    model = pretrainer(shape, embedding, use_mask_token=True, masking_ratio=0.2, rope_extent=3.0)
+    model = pretrainer(
+        shape,
+        embedding,
+        use_mask_token=True,
+        masking_ratio=0.2,
+        rope_extent=3.0,
+        position_embedding="learned",
+    )
     inputs = tiny.images(8, shape)
     out = model(inputs)
     assert model.backbone.patch_embedding.grid((None, *shape)) == grid

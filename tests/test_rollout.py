@@ -31,9 +31,17 @@ def without_cache(backbone, image, known: int, norm: float | None):
     [
         ({}, None),
         ({"use_causal_mask": False, "gated_mlp": True, "qk_norm_scale": True}, 3.0),
-        ({"rope_theta": None, "layer_scale": None, "qk_norm": False}, None),
+        (
+            {
+                "rope_theta": None,
+                "position_embedding": "learned",
+                "layer_scale": None,
+                "qk_norm": False,
+            },
+            None,
+        ),
     ],
-    ids=["as pretrained", "a bidirectional one", "without the optional parts"],
+    ids=["as pretrained", "a bidirectional one", "a plain ViT"],
 )
 def test_cached_and_full_rollouts_agree(arguments, norm):
     """For several numbers of known patches in one batch, one of them all."""

@@ -77,6 +77,7 @@ def test_save_and_load_every_argument(tmp_path):
         rope_jitter=1.5,
         layer_norm_epsilon=1e-6,
         remat=True,
+        position_embedding="learned",
     )
     images = tiny.images(2, (8, 12, 2))
     models = {

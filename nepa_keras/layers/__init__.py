@@ -7,6 +7,7 @@ from nepa_keras.layers.linear import Linear, NormalInitializer
 from nepa_keras.layers.mlp import MLP
 from nepa_keras.layers.norm import LayerNorm
 from nepa_keras.layers.patch_embedding import PatchEmbedding
+from nepa_keras.layers.position import PositionEmbedding
 from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
 from nepa_keras.layers.sequence_embedding import SequenceEmbedding
@@ -24,6 +25,7 @@ __all__ = [
     "Linear",
     "NormalInitializer",
     "PatchEmbedding",
+    "PositionEmbedding",
     "RotaryEmbedding",
     "SelfAttention",
     "SequenceEmbedding",

@@ -105,11 +105,14 @@ def check_size(
     sizes |= {name: model[name] for name in ("num_classes", "channels") if model.get(name)}
     width, layers, inner, patch, shape = (sizes[name] for name in names)
     embedding = backbone.get("embedding")
+    has_positions = backbone.get("position_embedding") is not None
     head = sizes.get("channels", 0)
     described = layers * width * (4 * width + 2 * inner) + width * sizes.get("num_classes", 0)
     described += 9 * head * (head + width)
     if embedding is None:
         described += patch**2 * shape[-1] * width
+        if has_positions:
+            described += math.prod(side // max(patch, 1) for side in shape[:-1]) * width
     if tensors is None:
         most, longest = _LARGEST_ALONE, _LONGEST_ALONE
         words = f"at most {most:,} are built from a file"
@@ -128,6 +131,19 @@ def check_size(
         largest, name = inside[0]
         if largest > longest or math.prod(number for number, _ in inside) > most:
             raise CheckpointError(f"embedding: {name} is {largest:,}; {words}.")
+        if has_positions and (cells := _cells(embedding, shape)) * width > most:
+            raise CheckpointError(
+                f"embedding: it makes {cells:,} cells, each with a position of width {width}; {words}."
+            )
+
+
+def _cells(embedding: dict, shape: Sequence[int]) -> int:
+    """How many cells the layer of a configuration makes of an input; 0 where it does not say."""
+    try:
+        made = read_embedding(embedding).compute_output_shape((None, *shape))
+    except NotImplementedError:
+        return 0
+    return math.prod(size or 0 for size in made[1:-1])
 
 
 def _integers(config: object, name: str = "") -> Iterator[tuple[int, str]]:

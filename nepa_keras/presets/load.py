@@ -3,7 +3,7 @@
 import ctypes
 import math
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from nepa_keras.presets.official import (
     transform_name,
     value_from_official,
 )
+from nepa_keras.resampling import resize_grid
 
 # What may differ between a source and a model: each is an exception that has a name.
 RULES = {
@@ -32,6 +33,7 @@ RULES = {
     "drop_head": "the head of the source is left out",
     "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
     "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
+    "resize_positions": "learned positions of another grid are resized, bicubic with antialias; CLS stays",
     "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
     "strip_prefix": "the prefix that a wrapper put before every name is taken off",
     "config_defaults": "what config.json leaves out comes from the weights, or is as in the authors' code",
@@ -39,6 +41,11 @@ RULES = {
 _HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
 _LARGE = 2**20  # numbers of a variable
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
+_POSITIONS = "vit_nepa.embeddings.position_embeddings"
+_REMEDIES = {
+    "missing": {_POSITIONS: "; position_embedding=None does without"},
+    "left over": {_POSITIONS: '; position_embedding="learned" makes one'},
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def load_official_tensors(
             if rule is None:
                 raise CheckpointError(
                     f"{checkpoint.source} lacks {', '.join(missing)} of shape {shapes[missing[0]]}, "
-                    f"needed for {variable.path}."
+                    f"needed for {variable.path}{_REMEDIES['missing'].get(missing[0], '')}."
                 )
             report.assignments.append(Assignment({}, variable.path, tuple(variable.shape), rule))
             continue
@@ -150,7 +157,7 @@ def load_official_tensors(
         more = f" and {len(remaining) - 1} more" if len(remaining) > 1 else ""
         raise CheckpointError(
             f"{checkpoint.source} holds {prefix + name!r} of shape {entry.shape}{more}, for which the "
-            "model has no place; the configurations differ."
+            f"model has no place; the configurations differ{_REMEDIES['left over'].get(name, '')}."
         )
     for _, entries in planned:
         for name, entry in entries.items():
@@ -208,6 +215,40 @@ def _check(source: str, name: str, entry: TensorEntry, shape: tuple[int, ...], p
         raise CheckpointError(
             f"{source}: {name!r} is of type {entry.dtype}; float32, float16 and bfloat16 are read."
         )
+
+
+def resize_positions(
+    checkpoint: Checkpoint, backbone: keras.Model, shape: Sequence[int]
+) -> tuple[Checkpoint, dict[str, str]]:
+    """Learned positions for the grid of a backbone, whatever inputs the checkpoint's model was built with.
+
+    Args:
+        checkpoint: official tensors.
+        backbone: what they will be loaded into.
+        shape: `image_shape` of the checkpoint's model.
+
+    Returns:
+        The tensors, and for `LoadReport.details` what was done, if anything.
+
+    Raises:
+        ValueError: the backbone cannot cut inputs of that shape into cells.
+    """
+    entry = checkpoint.entries.get(_POSITIONS)
+    if entry is None or backbone.positions is None:
+        return checkpoint, {}
+    old, new = backbone.patch_embedding.grid((None, *shape)), backbone.positions.grid
+    if old == new or entry.shape[:-1] != (1, 1 + math.prod(old)):
+        return checkpoint, {}
+
+    def read():
+        vectors = np.asarray(entry.read(), "float32")
+        cells = resize_grid(vectors[0, 1:], old, new)
+        return np.concatenate([vectors[:, :1], cells[None]], axis=1)
+
+    resized = TensorEntry((1, 1 + math.prod(new), entry.shape[-1]), "float32", read)
+    entries = {**checkpoint.entries, _POSITIONS: resized}
+    done = {"resize_positions": f"{old} -> {new} cells"}
+    return Checkpoint(entries, checkpoint.source, checkpoint.prefix), done
 
 
 def fold_layer_scale(tensors: Mapping[str, np.ndarray]) -> Checkpoint:

@@ -39,6 +39,7 @@ _OTHER_NAMES = {
     "patch_embedding/mask_token": "vit_nepa.embeddings.mask_token",
     "patch_embedding/kernel": "vit_nepa.embeddings.patch_embeddings.projection.weight",
     "patch_embedding/bias": "vit_nepa.embeddings.patch_embeddings.projection.bias",
+    "position_embedding/vectors": "vit_nepa.embeddings.position_embeddings",
     "norm/gamma": "vit_nepa.layernorm.weight",
     "norm/beta": "vit_nepa.layernorm.bias",
     "fc_norm/gamma": "fc_norm.weight",

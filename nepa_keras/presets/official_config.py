@@ -1,5 +1,6 @@
 """The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -32,6 +33,9 @@ _ARGUMENTS = {
     "pos_embed_jitter": "rope_jitter",
     "pos_embed_rescale": "rope_rescale",
 }
+# Ours, true where there are learned positions and else left out; the authors' code has none. So is it called
+# where Transformers has models with and without (BEiT).
+_LEARNED_POSITIONS = "use_absolute_position_embeddings"
 # What the authors' configuration class has where a file leaves a key out; sizes are never left out.
 _DEFAULTS = {
     "num_channels": 3,
@@ -56,7 +60,7 @@ _UNSET = ("architectures", "id2label")  # null where transformers has none to wr
 _FEWEST_CLASSES = 2  # that transformers has without id2label
 _INTEGERS = "patch_size hidden_size num_hidden_layers num_attention_heads intermediate_size".split()
 _FLAGS = "use_gated_mlp qkv_bias qk_norm qk_norm_bias qk_norm_affine is_causal".split()
-_NUMBERS = "hidden_dropout_prob attention_probs_dropout_prob layer_norm_eps rope_theta drop_path_prob".split()
+_NUMBERS = "hidden_dropout_prob attention_probs_dropout_prob layer_norm_eps drop_path_prob".split()
 _OPTIONAL_NUMBERS = "layerscale_value pos_embed_shift pos_embed_jitter pos_embed_rescale".split()
 
 
@@ -118,12 +122,18 @@ def backbone_arguments(config: dict) -> dict:
         demand(_is_number(config[key]), key, "a number")
     for key in _OPTIONAL_NUMBERS:
         demand(config[key] is None or _is_number(config[key]), key, "a number or null")
+    learned = config.get(_LEARNED_POSITIONS, False)
+    demand(isinstance(learned, bool), _LEARNED_POSITIONS, "true or false")
+    rotary = config["rope_theta"]
+    words = "a number, or null with learned positions"
+    demand(_is_number(rotary) or (rotary is None and learned), "rope_theta", words)
     demand(config["hidden_act"] in ("gelu", "silu", "relu"), "hidden_act", "gelu, silu or relu")
     size = config["image_size"]
     size = [size, size] if _is_integer(size) else size
     pair = isinstance(size, list) and len(size) == 2 and all(map(_is_integer, size))
     demand(pair, "image_size", "a side in pixels or [height, width]")
     arguments = {argument: config[key] for key, argument in _ARGUMENTS.items()}
+    arguments["position_embedding"] = "learned" if learned else None
     return arguments | {"image_shape": (*size, config["num_channels"])}
 
 
@@ -203,9 +213,12 @@ def official_config(
             are taken from it, in its order.
         drop_path_rate, class_names: in place of those of the model.
 
+    Warns:
+        UserWarning: the backbone has learned positions, which the authors' code leaves out.
+
     Raises:
         ValueError: there are other class names than classes, a rate outside [0, 1), or the backbone has no
-            RoPE, or positions or an embedding of its own.
+            positions, or a RoPE or an embedding of its own.
     """
     if model.official_architecture is None:
         raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
@@ -218,9 +231,17 @@ def official_config(
         raise ValueError(
             f"There are {len(class_names)} class names for {getattr(model, 'num_classes', 0)} classes."
         )
-    if ours["rope_theta"] is None:
+    learned = ours["position_embedding"] is not None
+    if ours["rope_theta"] is None and not learned:
         raise ValueError(
-            "The official format has no model without RoPE (rope_theta=None); keep it with save_to_preset."
+            "The official format has no model without RoPE (rope_theta=None) and learned positions; keep it "
+            "with save_to_preset."
+        )
+    if learned:
+        warnings.warn(
+            "The authors' code has no learned positions: it computes something else from this export, which "
+            "nepa_keras reads as it is.",
+            stacklevel=3,
         )
     if ours["embedding"] is not None or ours["rope_extent"] != 1.0:
         raise ValueError(
@@ -247,5 +268,7 @@ def official_config(
         }
     added = {"initializer_range": 0.02, "add_pooling_layer": True}
     kept = source if source is not None else added
+    if learned or _LEARNED_POSITIONS in kept:
+        derived[_LEARNED_POSITIONS] = learned
     derived |= {key: backbone.variable_dtype for key in ("dtype", "torch_dtype") if key in kept}
     return {**kept, **derived}

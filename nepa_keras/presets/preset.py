@@ -22,7 +22,7 @@ from nepa_keras.presets.folder import (
     write_preprocessor,
 )
 from nepa_keras.presets.hub import SCHEME, download
-from nepa_keras.presets.load import load_official_tensors
+from nepa_keras.presets.load import load_official_tensors, resize_positions
 from nepa_keras.presets.names import PRESETS, RELEASED, preset_config
 from nepa_keras.presets.official import official_tensors
 
@@ -188,14 +188,16 @@ def load_preset(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source.name}: {error}") from None
     if folder is not None and tensors is not None:
+        shape = source.backbone.get("image_shape", backbone.image_shape)
+        tensors, resized = resize_positions(tensors, backbone, shape)
         report = model.load_report = load_official_tensors(model, tensors, rules)
         if source.added:
             added = (f"{key} {repr(value)[:60]}" for key, value in source.added.items())
             report.details["config_defaults"] = ", ".join(added)
+        report.details |= resized
         if kind == source.kind and "new_head" not in rules:
             report.config = source.official_config
         if (folder / PREPROCESSOR).is_file():
-            shape = source.backbone.get("image_shape", backbone.image_shape)
             report.preprocessor = official.preprocessor_of_size(
                 read_json(folder / PREPROCESSOR), shape, backbone.image_shape
             )

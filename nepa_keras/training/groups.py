@@ -29,12 +29,16 @@ def layer_id(path: str, num_layers: int) -> int:
     """Depth of a variable in a model with a `NepaBackbone`, by its path.
 
     Returns:
-        0 for the patch embedding, i + 1 for block i, num_layers + 1 for final norm and heads.
+        0 for patch and position embedding, i + 1 for block i, num_layers + 1 for final norm and heads.
     """
-    if "patch_embedding/" in path:
+    if _is_of_embedding(path):
         return 0
     block = re.search(r"(?:^|/)block_(\d+)/", path)
     return int(block[1]) + 1 if block else num_layers + 1
+
+
+def _is_of_embedding(path: str) -> bool:
+    return "patch_embedding/" in path or "position_embedding/" in path
 
 
 class LayerGroup(NamedTuple):
@@ -95,8 +99,9 @@ def parameter_groups(
 ) -> list[ParameterGroup]:
     """The official groups: everything of rank >= 2 decays, nothing else does.
 
-    Matrices, the patch kernel and the CLS token (1, 1, D) decay; biases, norms and LayerScale are
-    vectors and do not. The embedding (CLS and patches) may have its own rate.
+    Matrices, the patch kernel, the CLS token (1, 1, D) and learned positions (1, 1 + T, D) decay; biases,
+    norms and LayerScale are vectors and do not. The embedding (CLS, patches, learned positions) may have
+    its own rate.
 
     Args:
         schedule: with a layer-wise one there are two groups for each of its layer groups, in the
@@ -106,7 +111,7 @@ def parameter_groups(
         return _layerwise_groups(variables, weight_decay, schedule)
     kinds: dict[tuple, list[int]] = {}
     for index, variable in enumerate(variables):
-        embedding = "patch_embedding/" in variable.path and embedding_learning_rate_factor != 1.0
+        embedding = _is_of_embedding(variable.path) and embedding_learning_rate_factor != 1.0
         kinds.setdefault((embedding, _decays(variable)), []).append(index)
     return [
         ParameterGroup(

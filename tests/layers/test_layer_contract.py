@@ -82,6 +82,7 @@ CASES = {
         (7, 8),
         mixed_dtype="float32",
     ),
+    "PositionEmbedding": Case(layers.PositionEmbedding, {"grid": [2, 2]}, TOKENS, TOKENS),
     "RotaryEmbedding": Case(RotarySum, {}, TOKENS, TOKENS),
     "SelfAttention": Case(layers.SelfAttention, {"num_heads": 2}, TOKENS, TOKENS),
     "SelfAttention causal": Case(
@@ -202,6 +203,7 @@ BACKBONE = {
     "remat": True,
     "rope_extent": 2.0,
     "embedding": keras.layers.Conv2D(16, 4, strides=4, name="patches"),
+    "position_embedding": "learned",
 }
 ARGUMENTS = {
     layers.Linear: {"units": 6, "use_bias": False, "kernel_initializer": None},
@@ -214,6 +216,7 @@ ARGUMENTS = {
         "layer": keras.layers.Conv1D(8, 4, strides=4),
         "use_mask_token": True,
     },
+    layers.PositionEmbedding: {"grid": (2, 3)},
     layers.RotaryEmbedding: {
         "head_dim": 8,
         "theta": 50.0,

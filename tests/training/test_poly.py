@@ -17,6 +17,7 @@ def test_layer_ids_are_those_of_beit():
     paths = {
         "nepa_backbone/patch_embedding/kernel": 0,
         "nepa_backbone/patch_embedding/cls_token": 0,
+        "nepa_backbone/position_embedding/vectors": 0,
         "nepa_backbone/block_0/mlp/up/kernel": 1,
         "nepa_backbone/block_11/attention/qkv/bias": 12,
         "nepa_backbone/norm/gamma": 13,

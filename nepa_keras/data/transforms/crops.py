@@ -12,10 +12,10 @@ from nepa_keras.data.transforms.resample import (
     resize,
     resize_and_scale,
     resize_arrays,
-    resize_matrices,
     scale,
     sides,
 )
+from nepa_keras.resampling import resize_matrices
 
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)

@@ -8,6 +8,8 @@ import functools
 
 import numpy as np
 
+from nepa_keras.resampling import resize_matrices
+
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # reach of each filter in pixels of the smaller image
 
 
@@ -111,35 +113,6 @@ def _resized(pixels: np.ndarray, image_size: tuple[int, int], interpolation: str
     columns = resize_matrices(np.zeros(1), np.full(1, w), w, image_size[1], interpolation)
     resized = resize_arrays(pixels[None], rows, columns)[0]
     return np.clip(np.round(resized), 0, 255).astype(np.uint8)
-
-
-def resize_matrices(
-    start: np.ndarray,
-    length: np.ndarray,
-    size_in: int,
-    size_out: int,
-    interpolation: str = "bilinear",
-) -> np.ndarray:
-    """Weights with antialias, (N, size_out, size_in), of the intervals start + length.
-
-    The filter is widened by the scale when shrinking, has half-pixel centres, is cut at the borders of the
-    interval and normalised there, as Pillow and torchvision do.
-    """
-    start, length = np.asarray(start)[:, None, None], np.asarray(length)[:, None, None]
-    scale = length / size_out
-    centre = start + (np.arange(size_out)[None, :, None] + 0.5) * scale
-    pixel = np.arange(size_in)[None, None, :]
-    distance = np.abs(pixel + 0.5 - centre) / np.maximum(scale, 1.0)
-    weights = _cubic(distance) if interpolation == "bicubic" else np.maximum(1.0 - distance, 0.0)
-    weights = weights * ((pixel >= start) & (pixel < start + length))
-    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
-def _cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
-    """Keys' cubic convolution of a distance; a as Pillow and torchvision's antialiased resize have it."""
-    inner = ((a + 2) * x - (a + 3)) * x * x + 1
-    outer = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
 def resize_arrays(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""Learned position embeddings: a vector for CLS and one for each cell of a grid, resized to other grids.
+
+B batch, N tokens, T cells of a grid (CLS excluded), D width.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from nepa_keras.layers.linear import NormalInitializer
+from nepa_keras.resampling import resize_grid
+from nepa_keras.types import Shape, Tensor
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a learned vector to each token, by its place: the positions of a plain ViT (arXiv 2010.11929).
+
+    For a grid of another size the vectors of the cells are resized, bicubic with antialias (`resize_grid`);
+    that of CLS stays.
+
+    Args:
+        grid: cells along each axis that have a vector, such as (rows, columns) of patches.
+
+    Call arguments:
+        x: (B, N, D), CLS and the first N - 1 cells of a grid, row by row.
+        grid: cells along each axis of that grid; default the layer's own.
+
+    Returns:
+        (B, N, D).
+
+    Raises:
+        ValueError: a grid has a side below 1; from the call, the grid has another number of axes, or sides
+            that are unknown while a graph is made, or there are more tokens than the grid has.
+
+    Example:
+        >>> positions = PositionEmbedding((16, 16))
+        >>> positions(keras.ops.zeros((2, 257, 64))).shape
+        (2, 257, 64)
+        >>> positions(keras.ops.zeros((2, 1 + 8 * 12, 64)), grid=(8, 12)).shape
+        (2, 97, 64)
+    """
+
+    def __init__(self, grid: Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        self.grid = tuple(grid)
+        if not self.grid or not all(isinstance(size, int) and size > 0 for size in self.grid):
+            raise ValueError(
+                f"A table of positions needs the number of cells along each axis, got {self.grid}; give "
+                "whole numbers of at least 1."
+            )
+
+    def build(self, input_shape: Shape) -> None:
+        self.vectors = self.add_weight(
+            shape=(1, 1 + math.prod(self.grid), input_shape[-1]),
+            initializer=NormalInitializer(),
+            name="vectors",
+            autocast=False,
+        )
+
+    def table(self, grid: Sequence[int] | None = None) -> Tensor:
+        """The vectors (1, 1 + T, D) of CLS and the cells of a grid, row by row; default the layer's own."""
+        vectors = ops.convert_to_tensor(self.vectors)
+        if grid is None:
+            return vectors
+        if len(grid) != len(self.grid):
+            raise ValueError(
+                f"The positions are of a grid of {self.grid} cells; one of {tuple(grid)} has another number "
+                "of axes."
+            )
+        if not all(isinstance(size, int) for size in grid):
+            raise ValueError(
+                "Learned positions need the size of the inputs while a graph is made, and it is unknown; "
+                "give it, as in keras.Input((224, 224, 3)), or use rotary positions alone "
+                "(position_embedding=None)."
+            )
+        if tuple(grid) == self.grid:
+            return vectors
+        cells = resize_grid(vectors[0, 1:], self.grid, grid, ops)
+        return ops.concatenate([vectors[:, :1], ops.cast(cells, vectors.dtype)[None]], axis=1)
+
+    def call(self, x: Tensor, grid: Sequence[int] | None = None) -> Tensor:
+        table = self.table(grid)
+        tokens = x.shape[1]
+        if tokens is not None and tokens > table.shape[1]:
+            raise ValueError(
+                f"There are {tokens} tokens, but a grid of {tuple(grid or self.grid)} cells has "
+                f"{table.shape[1]} with CLS; give the grid that they are of."
+            )
+        return x + ops.cast(table[:, : ops.shape(x)[1]], x.dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def compute_output_spec(self, x: Tensor, **kwargs) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "grid": self.grid}
