@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("test_*.py"))
-OURS = ("nepa_keras", "tests", "plan", "speech", "study")
+OURS = ("nepa_keras", "tests", "photographs", "plan", "speech", "study")
 FOLDERS_OF_SCRIPTS = re.compile(
     r"^(benchmarks|examples|experiments)\."
 )  # as pyproject.toml has them
