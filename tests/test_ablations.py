@@ -1,4 +1,4 @@
-"""The paper's ablations (section 4.3): no shift, no stop-gradient, masking, no causal mask, no positions."""
+"""Ablations: the paper's no shift, no causal mask, no stop-gradient, masking (Table 1); and no positions."""
 
 import keras
 import numpy as np
