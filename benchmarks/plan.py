@@ -1,7 +1,12 @@
-"""Hours, memory, input and storage of the paper's pretraining on machines that are not at hand.
+"""Hours, memory, input and storage of a pretraining on ImageNet-1k, on machines that are not at hand.
 
     KERAS_BACKEND=torch python benchmarks/plan.py
+    python benchmarks/plan.py --recipe=paper_pretrain_large --machine=h100-8
     python benchmarks/plan.py --preset=nepa_base_patch14_224 --machine=v5e-64 --images_per_second=650
+
+Without flags for base and large, as the paper trains them and as the authors' released scripts do
+(experiments/recipes): the paper's models have SwiGLU, the released ones GELU; large has 800 epochs in the
+paper and 1600 in the scripts.
 
 Everything is computed, by the formulae of `plan/layouts.py` and `plan/step_memory.py`, from the
 models, the makers' figures of the machines, and a share of the peak (--mfu) that is assumed; a measured rate
@@ -17,15 +22,20 @@ import before_keras  # noqa: F401
 from absl import flags
 from command_line import end, run
 from number_flags import POSITIVE, define_number
-from plan import layouts, tables
+from plan import layouts, pretrainings, tables
 from progress import shown
 
-from nepa_keras import NepaBackbone
 from nepa_keras.performance import training_flops
 from nepa_keras.presets import PRESETS
 
 flags.DEFINE_multi_enum(
-    "preset", ["nepa_base_patch14_224", "nepa_large_patch14_224"], list(PRESETS), "architectures"
+    "recipe",
+    list(pretrainings.NAMES),
+    list(pretrainings.NAMES),
+    "pretrainings of experiments/recipes: the paper's, and the released scripts'",
+)
+flags.DEFINE_multi_enum(
+    "preset", [], list(PRESETS), "architectures in place of --recipe, for 1600 epochs at batch 4096"
 )
 flags.DEFINE_multi_enum(
     "machine", list(layouts.MACHINES), list(layouts.MACHINES), "what to plan for"
@@ -40,7 +50,8 @@ flags.DEFINE_multi_float(
 define_number(
     "images_per_second",
     None,
-    "that one device was measured to train on without remat, in place of --mfu; of one preset and machine",
+    "that one device was measured to train on without remat, in place of --mfu; of one recipe or preset, "
+    "and one machine",
     POSITIVE,
 )
 define_number(
@@ -49,40 +60,57 @@ define_number(
     "images/s that one core decodes and crops; default half of what two did here (benchmark.py --input)",
     POSITIVE,
 )
-flags.DEFINE_integer("epochs", 1600, "passes over ImageNet-1k", lower_bound=1)
-flags.DEFINE_integer("batch_size", 4096, "images of an update, on all devices", lower_bound=1)
+flags.DEFINE_integer(
+    "epochs", None, "passes over ImageNet-1k, in place of the recipe's", lower_bound=1
+)
+flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "images of an update, on all devices, in place of the recipe's",
+    lower_bound=1,
+)
 FLAGS = flags.FLAGS
+
+
+def planned() -> list[pretrainings.Pretraining]:
+    """What the flags name."""
+    if not FLAGS.preset:
+        return [
+            pretrainings.of_recipe(name, FLAGS.epochs, FLAGS.batch_size) for name in FLAGS.recipe
+        ]
+    recipe = layouts.Recipe(FLAGS.epochs or 1600, FLAGS.batch_size or 4096)
+    return [pretrainings.Pretraining(name, name, recipe) for name in FLAGS.preset]
 
 
 def main():
     measured = FLAGS.images_per_second
-    if measured and (len(FLAGS.preset) > 1 or len(FLAGS.machine) > 1):
-        end(1, "--images_per_second is of one --preset on one --machine.")
+    plans = planned()
+    if measured and (len(plans) > 1 or len(FLAGS.machine) > 1):
+        end(1, "--images_per_second is of one --recipe or --preset on one --machine.")
     machines = [layouts.MACHINES[name] for name in FLAGS.machine]
-    recipe = layouts.Recipe(FLAGS.epochs, FLAGS.batch_size)
     try:
-        layouts.check(recipe, machines)
+        for plan in plans:
+            layouts.check(plan.recipe, machines)
     except ValueError as error:
         end(1, error)
-    backbones = [
-        NepaBackbone.from_preset(name, load_weights=False, name=name) for name in FLAGS.preset
-    ]
+    backbones = [plan.build() for plan in plans]
+    trained = [(backbone, plan.recipe) for backbone, plan in zip(backbones, plans, strict=True)]
     mfus = FLAGS.mfu
     if measured:
         mfus = [layouts.implied_mfu(backbones[0], machines[0], measured)]
     print(
-        f"{FLAGS.epochs} epochs of {recipe.images:,} images, batch {FLAGS.batch_size}: {recipe.updates:,} "
-        f"updates. Computed; the machines by their makers' figures, of which {layouts.USABLE:.0%} of the "
-        f"memory is used:\n\n{tables.machines_table(machines)}"
+        f"Computed; the machines by their makers' figures, of which {layouts.USABLE:.0%} of the memory is "
+        f"used:\n\n{tables.machines_table(machines)}"
     )
-    for backbone in backbones:
-        planned = shown(machines, len(machines), f"{backbone.name}: machine")
+    for backbone, recipe in trained:
+        looked_at = shown(machines, len(machines), f"{backbone.name}: machine")
         print(
-            f"\n{backbone.name}: {backbone.count_params():,} parameters, "
+            f"\n{backbone.name}: {recipe.epochs} epochs of {recipe.images:,} images, batch "
+            f"{recipe.batch_size}: {recipe.updates:,} updates; {backbone.count_params():,} parameters, "
             f"{training_flops(backbone) / 1e9:.1f} GFLOP an image and step\n\n"
-            f"{tables.layouts_table(backbone, planned, recipe, mfus)}"
+            f"{tables.layouts_table(backbone, looked_at, recipe, mfus)}"
         )
-    rates = tables.input_table(backbones, machines, recipe, max(mfus), FLAGS.images_per_core)
+    rates = tables.input_table(trained, machines, max(mfus), FLAGS.images_per_core)
     print(
         f"\nInput of the fastest layout at {max(mfus):.0%}, {FLAGS.images_per_core:g} images/s of a core\n\n"
         f"{rates}\n\nStorage\n\n{tables.storage_table(backbones)}"

@@ -2,8 +2,14 @@ r"""Fine-tune a pretrained NEPA backbone as an image classifier.
 
     KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema \
         --flagfile=experiments/recipes/finetune_embedded.flags
-    KERAS_BACKEND=jax python experiments/finetune.py --flagfile=experiments/recipes/finetune_base.flags \
-        --model=hf://SixAILab/nepa-base-patch14-224 --data=imagenet:/data --validation_data=imagenet:/data
+    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/paper_base/ema \
+        --flagfile=experiments/recipes/paper_finetune_base.flags \
+        --data=imagenet:/data --validation_data=imagenet:/data
+
+For ImageNet-1k there are the paper's recipes (recipes/paper_finetune_*: causal, the last patch, a layer decay
+that rises in a line, one warm-up) and those of the authors' released scripts (recipes/released_finetune_*:
+bidirectional, the mean of the patches, a fixed layer decay, a warm-up for each block). Without flags the
+script has the latter form, with rates and a length of its own for small data.
 
 The run directory gets `best/` (the trained or the averaged weights of the best validation, and says which),
 `ema/` and `trained/` (averaged and trained weights at the end), each a folder for `from_preset` and
@@ -14,6 +20,7 @@ import math
 
 import before_keras  # noqa: F401
 import command_line
+import durations
 import finetuning_data
 import keras
 import numpy as np
@@ -36,7 +43,7 @@ from nepa_keras import evaluation, interop, performance, training, visualization
 from nepa_keras.files import replacing
 
 FLAGS = flags.FLAGS
-EPOCHS = 20  # where neither --steps nor --epochs says how long
+EPOCHS, WARMUP_RATIO = 20, 0.2  # where no flag says how long
 
 define_model_flags()
 finetuning_data.define_flags()
@@ -45,7 +52,9 @@ define_training_flags(
     run_dir="runs/finetune_DATA_TIME", batch_size=128, beta_2=0.999, clip_norm=1.0
 )
 define_recipe_flags(
-    base_learning_rate=2e-3, warmup_ratio=0.2, default_length=f"those of {EPOCHS} epochs"
+    base_learning_rate=2e-3,
+    warmup_ratio=WARMUP_RATIO,
+    default_length=f"those of {EPOCHS} epochs",
 )
 define_number(
     "head_learning_rate", 1e-3, "Peak rate of classifier and final norm; not scaled.", RATE
@@ -53,6 +62,12 @@ define_number(
 define_number("layer_decay", 0.75, "Factor of the rate from a block to the one below.", FACTOR)
 define_number(
     "final_layer_decay", None, "Layer decay at the end of the run; with --noown_warmup.", FACTOR
+)
+flags.DEFINE_enum(
+    "layer_decay_course",
+    "cosine",
+    ["cosine", "linear"],
+    "How layer decay moves to --final_layer_decay: along half a cosine or a line.",
 )
 flags.DEFINE_boolean("own_warmup", True, "A warm-up for each block; --noown_warmup: one for all.")
 flags.DEFINE_list(
@@ -75,6 +90,19 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "causal", False, "Causal attention, as in pretraining; default every patch sees all."
 )
+flags.DEFINE_enum(
+    "pooling",
+    None,
+    ["mean", "last"],
+    "What is classified: the mean of the patches behind a norm of its own, or the last patch; default that "
+    "of the classifier --model, the mean where it has no head.",
+)
+flags.DEFINE_boolean(
+    "qk_norm_scale",
+    True,
+    "A learned scale of QK-norm's LayerNorm, from 1 where --model has none; --noqk_norm_scale leaves such a "
+    "model without.",
+)
 
 
 def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier:
@@ -86,6 +114,9 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
     check_weights("--model", FLAGS.model, FLAGS.from_scratch)
     if FLAGS.from_scratch and FLAGS.lora_rank:
         raise ValueError("--lora_rank adapts trained weights, which --from_scratch does without.")
+    overrides = {} if FLAGS.pooling is None else {"pooling": FLAGS.pooling}
+    if not FLAGS.qk_norm_scale:
+        overrides["qk_norm_scale"] = False
     model = nepa_keras.NepaImageClassifier.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
@@ -95,6 +126,7 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
         drop_path_rate=FLAGS.drop_path,
         lora_rank=FLAGS.lora_rank,
         dtype=FLAGS.dtype,
+        **overrides,
     )
     if model.class_names and class_names and model.class_names != tuple(class_names):
         print(f"{FLAGS.model} classifies {some_names(model.class_names)}: its head starts anew")
@@ -104,7 +136,7 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
     return model
 
 
-def compile_model(model, batch_size: int, updates: int, processes) -> None:
+def compile_model(model, batch_size: int, updates: int, warmup: dict, processes) -> None:
     """AdamW of the recipe with a rate for each block."""
 
     def schedule(rate: float, updates: int):
@@ -114,16 +146,22 @@ def compile_model(model, batch_size: int, updates: int, processes) -> None:
             model.backbone.num_layers,
             FLAGS.layer_decay,
             FLAGS.head_learning_rate,
-            FLAGS.warmup_ratio,
+            **warmup,
             own_warmup=FLAGS.own_warmup,
             final_layer_decay=FLAGS.final_layer_decay,
+            layer_decay_course=FLAGS.layer_decay_course,
         )
 
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     effective_batch = runs.compile_and_describe(
         model, schedule, batch_size, updates, processes, loss
     )
-    warn_of_departures("finetune", model.backbone, effective_batch, freeze=list(model.frozen))
+    came_to = {
+        "freeze": list(model.frozen),
+        "pooling": model.pooling,
+        "qk_norm_scale": model.backbone.qk_norm_scale,
+    }
+    warn_of_departures("finetune", model.backbone, effective_batch, **came_to)
 
 
 def main():
@@ -154,7 +192,9 @@ def main():
             bad_images=runs.bad_images(validation, bad_validation),
             value_range=FLAGS.value_range,
         )
-        updates = runs.number_of_updates(batches.steps_per_epoch, default_epochs=EPOCHS)
+        updates, warmup = durations.updates_and_warmup(
+            batches.steps_per_epoch, default_epochs=EPOCHS, default_ratio=WARMUP_RATIO
+        )
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on, "
         f"{len(validation):,} to validate with, {model.num_classes} classes, "
@@ -165,7 +205,7 @@ def main():
     )
     say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], "another --model sees more")
     with one_sentence():
-        compile_model(model, batch_size, updates, processes)
+        compile_model(model, batch_size, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)
 
     def measure(trained) -> dict[str, float]:

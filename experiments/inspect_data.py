@@ -36,7 +36,8 @@ flags.DEFINE_enum(
     "transform",
     None,
     ["pretrain", "finetune", "evaluate"],
-    "draw on the sheet what a model sees of each image in that recipe, 224 pixels wide",
+    "draw on the sheet what a model sees of each image in that recipe of the released scripts, 224 pixels "
+    "wide",
 )
 flags.DEFINE_string("convert", None, "folder to write a copy to, as TFRecord files")
 flags.DEFINE_integer("shorter_side", None, "of larger images in the copy, in pixels", lower_bound=1)

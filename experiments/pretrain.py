@@ -1,10 +1,14 @@
 r"""Pretrain NEPA on images, and say what it was worth.
 
     KERAS_BACKEND=jax python experiments/pretrain.py
-    KERAS_BACKEND=jax python experiments/pretrain.py --flagfile=experiments/recipes/pretrain_base.flags \
-        --data=folder:/path/to/images --run_dir=runs/base
+    KERAS_BACKEND=jax python experiments/pretrain.py --run_dir=runs/paper_base \
+        --flagfile=experiments/recipes/paper_pretrain_base.flags --data=folder:/path/to/images
 
-Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library.
+Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library. For ImageNet-1k
+there are the paper's recipes (recipes/paper_pretrain_*: SwiGLU, no flip, large for 800 epochs) and those of
+the authors' released scripts (recipes/released_pretrain_*: GELU, flip, 1600 epochs). Without flags images are
+flipped, as in the latter.
+
 A step of a run that was not finite is computed again, with the run's own flags, by
 
     KERAS_BACKEND=jax python experiments/pretrain.py --replay=runs/base/non_finite/step-00000123
@@ -14,6 +18,7 @@ import sys
 
 import before_keras  # noqa: F401
 import command_line
+import durations
 import keras
 import runs
 import worth
@@ -43,6 +48,7 @@ from nepa_keras.data.sources import IN_MEMORY
 FLAGS = flags.FLAGS
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
+STEPS, WARMUP_RATIO = 1600, 0.1  # where no flag says how long
 
 flags.DEFINE_string(
     "data",
@@ -60,10 +66,17 @@ flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have 
 flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
 define_number("layer_scale", None, "Initial LayerScale; default the preset's.", NOT_NEGATIVE)
 flags.DEFINE_boolean(
+    "gated_mlp", None, "SwiGLU, of the preset's MLP width, in place of GELU; default the preset's."
+)
+flags.DEFINE_boolean(
+    "qk_norm_scale", None, "A learned scale of QK-norm's LayerNorm; default the preset's."
+)
+flags.DEFINE_boolean(
     "remat", False, "Recompute blocks in the backward pass: less memory, more time."
 )
 define_training_flags(run_dir="runs/pretrain_DATA_TIME", batch_size=128, beta_2=0.95, clip_norm=1.0)
-define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=0.1, default_length="1600")
+define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=WARMUP_RATIO, default_length=f"{STEPS}")
+flags.DEFINE_boolean("flip", True, "Mirror half of the random resized crops from left to right.")
 
 flags.DEFINE_boolean("shift", True, "Predict the next patch; --noshift: the same one.")
 flags.DEFINE_boolean("causal", True, "Causal attention; --nocausal: every patch sees all.")
@@ -103,7 +116,8 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
         height = width = FLAGS.image_size
     in_memory = isinstance(source, data.ImageArrays)
     channels = source.train_images.shape[-1] if in_memory else FLAGS.channels
-    overrides = {} if FLAGS.layer_scale is None else {"layer_scale": FLAGS.layer_scale}
+    given = {name: FLAGS[name].value for name in ("layer_scale", "gated_mlp", "qk_norm_scale")}
+    overrides = {name: value for name, value in given.items() if value is not None}
     backbone = nepa_keras.NepaBackbone.from_preset(
         preset,
         load_weights=False,
@@ -132,6 +146,7 @@ def build_batches(source, image_shape, record, processes) -> data.AugmentedBatch
         image_shape[:2],
         shard=processes[:2],
         seed=FLAGS.seed,
+        transform=data.RandomResizedCrop(flip=0.5 if FLAGS.flip else 0.0),
         channels=image_shape[2],
         bad_images=runs.bad_images(images, record),
         value_range=FLAGS.value_range,
@@ -139,16 +154,24 @@ def build_batches(source, image_shape, record, processes) -> data.AugmentedBatch
     )
 
 
-def compile_model(model, updates: int, processes) -> None:
+def updates_and_warmup(batches) -> tuple[int, dict]:
+    return durations.updates_and_warmup(
+        len(batches), default_steps=STEPS, default_ratio=WARMUP_RATIO
+    )
+
+
+def compile_model(model, updates: int, warmup: dict, processes) -> None:
     """AdamW of the recipe at the scaled rate."""
 
     def schedule(rate: float, updates: int):
-        return training.WarmupCosine(rate, updates, FLAGS.warmup_ratio)
+        return training.WarmupCosine(rate, updates, **warmup)
 
     effective_batch = runs.compile_and_describe(
         model, schedule, FLAGS.batch_size, updates, processes
     )
-    warn_of_departures("pretrain", model.backbone, effective_batch)
+    names = ("gated_mlp", "qk_norm_scale")
+    came_to = {name: getattr(model.backbone, name) for name in names}
+    warn_of_departures("pretrain", model.backbone, effective_batch, **came_to)
 
 
 def replay() -> bool:
@@ -161,7 +184,7 @@ def replay() -> bool:
         model = build_model(source)
         alone = nepa_keras.distribute("none")
         batches = build_batches(source, model.backbone.image_shape, None, alone)
-        compile_model(model, runs.number_of_updates(len(batches), default_steps=1600), alone)
+        compile_model(model, *updates_and_warmup(batches), alone)
         step = training.Replay(
             model, FLAGS.replay, lambda step: batches.seek(step).endless(), batches.describe
         )
@@ -187,7 +210,7 @@ def main():
         model = build_model(source)
         shape = model.backbone.image_shape
         batches = build_batches(source, shape, run.bad_images, processes)
-        updates = runs.number_of_updates(len(batches), default_steps=1600)
+        updates, warmup = updates_and_warmup(batches)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
         f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
@@ -200,7 +223,7 @@ def main():
         say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], remedy)
     with one_sentence():
         monitor = worth.build_monitor(source)
-        compile_model(model, updates, processes)
+        compile_model(model, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)
     with training.on_one_device(model) as whole:
         before = evaluation.frozen_accuracies(whole.backbone, source) if evaluates else None

@@ -161,30 +161,6 @@ def report_bad_images(account: data.BadImages, what: str, record: Path) -> None:
         print(f"{len(account.lines)} {what}: {record}")
 
 
-def number_of_updates(
-    batches_per_epoch: int, *, default_steps: int | None = None, default_epochs: float | None = None
-) -> int:
-    """Updates of --steps or --epochs.
-
-    Raises:
-        ValueError: both are given, or less than one update.
-    """
-    if FLAGS.steps is not None:
-        if FLAGS.epochs:
-            raise ValueError(
-                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both say how long to train; give one of "
-                "them (--epochs=0 switches off that of a flag file)."
-            )
-        return FLAGS.steps
-    epochs = default_epochs if FLAGS.epochs is None else FLAGS.epochs
-    if epochs is None:
-        return default_steps
-    updates = int(epochs * batches_per_epoch) // FLAGS.accumulation_steps
-    if updates < 1:
-        raise ValueError(f"--epochs={epochs} of this data is less than one update; raise it.")
-    return updates
-
-
 def adamw(schedule, *, accumulation_steps: int = 1, ema_decay: float | None = None):
     """The recipe's optimizer, of the flags."""
     return training.adamw(

@@ -153,7 +153,8 @@ def define_recipe_flags(
     """Flags of the recipes of pretraining and fine-tuning.
 
     Args:
-        base_learning_rate, warmup_ratio: defaults.
+        base_learning_rate: default.
+        warmup_ratio: default where no --warmup_epochs is given, in words only: see `durations.warmup`.
         default_length: of the training, in words.
     """
     flags.DEFINE_integer(
@@ -170,6 +171,15 @@ def define_recipe_flags(
         RATE,
     )
     define_number(
-        "warmup_ratio", warmup_ratio, "Fraction of the updates that the warm-up takes.", SHARE
+        "warmup_ratio",
+        None,
+        f"Fraction of the updates that the warm-up takes; default {warmup_ratio:g}.",
+        SHARE,
+    )
+    define_number(
+        "warmup_epochs",
+        None,
+        "Epochs that the warm-up takes, in place of --warmup_ratio.",
+        NOT_NEGATIVE,
     )
     define_number("ema_decay", 0.99, "Decay of the weight average (EMA).", BELOW_ONE)

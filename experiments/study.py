@@ -1,4 +1,4 @@
-r"""What is NEPA worth on small real images? Pretrained against from scratch, and the paper's ablations.
+r"""What is NEPA worth on small real images? Pretrained against from scratch, and ablations like the paper's.
 
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \

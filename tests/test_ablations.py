@@ -1,4 +1,4 @@
-"""The paper's ablations (section 4.3): no shift, no stop-gradient, masking, no causal mask, positions."""
+"""Ablations: the paper's no shift, no causal mask, no stop-gradient, masking, positions (Table 1)."""
 
 import keras
 import numpy as np

@@ -53,7 +53,7 @@ def test_random_parts_draw_anew_in_every_step_of_a_compiled_fit():
 
 ALIKE = 3  # blocks of a model, and the first, which has no drop path
 PARTS = {
-    "as in the paper": ({}, 1),
+    "as the released base": ({}, 1),
     "SwiGLU, everything drawn": (
         {
             "gated_mlp": True,

@@ -58,7 +58,7 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how wide a run is; the default is the paper's pretraining."""
+    """How long and how wide a run is; the default is the released scripts' pretraining of either size."""
 
     epochs: int = 1600
     batch_size: int = 4096

@@ -73,19 +73,19 @@ def layouts_table(
 
 
 def input_table(
-    backbones: Sequence[NepaBackbone],
+    trained: Sequence[tuple[NepaBackbone, Recipe]],
     machines: Sequence[Machine],
-    recipe: Recipe,
     mfu: float,
     images_per_core: float,
 ) -> str:
     """What the hosts must deliver to the fastest layout at this MFU.
 
     Args:
+        trained: backbones, and how each is trained.
         images_per_core: images/s of one core, decoded, cropped and scaled.
     """
     rows = []
-    for backbone in backbones:
+    for backbone, recipe in trained:
         height, width, channels = backbone.image_shape
         for machine in machines:
             one = fastest(layouts(backbone, machine, recipe), machine, mfu)

@@ -1,4 +1,4 @@
-"""The ablations of the paper, and what is looked at in each."""
+"""Ablations like the paper's, and what is looked at in each."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,7 +27,7 @@ class Ablation(NamedTuple):
     Attributes:
         objective: arguments of `NepaPretrainer`.
         backbone: arguments of `NepaBackbone`.
-        paper: what the paper says of it.
+        paper: what the paper says of it: ImageNet-1k top-1 in % after fine-tuning base, arXiv 2512.16922 v2.
     """
 
     objective: Mapping = MappingProxyType({})
@@ -37,14 +37,28 @@ class Ablation(NamedTuple):
 
 ABLATIONS: dict[str, Ablation] = {
     "NEPA": Ablation(),
-    "no shift": Ablation({"shift": False}, {}, "training fails"),
-    "no causal mask": Ablation({}, {"use_causal_mask": False}, "several points lost"),
-    "no stop-gradient": Ablation({"stop_gradient": False}, {}, "collapses"),
-    "40 % masked": Ablation({"masking_ratio": 0.4}, {"use_mask_token": True}, "hurts"),
-    "no RoPE": Ablation({}, {"rope_theta": None}, "the part that helps most"),
-    "no QK-norm": Ablation({}, {"qk_norm": False}, "stability at scale"),
-    "no LayerScale": Ablation({}, {"layer_scale": None}, "a modest part"),
-    "gated MLP": Ablation({}, {"gated_mlp": True}, "a modest part"),
+    "no shift": Ablation({"shift": False}, {}, "fails in fine-tuning (Table 1a)"),
+    "no causal mask": Ablation({}, {"use_causal_mask": False}, "73.6 against 76.8 (Table 1a)"),
+    "no stop-gradient": Ablation({"stop_gradient": False}, {}, "collapses to -1 (Table 1a)"),
+    "40 % masked": Ablation(
+        {"masking_ratio": 0.4}, {"use_mask_token": True}, "76.4 against 78.2, plain ViT (Table 1c)"
+    ),
+    "no RoPE": Ablation(
+        {},
+        {"rope_theta": None},
+        "not in the paper: RoPE 80.2 against learned positions 77.4 (Table 1b)",
+    ),
+    "no QK-norm": Ablation(
+        {},
+        {"qk_norm": False},
+        "80.2 against 81.1; with SwiGLU it fails (Table 1b)",
+    ),
+    "no LayerScale": Ablation(
+        {},
+        {"layer_scale": None},
+        "78.2 against 77.4, plain ViT: it costs accuracy, buys stability (Table 1b)",
+    ),
+    "gated MLP": Ablation({}, {"gated_mlp": True}, "83.8 against 83.6 with GELU (Table 9)"),
 }
 
 

@@ -111,7 +111,7 @@ def _chosen(of_start: Mapping, settings: Sequence[Mapping]) -> str:
 
 
 def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Ablations of the paper, in Markdown.
+    """Ablations, with what the paper says of each, in Markdown.
 
     Losses are of each ablation's own task, so they say nothing across rows.
 

@@ -41,7 +41,8 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         image_size: of the images that come out, one side or (height, width).
         seed: of order and augmentation.
         labels: (N,), to be yielded beside the images.
-        transform: of each image; default `RandomResizedCrop()`, the pretraining recipe.
+        transform: of each image; default `RandomResizedCrop()`, as the released scripts
+            pretrain; the paper does not flip.
         mix: of each batch with itself; then the second of what comes out are soft targets. Partners are in
             the same process, so with `mix` the stream depends on the number of processes.
         start_step: number of batches that were already used.

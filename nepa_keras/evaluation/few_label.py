@@ -34,10 +34,10 @@ class FewLabelTrial:
         learning_rate: peak of the warm-up + cosine schedule.
         num_classes: K; default the largest label + 1.
         warmup_ratio: share of the steps that warms up.
-        layer_decay: of the rate from a block to the one below, with a warm-up of its own for each, as in the
-            paper's fine-tuning; None for one rate.
+        layer_decay: of the rate from a block to the one below, with a warm-up of its own for each, as the
+            released scripts fine-tune; None for one rate.
         weight_decay: on matrices.
-        beta_2: of Adam; 0.999 as in the paper's fine-tuning.
+        beta_2: of Adam; 0.999 as the paper and the released scripts fine-tune.
         augment: random resized crop and flip.
         **overrides: constructor arguments that the copy of the backbone gets in place of the
             original's, such as drop_path_rate=0.1.

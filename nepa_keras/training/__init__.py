@@ -2,6 +2,7 @@
 
 from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.ema import ema_weights
+from nepa_keras.training.layerwise import LayerwiseWarmupCosine, LayerwiseWarmupPoly
 from nepa_keras.training.model_state import OtherModelError
 from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.optimizer import AdamW, adamw
@@ -10,12 +11,7 @@ from nepa_keras.training.resume import Preempted
 from nepa_keras.training.run import OtherRunError, fit_steps
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
-from nepa_keras.training.schedules import (
-    LayerwiseWarmupCosine,
-    LayerwiseWarmupPoly,
-    WarmupCosine,
-    scaled_learning_rate,
-)
+from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 from nepa_keras.training.validation import Validation
 
 __all__ = [

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from plan import layouts, step_memory
+from plan import layouts, pretrainings, step_memory
 
 import nepa_keras
 from nepa_keras import training
@@ -141,6 +141,25 @@ def test_layouts_that_do_not_fit_or_divide_are_refused(backbone):
         layouts.check(layouts.Recipe(batch_size=8, images=7), [])
 
 
+def test_the_paper_and_the_released_scripts_are_planned_by_their_names():
+    """Table 4 of the paper against the scripts: length of large, and the MLP."""
+    found = {name: pretrainings.of_recipe(name) for name in pretrainings.NAMES}
+    differ = {
+        name: (plan.recipe.epochs, plan.recipe.updates, plan.overrides["gated_mlp"])
+        for name, plan in found.items()
+    }
+    assert differ == {
+        "paper_pretrain_base": (1600, 499_200, True),
+        "released_pretrain_base": (1600, 499_200, False),
+        "paper_pretrain_large": (800, 249_600, True),
+        "released_pretrain_large": (1600, 499_200, False),
+    }
+    assert {plan.recipe.batch_size for plan in found.values()} == {4096}
+    assert found["paper_pretrain_large"].preset == "nepa_large_patch14_224"
+    shorter = pretrainings.of_recipe("paper_pretrain_base", epochs=3, batch_size=512)
+    assert (shorter.recipe.epochs, shorter.recipe.batch_size) == (3, 512)
+
+
 def test_the_command_prints_the_tables():
     preset = "nepa_tiny_patch14_224"
     flags = [f"--preset={preset}", "--images_per_core=1000"]
@@ -163,5 +182,5 @@ def test_the_command_prints_the_tables():
     assert result.stdout.count("v5e-64 |") == 4 + 1
 
     result = scripts.run_here("plan.py", "--images_per_second=900")
-    assert result.returncode and "one --preset on one --machine" in result.stdout + result.stderr
+    assert result.returncode and "--preset on one --machine" in result.stdout + result.stderr
     assert "v5e-64; give a multiple" in scripts.refusal("plan.py", "--batch_size=96")

@@ -146,12 +146,15 @@ def test_keras_cv_trains_other_images(pretrained, tmp_path):
 @pytest.mark.once
 @pytest.mark.full
 def test_one_warmup_a_moving_decay_and_accumulation(pretrained, tmp_path):
-    flags = ["--noown_warmup", "--final_layer_decay=0.9", "--warmup_ratio=0.5", "--causal"]
+    """The form of the paper's recipe: 0.3 epochs of 20 batches are 3 of 6 updates of 2."""
+    flags = ["--noown_warmup", "--final_layer_decay=1", "--layer_decay_course=linear", "--causal"]
+    flags += ["--pooling=last", "--noqk_norm_scale", "--warmup_epochs=0.3"]
     flags += ["--accumulation_steps=2", "--freeze=patch_embedding,block_0"]
     text, rows, config = finetuned(pretrained, tmp_path / "run", *flags)
     warmups = {line.split()[-2] for line in text.splitlines() if re.match(r"(block|head|fc)", line)}
-    assert warmups == {"3"} and frozen(text) == 3 + 16
+    assert warmups == {"3"} and frozen(text) == 3 + 14
     assert "effective batch 128 (2 batches of 64 images an update" in text
+    assert not config["add_pooling_layer"] and not config["qk_norm_affine"]
     assert config["is_causal"] and int(rows[-1]["step"]) == 12 and len(rows) == 6
     assert all(0 <= float(row["ema_val_accuracy"]) <= 1 for row in rows)
 
@@ -247,7 +250,7 @@ import finetune
 from recipe_check import departures
 from pathlib import Path
 
-recipe = Path("experiments/recipes/finetune_base.flags")
+recipe = Path("experiments/recipes/released_finetune_base.flags")
 keys = finetune.FLAGS.get_key_flags_for_module("finetune")
 for extra in ([], ["--mixup=0", "--batch_size=64", "--steps=9", "--from_scratch", "--num_labels=50"]):
     finetune.FLAGS.unparse_flags()

@@ -1,5 +1,6 @@
 """experiments/pretrain.py as a person starts it: a process, real images, wrong flags."""
 
+import json
 import re
 
 import keras
@@ -67,6 +68,11 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
         (["--data=digits", "--image_size=9"], "9x9.*2x2.*multiple"),
         (["--data=digits", "--batch_size=5000"], "batch of 5000.*1437 images"),
         (["--data=digits", "--steps=5", "--epochs=1"], "give one of them"),
+        (
+            ["--data=digits", "--warmup_ratio=0.1", "--warmup_epochs=1"],
+            "warmup_ratio=0.1.*give one",
+        ),
+        (["--data=digits", "--steps=9", "--warmup_epochs=1"], "11 updates of this data.*run has 9"),
         (["--data=digits", "--ema_decay=1"], "ema_decay"),
         (["--data=digits", "--dtype=float7"], "float7"),
         (["--data=digits", "--num_labels=5"], "num_labels=5"),
@@ -90,13 +96,16 @@ SMALL = ["--preset=nepa_micro_patch4_28", "--batch_size=4", "--steps=4"]
 
 @pytest.mark.once
 def test_pretraining_on_a_source_of_files(tmp_path):
-    """On the one that needs a flag more; `data/test_sources.py` opens each kind."""
+    """On the one that needs a flag more; `data/test_sources.py` opens each kind. With the paper's parts."""
     flags = [f"--data={source_files.WRITERS['tfds'](tmp_path)}", f"--data_dir={tmp_path}", *SMALL]
+    flags += ["--noflip", "--gated_mlp", "--qk_norm_scale", "--warmup_epochs=1"]
     result = run("pretrain.py", *flags, f"--run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     assert "12 images a pass, as 28x28x3" in result.stdout
     assert min(Image.open(tmp_path / "run" / "similarity.png").size) > 200
     assert not (tmp_path / "run" / "bad_images.txt").exists()
+    config = json.loads((tmp_path / "run" / "ema" / "config.json").read_text())
+    assert config["use_gated_mlp"] and config["qk_norm_affine"]
 
 
 @pytest.mark.first_on("torch")

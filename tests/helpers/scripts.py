@@ -92,6 +92,21 @@ def run_here(script: str, *arguments) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, status or 0, out.getvalue(), err.getvalue())
 
 
+def flag_values(script: str, *arguments) -> dict[str, object]:
+    """The values of all flags of a script, by name, as it would read its arguments; its `main` does not run.
+
+    Raises:
+        absl.flags.Error: it would refuse them.
+    """
+    path = path_of(script)
+    try:
+        runpy.run_path(str(path), run_name=path.stem)
+        flags.FLAGS([str(path), *map(str, arguments)])
+        return flags.FLAGS.flag_values_dict()
+    finally:
+        _forget_flags()
+
+
 def _forget_flags() -> None:
     """Removes the flags that a script defined, so that the next one can define them again."""
     defined = flags.FLAGS.flags_by_module_dict()

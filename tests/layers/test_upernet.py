@@ -109,7 +109,7 @@ def built(dtype="float32"):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 2)])
-def test_upernet_has_the_parts_of_the_paper(training, size):
+def test_upernet_has_the_parts_of_its_paper(training, size):
     pyramid, head = built()
     inputs = maps(*size)
     reference = Reference(pyramid, head)

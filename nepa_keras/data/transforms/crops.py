@@ -91,7 +91,9 @@ class Resize(ImageTransform):
 
 
 class RandomResizedCrop(ImageTransform):
-    """A random part of the image, resized, and flipped half of the time: the pretraining recipe.
+    """A random part of the image, resized, and flipped half of the time, as the released scripts pretrain.
+
+    The paper pretrains with the crop alone (arXiv 2512.16922, Table 4): `flip=0`.
 
     Args:
         area: smallest and largest share of the image.
@@ -185,7 +187,7 @@ class RandomResizedCrop(ImageTransform):
 
 
 class CenterCrop(ImageTransform):
-    """Resized, then the centre cut out: the evaluation of the fine-tuning recipe.
+    """Resized, then the centre cut out: the evaluation of the released scripts' fine-tuning.
 
     Args:
         resize_to: the shorter side is brought to this length, the aspect ratio kept (256 for the base

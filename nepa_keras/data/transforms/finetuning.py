@@ -1,4 +1,4 @@
-"""The fine-tuning recipe's transform of an image: crop, flip, RandAugment, normalise, random erasing."""
+"""The fine-tuning recipes' transform of an image: crop, flip, RandAugment, normalise, random erasing."""
 
 import math
 
@@ -72,10 +72,12 @@ class RandomErasing:
 class FinetuningTransform(ImageTransform):
     """Random resized crop and flip, RandAugment, normalisation, random erasing, in this order.
 
+    The defaults are those of the released scripts; the paper's Table 5 has no erasing.
+
     Args:
         crop: `RandomResizedCrop`; default bicubic.
-        rand_augment: `RandAugment`, or None for none; default as the recipe.
-        erasing: `RandomErasing`, or None for none; default as the recipe.
+        rand_augment: `RandAugment`, or None for none.
+        erasing: `RandomErasing`, or None for none.
     """
 
     def __init__(

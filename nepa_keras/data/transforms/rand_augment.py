@@ -1,4 +1,4 @@
-"""RandAugment (arXiv 1909.13719) with the policy of the fine-tuning recipe.
+"""RandAugment (arXiv 1909.13719) with the policy of the fine-tuning recipes.
 
 Two operations of magnitude 9 with a standard deviation of 0.5, "increasing": each operation grows stronger
 with the magnitude. Operations are Pillow's.
