@@ -40,9 +40,9 @@ def _without_seeds(backbone: keras.Model) -> list:
 
 
 def relative_path(variable: keras.Variable) -> str:
-    """The variable's path below the backbone, whatever the backbone is called."""
+    """The variable's path below the backbone, whatever the backbone is called; of another, its own path."""
     parts = variable.path.split("/")
     first = next(
-        i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))
+        (i for i, p in enumerate(parts) if p.startswith(("patch_embedding", "block_", "norm"))), 0
     )
     return "/".join(parts[first:])
