@@ -175,7 +175,7 @@ def main():
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
-        worth.check_block(model.backbone)
+        worth.check_block(model.backbone, evaluates)
         shape = model.backbone.image_shape
         batches = build_batches(source, shape, run.bad_images, processes)
         updates = runs.number_of_updates(len(batches), default_steps=1600)

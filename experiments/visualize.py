@@ -141,7 +141,10 @@ def block_of_features(model) -> int:
     if FLAGS.blocks != AUTO:
         (block,) = given_blocks([FLAGS.blocks], model.backbone.num_layers)
         return block
-    source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    try:
+        source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    except ValueError as error:
+        raise ValueError(f"--blocks=auto chooses by labels: {error} Name a block.") from None
     *size, channels = model.backbone.image_shape
     order = np.random.default_rng(FLAGS.seed).permutation(len(source))[: FLAGS.choosing_images]
     batches = data.OrderedBatches(

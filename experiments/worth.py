@@ -51,8 +51,16 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
         return evaluation.FeatureMonitor(images, labels)
 
 
-def check_block(backbone) -> None:
-    """Notices a block that the model lacks before the training."""
+def check_block(backbone, evaluates: bool) -> None:
+    """Notices before the training a block that the model lacks, or that nothing is measured of.
+
+    Raises:
+        ValueError: either.
+    """
+    if FLAGS.blocks is not None and not evaluates:
+        raise ValueError(
+            f"--blocks={FLAGS.blocks} is of the table of --evaluate, which this run does not make; leave it out."
+        )
     if FLAGS.blocks not in (None, AUTO):
         given_blocks([FLAGS.blocks], backbone.num_layers)
 

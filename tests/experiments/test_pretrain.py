@@ -71,6 +71,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
         (["--data=digits", "--dtype=float7"], "float7"),
         (["--data=digits", "--num_labels=5"], "num_labels=5"),
         (["--data=digits", "--blocks=3"], "--blocks: this model has those from 0 to 2"),
+        (["--data=digits", "--blocks=auto", "--noevaluate"], "table of --evaluate"),
         (["--data=digits", "--sigreg_weight=5"], "--sigreg_weight is for --objective=lenepa"),
         (["--data=digits", "--objective=lenepa", "--nostop_gradient"], "has no stop-gradient"),
         (["--data=fashion_mnist", "--data_dir=/missing"], "no file /missing"),

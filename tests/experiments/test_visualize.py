@@ -76,6 +76,12 @@ def test_wrong_flags_are_refused(model, folder, tmp_path):
         "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],
         "--layer=block 9: embedding, output": ["--layer=block 9", "--other_images=5"],
         "this model has those from 0 to 3": ["--blocks=4", "--pictures=error"],
+        "--blocks=auto chooses by labels: --data=folder:": [
+            f"--data=folder:{folder}",
+            "--blocks=auto",
+            "--pictures=error",
+            "--num_images=2",
+        ],
         "leaves 2 images to compare with": [f"--data=folder:{folder}", "--num_images=10"],
         "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
     }
