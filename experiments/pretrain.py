@@ -20,6 +20,7 @@ import before_keras  # noqa: F401
 import command_line
 import durations
 import keras
+import objective
 import runs
 import worth
 from absl import flags
@@ -31,7 +32,7 @@ from command_line import (
     require_experiments_extra,
 )
 from inputs import check_data, say, say_range, say_sight
-from number_flags import BELOW_ONE, NOT_NEGATIVE, define_number
+from number_flags import NOT_NEGATIVE, define_number
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_data_dir_flag,
@@ -78,12 +79,7 @@ define_training_flags(run_dir="runs/pretrain_DATA_TIME", batch_size=128, beta_2=
 define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=WARMUP_RATIO, default_length=f"{STEPS}")
 flags.DEFINE_boolean("flip", True, "Mirror half of the random resized crops from left to right.")
 
-flags.DEFINE_boolean("shift", True, "Predict the next patch; --noshift: the same one.")
-flags.DEFINE_boolean("causal", True, "Causal attention; --nocausal: every patch sees all.")
-flags.DEFINE_boolean(
-    "stop_gradient", True, "Stop-gradient on the targets; without it, training collapses."
-)
-define_number("masking_ratio", 0.0, "Fraction of input patches hidden in training.", BELOW_ONE)
+objective.define_flags()
 
 flags.DEFINE_string(
     "replay", None, "Folder RUN_DIR/non_finite/step-... whose step is to be computed again."
@@ -128,13 +124,7 @@ def build_model(source) -> nepa_keras.NepaPretrainer:
         dtype=FLAGS.dtype,
         **overrides,
     )
-    return nepa_keras.NepaPretrainer(
-        backbone,
-        shift=FLAGS.shift,
-        stop_gradient=FLAGS.stop_gradient,
-        masking_ratio=FLAGS.masking_ratio,
-        seed=FLAGS.seed,
-    )
+    return objective.pretrainer(backbone, FLAGS.seed)
 
 
 def build_batches(source, image_shape, record, processes) -> data.AugmentedBatches:
@@ -208,6 +198,7 @@ def main():
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source)
+        worth.check_block(model.backbone, evaluates)
         shape = model.backbone.image_shape
         batches = build_batches(source, shape, run.bad_images, processes)
         updates, warmup = updates_and_warmup(batches)
@@ -226,7 +217,7 @@ def main():
         compile_model(model, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)
     with training.on_one_device(model) as whole:
-        before = evaluation.frozen_accuracies(whole.backbone, source) if evaluates else None
+        before = worth.frozen(whole.backbone, source) if evaluates else None
     runs.train(
         model,
         batches,
@@ -241,7 +232,7 @@ def main():
     )
 
 
-def finish(model, source, batches, before: dict | None, run: training.RunDir) -> None:
+def finish(model, source, batches, before: tuple | None, run: training.RunDir) -> None:
     """Pictures, the averaged weights, what they are worth, and the report of it all."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
     visualization.plot_curves(run.log, run.curves)
@@ -252,7 +243,8 @@ def finish(model, source, batches, before: dict | None, run: training.RunDir) ->
             captions = [source.class_names[label] for label in source.test_labels[:4]]
         else:
             examples, captions = batches[0][:4], ()
-        visualization.plot_similarity(model, examples, run.picture("similarity"))
+        if not model.training_only:  # a projector: what is predicted is no embedding
+            visualization.plot_similarity(model, examples, run.picture("similarity"))
         tables = {}
         if before is not None:
             tables["What was it worth"] = rows = worth.measure(model, source, before)

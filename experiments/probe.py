@@ -5,9 +5,11 @@ r"""What the frozen features of a NEPA backbone are worth: every probe of every 
         --blocks=norm --labels_per_class=1,10
     KERAS_BACKEND=jax python experiments/probe.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --data=imagenet:/data --blocks=norm --probes=knn
+    KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --blocks=auto
 
 Features are the mean of the patches, the last patch and the CLS token (not under a causal mask, where it sees
-no image) of each block, with causal and with bidirectional attention.
+no image) of each block, with causal and with bidirectional attention. With --blocks=auto one block is taken
+for each pool and attention, the best on images held out of the training images; test images choose nothing.
 """
 
 import json
@@ -17,6 +19,7 @@ import before_keras  # noqa: F401
 import keras
 import numpy as np
 from absl import flags
+from blocks import AUTO, given_blocks
 from command_line import (
     honest_exit,
     one_sentence,
@@ -51,7 +54,12 @@ define_data_dir_flag()
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
-flags.DEFINE_list("blocks", ["all"], "Numbers from 0, norm (after the last), or all.")
+flags.DEFINE_list(
+    "blocks",
+    ["all"],
+    "Numbers from 0, norm (after the last), all, or auto: the best of all on training images held out, by "
+    "least squares, or by k-NN with --probes=knn. The attentive probe takes the norm, or auto's of mean.",
+)
 flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
 flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of the features.")
 flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
@@ -72,12 +80,9 @@ def numbers(name: str) -> tuple[int, ...]:
     return list_of_numbers(name, int, POSITIVE)
 
 
-def chosen_blocks() -> tuple[int, ...] | None:
-    if FLAGS.blocks == ["all"]:
-        return None
-    if not all(b == "norm" or b.isdecimal() for b in FLAGS.blocks):
-        raise ValueError(f"--blocks={','.join(FLAGS.blocks)}: numbers, norm or all.")
-    return tuple(evaluation.AFTER_NORM if b == "norm" else int(b) for b in FLAGS.blocks)
+def asked_blocks(num_layers: int | None = None) -> tuple[int, ...] | None:
+    """Those of --blocks; None for all, from which auto chooses."""
+    return None if FLAGS.blocks in (["all"], [AUTO]) else given_blocks(FLAGS.blocks, num_layers)
 
 
 def open_both() -> tuple[data.ImageSource, data.ImageSource]:
@@ -141,32 +146,45 @@ def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
     return features, batches.source.labels[indices]
 
 
-def probe_all(backbone, train, test) -> dict[str, dict[str, float]]:
-    """All probes of all features, by their name."""
+def choose(sets, train_x, train_y, mode: str) -> dict[str, evaluation.BlockChoice]:
+    """The block of each pool that images held out of the training images choose; prints them."""
+    probe, choices = "knn" if FLAGS.probes == ["knn"] else "linear", {}
+    for pool in dict.fromkeys(pool for _, pool in sets.names):
+        features = {b: train_x[:, i] for i, (b, p) in enumerate(sets.names) if p == pool}
+        choices[pool] = evaluation.choose_features(features, train_y, probe)
+        print(f"{mode}, {pool}: {choices[pool]}", flush=True)
+    return choices
+
+
+def probe_all(backbone, train, test) -> tuple[dict[str, dict[str, float]], dict[str, dict]]:
+    """All probes of all features, by their name; and the choices of blocks, likewise."""
     modes = {"both": (False, True), "causal": (True,), "bidirectional": (False,)}[FLAGS.attention]
     frozen = set(FLAGS.probes) - {"attentive"}
-    rows = {}
+    rows, chosen = {}, {}
     for causal in modes:
-        mode = "causal" if causal else "bidirectional"
-        if frozen:
-            sets = evaluation.FeatureSets(backbone, causal, chosen_blocks(), tuple(FLAGS.pools))
+        mode, choices = "causal" if causal else "bidirectional", {}
+        if frozen or FLAGS.blocks == [AUTO]:
+            sets = evaluation.FeatureSets(backbone, causal, asked_blocks(), tuple(FLAGS.pools))
             (train_x, train_y), (test_x, test_y) = (features_of(sets, b) for b in (train, test))
-            for i, (block, pool) in shown(
-                enumerate(sets.names), len(sets.names), "probed features"
-            ):
-                where = "norm" if block == evaluation.AFTER_NORM else f"block {block}"
-                rows[f"{mode}, {where}, {pool}"] = score(
+            names = list(enumerate(sets.names))
+            if FLAGS.blocks == [AUTO]:
+                choices = choose(sets, train_x, train_y, mode)
+                chosen |= {f"{mode}, {pool}": found.figures() for pool, found in choices.items()}
+                names = [(i, (b, pool)) for i, (b, pool) in names if b == choices[pool].block]
+            for i, (block, pool) in shown(names if frozen else (), len(names), "probed features"):
+                rows[f"{mode}, {evaluation.block_name(block)}, {pool}"] = score(
                     train_x[:, i], train_y, test_x[:, i], test_y, frozen
                 )
         if "attentive" in FLAGS.probes:
-            extractor = evaluation.FeatureExtractor(backbone, "patches", causal)
+            block = choices["mean"].block if "mean" in choices else evaluation.AFTER_NORM
+            extractor = evaluation.FeatureExtractor(backbone, "patches", causal, block)
             (train_x, train_y), (test_x, test_y) = (
                 features_of(extractor, b) for b in (train, test)
             )
-            rows[f"{mode}, norm, all patches"] = score(
+            rows[f"{mode}, {evaluation.block_name(block)}, all patches"] = score(
                 train_x, train_y, test_x, test_y, {"attentive"}
             )
-    return rows
+    return rows, chosen
 
 
 def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
@@ -214,10 +232,9 @@ def main():
         backbone = nepa_keras.NepaBackbone.from_preset(
             FLAGS.model, load_weights=not FLAGS.from_scratch
         )
-        blocks = chosen_blocks() or ()
-        if max(blocks, default=0) >= backbone.num_layers:
-            raise ValueError(f"--blocks: this model has those from 0 to {backbone.num_layers - 1}.")
-        evaluation.FeatureSets(backbone, False, chosen_blocks(), tuple(FLAGS.pools))
+        evaluation.FeatureSets(
+            backbone, False, asked_blocks(backbone.num_layers), tuple(FLAGS.pools)
+        )
         batches = [batches_of(source, FLAGS.model, backbone) for source in (train, test)]
     print(
         f"{keras.backend.backend()}: {FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}, "
@@ -227,11 +244,12 @@ def main():
     *size, channels = backbone.image_shape
     say_sight("--data", FLAGS.data, train, channels, tuple(size), "another --model sees more")
     with honest_exit():
-        rows = probe_all(backbone, *batches)
+        rows, chosen = probe_all(backbone, *batches)
     print(table(rows), flush=True)
     results = few_labels(backbone)
     if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps(rows | results, indent=1))
+        choices = {"chosen blocks": chosen} if chosen else {}
+        Path(FLAGS.json).write_text(json.dumps(rows | results | choices, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ r"""What is NEPA worth on small real images? Pretrained against from scratch, an
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \
         --label_counts=10,50,100,500 --parts=labels
 
-On two CPU cores the part labels takes about 40 minutes, the ablations 20 for each of their seeds. Every
-result is kept in `results.jsonl` with what it depends on beside the code, and the same command goes on where
-it was stopped. `labels.md` with `labels.png`, and `ablations.md`, hold the tables; `report.html` shows them.
+On two CPU cores the part labels takes about 40 minutes, the ablations 20 for each of their seeds, the part
+objectives (those beside the paper's) 25. Every result is kept in `results.jsonl` with what it depends on
+beside the code, and the same command goes on where it was stopped. `labels.md` with `labels.png`,
+`ablations.md` and `objectives.md` hold the tables; `report.html` shows them.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from number_flags import BELOW_ONE, FACTOR, POSITIVE, RATE, define_number, list_
 from runs import current_flags
 from shared_flags import define_data_dir_flag
 from study import ablations
+from study.objectives import study_objectives
 from study.results import Results, ablations_table, labels_table
 from study.tuning import tuned_comparison
 
@@ -32,7 +34,7 @@ FLAGS = flags.FLAGS
 # Of Fashion-MNIST the patches with a third of the tokens, for hours on two cores.
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch7_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
-PARTS = ("labels", "ablations")
+PARTS = ("labels", "ablations", "objectives")
 VALIDATION_SHARE = 0.2
 
 flags.DEFINE_enum("data", "embedded", list(PRESETS), "Labelled images.")
@@ -50,6 +52,12 @@ flags.DEFINE_integer("pretrain_steps", 3200, "For the part labels; tens.", lower
 flags.DEFINE_integer("ablation_steps", 600, "For an ablation; tens.", lower_bound=10)
 flags.DEFINE_integer("ablation_seeds", 3, "Pretrainings of each ablation.", lower_bound=1)
 flags.DEFINE_list("ablations", list(ablations.ABLATIONS), "Which.")
+
+flags.DEFINE_integer("objective_steps", 200, "For an objective; tens.", lower_bound=10)
+flags.DEFINE_integer(
+    "objective_seeds", 3, "Pretrainings of each objective.", lower_bound=1, upper_bound=1000
+)
+flags.DEFINE_list("objective_rates", ["4e-3", "8e-3", "1.6e-2"], "Tried for 256 images.")
 
 flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Labels in all.")
 flags.DEFINE_integer("finetune_steps", 200, "Of each fine-tuning.", lower_bound=1)
@@ -77,13 +85,14 @@ def check_flags(source) -> None:
             raise ValueError(
                 f"--{name}={','.join(given)}: take some of {', '.join(known)}, each once."
             )
-    for name in ("label_counts", "learning_rates", "layer_decays"):
+    for name in ("label_counts", "learning_rates", "layer_decays", "objective_rates"):
         if not FLAGS[name].value:
             raise ValueError(f"--{name} is empty; give at least one number.")
-    for name in ("pretrain_steps", "ablation_steps"):
+    for name in ("pretrain_steps", "ablation_steps", "objective_steps"):
         if FLAGS[name].value % 10:
             raise ValueError(f"--{name}={FLAGS[name].value} must be a multiple of 10.")
     tried_settings()
+    list_of_numbers("objective_rates", float, RATE)
     left, _ = data.held_out(source.train_labels, VALIDATION_SHARE, seed=0)
     for count in list_of_numbers("label_counts", int, POSITIVE):
         evaluation.class_balanced_subset(source.train_labels[left], count, seed=0)
@@ -183,6 +192,22 @@ def study_ablations(source, results) -> str:
     return ablations_table(found)
 
 
+def objectives(source, results) -> str:
+    """NEPA and the objectives beside it; the table."""
+    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.objective_seeds)
+    return study_objectives(
+        source,
+        fresh_backbone(source).get_config(),
+        results,
+        about={"data": FLAGS.data},
+        rates=list_of_numbers("objective_rates", float, RATE),
+        seeds=seeds,
+        tuning_seed=FLAGS.seed + 1000,
+        steps=FLAGS.objective_steps,
+        **pretraining(),
+    )
+
+
 def main():
     with one_sentence():
         require_experiments_extra()
@@ -191,7 +216,7 @@ def main():
         run = training.RunDir(FLAGS.run_dir)
         results = Results(run.path / "results.jsonl", partial(print, flush=True))
         run.write_flags(current_flags(run))
-    studies = {"labels": study_labels, "ablations": study_ablations}
+    studies = {"labels": study_labels, "ablations": study_ablations, "objectives": objectives}
     for part in FLAGS.parts:
         table = studies[part](source, results)
         (run.path / f"{part}.md").write_text(table + "\n")

@@ -22,8 +22,9 @@ import before_keras  # noqa: F401
 import keras
 import numpy as np
 from absl import flags
+from blocks import AUTO, define_block_flag, given_blocks
 from command_line import honest_exit, one_sentence, require_experiments_extra, run
-from inputs import check_data, check_weights, say, say_range, test_split
+from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
@@ -51,7 +52,13 @@ flags.DEFINE_list(
 define_number("known", 0.5, "Share of the patches that rollout is given.", SHARE)
 define_number("temperature", 0.1, "Of similarity.", POSITIVE)
 define_number("top_p", None, "Of similarity: keep only the best patches with this share.", FACTOR)
-flags.DEFINE_string("layer", "output", "Of nearest: embedding, output or 'block 3'.")
+flags.DEFINE_string(
+    "layer", None, "Of nearest: embedding, output or 'block 3'; default as --blocks says."
+)
+define_block_flag("norm", "nearest and projection show")
+flags.DEFINE_integer(
+    "choosing_images", 2000, "Training images that --blocks=auto looks at.", lower_bound=20
+)
 
 
 def check_flags() -> None:
@@ -73,7 +80,7 @@ def load_model() -> keras.Model:
     """The model as what it was trained as; of a backbone alone, the pretrainer."""
     check_weights("--model", FLAGS.model)
     kind = interop.model_class(FLAGS.model)
-    if kind in (nepa_keras.NepaBackbone, nepa_keras.NepaPretrainer):
+    if kind is nepa_keras.NepaBackbone or issubclass(kind, nepa_keras.NepaPretrainer):
         return nepa_keras.NepaPretrainer.from_preset(FLAGS.model)
     if OF_PREDICTIONS & set(FLAGS.pictures):
         print(
@@ -129,6 +136,33 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     return shown, others, labels, source.class_names or ()
 
 
+def block_of_features(model) -> int:
+    """The block of --blocks; auto chooses by labels of training images, and says so."""
+    if FLAGS.blocks != AUTO:
+        (block,) = given_blocks([FLAGS.blocks], model.backbone.num_layers)
+        return block
+    try:
+        source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    except ValueError as error:
+        raise ValueError(f"--blocks=auto chooses by labels: {error} Name a block.") from None
+    *size, channels = model.backbone.image_shape
+    order = np.random.default_rng(FLAGS.seed).permutation(len(source))[: FLAGS.choosing_images]
+    batches = data.OrderedBatches(
+        source,
+        64,
+        tuple(size),
+        data.CenterCrop(max(size)),
+        channels,
+        indices=order,
+        bad_images=data.BadImages(len(source), share=1.0),
+        value_range=FLAGS.value_range,
+    )
+    causal = getattr(model, "use_causal_mask", None)  # a classifier's own, not its backbone's
+    choice = evaluation.choose_block(model.backbone, batches, source.labels, "knn", causal)
+    print(f"features of {choice}", flush=True)
+    return choice.block
+
+
 def patch_number(model, images) -> int:
     """--patch counted row by row; default the one in the middle."""
     rows, columns = model.backbone.patch_embedding.grid(images.shape)
@@ -142,8 +176,9 @@ def patch_number(model, images) -> int:
     return row * columns + column
 
 
-def draw(name: str, model, shown, others, labels, class_names, path: Path) -> dict:
+def draw(name: str, model, shown, others, labels, class_names, block: int, path: Path) -> dict:
     """One picture; returns tables for the report."""
+    layer = "output" if block == evaluation.AFTER_NORM else evaluation.block_name(block)
     patch = patch_number(model, shown)
     if name == "similarity":
         queries = [patch] if FLAGS.patch else None
@@ -155,12 +190,16 @@ def draw(name: str, model, shown, others, labels, class_names, path: Path) -> di
     elif name == "components":
         visualization.plot_patch_components(model, shown, path)
     elif name == "nearest":
-        visualization.plot_nearest_patches(model, shown, others, path, patch, FLAGS.layer)
+        layer = FLAGS.layer or layer
+        visualization.plot_nearest_patches(model, shown, others, path, patch, layer)
     elif name == "projection":
         causal = getattr(model, "use_causal_mask", None)  # a classifier's own, not its backbone's
-        features = evaluation.extract_features(model.backbone, others[:200], 32, causal=causal)
+        features = evaluation.extract_features(
+            model.backbone, others[:200], 32, causal=causal, block=block
+        )
+        shown_labels = None if labels is None else labels[:200]
         visualization.plot_projection(
-            features, others[:200], path, None if labels is None else labels[:200], class_names
+            features, others[:200], path, shown_labels, class_names, layer
         )
     else:
         rows, columns = model.backbone.patch_embedding.grid(shown.shape)
@@ -188,13 +227,15 @@ def main():
     with honest_exit(), one_sentence():
         shown, others, labels, class_names = load_images(model)
         patch_number(model, shown)
-        if FLAGS.layer not in visualization.patch_features(model, shown[:1]):
+        layers = visualization.patch_features(model, shown[:1])
+        if FLAGS.layer is not None and FLAGS.layer not in layers:
             raise ValueError(f"--layer={FLAGS.layer}: embedding, output, or 'block 0' and so on.")
+        block = block_of_features(model)
     output, tables = Path(FLAGS.output).expanduser(), {}
     for name in FLAGS.pictures:
         with one_sentence():
             path = output / f"{name}.png"
-            tables |= draw(name, model, shown, others, labels, class_names, path)
+            tables |= draw(name, model, shown, others, labels, class_names, block, path)
         print(f"{keras.backend.backend()}: {path}", flush=True)
     with one_sentence():
         print(visualization.write_report(output, model, shown[:4], tables=tables))

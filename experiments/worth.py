@@ -1,6 +1,7 @@
 """What pretraining is worth: the table at its end, and the monitor on the way."""
 
 from absl import flags
+from blocks import AUTO, define_block_flag, given_blocks
 from number_flags import RATE, define_number
 
 from nepa_keras import data, evaluation
@@ -11,6 +12,7 @@ flags.disclaim_key_flags()  # what is defined here belongs to the script that as
 
 def define_flags() -> None:
     """Flags of --evaluate and of the monitor."""
+    define_block_flag(None, "--evaluate probes")
     flags.DEFINE_boolean(
         "evaluate", None, "Measure what pretraining was worth; default where the data has labels."
     )
@@ -49,8 +51,38 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
         return evaluation.FeatureMonitor(images, labels)
 
 
-def measure(model, source, before: dict[str, float]) -> list[tuple[str, ...]]:
-    """The rows of the table; the model holds the EMA weights."""
+def check_block(backbone, evaluates: bool) -> None:
+    """Notices before the training a block that the model lacks, or that nothing is measured of.
+
+    Raises:
+        ValueError: either.
+    """
+    if FLAGS.blocks is not None and not evaluates:
+        raise ValueError(
+            f"--blocks={FLAGS.blocks} is of the table of --evaluate, which this run does not make; leave it out."
+        )
+    if FLAGS.blocks not in (None, AUTO):
+        given_blocks([FLAGS.blocks], backbone.num_layers)
+
+
+def frozen(backbone, source) -> tuple[dict[str, float], int]:
+    """Accuracies on frozen features, and the block that these are of; prints how auto has chosen it."""
+    if FLAGS.blocks == AUTO:
+        choice = evaluation.choose_block(backbone, source.train_images, source.train_labels)
+        print(f"frozen features of {choice}", flush=True)
+        block = choice.block
+    else:
+        (block,) = given_blocks([FLAGS.blocks or "norm"])
+    return evaluation.frozen_accuracies(backbone, source, block=block), block
+
+
+def measure(model, source, before: tuple[dict[str, float], int]) -> list[tuple[str, ...]]:
+    """The rows of the table; the model holds the EMA weights.
+
+    Args:
+        before: of `frozen`, with the initial weights.
+    """
+    after = frozen(model.backbone, source)
     few_label = evaluation.few_label_comparison(
         model.backbone,
         source,
@@ -62,9 +94,10 @@ def measure(model, source, before: dict[str, float]) -> list[tuple[str, ...]]:
     )
     return evaluation.worth_rows(
         few_label,
-        before,
-        evaluation.frozen_accuracies(model.backbone, source),
+        before[0],
+        after[0],
         num_labels=FLAGS.num_labels,
         steps=FLAGS.finetune_steps,
         num_test_images=len(source.test_images),
+        blocks=(before[1], after[1]),
     )

@@ -2,6 +2,7 @@
 
 NepaBackbone         the Vision Transformer
 NepaPretrainer       the objective; compile, fit, evaluate
+objectives           others beside it
 NepaImageClassifier  fine-tuning
 NepaImageSegmenter   a class for each pixel
 NepaImageConverter   pictures to what a model takes
@@ -18,6 +19,7 @@ from nepa_keras import (
     evaluation,
     interop,
     layers,
+    objectives,
     performance,
     training,
     visualization,
@@ -52,6 +54,7 @@ __all__ = [
     "interop",
     "layers",
     "nepa_loss",
+    "objectives",
     "performance",
     "training",
     "visualization",

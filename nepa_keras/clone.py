@@ -44,8 +44,8 @@ def _without_seeds(backbone: keras.Model) -> list:
 
 
 def relative_path(variable: keras.Variable) -> str:
-    """The variable's path below the backbone, whatever the backbone is called."""
+    """The variable's path below the backbone, whatever the backbone is called; of another, its own path."""
     parts = variable.path.split("/")
     names = ("patch_embedding", "position_embedding", "block_", "norm")
-    first = next(i for i, part in enumerate(parts) if part.startswith(names))
+    first = next((i for i, part in enumerate(parts) if part.startswith(names)), 0)
     return "/".join(parts[first:])

@@ -21,7 +21,7 @@ BACKEND_PACKAGES = {"jax", "jaxlib", "torch", "torchvision", "tensorflow"}
 # KerasCV's layers run in tf.data whatever the backend: TensorFlow is what it is made of, no backend there.
 NAMED_ELSEWHERE = {"data/keras_cv_batches.py": {"tensorflow"}}
 
-MODELS = {"backbone", "nepa", "classifier", "segmenter", "rollout"}
+MODELS = {"backbone", "nepa", "objectives", "classifier", "segmenter", "rollout"}
 USERS = {"training", "data", "performance", "evaluation", "visualization", "interop"}
 # Part -> parts that it does not reach by any way.
 STRANGERS = {

@@ -1,5 +1,11 @@
 """What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
 
+from nepa_keras.evaluation.blocks import (
+    BlockChoice,
+    block_name,
+    choose_block,
+    choose_features,
+)
 from nepa_keras.evaluation.classification import (
     ClassificationReport,
     calibration_error,
@@ -7,8 +13,8 @@ from nepa_keras.evaluation.classification import (
     predict_batches,
 )
 from nepa_keras.evaluation.diagnostics import diagnostics, effective_rank, warnings_of
-from nepa_keras.evaluation.feature_sets import AFTER_NORM, FeatureSets
-from nepa_keras.evaluation.features import FeatureExtractor, extract_features
+from nepa_keras.evaluation.feature_sets import FeatureSets
+from nepa_keras.evaluation.features import AFTER_NORM, FeatureExtractor, extract_features
 from nepa_keras.evaluation.few_label import (
     FewLabelTrial,
     class_balanced_subset,
@@ -37,6 +43,7 @@ __all__ = [
     "AFTER_NORM",
     "DEVICES",
     "AttentivePool",
+    "BlockChoice",
     "ClassificationReport",
     "FeatureExtractor",
     "FeatureMonitor",
@@ -46,7 +53,10 @@ __all__ = [
     "ModelFlopsUtilization",
     "SegmentationReport",
     "SegmentationScores",
+    "block_name",
     "calibration_error",
+    "choose_block",
+    "choose_features",
     "class_balanced_subset",
     "classification_report",
     "diagnostics",

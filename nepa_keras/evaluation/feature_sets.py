@@ -8,10 +8,8 @@ from keras import ops
 
 from nepa_keras import backends
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.evaluation.features import predict_padded
+from nepa_keras.evaluation.features import AFTER_NORM, check_blocks, predict_padded
 from nepa_keras.types import Tensor
-
-AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
 
 
 class FeatureSets(backends.Model):
@@ -42,8 +40,7 @@ class FeatureSets(backends.Model):
         super().__init__(**kwargs)
         count = backbone.num_layers
         blocks = (*range(count), AFTER_NORM) if blocks is None else tuple(blocks)
-        if wrong := [b for b in blocks if b != AFTER_NORM and not 0 <= b < count]:
-            raise ValueError(f"blocks go from 0 to {count - 1}, or {AFTER_NORM}; got {wrong[0]}.")
+        check_blocks(backbone, blocks)
         if unknown := set(pools) - {"mean", "last", "cls"}:
             raise ValueError(f"pools are mean, last and cls; got {', '.join(sorted(unknown))}.")
         pools = tuple(pool for pool in pools if not (causal and pool == "cls"))

@@ -3,6 +3,8 @@
 N images, B batch, T patches, D width, K classes.
 """
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,11 +14,12 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import normalize
 from nepa_keras.types import Tensor
 
+AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
 _POOLS = ("mean", "cls", "last", "patches")
 
 
 class FeatureExtractor(backends.Model):
-    """Images -> pooled `sequence_output` of a backbone.
+    """Images -> pooled `sequence_output` of a backbone, or output of one of its blocks.
 
     It holds the backbone, not a copy, so that features before and after training come from one
     compiled program.
@@ -25,6 +28,7 @@ class FeatureExtractor(backends.Model):
         backbone: a `NepaBackbone`.
         pool: "mean" of the patch tokens, "cls" token, "last" patch token, or all "patches".
         causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
+        block: number from 0 of the block whose output is pooled; default the last and the final norm.
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
@@ -33,7 +37,7 @@ class FeatureExtractor(backends.Model):
         Features (B, D), or (B, T, D) for "patches".
 
     Raises:
-        ValueError: unknown pool; "cls" of a causal backbone, as its CLS token sees no patch.
+        ValueError: unknown pool or block; "cls" of a causal backbone, as its CLS token sees no patch.
 
     Example:
         >>> extractor = FeatureExtractor(model.backbone)
@@ -43,7 +47,12 @@ class FeatureExtractor(backends.Model):
     """
 
     def __init__(
-        self, backbone: NepaBackbone, pool: str = "mean", causal: bool | None = None, **kwargs
+        self,
+        backbone: NepaBackbone,
+        pool: str = "mean",
+        causal: bool | None = None,
+        block: int = AFTER_NORM,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         causal = backbone.use_causal_mask if causal is None else causal
@@ -54,14 +63,19 @@ class FeatureExtractor(backends.Model):
                 'pool="cls" is the same for every image under a causal mask, as CLS comes first; '
                 'pass causal=False, or pool="mean" or "last".'
             )
+        check_blocks(backbone, (block,))
         self.backbone = backbone
+        self.block = block
         self.pool = pool
         self.causal = causal
         self.built = True
         self.compile(jit_compile=backends.default_jit_compile())
 
     def call(self, images: Tensor) -> Tensor:
-        tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]
+        if self.block == AFTER_NORM:
+            tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]
+        else:
+            tokens = self.backbone.block_outputs(images, causal=self.causal)[self.block]
         if self.pool == "cls":
             return tokens[:, 0]
         if self.pool == "last":
@@ -81,6 +95,7 @@ def extract_features(
     batch_size: int = 256,
     pool: str = "mean",
     causal: bool | None = None,
+    block: int = AFTER_NORM,
 ) -> np.ndarray:
     """Features (N, D) float32 of images (N, H, W, C); see `FeatureExtractor` for the arguments.
 
@@ -90,7 +105,18 @@ def extract_features(
         images: uint8 of any size (then normalised and resized), or floats already normalised.
         batch_size: images per forward pass.
     """
-    return FeatureExtractor(backbone, pool, causal).extract(images, batch_size)
+    return FeatureExtractor(backbone, pool, causal, block).extract(images, batch_size)
+
+
+def check_blocks(backbone: NepaBackbone, blocks: Iterable[int]) -> None:
+    """Refuse numbers of blocks that the backbone lacks; `AFTER_NORM` is none of them and always there.
+
+    Raises:
+        ValueError: there is one.
+    """
+    last = backbone.num_layers - 1
+    if wrong := [b for b in blocks if b != AFTER_NORM and not 0 <= b <= last]:
+        raise ValueError(f"blocks go from 0 to {last}, or {AFTER_NORM}; got {wrong[0]}.")
 
 
 def predict_padded(

@@ -4,7 +4,8 @@ import numpy as np
 
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import ImageArrays
-from nepa_keras.evaluation.features import FeatureExtractor
+from nepa_keras.evaluation.blocks import block_name
+from nepa_keras.evaluation.features import AFTER_NORM, FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.tables import mean_and_std, text_table
@@ -15,6 +16,7 @@ def frozen_accuracies(
     data: ImageArrays,
     k: int = 20,
     temperature: float = 0.07,
+    block: int = AFTER_NORM,
 ) -> dict[str, float]:
     """Test accuracies of k-NN and the linear probe on frozen features.
 
@@ -23,11 +25,14 @@ def frozen_accuracies(
             several calls.
         data: `ImageArrays` with training and test images and labels.
         k, temperature: of `knn_accuracy`.
+        block: of the backbone, see `FeatureExtractor`; an extractor has its own.
 
     Returns:
         {"knn": ..., "linear_probe": ...}, in [0, 1].
     """
-    extractor = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
+    extractor = model
+    if not isinstance(model, FeatureExtractor):
+        extractor = FeatureExtractor(model, block=block)
     rows = (
         extractor.extract(data.train_images),
         data.train_labels,
@@ -48,6 +53,7 @@ def worth_rows(
     num_labels: int,
     steps: int,
     num_test_images: int,
+    blocks: tuple[int, int] = (AFTER_NORM, AFTER_NORM),
 ) -> list[tuple[str, ...]]:
     """The accuracies as text, the head first, in per cent; gains in points, also where they are losses.
 
@@ -56,6 +62,7 @@ def worth_rows(
         before, after: of `frozen_accuracies`, with the initial and the pretrained weights.
         num_labels, steps: the budget of the fine-tuning.
         num_test_images: on which all was measured.
+        blocks: whose features `before` and `after` are of.
 
     Raises:
         ValueError: fine-tuning lists that are empty or of different length.
@@ -75,12 +82,18 @@ def worth_rows(
             mean_and_std(pretrained - scratch, sign="+"),
         )
     ]
+    names = [block_name(block) for block in blocks]
+    where = "" if set(blocks) == {AFTER_NORM} else f", {' and '.join(dict.fromkeys(names))}"
     for key, name in (("knn", "k-NN"), ("linear_probe", "linear probe")):
         if key in before and key in after:
             values = 100 * before[key], 100 * after[key]
             gain = mean_and_std([values[1] - values[0]], sign="+")
             rows.append(
-                (f"{name}, frozen backbone", *(mean_and_std([value]) for value in values), gain)
+                (
+                    f"{name}, frozen backbone{where}",
+                    *(mean_and_std([value]) for value in values),
+                    gain,
+                )
             )
     head = (
         f"accuracy in % on {num_test_images:,} test images",

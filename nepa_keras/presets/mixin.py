@@ -13,10 +13,13 @@ class PresetMixin:
     Attributes:
         has_head: whether the model has a head, which a checkpoint of another model does not have.
         official_architecture: its name in an official `config.json`; None for a model that has none.
+        training_only: names of layers around the backbone that only training needs; folders never hold
+            them, and what is written is the backbone.
     """
 
     has_head = False
     official_architecture: str | None = PRETRAINING
+    training_only: tuple[str, ...] = ()
 
     @classmethod
     def from_preset(

@@ -72,10 +72,13 @@ def official_names(path: str) -> list[str]:
 def official_variables(model: keras.Model) -> list[keras.Variable]:
     """The weights of a backbone, pretrainer or classifier, also frozen ones.
 
-    Not its random states, nor adapters, which are a part of kernels.
+    Not its random states, nor adapters, which are a part of kernels, nor layers that only training needs.
     """
     left_out = ("seed_generator_state", "lora_kernel_a", "lora_kernel_b")
-    return [v for v in model.weights if not v.path.endswith(left_out)]
+    own = set(model.training_only)
+    return [
+        v for v in model.weights if not (v.path.endswith(left_out) or own & set(v.path.split("/")))
+    ]
 
 
 def transform_name(path: str) -> str:

@@ -256,10 +256,11 @@ def backbone_of(model: keras.Model) -> keras.Model:
 def save_preset(model: keras.Model, folder: str | Path) -> None:
     """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
     backbone = backbone_of(model)
+    written = backbone if model.training_only else model
     config = {
         "format": _FORMAT,
-        "class": type(model).__name__,
-        "arguments": {} if backbone is model else _arguments(model),
+        "class": type(written).__name__,
+        "arguments": {} if written is backbone else _arguments(model),
         "backbone": _arguments(backbone) | {"dtype": backbone.dtype_policy.name},
     }
     write_checkpoint(folder, config, official_tensors(model))

@@ -127,6 +127,7 @@ def plot_projection(
     png_path: str | Path,
     labels: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
+    layer: str = "output",
 ) -> None:
     """Draws each image at the place of its features on the plane of the first two components.
 
@@ -136,6 +137,7 @@ def plot_projection(
         png_path: picture to write.
         labels: class of each image, a colour for its frame, -1 for none; or None.
         class_names: of the labels; listed where there are no more than 20.
+        layer: where the features are from, for the title.
 
     Raises:
         ImportError: matplotlib or scikit-learn is missing.
@@ -167,5 +169,6 @@ def plot_projection(
     if len(class_names) and 0 < len(present) <= _NAMED:
         patches = [Patch(color=colors[k], label=class_names[k]) for k in present]
         figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=8)
-    axes.set_title("Images by the mean of their patch features", fontsize=9, color=INK, loc="left")
+    title = f"Images by the mean of their patch features ({layer})"
+    axes.set_title(title, fontsize=9, color=INK, loc="left")
     save(figure, png_path)

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.once
 
 WORKER = ("-m", "tests.helpers.train_curve")
 PARTS = ("plain", "accumulate", "segment")
+OF_TORCH = (*PARTS, "projected")
 
 # float32 sums in another order: 2e-7 in losses, norms and spreads after 20 steps, 7e-6 in weights, whose
 # steps are of the size of the rate however small the gradient is; 2e-5 in moving statistics after two.
@@ -109,7 +110,9 @@ def train(folder, backend, count=1, kind="none", mesh="-", devices=1, parts=PART
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    return cache(lambda backend: train(folder, backend))
+    return cache(
+        lambda backend: train(folder, backend, parts=OF_TORCH if backend == "torch" else PARTS)
+    )
 
 
 def differences(found: dict, expected: dict) -> dict[str, float]:
@@ -126,6 +129,13 @@ def differences(found: dict, expected: dict) -> dict[str, float]:
 
 
 def check_same(found: dict, expected: dict, parts) -> None:
+    check_curves(found, expected, parts)
+    plain = expected["plain"]
+    assert np.ptp(plain["loss"][6:]) > 0.1, "a curve, not a line"
+    assert sum(plain["skipped_steps"]) == 1
+
+
+def check_curves(found: dict, expected: dict, parts) -> None:
     for part in parts:
         for name, difference in differences(found[part], expected[part]).items():
             print(f"{part} {name} {difference:.1e}")
@@ -134,9 +144,6 @@ def check_same(found: dict, expected: dict, parts) -> None:
             if part == "segment" and name == "gradient_norm":
                 limit = SEGMENT_NORM * max(expected[part][name])
             assert difference <= limit, f"{part} {name}: {difference:.3g} > {limit:g}"
-    plain = expected["plain"]
-    assert np.ptp(plain["loss"][6:]) > 0.1, "a curve, not a line"
-    assert sum(plain["skipped_steps"]) == 1
 
 
 CASES = {
@@ -149,7 +156,7 @@ CASES = {
     "jax, mesh 1x2 over 2 processes": ("jax", 2, "fsdp", "1x2", 1, ("plain",)),
     "tensorflow, 2 devices": ("tensorflow", 1, "auto", "-", 2, PARTS),
     "tensorflow, 2 workers": ("tensorflow", 2, "auto", "-", 1, ("plain", "accumulate")),
-    "torch, 2 processes": ("torch", 2, "auto", "-", 1, PARTS),
+    "torch, 2 processes": ("torch", 2, "auto", "-", 1, OF_TORCH),
 }
 
 
@@ -174,6 +181,14 @@ def test_curves_are_those_of_one_device(case, tmp_path, one_device):
 def test_compiled_blocks_on_two_processes_train_as_eager_ones_on_one(tmp_path, one_device):
     found = train(tmp_path, "torch", 2, "auto", parts=("compiled",))
     check_same({"plain": found["compiled"]}, one_device("torch"), ("plain",))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("backend", "devices"), [("jax", 4), ("tensorflow", 2)])
+def test_a_projector_and_sigreg_are_of_all_devices(backend, devices, tmp_path):
+    expected = train(tmp_path, backend, parts=("projected",))
+    found = train(tmp_path, backend, kind="auto", devices=devices, parts=("projected",))
+    check_curves(found, expected, ("projected",))
 
 
 def rows_of(folder) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import nepa_keras
 from tests.helpers import source_files
-from tests.helpers.scripts import run, run_here
+from tests.helpers.scripts import refusal, run, run_here
 
 SHORT = ["--data=digits", "--batch_size=32", "--num_labels=20", "--finetune_steps=2"]
 
@@ -76,6 +76,10 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
         (["--data=digits", "--ema_decay=1"], "ema_decay"),
         (["--data=digits", "--dtype=float7"], "float7"),
         (["--data=digits", "--num_labels=5"], "num_labels=5"),
+        (["--data=digits", "--blocks=3"], "--blocks: this model has those from 0 to 2"),
+        (["--data=digits", "--blocks=auto", "--noevaluate"], "table of --evaluate"),
+        (["--data=digits", "--sigreg_weight=5"], "--sigreg_weight is for --objective=lenepa"),
+        (["--data=digits", "--objective=lenepa", "--nostop_gradient"], "has no stop-gradient"),
         (["--data=fashion_mnist", "--data_dir=/missing"], "no file /missing"),
         (["digits"], "this does not: digits"),
         (["--steps=0"], "steps"),
@@ -95,17 +99,24 @@ SMALL = ["--preset=nepa_micro_patch4_28", "--batch_size=4", "--steps=4"]
 
 
 @pytest.mark.once
-def test_pretraining_on_a_source_of_files(tmp_path):
+def test_another_objective_on_a_source_of_files(tmp_path):
     """On the one that needs a flag more; `data/test_sources.py` opens each kind. With the paper's parts."""
     flags = [f"--data={source_files.WRITERS['tfds'](tmp_path)}", f"--data_dir={tmp_path}", *SMALL]
     flags += ["--noflip", "--gated_mlp", "--qk_norm_scale", "--warmup_epochs=1"]
-    result = run("pretrain.py", *flags, f"--run_dir={tmp_path / 'run'}")
+    lenepa = ["--objective=lenepa", "--sigreg_over=batch", f"--run_dir={tmp_path / 'run'}"]
+    result = run("pretrain.py", *flags, *lenepa)
     assert result.returncode == 0, result.stderr
     assert "12 images a pass, as 28x28x3" in result.stdout
-    assert min(Image.open(tmp_path / "run" / "similarity.png").size) > 200
-    assert not (tmp_path / "run" / "bad_images.txt").exists()
-    config = json.loads((tmp_path / "run" / "ema" / "config.json").read_text())
+    run_dir = tmp_path / "run"
+    assert "squared_error" in (run_dir / "log.csv").read_text().splitlines()[0]
+    nepa_keras.NepaPretrainer.from_preset(run_dir / "ema")  # nothing of the projector
+    config = json.loads((run_dir / "ema" / "config.json").read_text())
     assert config["use_gated_mlp"] and config["qk_norm_affine"]
+    assert not (run_dir / "similarity.png").exists(), "predictions are no embeddings"
+    assert '"pretrained":false' in (run_dir / "report.html").read_text()
+    assert not (run_dir / "bad_images.txt").exists()
+    said = refusal("pretrain.py", *flags, lenepa[-1])
+    assert "holds a run with other flags (--objective=lenepa, --sigreg_over=batch)" in said
 
 
 @pytest.mark.first_on("torch")
@@ -117,6 +128,7 @@ def test_bad_images_are_skipped_within_the_budget_and_named_beyond(tmp_path):
     result = run("pretrain.py", *flags, f"--run_dir={tmp_path / 'skip'}")
     assert result.returncode == 0, result.stderr
     assert "1 bad images were replaced" in result.stdout
+    assert min(Image.open(tmp_path / "skip" / "similarity.png").size) > 200
     recorded = (tmp_path / "skip" / "bad_images.txt").read_text()
     assert recorded == f"{bad}: no image of a known format\n"
     result = run("pretrain.py", *flags, "--bad_images=fail", f"--run_dir={tmp_path / 'fail'}")

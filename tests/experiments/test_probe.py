@@ -37,11 +37,20 @@ def test_every_probe_of_every_feature_in_one_table(model, tmp_path):
         assert found["linear"] > 0.4 and found["sgd"] > 0.4, found
 
 
-def test_few_labels_and_wrong_flags(model):
+def test_few_labels_a_chosen_block_and_wrong_flags(model, tmp_path):
     flags = [f"--model={model}", "--data=digits"]
-    small = ["--probes=knn", "--blocks=norm", "--pools=mean", "--attention=causal"]
-    result = run("probe.py", *flags, *small, "--labels_per_class=2", "--seeds=1", "--steps=2")
+    small = ["--probes=knn", "--blocks=auto", "--pools=mean", "--attention=causal", "--k=1"]
+    few = ["--labels_per_class=2", "--seeds=1", "--steps=2", f"--json={tmp_path / 'figures.json'}"]
+    result = run("probe.py", *flags, *small, *few)
     assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    choice = figures["chosen blocks"]["causal, mean"]
+    assert set(choice["accuracies"]) == {"block 0", "block 1", "block 2", "norm"}
+    assert choice["accuracies"][choice["block"]] == max(choice["accuracies"].values())
+    assert (choice["learned"], choice["held_out"], choice["probe"]) == (1149, 288, "knn")
+    assert f"causal, mean: {choice['block']}, chosen by k-NN of 1,149" in result.stdout
+    assert set(figures[f"causal, {choice['block']}, mean"]) == {"1-NN"}
+    assert sum(name.endswith(", mean") for name in figures) == 1
     assert (
         "fine-tuning on 2 labels a class, 1 seeds" in result.stdout
         and "from scratch" in result.stdout
@@ -51,6 +60,7 @@ def test_few_labels_and_wrong_flags(model):
         "--labels_per_class=0 must be whole numbers, each above 0": ["--labels_per_class=0"],
         "--k=many must be whole numbers": ["--k=many"],
         "--blocks: this model has those from 0 to 2": ["--blocks=7"],
+        "--blocks=auto,1: numbers, norm or auto": ["--blocks=auto,1"],
         "has no splits; name --test_data": ["--data=folder:/missing"],
     }
     for words, wrong in cases.items():

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from study import ablations
+from study.objectives import OBJECTIVES, objectives_table, study_objectives
 from study.results import Results, ablations_table, labels_table
 from study.tuning import tuned_comparison
 
@@ -210,3 +211,27 @@ def test_tables_and_picture(found, tmp_path):
     run = dict.fromkeys(["loss", *names.split(), "pretrained", "scratch"], 0.5)
     table = ablations_table({"NEPA": [run, {**run, "knn": 0.7}], "no RoPE": [run]})
     assert "60.0 ± 14.1" in table and "the part that helps most" in table
+
+
+@pytest.mark.first_on("torch")
+def test_objectives_are_tried_with_another_seed_and_counted_with_the_seeds(images, tmp_path):
+    results = Results(tmp_path / "results.jsonl", str)
+    config = tiny.backbone().get_config()
+    how = {"steps": 10, "batch_size": 8, "base_learning_rate": 8e-3, "ema_decay": 0.9}
+    seeds = {"rates": [1e-9, 8e-3], "seeds": [1, 2], "tuning_seed": 7}
+    table = study_objectives(images, config, results, about={}, **seeds, **how)
+    made = [json.loads(line) for line in results.path.read_text().splitlines()]
+    tried = [row["about"] for row in made if row["about"]["kind"] == "tried"]
+    assert {row["seed"] for row in tried} == {7} and len(tried) == 2 * (1 + 3)
+    counted = [row["about"] for row in made if row["about"]["kind"] == "counted"]
+    assert {row["seed"] for row in counted} == {1, 2}
+    assert {row["name"] for row in counted if row["rate"] == 8e-3} == set(OBJECTIVES)
+    assert len(table.splitlines()) == 2 + len(OBJECTIVES) + 2 and table.count("*, chosen") == 2
+    accuracies = [row["result"] for row in made if row["about"]["kind"] == "counted"]
+    assert all(0 <= run["block_linear"] <= 1 and -1 <= run["block"] <= 1 for run in accuracies)
+    again = study_objectives(images, config, Results(results.path, str), about={}, **seeds, **how)
+    assert again == table and len(results.path.read_text().splitlines()) == len(made)
+    with pytest.raises(ValueError, match="both chooses and counts"):
+        study_objectives(images, config, results, about={}, **{**seeds, "tuning_seed": 1}, **how)
+    lost = objectives_table({"LeNEPA": [accuracies[0], {"diverged": 1}], "NEPA": [{"diverged": 1}]})
+    assert "LeNEPA (1 of 2 diverged)" in lost and "NEPA (1 of 1 diverged) | - |" in lost

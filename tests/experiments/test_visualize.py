@@ -32,8 +32,10 @@ def folder(tmp_path_factory) -> Path:
 def test_every_picture_of_the_embedded_images(model, tmp_path):
     output = tmp_path / "new" / "pictures"
     flags = [f"--model={model}", f"--output={output}", "--other_images=40"]
-    result = run("visualize.py", *flags, "--num_images=2", "--patch=2,4", "--top_p=0.8")
+    auto = ["--blocks=auto", "--choosing_images=100"]
+    result = run("visualize.py", *flags, *auto, "--num_images=2", "--patch=2,4", "--top_p=0.8")
     assert result.returncode == 0, result.stderr
+    assert ", chosen by k-NN of 80 training images on 20 others held out" in result.stdout
     for name in PICTURES:
         with Image.open(output / f"{name}.png") as picture:
             assert min(picture.size) > 300
@@ -73,6 +75,13 @@ def test_wrong_flags_are_refused(model, folder, tmp_path):
         "no fog; known are": ["--pictures=fog"],
         "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],
         "--layer=block 9: embedding, output": ["--layer=block 9", "--other_images=5"],
+        "this model has those from 0 to 3": ["--blocks=4", "--pictures=error"],
+        "--blocks=auto chooses by labels: --data=folder:": [
+            f"--data=folder:{folder}",
+            "--blocks=auto",
+            "--pictures=error",
+            "--num_images=2",
+        ],
         "leaves 2 images to compare with": [f"--data=folder:{folder}", "--num_images=10"],
         "broken.png": [f"--images={folder / 'broken.png'}", "--pictures=error"],
     }

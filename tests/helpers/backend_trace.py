@@ -106,9 +106,30 @@ def segmentation() -> dict[str, np.ndarray]:
     return {name: np.asarray(ops.convert_to_numpy(v)) for name, v in numbers.items()}
 
 
+def objectives() -> dict[str, np.ndarray]:
+    """Loss and gradients of LeNEPA with the same directions, over images and over the batch."""
+    numbers, images = {}, ops.convert_to_tensor(tiny.images(4))
+    for over in ("image", "batch"):
+        keras.utils.set_random_seed(7)
+        backbone = tiny.backbone()
+        tiny.spread_weights(backbone)
+        small = {"projected_dim": 8, "projector_dim": 32, "num_slices": 16}
+        model = nepa_keras.objectives.LeNepaPretrainer(backbone, sigreg_over=over, **small)
+        drawn = np.random.default_rng(3).standard_normal((16, 8)).astype("float32")
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        model.directions = lambda training, drawn=drawn: ops.convert_to_tensor(drawn)
+        loss, gradients = loss_and_gradients(
+            model, lambda m=model: m.compute_loss(x=images, y_pred=m(images))
+        )
+        numbers[f"objective/{over}"] = np.array(loss)
+        for variable, value in zip(model.trainable_variables, gradients, strict=True):
+            numbers[f"objective_gradient/{over}.{variable.path}"] = value
+    return {name: np.asarray(ops.convert_to_numpy(v)) for name, v in numbers.items()}
+
+
 def main() -> None:
     numbers = pass_and_step("pretrain_gelu") | pass_and_step("pretrain_gated") | curve()
-    numbers |= segmentation()
+    numbers |= segmentation() | objectives()
     np.savez(sys.argv[1], backend=keras.backend.backend(), **numbers)
 
 

@@ -6,6 +6,7 @@ DEVICES are virtual ones on the CPU. The parts: "plain", with hidden patches, Dr
 of one batch; "compiled", the same, compiled also on PyTorch; "accumulate", two batches an update; "segment",
 a segmenter with BatchNorm whose images have different numbers of pixels that count, two steps only. BatchNorm
 takes a bias away, whose gradient is then rounding: a large epsilon keeps Adam from making whole steps of it.
+"projected", LeNEPA, whose projector and SIGReg look at the images of all devices.
 """
 
 import itertools
@@ -73,11 +74,15 @@ def make(part: str):
     )
     if part == "segment":
         model = nepa_keras.NepaImageSegmenter(backbone, num_classes=2, dropout=0.0)
+    elif part == "projected":
+        small = {"projected_dim": 8, "projector_dim": 32, "num_slices": 16, "sigreg_weight": 1.0}
+        objective = nepa_keras.objectives.LeNepaPretrainer
+        model = objective(backbone, sigreg_over="batch", seed=0, **small)
     else:
         model = nepa_keras.NepaPretrainer(backbone, seed=0, masking_ratio=0.2 * (part in FULL))
     optimizer = adamw(
         1e-3,
-        epsilon=1e-3 if part == "segment" else 1e-8,
+        epsilon=1e-3 if part in ("segment", "projected") else 1e-8,
         ema_decay=0.9,
         clip_norm=0.5,
         accumulation_steps=2 if part == "accumulate" else 1,

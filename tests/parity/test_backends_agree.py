@@ -73,6 +73,12 @@ def test_segmentation(traces, pair):
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_objectives_beside_the_papers(traces, pair):
+    assert compare(traces, pair, "objective", "backends_states") == 2
+    assert compare(traces, pair, "objective_gradient", "backends_gradient") > 40
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_weights_and_averages_after_a_step(traces, pair):
     assert compare(traces, pair, "step", "backends_step") > 200
 

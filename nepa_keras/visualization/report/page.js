@@ -79,8 +79,8 @@ function explore(maps) {
   // -- what is built once
   at("about").textContent = maps.pretrained
     ? ""
-    : "This model was trained for another task than prediction: its attention is what it does now, and the "
-      + "prediction map shows how much is left of what was learned before.";
+    : "This model was trained for another task than the prediction of embeddings: its attention is what it does "
+      + "now, and the prediction map shows how much there is of that all the same.";
   at("next-key").textContent = shift ? "next patch" : "patch to be found";
   for (let h = 0; h <= heads; h++) {
     at("head").add(new Option(h ? `Head ${h - 1}` : "Mean of all heads", h));

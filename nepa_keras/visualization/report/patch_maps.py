@@ -40,7 +40,7 @@ def patch_maps(
 
     Returns:
         For JSON: rows, columns, layers, heads (0: only their mean), causal, shift (patches from a query to
-        what is predicted there), pretrained (whether the model is one that predicts), images_left_out,
+        what is predicted there), pretrained (whether the model predicts embeddings), images_left_out,
         and images: {picture, caption, attention: L lists of the mean and the heads, cosines: L}. None if
         not even one image is within the bound. Packed text is base64 of zlib of T bases, T steps
         and T shares of CLS (0 in cosines), float32 little-endian, and (T, T) levels as bytes.
@@ -85,7 +85,7 @@ def patch_maps(
         "heads": backbone.num_heads if with_heads else 0,
         "causal": bool(causal),
         "shift": int(getattr(model, "shift", True)),
-        "pretrained": not hasattr(model, "num_classes"),
+        "pretrained": not (hasattr(model, "num_classes") or model.training_only),
         "images_left_out": len(images) - len(kept),
         "images": kept,
     }
