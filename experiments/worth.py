@@ -59,7 +59,8 @@ def check_block(backbone, evaluates: bool) -> None:
     """
     if FLAGS.blocks is not None and not evaluates:
         raise ValueError(
-            f"--blocks={FLAGS.blocks} is of the table of --evaluate, which this run does not make; leave it out."
+            f"--blocks={FLAGS.blocks} is of the table of --evaluate, which this run does not make; "
+            "leave it out."
         )
     if FLAGS.blocks not in (None, AUTO):
         given_blocks([FLAGS.blocks], backbone.num_layers)
