@@ -54,7 +54,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         embedding: a layer in place of the patch embedding, for anything that is no image: see
             `SequenceEmbedding`. Then `image_shape` is the shape of one input, `images` are those inputs,
             `patch_size` means nothing, and positions have as many axes as the layer's grid.
-        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`, see `enter`;
+        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`, see `add_positions`;
             with rope_theta=None, the positions of a plain ViT, where the paper's Table 1b begins.
 
     Call arguments:
@@ -229,12 +229,12 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         self, x: Tensor, images: Tensor, training: bool = False, causal: bool | None = None
     ) -> Tensor:
         """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
-        entering = self.enter(x, images)
+        entering = self.add_positions(x, images)
         for state in self._states(entering, images, causal, training):  # noqa: B007  up to the last
             pass
         return self.norm(state)
 
-    def enter(self, x: Tensor, images: Tensor) -> Tensor:
+    def add_positions(self, x: Tensor, images: Tensor) -> Tensor:
         """Token embeddings -> what enters block 0: the same, or with learned positions added; both (B, N, D).
 
         Positions are added here and not in `embed`, so that the target z_t is the embedding of patch t alone
