@@ -54,8 +54,8 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         embedding: a layer in place of the patch embedding, for anything that is no image: see
             `SequenceEmbedding`. Then `image_shape` is the shape of one input, `images` are those inputs,
             `patch_size` means nothing, and positions have as many axes as the layer's grid.
-        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`, see `add_positions`;
-            with rope_theta=None, the positions of a plain ViT, where the paper's Table 1b begins.
+        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`; with
+            rope_theta=None, the positions of a plain ViT, where the paper's Table 1b begins.
 
     Call arguments:
         images: (B, height, width, channels), floats in [-1, 1] or uint8 pixels.

@@ -58,7 +58,7 @@ class EmbeddingRollout(backends.Model):
         norm = self._norm(z[:, 1:], known)  # (B, 1)
         batch, tokens = ops.shape(z)[0], z.shape[1] - 1
         rope = self.backbone.rope(images)
-        places = self.backbone.add_positions(ops.zeros_like(z), images)  # what is added to each token
+        places = self.backbone.add_positions(ops.zeros_like(z), images)
 
         def step(position, carry):
             predictions, expected, caches = carry
