@@ -2,7 +2,7 @@ r"""How good a classifier is, on any labelled images.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
-        --weights=raw --weights=ema --data=imagenet:/data --confusion=confusion.png
+        --weights=trained --weights=ema --data=imagenet:/data --confusion=confusion.png
 
 Several models, separated by commas, are compared in one table. Images are prepared as the model's
 preprocessor_config.json says.

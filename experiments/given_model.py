@@ -13,8 +13,8 @@ flags.disclaim_key_flags()  # what is defined here belongs to the script that as
 
 MODEL = (
     "a folder of weights; the folder of a run (its best/, else ema/, else trained/, and before its end the "
-    "newest whole checkpoint); one of its checkpoints, RUN_DIR/checkpoints/step-XXXXXXXX; a preset's name; or "
-    "hf://owner/name."
+    "newest whole checkpoint); one of its checkpoints, RUN_DIR/checkpoints/step-XXXXXXXX; a preset's name; "
+    "or hf://owner/name."
 )
 WEIGHTS = (
     "Trained or averaged weights (ema): those at the end of a run, of one of its checkpoints, or of a folder "
