@@ -22,16 +22,16 @@ import keras
 import numpy as np
 from absl import flags
 from command_line import end, one_sentence, run
-from inputs import check_averages, check_weights
+from given_model import MODEL, define_weights_flag, given_model
+from inputs import check_weights, say
 
 import nepa_keras
 from nepa_keras import interop
 from nepa_keras.files import is_whole_archive
 from nepa_keras.presets import backbone_of
 
-flags.DEFINE_string(
-    "source", None, "preset, folder, hf://owner/name, or .keras file", required=True
-)
+flags.DEFINE_string("source", None, f"a .keras file, or {MODEL}", required=True)
+define_weights_flag()
 flags.DEFINE_string("output", None, "folder to write; with --to=onnx a file", required=True)
 flags.DEFINE_enum(
     "to",
@@ -53,7 +53,7 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "class_names", None, "Text file with the name of a class on each line, in order."
 )
-flags.DEFINE_bool("ema", False, "take the averaged weights of the source")
+flags.DEFINE_bool("ema", False, "take the averaged weights of the source, as --weights=ema")
 flags.DEFINE_bool("fold_layer_scale", False, "multiply LayerScale into the dense layer before it")
 flags.DEFINE_enum(
     "quantize",
@@ -86,6 +86,7 @@ def overrides() -> dict:
 
 def load(stack):
     """The source as it is, and as the model to write; averaged weights stay until `stack` closes."""
+    weights = "ema" if FLAGS.ema else FLAGS.weights
     if FLAGS.source.endswith(".keras"):
         if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.quantize or overrides():
             raise ValueError(
@@ -94,30 +95,30 @@ def load(stack):
         if not is_whole_archive(FLAGS.source):
             raise ValueError(f"{FLAGS.source} is missing or no whole .keras file.")
         model = keras.saving.load_model(FLAGS.source)
-        if FLAGS.ema:
+        if weights == "ema":
             stack.enter_context(nepa_keras.training.ema_weights(model))
         return model, model
-    check_weights("--source", FLAGS.source)
-    if FLAGS.ema:
-        check_averages("--ema", FLAGS.source)
+    given = given_model("--source", FLAGS.source, weights)
+    say(given.notes)
+    check_weights("--source", given.preset)
     chosen = {
         "backbone": nepa_keras.NepaBackbone,
         "pretrainer": nepa_keras.NepaPretrainer,
         "classifier": nepa_keras.NepaImageClassifier,
     }
-    own_class = interop.model_class(FLAGS.source)
+    own_class = interop.model_class(given.preset)
     model_class = chosen.get(FLAGS.model, own_class)
     counted = FLAGS.num_classes or FLAGS.class_names or model_class is own_class
     if FLAGS.model == "classifier" and not counted:
         raise ValueError(
             f"{FLAGS.source} has no classes; --num_classes or --class_names says how many to make."
         )
-    source = own_class.from_preset(FLAGS.source, ema=FLAGS.ema)
+    source = own_class.from_preset(given.preset, ema=given.ema)
     changed = overrides() or FLAGS.fold_layer_scale or FLAGS.quantize
     if model_class is own_class and not changed:
         return source, source
     result = model_class.from_preset(
-        FLAGS.source, ema=FLAGS.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides()
+        given.preset, ema=given.ema, fold_layer_scale=FLAGS.fold_layer_scale, **overrides()
     )
     if FLAGS.quantize:
         result.quantize(FLAGS.quantize)

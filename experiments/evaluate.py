@@ -2,7 +2,7 @@ r"""How good a classifier is, on any labelled images.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
-        --weights=raw --weights=ema --data=imagenet:/data --confusion=confusion.png
+        --weights=trained --weights=ema --data=imagenet:/data --confusion=confusion.png
 
 Several models, separated by commas, are compared in one table. Images are prepared as the model's
 preprocessor_config.json says.
@@ -15,11 +15,12 @@ import before_keras  # noqa: F401
 import keras
 from absl import flags
 from command_line import honest_exit, next_command, one_sentence, run
+from given_model import MODEL, WEIGHTS, given_model
 from inputs import (
-    check_averages,
     check_trained_as,
     define_classes_flag,
     open_labelled,
+    say,
     say_range,
     say_sight,
     test_split,
@@ -35,12 +36,9 @@ from nepa_keras.packages import required_for
 from nepa_keras.tables import text_table
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("model", None, "Folders, presets' names or hf://owner/name.", required=True)
+flags.DEFINE_list("model", None, f"Classifiers, separated by commas: {MODEL}", required=True)
 flags.DEFINE_multi_enum(
-    "weights",
-    ["raw"],
-    ["raw", "ema"],
-    "ema: the averaged weights of pytorch_model_ema.bin; given twice: both.",
+    "weights", None, ["trained", "ema", "raw"], f"{WEIGHTS} Given twice: both. raw is trained."
 )
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
@@ -67,7 +65,7 @@ def check_outputs() -> None:
         raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
 
 
-def prepare(preset: str, weights: str, source) -> tuple:
+def prepare(preset: str, ema: bool, source) -> tuple:
     """A model, the batches it takes, their source with the labels of its classes, and its class names."""
     check_trained_as(
         "--model",
@@ -76,11 +74,7 @@ def prepare(preset: str, weights: str, source) -> tuple:
         "classifier",
         f"make one by {next_command('finetune.py', model=preset, data=FLAGS.data)}",
     )
-    if weights == "ema":
-        check_averages("--weights=ema", preset)
-    model = nepa_keras.NepaImageClassifier.from_preset(
-        preset, ema=weights == "ema", dtype=FLAGS.dtype
-    )
+    model = nepa_keras.NepaImageClassifier.from_preset(preset, ema=ema, dtype=FLAGS.dtype)
     if FLAGS.quantize:
         model.quantize(FLAGS.quantize)
     source = with_classes_of_model(
@@ -121,14 +115,16 @@ def main():
     where = f"{FLAGS.data}{f', {split}' if split else ''}"
     reports = {}
     for preset in FLAGS.model:
-        for weights in dict.fromkeys(FLAGS.weights):
+        for weights in dict.fromkeys(FLAGS.weights or [None]):
             with one_sentence():
-                model, batches, source, names = prepare(preset, weights, images)
+                given = given_model("--model", preset, "trained" if weights == "raw" else weights)
+                say(given.notes)
+                model, batches, source, names = prepare(given.preset, given.ema, images)
             with honest_exit():
                 logits, indices = evaluation.predict_batches(model, batches)
             for reason in batches.bad_images.reasons.values():
                 print(f"left out: {reason}")
-            name = preset if weights == "raw" else f"{preset} (ema)"
+            name = f"{given.preset} (ema)" if given.ema else given.preset
             report = evaluation.classification_report(logits, source.labels[indices], names)
             reports[name] = report
             print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)

@@ -27,7 +27,8 @@ import numpy as np
 import runs
 from absl import flags
 from command_line import next_command, one_sentence, require_experiments_extra
-from inputs import check_weights, say_sight, some_names, test_split
+from given_model import settle_model
+from inputs import check_weights, say, say_sight, some_names, test_split
 from number_flags import FACTOR, RATE, define_number
 from progress import ShownBatches
 from recipe_check import warn_of_departures
@@ -105,11 +106,11 @@ flags.DEFINE_boolean(
 )
 
 
-def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier:
+def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImageClassifier:
     if not FLAGS.model:
         raise ValueError(
-            "--model names what to fine-tune: the folder ema/ of a pretraining run, a preset's name or "
-            "hf://owner/name."
+            "--model names what to fine-tune: the folder of a pretraining run, one of its checkpoints, a "
+            "preset's name or hf://owner/name."
         )
     check_weights("--model", FLAGS.model, FLAGS.from_scratch)
     if FLAGS.from_scratch and FLAGS.lora_rank:
@@ -120,6 +121,7 @@ def build_model(num_classes: int, class_names) -> nepa_keras.NepaImageClassifier
     model = nepa_keras.NepaImageClassifier.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
+        ema=ema,
         num_classes=num_classes,
         use_causal_mask=FLAGS.causal,
         frozen=() if FLAGS.from_scratch else tuple(filter(None, FLAGS.freeze)),
@@ -168,13 +170,15 @@ def main():
     with one_sentence():
         require_experiments_extra()
         run = runs.run_dir_of_flags(f"finetune_{FLAGS.data.partition(':')[0]}")
+        given = settle_model()
         runs.end_if_finished(run)
         processes = runs.start_processes()
+        say(given.notes)
         source, validation = finetuning_data.open_data()
         keras.utils.set_random_seed(FLAGS.seed)
         classes = finetuning_data.number_of_classes(source, validation)
         validation = finetuning_data.number_as_in_training(validation, source, classes)
-        model = build_model(classes, source.class_names)
+        model = build_model(classes, source.class_names, given.ema)
         shape = model.backbone.image_shape
         converter = finetuning_data.build_converter(shape)
         batches, batches_from = finetuning_data.build_batches(
@@ -231,6 +235,7 @@ def main():
         mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[validate],
         validation=validation,
+        preprocessor=converter.official_config(),
     )
 
 

@@ -93,7 +93,7 @@ def say_range(source, value_range) -> None:
 
 
 def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
-    """Check that a name may be that of weights: no run's folder, no single file, no bare architecture.
+    """Check that a name may be that of weights: no single file, no bare architecture.
 
     Raises:
         ValueError: it says what to give in its place.
@@ -101,8 +101,8 @@ def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
     if name in PRESETS and name not in RELEASED and not from_scratch:
         scratch = ", or --from_scratch" if "from_scratch" in flags.FLAGS else ""
         raise ValueError(
-            f"{flag}={name} is an architecture without weights; name a folder of weights, such as ema/ or "
-            f"best/ of a run, or one of {', '.join(RELEASED)}{scratch}."
+            f"{flag}={name} is an architecture without weights; name a folder of weights, such as that "
+            f"of a run, or one of {', '.join(RELEASED)}{scratch}."
         )
     check_no_run(flag, name)
     path = Path(name).expanduser()
@@ -116,20 +116,14 @@ def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
 
 
 def check_no_run(flag: str, name: str) -> None:
-    """Check that a name is not the folder of a run, or the file of a run that is no weights alone.
+    """Check that a name is not a file of a run, which is no weights alone.
 
     Raises:
-        ValueError: it says which folders in it are meant.
+        ValueError: it is; the run's folder is what to give.
     """
     path = Path(name).expanduser()
-    run = RunDir(path.parent if path.is_file() else path)
-    if run.flags.is_file() and not (run.path / CONFIG).exists():
-        folders = [f for f in (run.best, run.ema, run.trained) if (f / CONFIG).is_file()]
-        kept = " or ".join(f"{flag}={folder}" for folder in folders)
-        raise ValueError(
-            f"{flag}={name} is of a run; "
-            + (f"its weights are {kept}." if kept else "it keeps weights when it has ended.")
-        )
+    if path.is_file() and (run := RunDir(path.parent)).flags.is_file():
+        raise ValueError(f"{flag}={name} is of a run; its weights are {flag}={run}.")
 
 
 def check_averages(flag: str, name: str) -> None:

@@ -229,6 +229,7 @@ def main():
         mfu=performance.ModelFlopsUtilization(model.backbone, processes.devices),
         callbacks=[monitor] if monitor else [],
         replay_with=f"{next_command('pretrain.py')} --replay=",
+        preprocessor=interop.preprocessor_config_of(model),
     )
 
 

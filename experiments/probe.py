@@ -26,10 +26,12 @@ from command_line import (
     require_experiments_extra,
     run,
 )
+from given_model import MODEL, define_weights_flag, settle_model
 from inputs import (
     check_weights,
     define_classes_flag,
     open_labelled,
+    say,
     say_range,
     say_sight,
     test_split,
@@ -46,7 +48,8 @@ from nepa_keras.tables import mean_and_std, text_table
 FLAGS = flags.FLAGS
 PROBES = ("knn", "linear", "sgd", "attentive")
 
-flags.DEFINE_string("model", None, "A folder, a preset's name or hf://owner/name.", required=True)
+flags.DEFINE_string("model", None, f"Backbone: {MODEL}", required=True)
+define_weights_flag()
 flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
@@ -226,11 +229,13 @@ def main():
             )
         if FLAGS.json:
             Path(FLAGS.json).parent.mkdir(parents=True, exist_ok=True)
+        given = settle_model()
+        say(given.notes)
         check_weights("--model", FLAGS.model, FLAGS.from_scratch)
         train, test = open_both()
         keras.utils.set_random_seed(0)
         backbone = nepa_keras.NepaBackbone.from_preset(
-            FLAGS.model, load_weights=not FLAGS.from_scratch
+            FLAGS.model, load_weights=not FLAGS.from_scratch, ema=given.ema
         )
         evaluation.FeatureSets(
             backbone, False, asked_blocks(backbone.num_layers), tuple(FLAGS.pools)

@@ -24,6 +24,7 @@ import runs
 import segmenters
 from absl import flags
 from command_line import honest_exit, one_sentence, require_experiments_extra
+from given_model import settle_model
 from inputs import define_classes_flag, say, say_sight
 from number_flags import FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from progress import shown_source
@@ -80,8 +81,10 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> list:
 
 def train(run: training.RunDir) -> None:
     with one_sentence():
+        given = settle_model()
         runs.end_if_finished(run)
         processes = runs.start_processes()
+        say(given.notes)
         source, validation = segmentation.train_and_validation(
             FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
         )
@@ -92,7 +95,7 @@ def train(run: training.RunDir) -> None:
         say((*source.notes, *segmentation.mask_notes(source)))
         say(f"to validate with: {note}" for note in segmentation.mask_notes(validation))
         keras.utils.set_random_seed(FLAGS.seed)
-        segmenter = segmenters.build_segmenter(source)
+        segmenter = segmenters.build_segmenter(source, given.ema)
         segmenters.check_fits(segmenter, source)
         transform = segmentation.SegmentationTransform(
             segmenters.bounds(),
@@ -201,7 +204,9 @@ def evaluate() -> None:
         split = segmentation.test_split(FLAGS.data)
         source = segmentation.open_pairs(FLAGS.data, split, FLAGS.reduce_zero_label)
         say((*source.notes, *segmentation.mask_notes(source)))
-        segmenter = segmenters.load()
+        given = settle_model()
+        say(given.notes)
+        segmenter = segmenters.load(given.ema)
         segmenters.check_fits(segmenter, source)
         segment = segmenters.image_segmenter(segmenter)
     bad = runs.bad_images(source, None)
@@ -221,7 +226,9 @@ def predict(run: training.RunDir) -> None:
         images = FLAGS.images.removeprefix("folder:")
         source = data.open_source(f"folder:{images}")
         say(source.notes)
-        segmenter = segmenters.load()
+        given = settle_model()
+        say(given.notes)
+        segmenter = segmenters.load(given.ema)
         segment = segmenters.image_segmenter(segmenter)
         runs.open_run_dir(run)
     channels = segmenter.backbone.image_shape[-1]

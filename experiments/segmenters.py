@@ -39,7 +39,7 @@ def bounds() -> tuple[int, int] | None:
     return list_of_numbers("fit", int, POSITIVE, 2) if FLAGS.fit else None
 
 
-def build_segmenter(source) -> nepa_keras.NepaImageSegmenter:
+def build_segmenter(source, ema: bool) -> nepa_keras.NepaImageSegmenter:
     if not FLAGS.model:
         raise ValueError("--model names what to segment with: a folder, a preset's name or hf://…")
     check_weights("--model", FLAGS.model, FLAGS.from_scratch)
@@ -51,6 +51,7 @@ def build_segmenter(source) -> nepa_keras.NepaImageSegmenter:
     return nepa_keras.NepaImageSegmenter.from_preset(
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
+        ema=ema,
         num_classes=source.num_classes,
         class_names=source.class_names,
         head=FLAGS.head,
@@ -97,9 +98,11 @@ def check_fits(segmenter, source) -> None:
         )
 
 
-def load() -> nepa_keras.NepaImageSegmenter:
+def load(ema: bool) -> nepa_keras.NepaImageSegmenter:
     if not FLAGS.model:
-        raise ValueError("--model names a segmenter: the folder best/ or trained/ of a run.")
+        raise ValueError(
+            "--model names a segmenter: the folder of a run, or one of its checkpoints."
+        )
     check_trained_as(
         "--model",
         FLAGS.model,
@@ -107,4 +110,4 @@ def load() -> nepa_keras.NepaImageSegmenter:
         "segmenter",
         f"make one by {next_command('segment.py', model=FLAGS.model)}",
     )
-    return nepa_keras.NepaImageSegmenter.from_preset(FLAGS.model, dtype=FLAGS.dtype)
+    return nepa_keras.NepaImageSegmenter.from_preset(FLAGS.model, ema=ema, dtype=FLAGS.dtype)

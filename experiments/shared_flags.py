@@ -1,6 +1,7 @@
 """Flags that several scripts have, each defined once; a script calls the functions it needs."""
 
 from absl import flags
+from given_model import MODEL, define_weights_flag
 from number_flags import BELOW_ONE, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
 
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
@@ -68,9 +69,8 @@ def define_image_flags() -> None:
 
 def define_model_flags() -> None:
     """Flags of a script that trains a pretrained model further."""
-    flags.DEFINE_string(
-        "model", None, "Pretrained model: a folder, a preset's name or hf://owner/name."
-    )
+    flags.DEFINE_string("model", None, f"Pretrained model: {MODEL}")
+    define_weights_flag()
     flags.DEFINE_boolean(
         "from_scratch", False, "Start from fresh weights in the architecture of --model."
     )

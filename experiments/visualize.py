@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 from blocks import AUTO, define_block_flag, given_blocks
 from command_line import honest_exit, one_sentence, require_experiments_extra, run
+from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
@@ -35,7 +36,8 @@ FLAGS = flags.FLAGS
 PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
 OF_PREDICTIONS = {"similarity", "error", "rollout"}
 OF_OTHERS, FEWEST = {"nearest", "projection", "rollout"}, 4  # need more images than the shown ones
-flags.DEFINE_string("model", None, "Folder, preset's name or hf://owner/name.", required=True)
+flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
+define_weights_flag()
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
@@ -78,16 +80,18 @@ def check_flags() -> None:
 
 def load_model() -> keras.Model:
     """The model as what it was trained as; of a backbone alone, the pretrainer."""
+    given = settle_model()
+    say(given.notes)
     check_weights("--model", FLAGS.model)
     kind = interop.model_class(FLAGS.model)
     if kind is nepa_keras.NepaBackbone or issubclass(kind, nepa_keras.NepaPretrainer):
-        return nepa_keras.NepaPretrainer.from_preset(FLAGS.model)
+        return nepa_keras.NepaPretrainer.from_preset(FLAGS.model, ema=given.ema)
     if OF_PREDICTIONS & set(FLAGS.pictures):
         print(
             f"{FLAGS.model} was fine-tuned: what it predicts as next embedding ("
             f"{', '.join(sorted(OF_PREDICTIONS))}) is no longer trained"
         )
-    return kind.from_preset(FLAGS.model)
+    return kind.from_preset(FLAGS.model, ema=given.ema)
 
 
 def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple]:

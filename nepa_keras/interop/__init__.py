@@ -4,6 +4,7 @@ from nepa_keras.interop.export import (
     export_huggingface,
     export_onnx,
     export_saved_model,
+    preprocessor_config_of,
     replace_huggingface,
 )
 from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError
@@ -33,5 +34,6 @@ __all__ = [
     "official_gradients",
     "official_tensors",
     "open_checkpoint",
+    "preprocessor_config_of",
     "replace_huggingface",
 ]

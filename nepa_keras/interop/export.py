@@ -48,13 +48,18 @@ def export_huggingface(
             f"The converter makes images of {(*converter.image_size, converter.channels)}, the model is of "
             f"{(*size, channels)}; give both one size."
         )
-    preprocessor = preprocessor_of_source(model)
-    if converter is not None or preprocessor is None:
-        converter = converter or NepaImageConverter(tuple(size), channels=channels)
-        preprocessor = converter.official_config()
     with ema_weights(model) if ema else nullcontext():
         write_checkpoint(folder, config, official_tensors(model))
-    write_preprocessor(preprocessor, folder)
+    write_preprocessor(preprocessor_config_of(model, converter), folder)
+
+
+def preprocessor_config_of(model: keras.Model, converter: NepaImageConverter | None = None) -> dict:
+    """What `export_huggingface` writes as `preprocessor_config.json`."""
+    preprocessor = preprocessor_of_source(model)
+    if converter is None and preprocessor is not None:
+        return preprocessor
+    *size, channels = backbone_of(model).image_shape
+    return (converter or NepaImageConverter(tuple(size), channels=channels)).official_config()
 
 
 def replace_huggingface(

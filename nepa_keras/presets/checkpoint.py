@@ -7,7 +7,7 @@ import functools
 import json
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,20 +84,25 @@ def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     return Checkpoint(entries, checkpoint.source, checkpoint.prefix + prefix)
 
 
-def open_safetensors(path: str | Path) -> Checkpoint:
+def open_safetensors(path: str | Path, names: Collection[str] | None = None) -> Checkpoint:
     """The tensors of one safetensors file.
 
     The file is mapped for each tensor anew, as a mapping that stays keeps every page that was read in memory.
 
+    Args:
+        path: of the file.
+        names: of the tensors that are wanted; default all.
+
     Raises:
-        CheckpointError: the file is missing or damaged, or a tensor has another dtype.
+        CheckpointError: the file is missing or damaged, or a tensor is missing or has another dtype.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            wanted = file.keys() if names is None else names
+            slices = {name: file.get_slice(name) for name in wanted}
             described = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None

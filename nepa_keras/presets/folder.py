@@ -11,6 +11,7 @@ from nepa_keras.presets.checkpoint import (
     open_shards,
 )
 from nepa_keras.presets.state_dict import open_state_dict
+from nepa_keras.presets.training_state import STATE, WITHOUT_CONFIG, open_training_state
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, STATE_DICT, EMA = "model.safetensors", "pytorch_model.bin", "pytorch_model_ema.bin"
@@ -20,14 +21,20 @@ INDEX = ".index.json"  # behind the name of weights that are in several files
 def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
     """The tensors of a folder: `model.safetensors`, else `pytorch_model.bin`, or shards of either.
 
+    Or the weights in a checkpoint of a run, see `presets.training_state`.
+
     Args:
         folder: with the files.
-        ema: read the averaged weights in place of them, `pytorch_model_ema.bin`.
+        ema: read the averaged weights in place of them, `pytorch_model_ema.bin` or those of the checkpoint.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.
     """
     folder = Path(folder).expanduser()
+    if (folder / STATE).is_file():
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(f"{folder} has no {CONFIG}{WITHOUT_CONFIG}.")
+        return open_training_state(folder / STATE, folder / CONFIG, ema)
     if ema:
         if not (folder / EMA).is_file():
             raise CheckpointError(f"{folder} has no {EMA}; load it without ema=True.")
@@ -41,6 +48,21 @@ def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
     raise CheckpointError(
         f"{folder} has no weights: neither {WEIGHTS} nor {STATE_DICT}, nor an index of either."
     )
+
+
+def what_to_give(folder: Path, file: str = CONFIG) -> str:
+    """The end of a sentence that says what to give in place of a folder without a file."""
+    if file == CONFIG and (folder / STATE).is_file():
+        return WITHOUT_CONFIG
+    inner = [path.parent for path in sorted(folder.glob(f"*/{file}"))]
+    inner = inner or [path.parent for path in sorted(folder.glob(f"*/*/{file}"))]
+    if inner:
+        return f"; give one of the folders in it that have one: {', '.join(map(str, inner))}"
+    if saved := sorted(folder.glob("*.keras")):
+        return (
+            f"; keras.saving.load_model reads {saved[0]}, and save_to_preset then writes a folder"
+        )
+    return "; give a folder that save_to_preset, export_huggingface or the authors' code wrote"
 
 
 def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:

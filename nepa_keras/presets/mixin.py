@@ -39,9 +39,12 @@ class PresetMixin:
 
         Args:
             preset: a name of `nepa_keras.PRESETS`; a local folder, ours (`save_to_preset`) or in the
-                official layout; or `hf://owner/name[@revision]`, which needs huggingface_hub.
+                official layout; a checkpoint of a run, `RUN_DIR/checkpoints/step-XXXXXXXX` (for a run's
+                folder see `training.find_weights`); or `hf://owner/name[@revision]`, which needs
+                huggingface_hub.
             load_weights: False builds the architecture with fresh weights.
-            ema: read `pytorch_model_ema.bin`, the averaged weights, in place of `model.safetensors`.
+            ema: read the averaged weights in place of the others: `pytorch_model_ema.bin` in place of
+                `model.safetensors`, or the averages that a checkpoint of a run keeps.
             fold_layer_scale: multiply LayerScale into the dense layer before it.
             **overrides: arguments of the model or its backbone that replace those of the preset; and
                 `lora_rank`, to train adapters in place of the backbone: see `NepaBackbone.enable_lora`.

@@ -1,7 +1,8 @@
 """The work of `from_preset` and `save_to_preset`: names, folders and hub handles.
 
 A folder is either ours (`config.json` with our arguments) or official (`config.json` of Hugging Face);
-both hold `model.safetensors` under the official names.
+both hold `model.safetensors` under the official names. A checkpoint of a run is one of ours that holds the
+state of training in its place (`training_state`).
 """
 
 import inspect
@@ -18,6 +19,7 @@ from nepa_keras.presets.folder import (
     CONFIG,
     PREPROCESSOR,
     open_checkpoint,
+    what_to_give,
     write_checkpoint,
     write_preprocessor,
 )
@@ -85,7 +87,7 @@ def _folder(name: str, ema: bool = False, load_weights: bool = True) -> Path:
 
 def _read(folder: Path, name: str, ema: bool) -> _Source:
     if not (folder / CONFIG).exists():
-        raise CheckpointError(f"{folder} has no {CONFIG}{_better(folder)}.")
+        raise CheckpointError(f"{folder} has no {CONFIG}{what_to_give(folder)}.")
     config = read_json(folder / CONFIG)
     if "model_type" in config:
         return _official_source(folder, name, config, ema)
@@ -103,18 +105,6 @@ def _read(folder: Path, name: str, ema: bool) -> _Source:
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from None
     return _Source(name, config["class"], backbone, arguments, folder=folder)
-
-
-def _better(folder: Path, file: str = CONFIG) -> str:
-    """What to give in place of a folder without a file, such as that of a run."""
-    inner = [path.parent for path in sorted(folder.glob(f"*/{file}"))]
-    if inner:
-        return f"; give one of the folders in it that have one: {', '.join(map(str, inner))}"
-    if saved := sorted(folder.glob("*.keras")):
-        return (
-            f"; keras.saving.load_model reads {saved[0]}, and save_to_preset then writes a folder"
-        )
-    return "; give a folder that save_to_preset, export_huggingface or the authors' code wrote"
 
 
 def _official_source(folder: Path, name: str, given: dict, ema: bool) -> _Source:
@@ -253,17 +243,21 @@ def backbone_of(model: keras.Model) -> keras.Model:
     return getattr(model, "backbone", model)
 
 
-def save_preset(model: keras.Model, folder: str | Path) -> None:
-    """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
+def model_config(model: keras.Model) -> dict:
+    """What `save_to_preset` writes as `config.json`."""
     backbone = backbone_of(model)
     written = backbone if model.training_only else model
-    config = {
+    return {
         "format": _FORMAT,
         "class": type(written).__name__,
         "arguments": {} if written is backbone else _arguments(model),
         "backbone": _arguments(backbone) | {"dtype": backbone.dtype_policy.name},
     }
-    write_checkpoint(folder, config, official_tensors(model))
+
+
+def save_preset(model: keras.Model, folder: str | Path) -> None:
+    """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
+    write_checkpoint(folder, model_config(model), official_tensors(model))
     if preprocessor := preprocessor_of_source(model):
         write_preprocessor(preprocessor, folder)
 
@@ -288,5 +282,7 @@ def preprocessor_config(preset: str | Path) -> dict:
     """The `preprocessor_config.json` of a released preset, a folder or a hub handle."""
     folder = _folder(str(preset), load_weights=False)
     if not (folder / PREPROCESSOR).exists():
-        raise CheckpointError(f"{folder} has no {PREPROCESSOR}{_better(folder, PREPROCESSOR)}.")
+        raise CheckpointError(
+            f"{folder} has no {PREPROCESSOR}{what_to_give(folder, PREPROCESSOR)}."
+        )
     return read_json(folder / PREPROCESSOR)

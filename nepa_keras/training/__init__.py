@@ -11,6 +11,7 @@ from nepa_keras.training.resume import Preempted
 from nepa_keras.training.run import OtherRunError, fit_steps
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
+from nepa_keras.training.run_weights import RunWeights, find_weights
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
 from nepa_keras.training.validation import Validation
 
@@ -25,10 +26,12 @@ __all__ = [
     "Replay",
     "RunDir",
     "RunLock",
+    "RunWeights",
     "Validation",
     "WarmupCosine",
     "adamw",
     "ema_weights",
+    "find_weights",
     "fit_steps",
     "on_one_device",
     "scaled_learning_rate",

@@ -4,34 +4,45 @@
         step-00000400/             complete, or it would not have this name
             state.safetensors      weights, moving statistics, seeds, optimizer with its averages
             record.json            step and whatever the run wants to know again
-            manifest.json          size and SHA-256 of the two
+            config.json            what the model is, and where its weights are: `presets.training_state`
+            preprocessor_config.json  how images are prepared, where that is known
+            manifest.json          size and SHA-256 of the others
         step-00000800/
         unfinished-step-00001200/  left by a crash; removed by the next save
         damaged-step-00001000/     found damaged when the run resumed; renamed by the next save
 
 A checkpoint is written under another name, brought to the disk (fsync), renamed, and the rename brought to
 the disk; only then older ones are removed. What is read is compared with the manifest first: a damaged one is
-named, and the one before it is used.
+named, and the one before it is used. The folder of a checkpoint is one for `from_preset`, too.
 """
 
-import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from nepa_keras.files import to_disk
+from nepa_keras.manifest import (
+    MANIFEST,
+    check_content,
+    check_files,
+    read_manifest,
+    write_manifest,
+)
+from nepa_keras.presets.training_state import STATE
 
-_STATE, _RECORD, _MANIFEST = "state.safetensors", "record.json", "manifest.json"
+_RECORD = "record.json"
+_REQUIRED = (STATE, _RECORD)
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED, _DAMAGED = "unfinished-", "damaged-"
+T = TypeVar("T")
 
 
 class Saved(NamedTuple):
@@ -87,25 +98,35 @@ class Checkpoints:
         names = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
         return sorted(int(name[1]) for name in names if name)
 
-    def save(self, step: int, state: dict[str, np.ndarray], record: dict) -> Path:
+    def save(
+        self,
+        step: int,
+        state: dict[str, np.ndarray],
+        record: dict,
+        described: Mapping[str, dict] | None = None,
+    ) -> Path:
         """Writes a checkpoint; those that are there stay as they are until it is complete.
 
         If there is a whole one of the step it stays, as the steps of a run are the same each time; a damaged
         one is replaced.
 
+        Args:
+            step, state, record: see `Saved`.
+            described: JSON files by name that make it a folder for `from_preset`, of `describe_model`.
+
         Raises:
             OSError: the disk is full or cannot be written to; nothing of the new one is left.
         """
         with self.lock:
-            return self._save(step, state, record)
+            return self._save(step, state, {_RECORD: {**record, "step": step}, **(described or {})})
 
-    def _save(self, step: int, state: dict[str, np.ndarray], record: dict) -> Path:
+    def _save(self, step: int, state: dict[str, np.ndarray], texts: dict[str, dict]) -> Path:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         final = self.path(step)
         if final.exists():
-            if self._is_whole(final, step):
+            if self._is_whole(final):
                 return final
             os.rename(final, final.with_name(f"{_UNFINISHED}old-{final.name}"))
         unfinished = final.with_name(_UNFINISHED + final.name)
@@ -114,20 +135,20 @@ class Checkpoints:
         try:
             unfinished.mkdir()
             self.at_boundary("made")
-            save_file(state, unfinished / _STATE)
+            save_file(state, unfinished / STATE)
             self.at_boundary("state")
-            (unfinished / _RECORD).write_text(json.dumps({**record, "step": step}))
+            for name, content in texts.items():
+                (unfinished / name).write_text(json.dumps(content))
             self.at_boundary("record")
-            manifest = {name: _fingerprint(unfinished / name) for name in (_STATE, _RECORD)}
-            (unfinished / _MANIFEST).write_text(json.dumps(manifest))
+            write_manifest(unfinished, (STATE, *texts))
             self.at_boundary("manifest")
-            for name in (_STATE, _RECORD, _MANIFEST, "."):
+            for name in (STATE, *texts, MANIFEST, "."):
                 to_disk(unfinished / name)
             self.at_boundary("synced")
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             if isinstance(error, SafetensorError):
-                raise OSError(f"{unfinished / _STATE} could not be written: {error}") from error
+                raise OSError(f"{unfinished / STATE} could not be written: {error}") from error
             raise
         os.rename(unfinished, final)
         self.at_boundary("renamed")
@@ -141,20 +162,43 @@ class Checkpoints:
 
     def newest(self, at_most: float = math.inf) -> Saved | None:
         """The newest whole checkpoint up to a step, or None; `damaged` names those that were passed over."""
+        return self._newest(self._read, at_most)
+
+    def newest_step(self) -> int | None:
+        """The step of the newest whole checkpoint, which is not held in memory; see `newest`."""
+
+        def check(path: Path, step: int) -> int:
+            check_files(path, _REQUIRED)
+            return step
+
+        return self._newest(check)
+
+    def record(self, step: int) -> dict:
+        """What the run had kept beside the state of a step; the rest of the checkpoint may be damaged.
+
+        Raises:
+            OSError, ValueError: it is missing or damaged.
+        """
+        path = self.path(step)
+        content = (path / _RECORD).read_bytes()
+        check_content(_RECORD, content, read_manifest(path, _REQUIRED)[_RECORD])
+        return json.loads(content)
+
+    def _newest(self, look: Callable[[Path, int], T], at_most: float = math.inf) -> T | None:
         self.damaged, self._damaged_paths = [], []
         with self.lock:
             for step in reversed([step for step in self.steps() if step <= at_most]):
                 path = self.path(step)
                 try:
-                    return self._read(path, step)
+                    return look(path, step)
                 except (OSError, ValueError) as error:
                     self.damaged.append(f"{path} is damaged ({error}).")
                     self._damaged_paths.append(path)
         return None
 
-    def _is_whole(self, path: Path, step: int) -> bool:
+    def _is_whole(self, path: Path) -> bool:
         try:
-            self._read(path, step)
+            check_files(path, _REQUIRED)
         except (OSError, ValueError):
             return False
         return True
@@ -162,17 +206,11 @@ class Checkpoints:
     def _read(self, path: Path, step: int) -> Saved:
         from safetensors.numpy import load
 
-        manifest = json.loads((path / _MANIFEST).read_text())
-        if not isinstance(manifest, dict) or set(manifest) != {_STATE, _RECORD}:
-            raise ValueError(f"{_MANIFEST} does not name its files")
-        content = {name: (path / name).read_bytes() for name in manifest}
-        for name, expected in manifest.items():
-            if expected != {
-                "size": len(content[name]),
-                "sha256": hashlib.sha256(content[name]).hexdigest(),
-            }:
-                raise ValueError(f"{name} is not as it was written")
-        return Saved(step, load(content[_STATE]), json.loads(content[_RECORD]))
+        content = {}
+        for name, expected in read_manifest(path, _REQUIRED).items():
+            content[name] = (path / name).read_bytes()
+            check_content(name, content[name], expected)
+        return Saved(step, load(content[STATE]), json.loads(content[_RECORD]))
 
     def path(self, step: int) -> Path:
         """Of the checkpoint of a step, which may or may not be there."""
@@ -199,11 +237,3 @@ class Checkpoints:
                 gone = path.with_name(f"{_UNFINISHED}old-{path.name}")
                 os.rename(path, gone)
                 shutil.rmtree(gone, ignore_errors=True)
-
-
-def _fingerprint(path: Path) -> dict:
-    with open(path, "rb") as file:
-        return {
-            "size": os.fstat(file.fileno()).st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }

@@ -28,7 +28,7 @@ def model_state(model: keras.Model) -> dict[str, np.ndarray]:
     # On JAX the newest weights are in the train state until they are synchronised.
     backends.sync(model)
     _build_optimizer(model)
-    return _values(_variables(model))
+    return _values(variables_by_name(model))
 
 
 def metrics_state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -54,7 +54,7 @@ def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     """
     _build_optimizer(model)
     ours = {n: value for n, value in state.items() if n.startswith((_MODEL, _OPTIMIZER))}
-    _assign(_variables(model), ours)
+    _assign(variables_by_name(model), ours)
 
 
 def _build_optimizer(model: keras.Model) -> None:
@@ -85,8 +85,8 @@ def _same_kind(there: str, here: str) -> bool:
     return there == here or {there, here} <= {"int32", "uint32", "int64"}
 
 
-def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """By place: paths hold names of models, which are numbered in the order of a process."""
+def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """The variables of a model and its optimizer by their names in a checkpoint."""
     optimizer = _numbered(_OPTIMIZER, model.optimizer.variables)
     return _numbered(_MODEL, model.variables) | optimizer
 

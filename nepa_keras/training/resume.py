@@ -16,6 +16,7 @@ import numpy as np
 from nepa_keras import backends
 from nepa_keras.training.callbacks import StepClock
 from nepa_keras.training.checkpoints import Checkpoints, Saved
+from nepa_keras.training.described_model import describe_model
 from nepa_keras.training.model_state import metrics_state, model_state
 from nepa_keras.types import Logs
 
@@ -62,6 +63,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         clock: of the same `fit`.
         stateful: callbacks whose state is kept.
         before_save: called while the checkpoints that a save removes are still there.
+        preprocessor: how images are prepared, as the content of a `preprocessor_config.json`; default as the
+            checkpoint said that the model is from, if any.
 
     Raises:
         Preempted: from `fit`, in the middle of it, when SIGTERM or Ctrl-C came; the step that was under
@@ -77,11 +80,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         clock: StepClock,
         stateful: Sequence[Stateful] = (),
         before_save: Callable[[], None] = lambda: None,
+        preprocessor: dict | None = None,
     ):
         super().__init__()
         self.checkpoints, self.every_steps = checkpoints, every_steps
         self.clock, self.stateful = clock, stateful
-        self.before_save = before_save
+        self.before_save, self.preprocessor = before_save, preprocessor
         self.saved_at, self.saved_when = clock.step, time.monotonic()
         self.asked_to_end = False
         self.number, self.processes = backends.process()
@@ -155,7 +159,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         step = self.clock.step
         self.saved_at, self.saved_when = step, time.monotonic()
         if self.number == 0:
-            self.writing = self.writer.submit(self.checkpoints.save, step, state, record)
+            described = describe_model(self.model, state, self.preprocessor)
+            self.writing = self.writer.submit(self.checkpoints.save, step, state, record, described)
 
     def _failed(self) -> bool:
         """Whether the last checkpoint could not be written, once that is known."""

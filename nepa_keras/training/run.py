@@ -46,6 +46,7 @@ def fit_steps(
     replay_with: str | None = None,
     mfu: Callable[[float], float] | None = None,
     identity: Mapping[str, str] | None = None,
+    preprocessor: dict | None = None,
 ) -> None:
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
@@ -67,6 +68,7 @@ def fit_steps(
         mfu: see `Throughput`.
         identity: what makes the run what it is, by name, such as {"data": data.fingerprint(source)}. All
             processes must have the same, and so must a run that goes on.
+        preprocessor: see `SaveCheckpoints`; of a model from its checkpoints.
 
     Raises:
         ImportError: tensorboardX is missing.
@@ -108,7 +110,7 @@ def fit_steps(
             throughput = Throughput(clock, batch_size, seconds_waited, mfu)
             keep = KeepNonFinite(run, checkpoints, clock, describe_batch, replay_with)
             every = math.ceil(steps / _CHECKPOINTS)
-            saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look)
+            saving = SaveCheckpoints(checkpoints, every, clock, stateful, keep.look, preprocessor)
             recording = []
             if writes:
                 log = stack.enter_context(_Log(run.log, append=first > 0))

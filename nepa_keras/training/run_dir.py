@@ -7,7 +7,7 @@ RUN_DIR/
     log.csv                   a row for each log interval
     events.out.*              the same for TensorBoard
     bad_images.txt            images that could not be read, bad_validation_images.txt likewise
-    checkpoints/              what the run resumes from; see `checkpoints`
+    checkpoints/              what the run resumes from, each a folder to load, too; see `checkpoints`
     non_finite/               skipped steps, to be computed again; see `non_finite`
     compiled/                 the compiler's cache, from which a run that goes on starts; may be deleted
     checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`

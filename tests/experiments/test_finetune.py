@@ -30,9 +30,11 @@ def pretrained(tmp_path_factory) -> Path:
 @pytest.mark.first_on("jax")
 def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     folder = tmp_path / "run"
-    result = run("finetune.py", *SMALL, f"--model={pretrained}", f"--run_dir={folder}")
+    result = run("finetune.py", *SMALL, f"--model={pretrained.parent}", f"--run_dir={folder}")
     assert result.returncode == 0, result.stderr
+    assert f"--model={pretrained}\n" in (folder / "flags.txt").read_text()
     for words in (
+        f"--model={pretrained.parent}: averaged weights of step 4, {pretrained}",
         "1,295 images to train on, 142 to validate with, 10 classes",
         "float32, attention by ",
         "effective batch 64 (1 batch of 64 images an update, 1 process), 6 updates",
@@ -65,14 +67,17 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     assert report.top1 == pytest.approx(best)
 
     picture, figures = tmp_path / "confusion.png", tmp_path / "figures.json"
-    models = f"{folder / 'best'},{folder / 'trained'}"
+    last = folder / "checkpoints" / "step-00000006"
+    models = f"{folder},{folder / 'trained'},{folder / 'ema'},{last}"
     flags = ["--data=digits", f"--confusion={picture}", f"--json={figures}"]
     result = run("evaluate.py", f"--model={models}", *flags)
     assert result.returncode == 0, result.stderr
     assert "360 images, 10 classes: top-1" in result.stdout and "ECE" in result.stdout
+    assert f"--model={folder}: averaged weights of the best validation, at step " in result.stdout
     assert min(Image.open(picture).size) > 200
     held = json.loads(figures.read_text())
-    assert len(held) == 2
+    assert len(held) == 4 and str(folder / "best") in held
+    assert held[f"{last} (ema)"] == held[str(folder / "ema")] != held[str(folder / "trained")]
     for found in held.values():
         confusion = np.array(found["confusion"])
         assert confusion.sum() == 360 and np.trace(confusion) / 360 == pytest.approx(found["top1"])

@@ -105,16 +105,15 @@ SLIPS = {
     "--data={place}/empty is a path; write --data=folder:": "inspect_data.py --data={place}/empty",
     "--data=digit is no source of images; known are embedded, digits": "finetune.py --data=digit",
     "this does not: digits": "study.py --run_dir=any digits",
-    "is of a run; its weights are --model={place}/run/ema.": (
-        "finetune.py --data=digits --model={place}/run"
-    ),
-    "checkpoint.keras is of a run; its weights are --model={place}/run/ema.": (
+    "checkpoint.keras is of a run; its weights are --model={place}/run.": (
         "probe.py --data=digits --model={place}/run/checkpoint.keras"
     ),
-    "--source={place}/run is of a run; its weights are --source={place}/run/ema.": (
-        "convert.py --source={place}/run --output={place}/out"
+    "/run is of a run that has saved no trained weights that are whole; give {place}/run/ema": (
+        "convert.py --source={place}/run --weights=trained --output={place}/out"
     ),
-    "it keeps weights when it has ended": "visualize.py --model={place}/begun --output={place}/out",
+    "is of a run that has saved no weights that are whole; go on with it": (
+        "visualize.py --model={place}/begun --output={place}/out"
+    ),
     "must be a folder, which this writes: KERAS_BACKEND=": (
         "segment.py --mode=evaluate --model={place}/lone.keras"
     ),
