@@ -141,7 +141,7 @@ SLIPS = {
     "--blocks: this model has those from 0 to 2": (
         "probe.py --data=digits --model={place}/run/ema --blocks=3"
     ),
-    "--blocks=-1: numbers, norm or all": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
+    "--blocks=-1: numbers, norm or auto": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
     "--k=0 must be whole numbers, each above 0": (
         "probe.py --data=digits --model={place}/run/ema --k=0"
     ),
