@@ -49,7 +49,7 @@ def _lenepa(weight: float) -> Objective:
 OBJECTIVES: dict[str, Objective] = {
     "NEPA": Objective("NEPA", NepaPretrainer),
     "NEPA without CLS": Objective("NEPA without CLS", PatchNepaPretrainer),
-    **{f"LeNEPA, weight {weight:g}": _lenepa(weight) for weight in (5.0, 20.0, 80.0)},
+    **{f"LeNEPA, weight {weight:g}": _lenepa(weight) for weight in (5.0, 20.0)},
 }
 TUNED = ("NEPA", "LeNEPA")  # families
 
