@@ -87,10 +87,13 @@ def test_no_gradient_is_lost():
 
     both, predicted, aimed = gradients(), gradients("targets"), gradients("predictions")
     for path, gradient in both.items():
-        assert np.abs(gradient).max() > 1e-7, path
+        if path.endswith("/norm/beta"):  # all predictions have it in common: as the bias below
+            assert np.abs(gradient).max() < 1e-5
+            continue
+        assert np.abs(gradient).max() > 1e-6, path
         # Of a sum; each part is reached by its own way.
         assert_close(predicted[path] + aimed[path], gradient, "same_gradient", path)
-        assert np.abs(predicted[path]).max() > 1e-7, path
+        assert np.abs(predicted[path]).max() > 1e-6, path
         # What all targets have in common, such as the bias, their mean takes away.
         reached = "projector/" in path or path.endswith("patch_embedding/kernel")
         assert (np.abs(aimed[path]).max() > 1e-6) == reached, path
@@ -127,7 +130,8 @@ def test_without_cls_the_loss_is_that_of_the_pairs_of_patches():
 
 def test_it_is_saved_whole_and_written_as_its_backbone(tmp_path):
     model, images = lenepa(sigreg_over="batch", masking_ratio=0.0), tiny.images(8)
-    tiny.compile_model(model, adamw(1e-2, ema_decay=0.9))
+    # The gradient of the last bias is rounding, of which a small epsilon would make whole steps.
+    tiny.compile_model(model, adamw(1e-2, ema_decay=0.9, epsilon=1e-3))
     model.fit(images, batch_size=4, verbose=0)
     before = model.evaluate(images, batch_size=8, verbose=0)
     assert model.evaluate(images, batch_size=8, verbose=0) == before, "the same directions"

@@ -58,9 +58,8 @@ NUMBERS = ("-1", "inf", "-inf", "nan", "1e30", "much")
         "pretrain.py": "base_learning_rate weight_decay ema_decay beta_2 clip_norm warmup_ratio epochs "
         "warmup_epochs layer_scale masking_ratio finetune_learning_rate bad_images_share",
         "finetune.py": "base_learning_rate head_learning_rate layer_decay final_layer_decay label_smoothing "
-        "warmup_epochs "
-        "mixup cutmix switch_probability erasing magnitude magnitude_std smallest_crop drop_path "
-        "validation_share",
+        "warmup_epochs mixup cutmix switch_probability erasing magnitude magnitude_std smallest_crop "
+        "drop_path validation_share",
         "segment.py": "learning_rate layer_decay auxiliary_weight",
         "probe.py": "temperature",
         "visualize.py": "temperature top_p known",
