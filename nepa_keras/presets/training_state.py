@@ -89,8 +89,8 @@ def open_training_state(state: Path, config: Path, ema: bool = False) -> Checkpo
             read = tensors.entries[name].read
             if path in places["adapters"]:
                 layer = path.removesuffix("/kernel")
-                factors = [tensors.entries[names[f"{layer}/{end}"]].read for end in ADAPTERS]
-                read = functools.partial(_merged, read, *factors, places["adapters"][path])
+                a, b = (tensors.entries[names[f"{layer}/{end}"]].read for end in ADAPTERS)
+                read = functools.partial(_merged, read, a, b, places["adapters"][path])
             entries |= _official_entries(path, tensors.entries[name], read)
         except (KeyError, ValueError):  # no such weight, or one of another rank
             raise CheckpointError(f"{config}: {path!r} is no weight of a NEPA model.") from None
@@ -98,10 +98,11 @@ def open_training_state(state: Path, config: Path, ema: bool = False) -> Checkpo
 
 
 def _places(config: Path) -> dict[str, dict]:
-    places = read_json(config).get(_ENTRY)
+    found = read_json(config).get(_ENTRY)
+    places = found if isinstance(found, dict) else {}
     kinds = {"weights": str, "averages": str, "adapters": float}
     for key, kind in kinds.items():
-        part = places.get(key) if isinstance(places, dict) else None
+        part = places.get(key)
         if not isinstance(part, dict) or not all(isinstance(v, kind) for v in part.values()):
             raise CheckpointError(f"{config} does not say where the weights of the checkpoint are.")
     return places
