@@ -306,7 +306,15 @@ def test_ctrl_c_is_one_word():
     assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_saves_a_run_and_the_second_is_left_to_the_system(tmp_path):
+@pytest.fixture
+def listening_to_ctrl_c():
+    """As in a terminal; under nohup and in the background of a script a process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_a_run_and_the_second_is_left_to_the_system(tmp_path, listening_to_ctrl_c):
     during = []
 
     class Interrupt(keras.callbacks.Callback):
