@@ -210,7 +210,7 @@ def test_tables_and_picture(found, tmp_path):
     names = "effective_rank mean_cosine target_effective_rank target_spread knn linear_probe"
     run = dict.fromkeys(["loss", *names.split(), "pretrained", "scratch"], 0.5)
     table = ablations_table({"NEPA": [run, {**run, "knn": 0.7}], "no RoPE": [run]})
-    assert "60.0 ± 14.1" in table and "the part that helps most" in table
+    assert "60.0 ± 14.1" in table and "RoPE 80.2 against learned positions" in table
 
 
 @pytest.mark.first_on("torch")

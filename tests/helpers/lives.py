@@ -45,10 +45,10 @@ class Watched(Checkpoints):
         self.tell, self.die_at, self.saves, self.step = tell, die_at, 0, 0
         self.at_boundary = self.reached
 
-    def save(self, step, state, record):
+    def save(self, step, *arguments):
         self.saves, self.step = self.saves + 1, step
         self.tell("save", step)
-        return super().save(step, state, record)
+        return super().save(step, *arguments)
 
     def reached(self, word):
         if (word, self.saves) == self.die_at:
