@@ -83,7 +83,6 @@ def test_adapters_and_frozen_weights_come_out_of_a_checkpoint(tmp_path):
         assert_same_tensors(averaged, interop.official_tensors(model))
 
 
-@pytest.mark.once
 def test_the_weights_of_a_run_are_those_it_recommends(run, unfinished, tmp_path):
     assert find_weights(run)[:2] == (run / "ema", False)
     assert find_weights(run, "trained")[:2] == (run / "trained", False)
@@ -101,7 +100,6 @@ def test_the_weights_of_a_run_are_those_it_recommends(run, unfinished, tmp_path)
     assert find_weights(unfinished, "ema")[:2] == (last, True)
 
 
-@pytest.mark.once
 def test_damaged_checkpoints_are_named_and_passed_over(unfinished):
     last = last_of(unfinished)
     path = last / "state.safetensors"
@@ -117,7 +115,6 @@ def test_damaged_checkpoints_are_named_and_passed_over(unfinished):
         find_weights(unfinished)
 
 
-@pytest.mark.once
 def test_a_checkpoint_that_does_not_say_its_model_or_has_no_averages(unfinished, tmp_path):
     last = last_of(unfinished)
     config = json.loads((last / CONFIG).read_text())
