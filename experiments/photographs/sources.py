@@ -18,6 +18,7 @@ class Source(NamedTuple):
         stated: where it names licence and author: `COPYRIGHT`, `README`, `METADATA`, or where it does so in
             prose only, those words in the format of Debian's file.
         without: patterns of what is no photograph among the files.
+        gpl: whether all of them are under the GPL or LGPL.
     """
 
     registry: str
@@ -25,6 +26,7 @@ class Source(NamedTuple):
     files: tuple[str, ...]
     stated: str
     without: tuple[str, ...] = ()
+    gpl: bool = False
 
 
 # Licences that the authors gave are in the docstrings of skimage.data. Pictures without a licence, such as
@@ -139,18 +141,19 @@ SOURCES = (
     Source(DEBIAN, "palapeli-data", ("*/collection/*.jpg",), _PALAPELI),
     Source(PYPI, "scikit-image", ("skimage/data/*.png", "skimage/data/*.jpg"), _SCIKIT_IMAGE),
     Source(PYPI, "scikit-learn", ("sklearn/datasets/images/*.jpg",), _SCIKIT_LEARN),
-    # Under the GPL or the LGPL.
     Source(
         DEBIAN,
         "plasma-workspace-wallpapers",
         tuple(f"*/wallpapers/{name}/contents/images/*.jpg" for name in _KDE.split()),
         METADATA,
+        gpl=True,
     ),
-    Source(DEBIAN, "mate-backgrounds", ("*/mate/nature/*.jpg",), COPYRIGHT),
+    Source(DEBIAN, "mate-backgrounds", ("*/mate/nature/*.jpg",), COPYRIGHT, gpl=True),
     Source(
         DEBIAN,
         "lxqt-themes",
         tuple(f"*/wallpapers/{name}.*" for name in (*_LXQT.split(), "this-is-not-windows")),
         COPYRIGHT,
+        gpl=True,
     ),
 )

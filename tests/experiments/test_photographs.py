@@ -87,7 +87,7 @@ def test_photographs_of_packages_become_crops(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # without apt-get
     flags = (
         f"--downloads={tmp_path / 'downloads'}",
-        "--packages=gcompris-qt-data,scikit-learn,palapeli-data",
+        "--packages=gcompris-qt-data,scikit-learn,palapeli-data,mate-backgrounds",
         *("--size=24", "--crops=50", "--validation_share=0.5", "--by_photograph"),
     )
     result = run_here("photographs.py", f"--output={tmp_path / 'set'}", *flags)
@@ -98,6 +98,7 @@ def test_photographs_of_packages_become_crops(tmp_path, monkeypatch):
         "1 without a licence",
         "1 smaller than a crop",
         "1 that cannot be read",
+        "not taken: mate-backgrounds, under the GPL",
         "not here: palapeli-data of Debian needs apt-get, which is not here",
         "scikit-learn-flower, as gcompris-qt-data-crab shows the same",  # by its pixels
         "gcompris-qt-data-gorilla, as gcompris-qt-data-alpaca shows the same",  # by its address
