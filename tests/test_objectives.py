@@ -99,6 +99,7 @@ def test_no_gradient_is_lost():
         assert (np.abs(aimed[path]).max() > 1e-6) == reached, path
 
 
+@pytest.mark.first_on("torch")
 def test_sigreg_stands_in_for_the_stop_gradient():
     """Without it the projected tokens shrink to a point, where nothing is left to predict."""
     spread = {}
@@ -132,7 +133,7 @@ def test_it_is_saved_whole_and_written_as_its_backbone(tmp_path):
     model, images = lenepa(sigreg_over="batch", masking_ratio=0.0), tiny.images(8)
     # The gradient of the last bias is rounding, of which a small epsilon would make whole steps.
     tiny.compile_model(model, adamw(1e-2, ema_decay=0.9, epsilon=1e-3))
-    model.fit(images, batch_size=4, verbose=0)
+    model.fit(images, batch_size=8, verbose=0)
     before = model.evaluate(images, batch_size=8, verbose=0)
     assert model.evaluate(images, batch_size=8, verbose=0) == before, "the same directions"
     model.save(tmp_path / "model.keras")
