@@ -1,17 +1,31 @@
-r"""What is NEPA worth on small real images? Pretrained against from scratch, and ablations like the paper's.
+r"""What is NEPA worth on small real images? Each experiment of the paper, scaled to what a machine has.
 
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \
         --label_counts=10,50,100,500 --parts=labels
+    KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_mine --data=folder:photos/train \
+        --test_data=folder:photos/test --image_size=56 --label_counts=100,1000 --parts=parts,length
 
-On two CPU cores the part labels takes about 40 minutes, the ablations 20 for each of their seeds, the part
-objectives (those beside the paper's) 25. Every result is kept in `results.jsonl` with what it depends on
-beside the code, and the same command goes on where it was stopped. `labels.md` with `labels.png`,
-`ablations.md` and `objectives.md` hold the tables; `report.html` shows them.
+Parts, with the table or figure of the paper (arXiv 2512.16922 v2) that each repeats, and minutes on two CPU
+cores with the default flags:
+
+    labels      pretrained against from scratch by number of labels          40
+    ablations   Table 1a, and each part left out alone                       20 for each seed
+    parts       Table 1b: parts added one by one to a plain ViT              14 for each seed
+    masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       7 for each seed
+    finetuning  Tables 1d, 1e and 8: patch embedding, attention, layer decay 25
+    length      Figure 4: accuracy by steps of pretraining                   15 for each seed
+    dynamics    Figures 3 and 7: curves, attention over a run                12 for each seed
+    objectives  objectives beside the paper's                                25
+
+Every result is kept in `results.jsonl` with what it depends on beside the code, and the same command goes on
+where it was stopped. PART.md and PART.png hold tables and pictures; `report.html` shows them. A pretraining
+or fine-tuning that diverges is counted in its row.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
@@ -22,7 +36,11 @@ from command_line import one_sentence, require_experiments_extra, run
 from number_flags import BELOW_ONE, FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from runs import current_flags
 from shared_flags import define_data_dir_flag
-from study import ablations
+from study import ablations, dynamics, pictures
+from study.finetuning import study_finetuning
+from study.images import labelled_images
+from study.kept_runs import KeptRun
+from study.length import study_length
 from study.objectives import study_objectives
 from study.results import Results, ablations_table, labels_table
 from study.tuning import tuned_comparison
@@ -31,50 +49,149 @@ import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
 
 FLAGS = flags.FLAGS
-# Of Fashion-MNIST the patches with a third of the tokens, for hours on two cores.
-PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch7_28"}
-PRESETS["digits"] = "nepa_micro_patch2_8"
-PARTS = ("labels", "ablations", "objectives")
+# A third of the tokens that the patches of the released models would give, for hours on two cores.
+PRESET = "nepa_micro_patch7_28"
+PRESETS = {"digits": "nepa_micro_patch2_8"}
+PARTS = (
+    "labels",
+    "ablations",
+    "parts",
+    "masking",
+    "finetuning",
+    "length",
+    "dynamics",
+    "objectives",
+)
+FAMILIES = {
+    "ablations": ablations.ABLATIONS,
+    "parts": ablations.PARTS,
+    "masking": ablations.MASKING,
+}
 VALIDATION_SHARE = 0.2
+SHOWN = 2  # test images whose attention is drawn
 
-flags.DEFINE_enum("data", "embedded", list(PRESETS), "Labelled images.")
+flags.DEFINE_string(
+    "data",
+    "embedded",
+    "Labelled images, read into memory: embedded, digits, fashion_mnist, or a source as for --data of "
+    "pretrain.py, such as folder:DIR with a folder for each class.",
+)
+flags.DEFINE_string(
+    "test_data", None, "Labelled images to test on; default a data set's own, or a fifth of --data."
+)
 define_data_dir_flag()
-flags.DEFINE_string("run_dir", None, "Folder; one with results goes on.", required=True)
-flags.DEFINE_list("parts", list(PARTS), f"Of {', '.join(PARTS)}.")
+flags.DEFINE_string(
+    "preset", None, f"Architecture; default {PRESET}, of digits {PRESETS['digits']}."
+)
 flags.DEFINE_integer(
-    "seed", 1337, "Of pretraining; of ablations the first.", lower_bound=0, upper_bound=10**6
+    "image_size",
+    None,
+    "Side to which images of a source are resized; default that of the architecture.",
+    lower_bound=1,
+)
+flags.DEFINE_string(
+    "run_dir", None, "Folder of the study; one with results goes on.", required=True
+)
+flags.DEFINE_list("parts", list(PARTS), f"Parts to run, of {', '.join(PARTS)}.")
+flags.DEFINE_integer(
+    "seed", 1337, "Seed of pretraining; of several the first.", lower_bound=0, upper_bound=10**6
 )
 
 flags.DEFINE_integer("batch_size", 128, "Images of a step of pretraining.", lower_bound=1)
-define_number("base_learning_rate", 8e-3, "Of pretraining, for 256 images.", RATE)
-define_number("ema_decay", 0.99, "Of the average of pretraining.", BELOW_ONE)
-flags.DEFINE_integer("pretrain_steps", 3200, "For the part labels; tens.", lower_bound=10)
-flags.DEFINE_integer("ablation_steps", 600, "For an ablation; tens.", lower_bound=10)
-flags.DEFINE_integer("ablation_seeds", 3, "Pretrainings of each ablation.", lower_bound=1)
-flags.DEFINE_list("ablations", list(ablations.ABLATIONS), "Which.")
+define_number("base_learning_rate", 8e-3, "Peak rate of pretraining, for 256 images.", RATE)
+define_number("ema_decay", 0.99, "Decay of the weight average of pretraining.", BELOW_ONE)
+flags.DEFINE_integer(
+    "pretrain_steps",
+    3200,
+    "Steps of the pretraining that labels and finetuning start from; a multiple of 10.",
+    lower_bound=10,
+)
+flags.DEFINE_integer(
+    "ablation_steps",
+    600,
+    "Steps of each pretraining of ablations, parts and masking; a multiple of 10.",
+    lower_bound=10,
+)
+flags.DEFINE_integer(
+    "ablation_seeds",
+    3,
+    "Pretrainings of each row of ablations, parts, masking, length and dynamics.",
+    lower_bound=1,
+    upper_bound=1000,
+)
+flags.DEFINE_list("ablations", list(ablations.ABLATIONS), "Rows of the part ablations.")
+flags.DEFINE_integer(
+    "kept_steps",
+    600,
+    "Steps of each pretraining of length and dynamics, which keep checkpoints; a multiple of 10.",
+    lower_bound=10,
+)
 
-flags.DEFINE_integer("objective_steps", 200, "For an objective; tens.", lower_bound=10)
+flags.DEFINE_integer(
+    "objective_steps",
+    200,
+    "Steps of each pretraining of objectives; a multiple of 10.",
+    lower_bound=10,
+)
 flags.DEFINE_integer(
     "objective_seeds", 3, "Pretrainings of each objective.", lower_bound=1, upper_bound=1000
 )
-flags.DEFINE_list("objective_rates", ["4e-3", "8e-3", "1.6e-2"], "Tried for 256 images.")
-
-flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Labels in all.")
-flags.DEFINE_integer("finetune_steps", 200, "Of each fine-tuning.", lower_bound=1)
-flags.DEFINE_integer("finetune_batch_size", 50, "Or all the labels.", lower_bound=1)
-flags.DEFINE_list("learning_rates", ["5e-4", "2e-3", "5e-3"], "Peaks tried for either start.")
-flags.DEFINE_list("layer_decays", ["1", "0.75"], "Tried with each; 1 is one rate and warm-up.")
-flags.DEFINE_integer("seeds", 5, "Subsets that count.", lower_bound=1, upper_bound=1000)
-flags.DEFINE_integer("tuning_seeds", 2, "Others that choose the setting.", lower_bound=1)
-flags.DEFINE_integer("ablation_labels", 100, "To fine-tune an ablation on.", lower_bound=1)
-flags.DEFINE_integer(
-    "ablation_subsets", 2, "Of labels, a pretraining.", lower_bound=1, upper_bound=100
+flags.DEFINE_list(
+    "objective_rates", ["4e-3", "8e-3", "1.6e-2"], "Rates tried for objectives, for 256 images."
 )
-define_number("ablation_learning_rate", 2e-3, "Peak of that fine-tuning.", RATE)
+
+flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Numbers of labels, of all classes.")
+flags.DEFINE_integer("finetune_steps", 200, "Steps of each fine-tuning.", lower_bound=1)
+flags.DEFINE_integer(
+    "finetune_batch_size", 50, "Images of a step of fine-tuning, or all the labels.", lower_bound=1
+)
+flags.DEFINE_list(
+    "learning_rates", ["5e-4", "2e-3", "5e-3"], "Peak rates tried in labels, finetuning and length."
+)
+flags.DEFINE_list(
+    "layer_decays",
+    ["1", "0.75"],
+    "Layer decays tried with each rate in labels; 1 is one rate and one warm-up.",
+)
+flags.DEFINE_integer(
+    "seeds",
+    5,
+    "Subsets of labels that count in labels and finetuning.",
+    lower_bound=1,
+    upper_bound=1000,
+)
+flags.DEFINE_integer(
+    "tuning_seeds",
+    2,
+    "Other subsets, which choose the setting in labels and finetuning.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "finetuning_labels", 1000, "Labels to fine-tune on in the part finetuning.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "ablation_labels",
+    100,
+    "Labels to fine-tune on in ablations, parts, masking and length.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "ablation_subsets",
+    2,
+    "Subsets of labels for each pretraining of ablations, parts, masking and length.",
+    lower_bound=1,
+    upper_bound=99,
+)
+define_number(
+    "ablation_learning_rate",
+    2e-3,
+    "Peak rate of fine-tuning in ablations, parts and masking.",
+    RATE,
+)
 
 
-def check_flags(source) -> None:
-    """Notices now what would end the study after hours.
+def check_flags() -> None:
+    """Notice what is wrong before any image is read.
 
     Raises:
         ValueError: what is wrong.
@@ -88,22 +205,54 @@ def check_flags(source) -> None:
     for name in ("label_counts", "learning_rates", "layer_decays", "objective_rates"):
         if not FLAGS[name].value:
             raise ValueError(f"--{name} is empty; give at least one number.")
-    for name in ("pretrain_steps", "ablation_steps", "objective_steps"):
+    for name in ("pretrain_steps", "ablation_steps", "kept_steps", "objective_steps"):
         if FLAGS[name].value % 10:
             raise ValueError(f"--{name}={FLAGS[name].value} must be a multiple of 10.")
     tried_settings()
     list_of_numbers("objective_rates", float, RATE)
+    list_of_numbers("label_counts", int, POSITIVE)
+
+
+def check_images(source) -> None:
+    """Notice what would end the study after hours, of the images.
+
+    Raises:
+        ValueError: too few of them.
+    """
     left, _ = data.held_out(source.train_labels, VALIDATION_SHARE, seed=0)
-    for count in list_of_numbers("label_counts", int, POSITIVE):
-        evaluation.class_balanced_subset(source.train_labels[left], count, seed=0)
+    counts = {
+        "labels": list_of_numbers("label_counts", int, POSITIVE),
+        "finetuning": [FLAGS.finetuning_labels],
+        "length": [FLAGS.ablation_labels],
+    }
+    for part, of_part in counts.items():
+        for count in of_part if part in FLAGS.parts else ():
+            evaluation.class_balanced_subset(source.train_labels[left], count, seed=0)
     evaluation.class_balanced_subset(source.train_labels, FLAGS.ablation_labels, seed=0)
     data.AugmentedBatches(source.train_images, FLAGS.batch_size, source.train_images.shape[1:3])
 
 
-def fresh_backbone(source) -> nepa_keras.NepaBackbone:
-    return nepa_keras.NepaBackbone.from_preset(
-        PRESETS[FLAGS.data], load_weights=False, image_shape=source.train_images.shape[1:]
-    )
+def architecture() -> nepa_keras.NepaBackbone:
+    """The backbone of --preset for the images of --data."""
+    preset = FLAGS.preset or PRESETS.get(FLAGS.data, PRESET)
+    if preset not in nepa_keras.PRESETS:
+        raise ValueError(
+            f"--preset={preset} is no architecture; known are {', '.join(nepa_keras.PRESETS)}."
+        )
+    build = partial(nepa_keras.NepaBackbone.from_preset, preset, load_weights=False)
+    if FLAGS.data in data.sources.IN_MEMORY:
+        if FLAGS.image_size:
+            raise ValueError(f"--image_size is for images of a source, not --data={FLAGS.data}.")
+        return build()
+    if FLAGS.image_size:
+        return build(image_shape=(FLAGS.image_size, FLAGS.image_size, 3))
+    return build(image_shape=(*build().image_shape[:2], 3))
+
+
+def data_setup() -> dict:
+    """What results depend on of data and architecture; as it always was where nothing is chosen."""
+    chosen = {name: FLAGS[name].value for name in ("test_data", "preset", "image_size")}
+    return {"data": FLAGS.data, **{name: value for name, value in chosen.items() if value}}
 
 
 def pretraining() -> dict:
@@ -134,13 +283,17 @@ def tried_settings() -> list[dict]:
     ]
 
 
-def pretrained_backbone(source, results, about: dict) -> nepa_keras.NepaBackbone:
-    """Trained now, or by an earlier run of the same command."""
+def pretrained_backbone(config: dict, source, results) -> tuple[nepa_keras.NepaBackbone, dict]:
+    """Trained now, or by an earlier run of the same command; and what it depends on."""
+    setup = {**data_setup(), "steps": FLAGS.pretrain_steps, "seed": FLAGS.seed, **pretraining()}
+    about = {"part": "pretraining", "setup": setup}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = results.path.parent / f"pretrained_{keras.backend.backend()}_{name}"
 
     def train() -> dict:
-        model = ablations.ablated("NEPA", fresh_backbone(source), FLAGS.seed)
+        model = ablations.ablated(
+            ablations.ABLATIONS["NEPA"], nepa_keras.NepaBackbone.from_config(config), FLAGS.seed
+        )
         images, steps = source.train_images, FLAGS.pretrain_steps
         loss = ablations.pretrain_briefly(model, images, steps, seed=FLAGS.seed, **pretraining())
         with training.ema_weights(model):
@@ -148,13 +301,12 @@ def pretrained_backbone(source, results, about: dict) -> nepa_keras.NepaBackbone
             return {"loss": loss, **ablations.features_report(model.backbone, source)}
 
     results.of(about, train, again=not folder.exists())
-    return nepa_keras.NepaBackbone.from_preset(str(folder))
+    return nepa_keras.NepaBackbone.from_preset(str(folder)), setup
 
 
-def study_labels(source, results) -> str:
+def study_labels(config: dict, source, results) -> str:
     """Pretrained against from scratch by number of labels; the table."""
-    setup = {"data": FLAGS.data, "steps": FLAGS.pretrain_steps, "seed": FLAGS.seed, **pretraining()}
-    backbone = pretrained_backbone(source, results, {"part": "pretraining", "setup": setup})
+    backbone, setup = pretrained_backbone(config, source, results)
     found = {}
     for count in list_of_numbers("label_counts", int, POSITIVE):
         few = few_labels(count)
@@ -163,9 +315,7 @@ def study_labels(source, results) -> str:
             backbone,
             source,
             tried_settings(),
-            seeds=range(FLAGS.seeds),
-            tuning_seeds=range(1000, 1000 + FLAGS.tuning_seeds),
-            validation_share=VALIDATION_SHARE,
+            **subsets(),
             run=lambda run, trial, about=about: results.of({**about, **run}, trial),
             **few,
         )
@@ -173,54 +323,145 @@ def study_labels(source, results) -> str:
     return labels_table(found, tried_settings())
 
 
-def study_ablations(source, results) -> str:
-    """Each ablation with each seed; the table."""
+def subsets() -> dict:
+    """Arguments of `tuned_comparison`: the subsets that count and those that choose."""
+    return {
+        "seeds": range(FLAGS.seeds),
+        "tuning_seeds": range(1000, 1000 + FLAGS.tuning_seeds),
+        "validation_share": VALIDATION_SHARE,
+    }
+
+
+def seeds(count: int) -> range:
+    """Seeds of so many pretrainings."""
+    return range(FLAGS.seed, FLAGS.seed + count)
+
+
+def study_ablations(part: str, config: dict, source, results) -> str:
+    """Each row of ablations, parts or masking with each seed; the table."""
     few = {**few_labels(FLAGS.ablation_labels), "learning_rate": FLAGS.ablation_learning_rate}
     how = {"steps": FLAGS.ablation_steps, "subsets": FLAGS.ablation_subsets, "few": few}
-    found = {name: [] for name in FLAGS.ablations}
-    for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.ablation_seeds):
-        for name in FLAGS.ablations:
+    names = FLAGS.ablations if part == "ablations" else FAMILIES[part]
+    found: dict[str, list] = {name: [] for name in names}
+    for seed, name in product(seeds(FLAGS.ablation_seeds), names):
+        ablation = FAMILIES[part][name]
 
-            def report(name=name, seed=seed) -> dict:
-                model = ablations.ablated(name, fresh_backbone(source), seed)
-                return ablations.ablation_report(model, source, seed=seed, **how, **pretraining())
+        def report(ablation=ablation, seed=seed) -> dict:
+            backbone = nepa_keras.NepaBackbone.from_config(config)
+            model = ablations.ablated(ablation, backbone, seed)
+            return ablations.ablation_report(model, source, seed=seed, **how, **pretraining())
 
-            changed = ablations.ABLATIONS[name]._asdict()
-            setup = {"data": FLAGS.data, **how, **pretraining(), **changed}
-            about = {"part": "ablations", "name": name, "seed": seed, "setup": setup}
-            found[name].append(results.of(about, report))
-    return ablations_table(found)
+        changed = {"objective": ablation.objective, "backbone": ablation.backbone}
+        setup = {**data_setup(), **how, **pretraining(), **changed}
+        # The same for all three parts, which share the plain ViT.
+        about = {"part": "ablations", "name": name, "seed": seed, "setup": setup}
+        found[name].append(results.of(about, report))
+    return ablations_table(found, FAMILIES[part])
 
 
-def objectives(source, results) -> str:
+def finetuning(config: dict, source, results) -> str:
+    """Eight ways to fine-tune the pretrained weights; the tables."""
+    backbone, setup = pretrained_backbone(config, source, results)
+    return study_finetuning(
+        backbone,
+        source,
+        results,
+        about=setup,
+        rates=list_of_numbers("learning_rates", float, RATE),
+        **subsets(),
+        **few_labels(FLAGS.finetuning_labels),
+    )
+
+
+def kept_runs(name: str, config: dict, source, results) -> list[KeptRun]:
+    """Pretrainings of one variant with each seed, whose checkpoints are kept."""
+    return [
+        KeptRun(
+            name,
+            dynamics.VARIANTS[name],
+            config,
+            source,
+            results,
+            steps=FLAGS.kept_steps,
+            seed=seed,
+            about=data_setup(),
+            **pretraining(),
+        )
+        for seed in seeds(FLAGS.ablation_seeds)
+    ]
+
+
+def length(config: dict, source, results) -> str:
+    """Accuracy by steps of pretraining; the table, and length.png."""
+    return study_length(
+        kept_runs("NEPA", config, source, results),
+        source,
+        results,
+        rates=list_of_numbers("learning_rates", float, RATE),
+        validation_share=VALIDATION_SHARE,
+        subsets=FLAGS.ablation_subsets,
+        draw=partial(pictures.plot_length, png_path=results.path.parent / "length.png"),
+        **few_labels(FLAGS.ablation_labels),
+    )
+
+
+def study_dynamics(config: dict, source, results) -> str:
+    """Curves of pretraining with and without its parts; the table, dynamics.png and attention.png."""
+    runs = {name: kept_runs(name, config, source, results) for name in dynamics.VARIANTS}
+    draw = partial(pictures.plot_dynamics, png_path=results.path.parent / "dynamics.png")
+    table = dynamics.study_dynamics(runs, source, results, draw)
+    draw_attention(runs["NEPA"], source, results.path.parent / "attention.png")
+    return table
+
+
+def draw_attention(runs: Sequence[KeptRun], source, png_path) -> None:
+    """Attention of one patch over the checkpoints of the first run, on a few test images."""
+    if whole := [each for each in runs if not each.diverged]:
+        shown = source.test_images[:: max(1, len(source.test_images) // SHOWN)][:SHOWN]
+        images, query, maps = dynamics.attention_over_steps(whole[0], shown)
+        pictures.plot_attention_over_steps(images, maps, query, png_path)
+
+
+def objectives(config: dict, source, results) -> str:
     """NEPA and the objectives beside it; the table."""
-    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.objective_seeds)
     return study_objectives(
         source,
-        fresh_backbone(source).get_config(),
+        config,
         results,
-        about={"data": FLAGS.data},
+        about=data_setup(),
         rates=list_of_numbers("objective_rates", float, RATE),
-        seeds=seeds,
+        seeds=seeds(FLAGS.objective_seeds),
         tuning_seed=FLAGS.seed + 1000,
         steps=FLAGS.objective_steps,
         **pretraining(),
     )
 
 
+STUDIES = {
+    "labels": study_labels,
+    **{part: partial(study_ablations, part) for part in FAMILIES},
+    "finetuning": finetuning,
+    "length": length,
+    "dynamics": study_dynamics,
+    "objectives": objectives,
+}
+
+
 def main():
     with one_sentence():
         require_experiments_extra()
-        source = data.load(FLAGS.data, FLAGS.data_dir)
-        check_flags(source)
+        check_flags()
+        backbone = architecture()
+        source = labelled_images(FLAGS.data, FLAGS.test_data, FLAGS.data_dir, backbone.image_shape)
+        check_images(source)
+        config = {**backbone.get_config(), "image_shape": source.train_images.shape[1:]}
         run = training.RunDir(FLAGS.run_dir)
         results = Results(run.path / "results.jsonl", partial(print, flush=True))
         run.write_flags(current_flags(run))
-    studies = {"labels": study_labels, "ablations": study_ablations, "objectives": objectives}
     for part in FLAGS.parts:
-        table = studies[part](source, results)
+        table = STUDIES[part](config, source, results)
         (run.path / f"{part}.md").write_text(table + "\n")
-        print(f"\n{table}\n", flush=True)
+        print(f"\n{part}\n{table}\n", flush=True)
     visualization.write_report(run)
     print(f"kept in {run}; made in {results.seconds / 60:.0f} minutes")
 

@@ -1,4 +1,4 @@
-"""Ablations like the paper's, and what is looked at in each."""
+"""Ablations of NEPA, the rows of the paper's Tables 1a to 1c, and what is measured of each."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,7 +22,7 @@ ROWS = 10  # of the history of a brief pretraining
 
 
 class Ablation(NamedTuple):
-    """What differs from NEPA.
+    """What differs from NEPA, the backbone as its preset has it.
 
     Attributes:
         objective: arguments of `NepaPretrainer`.
@@ -61,18 +61,46 @@ ABLATIONS: dict[str, Ablation] = {
     "gated MLP": Ablation({}, {"gated_mlp": True}, "83.8 against 83.6 with GELU (Table 9)"),
 }
 
+_LEARNED = {"rope_theta": None, "position_embedding": "learned"}
+_PLAIN = {**_LEARNED, "layer_scale": None, "qk_norm": False}
+_NO_QK_NORM = {"qk_norm": False}
+_SWIGLU = {"gated_mlp": True}
 
-def ablated(name: str, backbone: NepaBackbone, seed: int) -> NepaPretrainer:
-    """A fresh pretrainer of the backbone's architecture with one thing changed.
+# Table 1b, each row one part more; RoPE comes in place of the learned positions.
+PARTS: dict[str, Ablation] = {
+    "plain ViT, learned positions": Ablation({}, _PLAIN, "78.2"),
+    "+ LayerScale": Ablation({}, {**_LEARNED, **_NO_QK_NORM}, "77.4"),
+    "+ LayerScale, RoPE": Ablation({}, _NO_QK_NORM, "80.2"),
+    "+ LayerScale, RoPE, SwiGLU": Ablation({}, {**_NO_QK_NORM, **_SWIGLU}, "fails"),
+    "+ LayerScale, RoPE, QK-norm": Ablation({}, {}, "81.1"),
+    "all four": Ablation({}, _SWIGLU, "81.3"),
+}
+
+
+def _masked(ratio: float, paper: str) -> Ablation:
+    return Ablation({"masking_ratio": ratio}, {**_PLAIN, "use_mask_token": True}, paper)
+
+
+# Table 1c.
+MASKING: dict[str, Ablation] = {
+    "plain ViT, learned positions": PARTS["plain ViT, learned positions"],
+    "40 % masked": _masked(0.4, "76.4"),
+    "60 % masked": _masked(0.6, "75.7"),
+}
+
+
+def ablated(ablation: Ablation, backbone: NepaBackbone, seed: int) -> NepaPretrainer:
+    """A fresh pretrainer of the backbone's architecture with something changed.
 
     What it has in common with NEPA starts at the same weights. The gated MLP is narrowed to two thirds, in
     steps of 8, so that it has as many weights.
 
     Args:
-        name: of `ABLATIONS`.
+        ablation: what is changed.
+        backbone: its weights are not used.
         seed: of the weights and masks.
     """
-    ablation, config = ABLATIONS[name], backbone.get_config()
+    config = backbone.get_config()
     keras.utils.set_random_seed(seed)
     plain = {relative_path(v): v for v in NepaBackbone.from_config(config).trainable_variables}
     if ablation.backbone.get("gated_mlp"):
@@ -83,6 +111,24 @@ def ablated(name: str, backbone: NepaBackbone, seed: int) -> NepaPretrainer:
         if same is not None and tuple(same.shape) == tuple(variable.shape):
             variable.assign(same)
     return NepaPretrainer(changed, **ablation.objective, seed=seed)
+
+
+def compile_to_pretrain(
+    model: NepaPretrainer,
+    steps: int,
+    batch_size: int,
+    base_learning_rate: float,
+    ema_decay: float,
+) -> None:
+    """Compile with the optimizer of the embedded recipe; the arguments as `pretrain_briefly`."""
+    optimizer = adamw(
+        WarmupCosine(scaled_learning_rate(base_learning_rate, batch_size), steps, 0.1),
+        weight_decay=0.05,
+        beta_2=0.95,
+        clip_norm=1.0,
+        ema_decay=ema_decay,
+    )
+    model.compile(optimizer=optimizer)
 
 
 def pretrain_briefly(
@@ -115,15 +161,7 @@ def pretrain_briefly(
     """
     if steps < 1 or steps % ROWS:
         raise ValueError(f"{steps} steps cannot be looked at in tenths; take a multiple of {ROWS}.")
-    rate = scaled_learning_rate(base_learning_rate, batch_size)
-    optimizer = adamw(
-        WarmupCosine(rate, steps, 0.1),
-        weight_decay=0.05,
-        beta_2=0.95,
-        clip_norm=1.0,
-        ema_decay=ema_decay,
-    )
-    model.compile(optimizer=optimizer)
+    compile_to_pretrain(model, steps, batch_size, base_learning_rate, ema_decay)
     stream = AugmentedBatches(images, batch_size, model.backbone.image_shape[:2], seed=seed)
     return model.fit(
         stream.endless(), steps_per_epoch=steps // ROWS, epochs=ROWS, shuffle=False, verbose=0

@@ -22,7 +22,7 @@ from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.tables import markdown_table, mean_and_std
 from nepa_keras.training import ema_weights
 from study.ablations import pretrain_briefly
-from study.results import Results
+from study.results import Results, diverged
 
 NEIGHBOURS = 20
 SLICES = 64  # of SIGReg, a step; drawn anew in each
@@ -193,8 +193,7 @@ def objectives_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [head]
     for title, all_runs in found.items():
         runs = [run for run in all_runs if "diverged" not in run]
-        lost = len(all_runs) - len(runs)
-        title += f" ({lost} of {len(all_runs)} diverged)" if lost else ""
+        title = diverged(title, len(all_runs) - len(runs), len(all_runs))
         cells = [mean_and_std([100 * run[key] for run in runs]) for key in names]
         blocks = ", ".join(evaluation.block_name(int(run["block"])) for run in runs) or "-"
         rows.append([title, *cells, blocks, mean_and_std([run["rank"] for run in runs])])

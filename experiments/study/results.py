@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from nepa_keras.tables import markdown_table, mean_and_std
-from study.ablations import ABLATIONS
+from study.ablations import Ablation
 
 
 class Results:
@@ -110,13 +110,16 @@ def _chosen(of_start: Mapping, settings: Sequence[Mapping]) -> str:
     return f"{setting['learning_rate']:g}{star}{decay} ({accuracy:.1f})"
 
 
-def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def ablations_table(
+    found: Mapping[str, Sequence[Mapping[str, float]]], ablations: Mapping[str, Ablation]
+) -> str:
     """Ablations, with what the paper says of each, in Markdown.
 
     Losses are of each ablation's own task, so they say nothing across rows.
 
     Args:
-        found: by the names of `ABLATIONS`, `ablation_report` of each pretraining.
+        found: `ablation_report` of each pretraining, by the names of the ablations.
+        ablations: by name.
     """
     numbers = {
         "loss": "loss",
@@ -130,12 +133,23 @@ def ablations_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [head]
     for name, all_runs in found.items():
         runs = [run for run in all_runs if "diverged" not in run]
-        lost = len(all_runs) - len(runs)
-        title = f"{name} ({lost} of {len(all_runs)} diverged)" if lost else name
         cells = [_spread([run[key] for run in runs], scale=1, digits=2) for key in numbers]
         cells += [_spread([run[key] for run in runs]) for key in (*accuracies, "scratch")]
-        rows.append([title, *cells, ABLATIONS[name].paper])
+        lost = len(all_runs) - len(runs)
+        rows.append([diverged(name, lost, len(all_runs)), *cells, ablations[name].paper])
     return markdown_table(rows)
+
+
+def diverged(title: str, lost: int, count: int) -> str:
+    """A row's title, with how many of its runs diverged if any did."""
+    return f"{title} ({lost} of {count} diverged)" if lost else title
+
+
+def accuracy_cell(accuracies: Sequence[float]) -> str:
+    """Accuracies in [0, 1] in per cent, NaN of runs that diverged counted beside the mean of the others."""
+    values = np.asarray(accuracies, "float64")
+    kept = values[np.isfinite(values)]
+    return diverged(_spread(kept), len(values) - len(kept), len(values))
 
 
 def _key(about: Mapping) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import ImageArrays, held_out
 from nepa_keras.evaluation.few_label import FewLabelTrial
+from nepa_keras.skipped_steps import NonFiniteError
 
 STARTS = ("pretrained", "scratch")
 
@@ -22,6 +23,7 @@ def tuned_comparison(
     data: ImageArrays,
     settings: Sequence[Mapping[str, Any]],
     *,
+    starts: Sequence[str] = STARTS,
     seeds: Iterable[int] = (0, 1, 2),
     tuning_seeds: Iterable[int] = (100,),
     validation_share: float = 0.2,
@@ -34,6 +36,7 @@ def tuned_comparison(
         backbone: the pretrained `NepaBackbone`.
         data: images and labels; those held out of the training images are not fine-tuned on.
         settings: each some arguments of `FewLabelTrial`, all of which are tried for either start.
+        starts: "pretrained" and "scratch", or one of them.
         seeds: of the subsets and fresh weights that count.
         tuning_seeds: of those that choose; other ones.
         validation_share: of each class, held out.
@@ -42,8 +45,8 @@ def tuned_comparison(
         **options: more arguments of `FewLabelTrial`, the same for all.
 
     Returns:
-        For "pretrained" and "scratch": {"validation": accuracies of the settings, "chosen": index of the
-        best, "test": accuracies of the seeds}.
+        For each start {"validation": accuracies of the settings, "chosen": index of the best, "test":
+        accuracies of the seeds}; NaN of a fine-tuning that diverged.
 
     Raises:
         ValueError: no settings, or a seed that both chooses and counts.
@@ -67,7 +70,10 @@ def tuned_comparison(
             if trial is None:  # it compiles, so only if a run is to be made
                 test = counted_on if on == "test" else chosen_on
                 trial = FewLabelTrial(backbone, *train, *test, **options, **settings[setting])
-            return trial.run(seed, from_scratch=start == "scratch")
+            try:
+                return trial.run(seed, from_scratch=start == "scratch")
+            except NonFiniteError:
+                return float("nan")
 
         return {
             start: [
@@ -80,11 +86,11 @@ def tuned_comparison(
             for start in starts
         }
 
-    tried = [accuracies(i, "validation", STARTS, tuning_seeds) for i in range(len(settings))]
+    tried = [accuracies(i, "validation", starts, tuning_seeds) for i in range(len(settings))]
     found = {}
-    for start in STARTS:
+    for start in starts:
         scores = [float(np.mean(accuracies_of[start])) for accuracies_of in tried]
-        best = int(np.argmax(scores))
+        best = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
         test = accuracies(best, "test", [start], seeds)[start]
         found[start] = {"validation": scores, "chosen": best, "test": test}
     return found

@@ -3,7 +3,9 @@
 N images, H height, W width, C channels, K classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +23,7 @@ class FewLabelTrial:
     """Fine-tunes a classifier on a few labels, many times with one compiled program.
 
     A run takes a class-balanced subset and an order of it by its seed, starts from the pretrained
-    or from freshly initialised weights, trains the whole classifier (bidirectional) with the same
+    or from freshly initialised weights, trains the whole classifier (bidirectional by default) with the same
     budget either way, and is scored on all test images.
 
     Args:
@@ -36,6 +38,8 @@ class FewLabelTrial:
         warmup_ratio: share of the steps that warms up.
         layer_decay: of the rate from a block to the one below, with a warm-up of its own for each, as the
             released scripts fine-tune; None for one rate.
+        layerwise: more arguments of `LayerwiseWarmupCosine`, such as {"own_warmup": False}.
+        classifier: more arguments of `NepaImageClassifier`, such as {"pooling": "last"}.
         weight_decay: on matrices.
         beta_2: of Adam; 0.999 as the paper and the released scripts fine-tune.
         augment: random resized crop and flip.
@@ -43,7 +47,8 @@ class FewLabelTrial:
             original's, such as drop_path_rate=0.1.
 
     Raises:
-        ValueError: too few images of a class, or batches larger than the subset.
+        ValueError: too few images of a class, batches larger than the subset, or `layerwise` without a
+            layer decay.
 
     Example:
         >>> trial = FewLabelTrial(backbone, data.train_images, data.train_labels,
@@ -67,6 +72,8 @@ class FewLabelTrial:
         num_classes: int | None = None,
         warmup_ratio: float = 0.1,
         layer_decay: float | None = None,
+        layerwise: Mapping[str, Any] = MappingProxyType({}),
+        classifier: Mapping[str, Any] = MappingProxyType({}),
         weight_decay: float = 0.05,
         beta_2: float = 0.999,
         augment: bool = True,
@@ -76,6 +83,8 @@ class FewLabelTrial:
             raise ValueError(
                 f"batch_size={batch_size} is more than num_labels={num_labels}; lower batch_size."
             )
+        if layerwise and layer_decay is None:
+            raise ValueError(f"layerwise={dict(layerwise)} is for a layer_decay; give one.")
         self.images, self.labels = images, np.asarray(labels)
         self.test_images, self.test_labels = test_images, np.asarray(test_labels)
         self.num_labels = num_labels
@@ -88,12 +97,20 @@ class FewLabelTrial:
         pretrained = clone_backbone(
             backbone, **{"use_causal_mask": False, "use_mask_token": False, **overrides}
         )
-        self.pretrained = _values(pretrained.trainable_variables)
-        self.classifier = NepaImageClassifier(pretrained, self.num_classes)
+        # Listed before the classifier freezes some.
+        self._of_backbone = pretrained.variables
+        self._weights = pretrained.trainable_variables
+        self.pretrained = _values(self._weights)
+        self.classifier = NepaImageClassifier(pretrained, self.num_classes, **classifier)
         schedule = WarmupCosine(learning_rate, steps, warmup_ratio)
         if layer_decay is not None:
             schedule = LayerwiseWarmupCosine(
-                learning_rate, steps, backbone.num_layers, layer_decay, warmup_ratio=warmup_ratio
+                learning_rate,
+                steps,
+                backbone.num_layers,
+                layer_decay,
+                warmup_ratio=warmup_ratio,
+                **layerwise,
             )
         self.classifier.compile(
             optimizer=adamw(
@@ -111,6 +128,9 @@ class FewLabelTrial:
         """Trains and returns the accuracy on the test images, in [0, 1].
 
         Sets Keras' global seed, as fresh weights come from it.
+
+        Raises:
+            NonFiniteError: it diverged; another run may follow.
         """
         keras.utils.set_random_seed(seed)
         self._reset(from_scratch)
@@ -131,12 +151,11 @@ class FewLabelTrial:
 
     def _reset(self, from_scratch: bool) -> None:
         """Everything a run depends on: weights, optimizer, and the random state of each layer."""
-        backbone = self.classifier.backbone
         _assign(self._variables, self._initial)
-        fresh = NepaBackbone.from_config(backbone.get_config())
-        _assign(backbone.variables, _values(fresh.variables))
+        fresh = NepaBackbone.from_config(self.classifier.backbone.get_config())
+        _assign(self._of_backbone, _values(fresh.variables))
         if not from_scratch:
-            _assign(backbone.trainable_variables, self.pretrained)
+            _assign(self._weights, self.pretrained)
 
 
 def few_label_accuracy(

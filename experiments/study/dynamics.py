@@ -1,0 +1,132 @@
+"""The course of pretraining, with and without what the paper says steadies it (its Figures 3 and 7)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nepa_keras.data import ImageArrays, normalize
+from nepa_keras.evaluation import frozen_accuracies
+from nepa_keras.tables import markdown_table, mean_and_std
+from nepa_keras.visualization import attention_map
+from nepa_keras.visualization.patches import patch_grid
+from study.ablations import ABLATIONS, PARTS, Ablation
+from study.kept_runs import KeptRun
+from study.results import Results, accuracy_cell, diverged
+
+VARIANTS: dict[str, Ablation] = {
+    "NEPA": ABLATIONS["NEPA"],
+    **{name: ABLATIONS[name] for name in ("no shift", "no stop-gradient", "no LayerScale")},
+    "SwiGLU": PARTS["all four"],
+    "SwiGLU, no QK-norm": PARTS["+ LayerScale, RoPE, SwiGLU"],
+}
+_ACCURACY = "k-NN of the averaged weights in %"
+
+
+class Comparison(NamedTuple):
+    """One diagram: two variants and what is drawn of them."""
+
+    title: str
+    column: str
+    variants: tuple[str, str]
+
+
+COMPARISONS = (
+    Comparison(_ACCURACY, "knn", ("NEPA", "no shift")),
+    Comparison("Loss", "loss", ("NEPA", "no stop-gradient")),
+    Comparison("Loss", "loss", ("NEPA", "no LayerScale")),
+    Comparison("Gradient norm", "gradient_norm", ("SwiGLU", "SwiGLU, no QK-norm")),
+)
+
+Curves = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # (steps, values) of each seed, by variant
+
+
+def study_dynamics(
+    runs: Mapping[str, Sequence[KeptRun]],
+    data: ImageArrays,
+    results: Results,
+    draw: Callable[[list[tuple[Comparison, Curves]]], None],
+) -> str:
+    """The curves of all variants; the table.
+
+    Args:
+        runs: of `VARIANTS`, some seeds each.
+        data: images and labels.
+        results: where each accuracy is kept.
+        draw: is given the curves of each comparison.
+    """
+
+    def accuracies(name: str, run: KeptRun) -> tuple[np.ndarray, np.ndarray]:
+        found = []
+        for step in run.steps():
+            about = {"part": "dynamics", "name": name, "step": step, "seed": run.seed}
+
+            def measure(step=step) -> float:
+                return frozen_accuracies(run.backbone(step), data)["knn"]
+
+            found.append(results.of({**about, "setup": run.setup}, measure))
+        return np.array(run.steps()), 100 * np.array(found)
+
+    def curves(comparison: Comparison) -> Curves:
+        found: Curves = {}
+        for name in comparison.variants:
+            whole = [run for run in runs[name] if not run.diverged]
+            if comparison.column == "knn":
+                found[name] = [accuracies(name, run) for run in whole]
+            else:
+                found[name] = [(run.curve("step"), run.curve(comparison.column)) for run in whole]
+        return found
+
+    drawn = [(comparison, curves(comparison)) for comparison in COMPARISONS]
+    draw(drawn)
+    last = {name: [y[-1] / 100 for _, y in of_name] for name, of_name in drawn[0][1].items()}
+    return dynamics_table(runs, last)
+
+
+def dynamics_table(
+    runs: Mapping[str, Sequence[KeptRun]], accuracies: Mapping[str, Sequence[float]]
+) -> str:
+    """Loss and gradient norm of each variant, in Markdown.
+
+    Args:
+        runs: of the variants.
+        accuracies: of k-NN at the end, of the variants for which it was measured.
+    """
+    rows = [
+        ["", "loss at the end", "gradient norm, median interval", "largest step", "skipped steps"]
+    ]
+    rows[0].append(_ACCURACY)
+    for name, of_name in runs.items():
+        whole = [run for run in of_name if not run.diverged]
+        title = diverged(name, len(of_name) - len(whole), len(of_name))
+        median = [float(np.median(run.curve("gradient_norm"))) for run in whole]
+        largest = [float(np.nanmax(run.curve("gradient_norm_max"))) for run in whole]
+        skipped = [float(np.nanmax(run.curve("skipped_steps"))) for run in whole]
+        losses = mean_and_std([float(run.curve("loss")[-1]) for run in whole], digits=3)
+        cells = [losses, *(mean_and_std(x, digits=2) for x in (median, largest))]
+        accuracy = accuracy_cell(accuracies[name]) if name in accuracies else ""
+        rows.append([title, *cells, mean_and_std(skipped, digits=0), accuracy])
+    return markdown_table(rows)
+
+
+def attention_over_steps(
+    run: KeptRun, images: np.ndarray
+) -> tuple[np.ndarray, int, dict[int, np.ndarray]]:
+    """Where the patch below and right of the centre looks at each kept checkpoint.
+
+    Args:
+        run: whose averaged weights are taken; of step 0 the fresh ones.
+        images: uint8 (N, height, width, channels).
+
+    Returns:
+        Images as the model sees them (N, height, width, channels); the number of the patch, counted row by
+        row from 0; and by step maps (N, rows, columns), the mean over heads and blocks.
+    """
+    maps = {}
+    for step in run.steps():
+        backbone = run.backbone(step)
+        shown = np.asarray(normalize(images, backbone.image_shape[:2]))
+        rows, columns = patch_grid(backbone, shown)
+        query = rows // 2 * columns + columns // 2
+        maps[step] = attention_map(backbone, shown, query)
+    return shown, query, maps

@@ -1,0 +1,62 @@
+"""Labelled images of a study, from a flag into memory."""
+
+import numpy as np
+from inputs import check_data, open_labelled, test_split, with_classes_of_model
+
+from nepa_keras import data
+from nepa_keras.data.sources import IN_MEMORY
+
+_MOST = 4e9  # bytes of images in memory
+_TEST_SHARE = 0.2
+
+
+def labelled_images(
+    name: str, test_name: str | None, data_dir: str | None, image_shape: tuple[int, int, int]
+) -> data.ImageArrays:
+    """A data set by name, or the images of sources, resized and cropped in the centre.
+
+    Args:
+        name: of --data.
+        test_name: of --test_data; None for the set's own test images, else a fifth of each class.
+        data_dir: of --data_dir.
+        image_shape: (height, width, channels) of images from sources; a set in memory keeps its own.
+
+    Raises:
+        ValueError: no such source, no labels, classes that differ, or too much for memory.
+    """
+    check_data("--data", name)
+    if name in IN_MEMORY:
+        if test_name:
+            raise ValueError(f"--data={name} has test images of its own; leave --test_data out.")
+        return data.load(name, data_dir)
+    source = open_labelled("--data", name, "train", data_dir)
+    names = source.class_names
+    count = len(names) if names else int(source.labels.max()) + 1
+    if test_name:
+        test = open_labelled("--test_data", test_name, test_split(test_name), data_dir)
+        test = with_classes_of_model("--test_data", test_name, test, names, count, False)
+    else:
+        kept, rest = data.held_out(source.labels, _TEST_SHARE, seed=0)
+        source, test = data.SubsetSource(source, kept), data.SubsetSource(source, rest)
+    needed = (len(source) + len(test)) * float(np.prod(image_shape))
+    if needed > _MOST:
+        raise ValueError(
+            f"--data={name} would fill {needed / 1e9:.1f} GB of memory at {image_shape[0]}x"
+            f"{image_shape[1]}, more than the {_MOST / 1e9:.0f} of a study; lower --image_size or give fewer "
+            "images."
+        )
+    names = names or tuple(map(str, range(count)))
+    return data.ImageArrays(*_read(source, image_shape), *_read(test, image_shape), tuple(names))
+
+
+def _read(source: data.ImageSource, image_shape) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images and their labels; those that cannot be read are left out, as in training."""
+    *size, channels = image_shape
+    batches = data.OrderedBatches(
+        source, 64, tuple(size), data.CenterCrop(max(size)), channels=channels
+    )
+    images, labels = [], []
+    for pixels, indices in batches:
+        images.append(np.round((pixels + 1.0) * 127.5).astype("uint8"))
+        labels.append(source.labels[indices])
+    return np.concatenate(images), np.concatenate(labels).astype("int32")
