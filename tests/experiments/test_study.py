@@ -56,6 +56,9 @@ WRONG = {
     "has 114 images where num_labels=1200": ["--label_counts=1200"],
     "A batch of 20000 cannot be made": ["--batch_size=20000"],
     "num_labels=5 must be at least the 10 classes": ["--label_counts=5"],
+    "--preset=vit is no architecture; known are": ["--preset=vit"],
+    "--data=digits has test images of its own": ["--test_data=folder:photos"],
+    "--image_size is for images of a source": ["--image_size=56"],
 }
 
 

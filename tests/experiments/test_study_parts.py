@@ -6,13 +6,22 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from study import ablations
+from PIL import Image
+from study import ablations, dynamics, pictures
+from study.finetuning import ATTENTION, LAYER_DECAY, PATCH_EMBEDDING, study_finetuning
+from study.images import labelled_images
+from study.kept_runs import POINTS, KeptRun
+from study.length import study_length
 from study.objectives import OBJECTIVES, objectives_table, study_objectives
-from study.results import Results, ablations_table, labels_table
+from study.results import Results, ablations_table, accuracy_cell, labels_table
 from study.tuning import tuned_comparison
 
 from nepa_keras import visualization
+from nepa_keras.evaluation import FewLabelTrial
+from nepa_keras.skipped_steps import NonFiniteError
 from tests.helpers import tiny
+
+FAMILIES = {**ablations.ABLATIONS, **ablations.PARTS, **ablations.MASKING}
 
 SETTINGS = [
     {"learning_rate": 3e-3, "layer_decay": None},
@@ -95,9 +104,9 @@ def test_a_comparison_that_tunes_on_what_it_counts_is_refused(images, wrong):
 @pytest.mark.first_on("torch")
 def test_each_ablation_changes_what_it_says_and_trains(images):
     base, x = tiny.backbone(), tiny.images(8)
-    plain = ablations.ablated("NEPA", base, seed=1)
-    for name, ablation in ablations.ABLATIONS.items():
-        model = ablations.ablated(name, base, seed=1)
+    plain = ablations.ablated(ablations.ABLATIONS["NEPA"], base, seed=1)
+    for ablation in FAMILIES.values():
+        model = ablations.ablated(ablation, base, seed=1)
         for argument, value in ablation.objective.items():
             assert getattr(model, argument) == value
         config = model.backbone.get_config()
@@ -112,31 +121,50 @@ def test_each_ablation_changes_what_it_says_and_trains(images):
 
 def test_a_gated_mlp_has_as_many_weights():
     def count(name):
-        return ablations.ablated(name, tiny.backbone(mlp_dim=48), seed=1).count_params()
+        base = tiny.backbone(mlp_dim=48)
+        return ablations.ablated(ablations.ABLATIONS[name], base, seed=1).count_params()
 
     assert count("gated MLP") == pytest.approx(count("NEPA"), rel=0.03)
 
 
 def test_ablations_start_at_the_same_weights():
     base = tiny.backbone(rope_rescale=2.0)
-    plain = tiny.weights(ablations.ablated("NEPA", base, seed=3).backbone)
+
+    def backbone(name):
+        return ablations.ablated(ablations.ABLATIONS[name], base, seed=3).backbone
+
+    plain = tiny.weights(backbone("NEPA"))
     for name in ("no RoPE", "no causal mask", "no shift"):
-        for a, b in zip(
-            tiny.weights(ablations.ablated(name, base, seed=3).backbone), plain, strict=True
-        ):
+        for a, b in zip(tiny.weights(backbone(name)), plain, strict=True):
             np.testing.assert_array_equal(a, b)
-    masked = ablations.ablated("40 % masked", base, seed=3).backbone
+    masked = backbone("40 % masked")
     rest = [v for v in masked.trainable_variables if "mask_token" not in v.path]
     for a, b in zip(rest, plain, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), b)
 
 
 def test_a_brief_pretraining_makes_the_steps_it_is_told(images):
-    model = ablations.ablated("NEPA", tiny.backbone(), seed=1)
+    model = ablations.ablated(ablations.ABLATIONS["NEPA"], tiny.backbone(), seed=1)
     loss = ablations.pretrain_briefly(model, images.train_images, 20, seed=1, batch_size=8)
     assert int(model.optimizer.iterations) == 20 and -1 < loss < 0.5
     with pytest.raises(ValueError, match="multiple of 10"):
         ablations.pretrain_briefly(model, images.train_images, 15, seed=1, batch_size=8)
+
+
+def test_table_1b_is_built_up_part_by_part():
+    """From learned positions alone to all four; only the row that is to fail has SwiGLU without QK-norm."""
+    configs = [
+        ablations.ablated(ablation, tiny.backbone(), seed=1).backbone.get_config()
+        for ablation in ablations.PARTS.values()
+    ]
+    names = ("position_embedding", "layer_scale", "rope_theta", "gated_mlp", "qk_norm")
+    plain, *_, whole = [tuple(bool(config[name]) for name in names) for config in configs]
+    assert plain == (True, False, False, False, False)
+    assert whole == (False, True, True, True, True)
+    fails = [c["gated_mlp"] and not c["qk_norm"] for c in configs]
+    assert fails == [False, False, False, True, False, False]
+    ratios = [ablation.objective.get("masking_ratio", 0) for ablation in ablations.MASKING.values()]
+    assert ratios == [0, 0.4, 0.6]
 
 
 @pytest.mark.first_on("torch")
@@ -144,7 +172,8 @@ def test_an_ablation_that_diverges_is_a_result(images):
     few = {"num_labels": 12, "steps": 2, "batch_size": 6}
     reports = []
     for bias in (0.0, np.nan):
-        model = ablations.ablated("no QK-norm", tiny.backbone(), seed=1)
+        no_qk_norm = ablations.ABLATIONS["no QK-norm"]
+        model = ablations.ablated(no_qk_norm, tiny.backbone(), seed=1)
         model.backbone.patch_embedding.bias.assign_add(
             np.full(model.backbone.hidden_dim, bias, "float32")
         )
@@ -155,7 +184,8 @@ def test_an_ablation_that_diverges_is_a_result(images):
         )
     assert set(reports[1]) == {"diverged"}
     assert 0 <= reports[0]["pretrained"] <= 1 and 0 <= reports[0]["scratch"] <= 1
-    table = ablations_table({"no QK-norm": reports, "no RoPE": reports[1:]})
+    found = {"no QK-norm": reports, "no RoPE": reports[1:]}
+    table = ablations_table(found, ablations.ABLATIONS)
     assert "no QK-norm (1 of 2 diverged)" in table and "no RoPE (1 of 1 diverged) | - |" in table
 
 
@@ -209,7 +239,8 @@ def test_tables_and_picture(found, tmp_path):
     assert (tmp_path / "labels.png").stat().st_size > 5000
     names = "effective_rank mean_cosine target_effective_rank target_spread knn linear_probe"
     run = dict.fromkeys(["loss", *names.split(), "pretrained", "scratch"], 0.5)
-    table = ablations_table({"NEPA": [run, {**run, "knn": 0.7}], "no RoPE": [run]})
+    runs = {"NEPA": [run, {**run, "knn": 0.7}], "no RoPE": [run]}
+    table = ablations_table(runs, ablations.ABLATIONS)
     assert "60.0 ± 14.1" in table and "RoPE 80.2 against learned positions" in table
 
 
@@ -235,3 +266,164 @@ def test_objectives_are_tried_with_another_seed_and_counted_with_the_seeds(image
         study_objectives(images, config, results, about={}, **{**seeds, "tuning_seed": 1}, **how)
     lost = objectives_table({"LeNEPA": [accuracies[0], {"diverged": 1}], "NEPA": [{"diverged": 1}]})
     assert "LeNEPA (1 of 2 diverged)" in lost and "NEPA (1 of 1 diverged) | - |" in lost
+
+
+FEW = {"num_labels": 12, "steps": 3, "batch_size": 6, "augment": False}
+RATES = [1e-9, 3e-3]
+
+
+@pytest.mark.first_on("torch")
+def test_eight_ways_to_fine_tune_are_compared_at_their_best_rates(images, tmp_path):
+    backbone = tiny.backbone()
+    tiny.spread_weights(backbone)
+    results = Results(tmp_path / "results.jsonl", str)
+    subsets = {"seeds": [0, 1], "tuning_seeds": [7], "validation_share": 0.2}
+    text = study_finetuning(backbone, images, results, about={}, rates=RATES, **subsets, **FEW)
+    ways, questions = text.split("\n\n")
+    assert len(ways.splitlines()) == 2 + 8 and len(questions.splitlines()) == 2 + 3
+    made = [json.loads(line)["about"] for line in results.path.read_text().splitlines()]
+    assert len(made) == 8 * (2 + 2)
+    for key, names in (
+        ("patch", PATCH_EMBEDDING),
+        ("attention", ATTENTION),
+        ("decay", LAYER_DECAY),
+    ):
+        assert {about[key] for about in made} == set(names)
+    again = Results(results.path, str)
+    assert text == study_finetuning(
+        backbone, images, again, about={}, rates=RATES, **subsets, **FEW
+    )
+
+
+def test_a_trial_freezes_and_pools_as_it_is_told(images):
+    backbone = tiny.backbone()
+    tiny.spread_weights(backbone)
+    arrays = (images.train_images, images.train_labels, images.test_images, images.test_labels)
+    rising = {"own_warmup": False, "final_layer_decay": 1.0, "layer_decay_course": "linear"}
+    trial = FewLabelTrial(
+        backbone,
+        *arrays,
+        layer_decay=0.35,
+        layerwise=rising,
+        classifier={"frozen": ("patch_embedding",), "pooling": "last", "use_causal_mask": True},
+        **FEW,
+    )
+    before = keras.ops.convert_to_numpy(backbone.patch_embedding.kernel)
+    first = trial.run(seed=1)
+    kernel = trial.classifier.backbone.patch_embedding.kernel
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(kernel), before)
+    assert trial.classifier.pooling == "last" and trial.classifier.use_causal_mask
+    trial.run(seed=2, from_scratch=True)
+    assert (keras.ops.convert_to_numpy(kernel) != before).any()
+    assert trial.run(seed=1) == first
+    with pytest.raises(ValueError, match="is for a layer_decay"):
+        FewLabelTrial(backbone, *arrays, layerwise=rising, **FEW)
+
+
+@pytest.mark.only_on("torch")
+def test_a_fine_tuning_that_diverges_is_counted_and_never_chosen(images, monkeypatch):
+    class Diverging:
+        def __init__(self, *data, learning_rate, **options):
+            self.learning_rate = learning_rate
+
+        def run(self, seed, from_scratch):
+            if self.learning_rate == 1.0 or seed == 1:
+                raise NonFiniteError("diverged")
+            return 0.5
+
+    monkeypatch.setattr("study.tuning.FewLabelTrial", Diverging)
+    settings = [{"learning_rate": 1.0}, {"learning_rate": 1e-3}]
+    found = tuned_comparison(
+        None, images, settings, starts=("pretrained",), seeds=[0, 1], tuning_seeds=[7]
+    )["pretrained"]
+    assert found["chosen"] == 1 and found["test"][0] == 0.5 and np.isnan(found["test"][1])
+    assert accuracy_cell(found["test"]) == "50.0 (1 of 2 diverged)"
+
+
+@pytest.fixture
+def kept_runs(images, tmp_path):
+    """A function that makes two seeds of a variant, or reads what was made."""
+    config = tiny.backbone().get_config()
+
+    def make(name):
+        results = Results(tmp_path / "results.jsonl", str)
+        how = {"batch_size": 8, "base_learning_rate": 8e-3, "ema_decay": 0.9, "about": {}}
+        variant = dynamics.VARIANTS[name]
+        return [
+            KeptRun(name, variant, config, images, results, steps=10, seed=seed, **how)
+            for seed in (1, 2)
+        ]
+
+    return make
+
+
+@pytest.mark.first_on("torch")
+def test_length_and_dynamics_are_of_the_kept_checkpoints(images, kept_runs, tmp_path):
+    runs = kept_runs("NEPA")
+    assert runs[0].steps() == [2 * i for i in range(POINTS + 1)]
+    fresh, last = (tiny.weights(runs[0].backbone(step)) for step in (0, 10))
+    assert any((a != b).any() for a, b in zip(fresh, last, strict=True))
+    results, drawn = Results(tmp_path / "results.jsonl", str), []
+    length = {"rates": RATES, "validation_share": 0.2, "subsets": 1, "draw": drawn.append, **FEW}
+    table = study_length(runs[:1], images, results, **length)
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+        f"| {step}" for step in runs[0].steps()
+    ]
+    pictures.plot_length(*drawn, tmp_path / "length.png")
+
+    every = {name: kept_runs(name)[: 1 + (name == "NEPA")] for name in dynamics.VARIANTS}
+    lost = SimpleNamespace(diverged=True)
+    every["SwiGLU, no QK-norm"] = [lost, lost]
+    table = dynamics.study_dynamics(
+        every, images, results, lambda all_: pictures.plot_dynamics(all_, tmp_path / "dynamics.png")
+    )
+    assert "| SwiGLU, no QK-norm (2 of 2 diverged) | - | - |" in table
+    assert len(table.splitlines()) == 2 + len(dynamics.VARIANTS)
+    shown, query, maps = dynamics.attention_over_steps(runs[0], images.test_images[:2])
+    assert list(maps) == runs[0].steps() and all(
+        (m.reshape(2, -1)[:, query + 1 :] == 0).all() for m in maps.values()
+    )
+    pictures.plot_attention_over_steps(shown, maps, query, tmp_path / "attention.png")
+    for name in ("length", "dynamics", "attention"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.first_on("torch")
+def test_a_kept_run_that_diverges_is_a_row(images, tmp_path, monkeypatch):
+    def diverge(*given, **options):
+        raise NonFiniteError("the loss is not finite")
+
+    monkeypatch.setattr("study.kept_runs.fit_steps", diverge)
+    results = Results(tmp_path / "results.jsonl", str)
+    run = KeptRun(
+        "NEPA", ablations.ABLATIONS["NEPA"], tiny.backbone().get_config(), images, results,
+        steps=10, seed=1, about={}, batch_size=8, base_learning_rate=8e-3, ema_decay=0.9,
+    )  # fmt: skip
+    assert run.diverged
+    drawn = []
+    length = {"rates": RATES, "validation_share": 0.2, "subsets": 1, "draw": drawn.append, **FEW}
+    assert len(study_length([run], images, results, **length).splitlines()) == 2
+
+
+@pytest.mark.only_on("torch")
+def test_images_of_folders_are_read_once_into_memory(tmp_path):
+    """Cropped in the centre, the test set's classes numbered by name; or a fifth of each class kept back."""
+    for split, names in (("train", "abc"), ("test", "cb")):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(5):
+                wide = Image.new("RGB", (24, 14), (40 * "abc".index(name), 10 * i, 0))
+                wide.paste((255, 255, 255), (0, 0, 5, 14))  # outside the centre
+                wide.save(tmp_path / split / name / f"{i}.png")
+    train, test = (f"folder:{tmp_path / split}" for split in ("train", "test"))
+    found = labelled_images(train, test, None, (14, 14, 3))
+    assert found.train_images.shape == (15, 14, 14, 3) and found.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(found.train_images[7, 0, 0], [40, 20, 0])
+    assert sorted(found.test_labels) == [1] * 5 + [2] * 5
+    assert (found.test_images[:, 0, 0, 0] == 40 * found.test_labels).all()
+    alone = labelled_images(train, None, None, (7, 7, 1))
+    assert len(alone.train_images) == 12 and sorted(alone.test_labels) == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"would fill 4\.5 GB of memory at 10000x10000"):
+        labelled_images(train, None, None, (10000, 10000, 3))
+    with pytest.raises(ValueError, match="is a path; write --data=folder:"):
+        labelled_images(str(tmp_path / "train"), None, None, (14, 14, 3))
