@@ -78,8 +78,8 @@ class NepaImageConverter:
             raise ValueError(f"image_size must be positive, got {image_size}.")
         if resize_to is not None and (np.array(sides(resize_to)) < self.image_size).any():
             raise ValueError(
-                f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out; give a side "
-                f"of at least {max(self.image_size)}, or a height and a width that are no smaller."
+                f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out; give a "
+                f"side of at least {max(self.image_size)}, or a height and a width that are no smaller."
             )
         self.resize_to = resize_to
         self.interpolation = interpolation

@@ -13,6 +13,7 @@ from tests.helpers import pairs, source_files, tiny
 from tests.helpers.scripts import refusal, run_here
 
 SIZE = (16, 24)
+pytestmark = pytest.mark.filterwarnings("ignore:The authors' code has no learned positions")
 
 
 def succeed(script: str, *flags) -> str:
@@ -23,8 +24,8 @@ def succeed(script: str, *flags) -> str:
 
 @pytest.fixture
 def weights(tmp_path):
-    """A folder with weights for images of 8x8."""
-    model = tiny.pretrainer(image_shape=(8, 8, 3))
+    """A folder with weights for images of 8x8, with learned positions, which have a grid."""
+    model = tiny.pretrainer(image_shape=(8, 8, 3), position_embedding="learned")
     nepa_keras.interop.export_huggingface(model, tmp_path / "weights")
     return tmp_path / "weights"
 
@@ -36,7 +37,7 @@ def test_a_classifier_of_another_size_from_fine_tuning_to_an_artefact(weights, t
     training = ["--validation_share=0.4", "--resize_to=24,30", "--steps=2", f"--run_dir={run}"]
     assert "as 16x24x3" in succeed("finetune.py", *flags, *training)
     model = nepa_keras.NepaImageClassifier.from_preset(run / "best")
-    assert model.backbone.image_shape == (*SIZE, 3)
+    assert model.backbone.image_shape == (*SIZE, 3) and model.backbone.positions.grid == (4, 6)
     converter = data.NepaImageConverter.from_preset(run / "best")
     assert (converter.image_size, converter.resize_to) == (SIZE, (24, 30))
 
@@ -75,7 +76,7 @@ def test_features_and_pictures_of_another_size(weights, tmp_path):
     )
 
 
-@pytest.mark.first_on("torch")
+@pytest.mark.full
 def test_a_segmenter_is_trained_on_crops_and_looks_through_windows_of_that_size(weights, tmp_path):
     run, draw = tmp_path / "run", np.random.default_rng(0).integers
     for number in range(4):
