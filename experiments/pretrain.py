@@ -13,7 +13,8 @@ With --model training goes on from given weights, on other images, of another si
 for small sets of pictures is recipes/continue_pretrain_small.flags:
 
     KERAS_BACKEND=jax python experiments/pretrain.py --model=hf://SixAILab/nepa-base-patch14-224 \
-        --flagfile=experiments/recipes/continue_pretrain_small.flags --data=folder:/path/to/pictures
+        --flagfile=experiments/recipes/continue_pretrain_small.flags --base_learning_rate=3e-4 \
+        --data=folder:/path/to/pictures
 
 A step of a run that was not finite is computed again, with the run's own flags, by
 
