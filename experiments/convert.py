@@ -24,6 +24,7 @@ from absl import flags
 from command_line import end, one_sentence, run
 from given_model import MODEL, define_weights_flag, given_model
 from inputs import check_weights, say
+from shared_flags import define_image_size_flag
 
 import nepa_keras
 from nepa_keras import interop
@@ -42,6 +43,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
 )
+define_image_size_flag("that of the source", "Size of the images that the output is for")
 flags.DEFINE_integer("num_classes", None, "of a new classifier", lower_bound=1)
 flags.DEFINE_float(
     "drop_path",
@@ -78,6 +80,7 @@ def check_flags():
 def overrides() -> dict:
     """Arguments of the output that flags set."""
     given = {"num_classes": FLAGS.num_classes, "drop_path_rate": FLAGS.drop_path}
+    given["image_size"] = FLAGS.image_size
     if FLAGS.class_names:
         lines = Path(FLAGS.class_names).expanduser().read_text(encoding="utf-8").splitlines()
         given["class_names"] = [line.strip() for line in lines if line.strip()]

@@ -17,6 +17,7 @@ from absl import flags
 from command_line import honest_exit, next_command, one_sentence, run
 from given_model import MODEL, WEIGHTS, given_model
 from inputs import (
+    SEES_MORE,
     check_trained_as,
     define_classes_flag,
     open_labelled,
@@ -28,7 +29,12 @@ from inputs import (
 )
 from number_flags import SHARE, define_number
 from progress import ShownBatches
-from shared_flags import define_data_dir_flag, define_dtype_flag, define_value_range_flag
+from shared_flags import (
+    define_data_dir_flag,
+    define_dtype_flag,
+    define_image_size_flag,
+    define_value_range_flag,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -44,6 +50,7 @@ flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
 define_value_range_flag()
+define_image_size_flag()
 define_classes_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 define_dtype_flag()
@@ -74,7 +81,9 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         "classifier",
         f"make one by {next_command('finetune.py', model=preset, data=FLAGS.data)}",
     )
-    model = nepa_keras.NepaImageClassifier.from_preset(preset, ema=ema, dtype=FLAGS.dtype)
+    model = nepa_keras.NepaImageClassifier.from_preset(
+        preset, ema=ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
+    )
     if FLAGS.quantize:
         model.quantize(FLAGS.quantize)
     source = with_classes_of_model(
@@ -90,11 +99,11 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
     if not names and theirs and len(theirs) == model.num_classes:
         names = theirs
-    converter = data.NepaImageConverter.from_preset(preset)
+    converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)
     value_range = FLAGS.value_range or converter.value_range
     say_range(source, value_range)
     *size, channels = model.backbone.image_shape
-    say_sight("--data", FLAGS.data, source, channels, tuple(size), "another --model sees more")
+    say_sight("--data", FLAGS.data, source, channels, tuple(size), SEES_MORE)
     batches = ShownBatches(
         source,
         min(FLAGS.batch_size, len(source)),

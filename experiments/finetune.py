@@ -28,12 +28,13 @@ import runs
 from absl import flags
 from command_line import next_command, one_sentence, require_experiments_extra
 from given_model import settle_model
-from inputs import check_weights, say, say_sight, some_names, test_split
+from inputs import SEES_MORE, check_weights, say, say_sight, some_names, test_split
 from number_flags import FACTOR, RATE, define_number
 from progress import ShownBatches
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_image_flags,
+    define_image_size_flag,
     define_model_flags,
     define_recipe_flags,
     define_training_flags,
@@ -47,6 +48,7 @@ FLAGS = flags.FLAGS
 EPOCHS, WARMUP_RATIO = 20, 0.2  # where no flag says how long
 
 define_model_flags()
+define_image_size_flag()
 finetuning_data.define_flags()
 define_image_flags()
 define_training_flags(
@@ -122,6 +124,7 @@ def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImag
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
         ema=ema,
+        image_size=FLAGS.image_size,
         num_classes=num_classes,
         use_causal_mask=FLAGS.causal,
         frozen=() if FLAGS.from_scratch else tuple(filter(None, FLAGS.freeze)),
@@ -207,7 +210,7 @@ def main():
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}, "
         f"{runs.describe_attention(model.backbone)}"
     )
-    say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], "another --model sees more")
+    say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], SEES_MORE)
     with one_sentence():
         compile_model(model, batch_size, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)

@@ -5,7 +5,6 @@ from absl import flags
 from inputs import define_classes_flag, open_labelled, say_range, test_split, with_classes_of_model
 from number_flags import (
     BELOW_ONE,
-    FACTOR,
     MAGNITUDE,
     NOT_NEGATIVE,
     POSITIVE,
@@ -13,7 +12,7 @@ from number_flags import (
     define_number,
     list_of_numbers,
 )
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_crop_flag, define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, evaluation
 
@@ -49,7 +48,7 @@ def define_flags() -> None:
         ["recipe", "keras_cv", "none"],
         "The recipe's own operations, KerasCV's, or only resizing.",
     )
-    define_number("smallest_crop", 0.08, "Smallest fraction of the image in a crop.", FACTOR)
+    define_crop_flag(0.08)
     flags.DEFINE_integer(
         "rand_augment", 2, "Operations of RandAugment an image; 0 for none.", lower_bound=0
     )

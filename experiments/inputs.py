@@ -25,6 +25,7 @@ _TEST_SPLITS = {
     "parquet": "validation",
 }
 _KIND_OF_ENDING = {".parquet": "parquet", ".tar": "webdataset", ".tfrecord": "tfrecord"}
+SEES_MORE = "another --model or a larger --image_size sees more"
 _SMALL = 64  # pixels; a model for images of this side sees little of a photograph
 
 
@@ -100,6 +101,7 @@ def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
     """
     if name in PRESETS and name not in RELEASED and not from_scratch:
         scratch = ", or --from_scratch" if "from_scratch" in flags.FLAGS else ""
+        scratch = f", or --preset={name} for fresh ones" if "preset" in flags.FLAGS else scratch
         raise ValueError(
             f"{flag}={name} is an architecture without weights; name a folder of weights, such as that "
             f"of a run, or one of {', '.join(RELEASED)}{scratch}."

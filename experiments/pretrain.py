@@ -9,6 +9,13 @@ there are the paper's recipes (recipes/paper_pretrain_*: SwiGLU, no flip, large 
 the authors' released scripts (recipes/released_pretrain_*: GELU, flip, 1600 epochs). Without flags images are
 flipped, as in the latter.
 
+With --model training goes on from given weights, on other images, of another size, or for longer; a recipe
+for small sets of pictures is recipes/continue_pretrain_small.flags:
+
+    KERAS_BACKEND=jax python experiments/pretrain.py --model=hf://SixAILab/nepa-base-patch14-224 \
+        --flagfile=experiments/recipes/continue_pretrain_small.flags --base_learning_rate=3e-4 \
+        --data=folder:/path/to/pictures
+
 A step of a run that was not finite is computed again, with the run's own flags, by
 
     KERAS_BACKEND=jax python experiments/pretrain.py --replay=runs/base/non_finite/step-00000123
@@ -21,6 +28,7 @@ import command_line
 import durations
 import keras
 import objective
+import pretraining_backbone
 import runs
 import worth
 from absl import flags
@@ -31,10 +39,10 @@ from command_line import (
     one_sentence,
     require_experiments_extra,
 )
-from inputs import check_data, say, say_range, say_sight
-from number_flags import NOT_NEGATIVE, define_number
+from inputs import SEES_MORE, check_data, say, say_range, say_sight
 from recipe_check import warn_of_departures
 from shared_flags import (
+    define_crop_flag,
     define_data_dir_flag,
     define_image_flags,
     define_recipe_flags,
@@ -47,8 +55,6 @@ from nepa_keras import data, evaluation, interop, performance, training, visuali
 from nepa_keras.data.sources import IN_MEMORY
 
 FLAGS = flags.FLAGS
-PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
-PRESETS["digits"] = "nepa_micro_patch2_8"
 STEPS, WARMUP_RATIO = 1600, 0.1  # where no flag says how long
 
 flags.DEFINE_string(
@@ -58,25 +64,12 @@ flags.DEFINE_string(
     "parquet:FILES, arrow:PATH or webdataset:FILES.",
 )
 define_data_dir_flag()
-flags.DEFINE_integer(
-    "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
-)
 define_image_flags()
 define_value_range_flag()
-flags.DEFINE_string("preset", None, "Architecture; the in-memory data sets have a default.")
-flags.DEFINE_integer("image_size", None, "Side of the images; default the preset's.", lower_bound=1)
-define_number("layer_scale", None, "Initial LayerScale; default the preset's.", NOT_NEGATIVE)
-flags.DEFINE_boolean(
-    "gated_mlp", None, "SwiGLU, of the preset's MLP width, in place of GELU; default the preset's."
-)
-flags.DEFINE_boolean(
-    "qk_norm_scale", None, "A learned scale of QK-norm's LayerNorm; default the preset's."
-)
-flags.DEFINE_boolean(
-    "remat", False, "Recompute blocks in the backward pass: less memory, more time."
-)
+pretraining_backbone.define_flags()
 define_training_flags(run_dir="runs/pretrain_DATA_TIME", batch_size=128, beta_2=0.95, clip_norm=1.0)
 define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=WARMUP_RATIO, default_length=f"{STEPS}")
+define_crop_flag(None)
 flags.DEFINE_boolean("flip", True, "Mirror half of the random resized crops from left to right.")
 
 objective.define_flags()
@@ -94,49 +87,36 @@ def load_data() -> data.ImageArrays | data.ImageSource:
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
         raise ValueError(
-            f"--evaluate is for {', '.join(PRESETS)}, which fit into memory; for --data={FLAGS.data} "
+            f"--evaluate is for {', '.join(IN_MEMORY)}, which fit into memory; for --data={FLAGS.data} "
             "add --noevaluate."
         )
-    if FLAGS.preset is None:
-        raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
+    if not (FLAGS.preset or FLAGS.model):
+        raise ValueError(
+            f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224, or --model, weights to "
+            "continue from."
+        )
     source = data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
     say(source.notes)
     return source
 
 
-def build_model(source) -> nepa_keras.NepaPretrainer:
-    """The model the flags describe, for the channels of the data."""
-    preset = FLAGS.preset or PRESETS[FLAGS.data]
-    height, width, _ = nepa_keras.presets.preset_config(preset).get("image_shape", (224, 224, 3))
-    if FLAGS.image_size:
-        height = width = FLAGS.image_size
-    in_memory = isinstance(source, data.ImageArrays)
-    channels = source.train_images.shape[-1] if in_memory else FLAGS.channels
-    given = {name: FLAGS[name].value for name in ("layer_scale", "gated_mlp", "qk_norm_scale")}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    backbone = nepa_keras.NepaBackbone.from_preset(
-        preset,
-        load_weights=False,
-        image_shape=(height, width, channels),
-        use_causal_mask=FLAGS.causal,
-        use_mask_token=FLAGS.masking_ratio > 0,
-        remat=FLAGS.remat,
-        dtype=FLAGS.dtype,
-        **overrides,
-    )
-    return objective.pretrainer(backbone, FLAGS.seed)
+def build_model(source, ema: bool) -> nepa_keras.NepaPretrainer:
+    """The model the flags describe, for the channels of the data; of --model the averages, if `ema`."""
+    return objective.pretrainer(pretraining_backbone.build(source, ema), FLAGS.seed)
 
 
 def build_batches(source, image_shape, record, processes) -> data.AugmentedBatches:
     """Batches of pixels for this process; bad images are named in the file `record`, if any."""
     images = source.train_images if isinstance(source, data.ImageArrays) else source
+    area = {} if FLAGS.smallest_crop is None else {"area": (FLAGS.smallest_crop, 1.0)}
+    crop = data.RandomResizedCrop(flip=0.5 if FLAGS.flip else 0.0, **area)
     return data.AugmentedBatches(
         images,
         processes.images_of_process(FLAGS.batch_size),
         image_shape[:2],
         shard=processes[:2],
         seed=FLAGS.seed,
-        transform=data.RandomResizedCrop(flip=0.5 if FLAGS.flip else 0.0),
+        transform=crop,
         channels=image_shape[2],
         bad_images=runs.bad_images(images, record),
         value_range=FLAGS.value_range,
@@ -161,7 +141,8 @@ def compile_model(model, updates: int, warmup: dict, processes) -> None:
     )
     names = ("gated_mlp", "qk_norm_scale")
     came_to = {name: getattr(model.backbone, name) for name in names}
-    warn_of_departures("pretrain", model.backbone, effective_batch, **came_to)
+    if not FLAGS.model:
+        warn_of_departures("pretrain", model.backbone, effective_batch, **came_to)
 
 
 def replay() -> bool:
@@ -171,7 +152,7 @@ def replay() -> bool:
         runs.repeat_flags(FLAGS.replay)
         source = load_data()
         keras.utils.set_random_seed(FLAGS.seed)
-        model = build_model(source)
+        model = build_model(source, pretraining_backbone.settle().ema)
         alone = nepa_keras.distribute("none")
         batches = build_batches(source, model.backbone.image_shape, None, alone)
         compile_model(model, *updates_and_warmup(batches), alone)
@@ -188,8 +169,10 @@ def main():
     with one_sentence():
         require_experiments_extra()
         run = runs.run_dir_of_flags(f"pretrain_{FLAGS.data.partition(':')[0]}")
+        given = pretraining_backbone.settle()
         runs.end_if_finished(run)
         processes = runs.start_processes()
+        say(given.notes)
         source = load_data()
         if isinstance(source, data.ImageSource):
             say_range(source, FLAGS.value_range)
@@ -197,7 +180,7 @@ def main():
         if evaluates:  # a wrong number is noticed now, not after the training
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
-        model = build_model(source)
+        model = build_model(source, given.ema)
         worth.check_block(model.backbone, evaluates)
         shape = model.backbone.image_shape
         batches = build_batches(source, shape, run.bad_images, processes)
@@ -205,12 +188,14 @@ def main():
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
         f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
-        f"{model.backbone.name}: {model.count_params():,} parameters, "
+        f"{FLAGS.model or model.backbone.name}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
         f"patch {model.backbone.patch_size}, {FLAGS.dtype}, {runs.describe_attention(model.backbone)}"
     )
     if not isinstance(source, data.ImageArrays):
         remedy = "--channels=3, --image_size and --preset change it"
+        if FLAGS.model:
+            remedy = SEES_MORE
         say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], remedy)
     with one_sentence():
         monitor = worth.build_monitor(source)

@@ -28,6 +28,7 @@ from command_line import (
 )
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import (
+    SEES_MORE,
     check_weights,
     define_classes_flag,
     open_labelled,
@@ -39,7 +40,7 @@ from inputs import (
 )
 from number_flags import POSITIVE, define_number, list_of_numbers
 from progress import ShownBatches, shown
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_data_dir_flag, define_image_size_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -55,6 +56,7 @@ flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pr
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 define_data_dir_flag()
 define_value_range_flag()
+define_image_size_flag()
 define_classes_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
 flags.DEFINE_list(
@@ -106,7 +108,7 @@ def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
     *size, channels = backbone.image_shape
     transform, value_range = data.Resize(), FLAGS.value_range
     if (Path(preset).expanduser() / "preprocessor_config.json").exists() or ":" in preset:
-        converter = data.NepaImageConverter.from_preset(preset)
+        converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)
         transform, value_range = converter.transform(), value_range or converter.value_range
     say_range(source, value_range)
     return ShownBatches(
@@ -235,7 +237,10 @@ def main():
         train, test = open_both()
         keras.utils.set_random_seed(0)
         backbone = nepa_keras.NepaBackbone.from_preset(
-            FLAGS.model, load_weights=not FLAGS.from_scratch, ema=given.ema
+            FLAGS.model,
+            load_weights=not FLAGS.from_scratch,
+            ema=given.ema,
+            image_size=FLAGS.image_size,
         )
         evaluation.FeatureSets(
             backbone, False, asked_blocks(backbone.num_layers), tuple(FLAGS.pools)
@@ -247,7 +252,7 @@ def main():
         flush=True,
     )
     *size, channels = backbone.image_shape
-    say_sight("--data", FLAGS.data, train, channels, tuple(size), "another --model sees more")
+    say_sight("--data", FLAGS.data, train, channels, tuple(size), SEES_MORE)
     with honest_exit():
         rows, chosen = probe_all(backbone, *batches)
     print(table(rows), flush=True)

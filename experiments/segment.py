@@ -28,7 +28,12 @@ from given_model import settle_model
 from inputs import define_classes_flag, say, say_sight
 from number_flags import FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from progress import shown_source
-from shared_flags import define_image_flags, define_model_flags, define_training_flags
+from shared_flags import (
+    define_image_flags,
+    define_image_size_flag,
+    define_model_flags,
+    define_training_flags,
+)
 
 from nepa_keras import data, evaluation, training, visualization
 from nepa_keras.data import segmentation
@@ -53,7 +58,16 @@ define_image_flags()
 define_classes_flag()
 
 segmenters.define_flags()
-flags.DEFINE_integer("crop_size", None, "Side of the training images.", lower_bound=1)
+define_image_size_flag(
+    "that of --model, crops of --crop_size, and images looked at as a whole",
+    "Size of the training images and of the windows that images are looked at through",
+)
+flags.DEFINE_integer(
+    "crop_size",
+    None,
+    "Side of the training images alone, in place of --image_size; no multiple of the patch is filled up.",
+    lower_bound=1,
+)
 flags.DEFINE_list("ratios", ["0.5", "2"], "Smallest and largest factor of scaling in training.")
 flags.DEFINE_boolean("photometric", True, "Change colours in training.")
 define_training_flags(run_dir="runs/segment_MODE_TIME", batch_size=16, beta_2=0.999, clip_norm=0.0)
@@ -88,10 +102,7 @@ def train(run: training.RunDir) -> None:
         source, validation = segmentation.train_and_validation(
             FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
         )
-        if not FLAGS.crop_size and not FLAGS.data.startswith("scenes"):
-            raise ValueError(
-                "--crop_size is the side of the training images; give a multiple of the patch."
-            )
+        crop = segmenters.training_size(source)
         say((*source.notes, *segmentation.mask_notes(source)))
         say(f"to validate with: {note}" for note in segmentation.mask_notes(validation))
         keras.utils.set_random_seed(FLAGS.seed)
@@ -102,7 +113,6 @@ def train(run: training.RunDir) -> None:
             list_of_numbers("ratios", float, POSITIVE, 2),
             photometric=FLAGS.photometric,
         )
-        crop = FLAGS.crop_size or len(source.read(0))
         batches = segmentation.SegmentationBatches(
             source,
             processes.images_of_process(FLAGS.batch_size),
@@ -122,8 +132,9 @@ def train(run: training.RunDir) -> None:
         segmenter.compile(optimizer=runs.adamw(schedule), jit_compile=runs.jit_compile())
         segmenters.image_segmenter(segmenter)  # a wrong flag is noticed now
         runs.open_run_dir(run, processes.number)
+    size = "x".join(map(str, crop))
     print(
-        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {crop}x{crop}, "
+        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {size}, "
         f"{len(validation):,} to validate with, {source.num_classes} classes\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {segmenter.count_params():,} "
         f"parameters, {FLAGS.head} on blocks {', '.join(map(str, segmenter.taps))}, {FLAGS.dtype}, "

@@ -26,7 +26,12 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "fit", [], "Bounds LONG,SHORT that images are brought to; default their own size."
     )
-    flags.DEFINE_integer("window", None, "Evaluate through windows of this side.", lower_bound=1)
+    flags.DEFINE_integer(
+        "window",
+        None,
+        "Evaluate through windows of this side; default those of --image_size.",
+        lower_bound=1,
+    )
     flags.DEFINE_integer(
         "stride", None, "Stride of the windows; default two thirds.", lower_bound=1
     )
@@ -37,6 +42,27 @@ def define_flags() -> None:
 def bounds() -> tuple[int, int] | None:
     """--fit."""
     return list_of_numbers("fit", int, POSITIVE, 2) if FLAGS.fit else None
+
+
+def training_size(source) -> tuple[int, int]:
+    """Height and width of the training images; of scenes without a flag that of the scenes.
+
+    Raises:
+        ValueError: no flag says it, or two do.
+    """
+    size, crop = FLAGS.image_size, (FLAGS.crop_size, FLAGS.crop_size)
+    if size and FLAGS.crop_size and size != crop:
+        raise ValueError(
+            f"--image_size={size[0]},{size[1]} and --crop_size={FLAGS.crop_size} both give the size of the "
+            "training images; give one of them, or both alike."
+        )
+    if size or FLAGS.crop_size:
+        return size or crop
+    if not FLAGS.data.startswith("scenes"):
+        raise ValueError(
+            "--image_size is the size of the training images; give a multiple of the patch."
+        )
+    return source.read(0).shape[:2]
 
 
 def build_segmenter(source, ema: bool) -> nepa_keras.NepaImageSegmenter:
@@ -52,6 +78,7 @@ def build_segmenter(source, ema: bool) -> nepa_keras.NepaImageSegmenter:
         FLAGS.model,
         load_weights=not FLAGS.from_scratch,
         ema=ema,
+        image_size=FLAGS.image_size,
         num_classes=source.num_classes,
         class_names=source.class_names,
         head=FLAGS.head,
@@ -68,7 +95,7 @@ def image_segmenter(segmenter) -> evaluation.ImageSegmenter:
     return evaluation.ImageSegmenter(
         segmenter,
         bounds(),
-        FLAGS.window,
+        FLAGS.window or FLAGS.image_size,
         FLAGS.stride,
         list_of_numbers("scales", float, POSITIVE),
         FLAGS.flip,
@@ -110,4 +137,6 @@ def load(ema: bool) -> nepa_keras.NepaImageSegmenter:
         "segmenter",
         f"make one by {next_command('segment.py', model=FLAGS.model)}",
     )
-    return nepa_keras.NepaImageSegmenter.from_preset(FLAGS.model, ema=ema, dtype=FLAGS.dtype)
+    return nepa_keras.NepaImageSegmenter.from_preset(
+        FLAGS.model, ema=ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
+    )

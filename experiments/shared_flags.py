@@ -2,7 +2,7 @@
 
 from absl import flags
 from given_model import MODEL, define_weights_flag
-from number_flags import BELOW_ONE, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
+from number_flags import BELOW_ONE, FACTOR, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
 
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
@@ -30,6 +30,43 @@ class _RangeParser(flags.ArgumentParser):
 class _RangeSerializer(flags.ArgumentSerializer):
     def serialize(self, value):
         return ",".join(map(repr, value))
+
+
+class _SizeParser(flags.ArgumentParser):
+    """SIDE or HEIGHT,WIDTH as two numbers."""
+
+    def parse(self, argument):
+        if isinstance(argument, tuple):
+            return argument
+        sides = str(argument).split(",")
+        if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            raise ValueError("write a side, such as 448, or height and width, such as 224,336")
+        return int(sides[0]), int(sides[-1])
+
+
+class _SizeSerializer(flags.ArgumentSerializer):
+    def serialize(self, value):
+        height, width = value
+        return f"{height}" if height == width else f"{height},{width}"
+
+
+def define_image_size_flag(
+    default: str = "that of --model", what: str = "Size of the images that the model sees"
+) -> None:
+    """Another image size than that of the weights, for `from_preset(image_size=)`.
+
+    Args:
+        default: which size it is without the flag, in words.
+        what: has this size.
+    """
+    flags.DEFINE(
+        _SizeParser(),
+        "image_size",
+        None,
+        f"{what}, in pixels: a side (448) or height,width (224,336); a multiple of the patch. Default "
+        f"{default}.",
+        serializer=_SizeSerializer(),
+    )
 
 
 def define_value_range_flag() -> None:
@@ -64,6 +101,14 @@ def define_image_flags() -> None:
         0.001,
         "Largest fraction of the images that may be bad; beyond it the run stops.",
         SHARE,
+    )
+
+
+def define_crop_flag(default: float | None) -> None:
+    """The smallest random crop in training; None is that of the recipes, 0.08."""
+    given = "" if default else "; default 0.08"
+    define_number(
+        "smallest_crop", default, f"Smallest fraction of the image in a crop{given}.", FACTOR
     )
 
 

@@ -27,7 +27,7 @@ from command_line import honest_exit, one_sentence, require_experiments_extra, r
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_data_dir_flag, define_image_size_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
@@ -42,6 +42,7 @@ flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
 define_value_range_flag()
+define_image_size_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
 flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)
@@ -85,13 +86,15 @@ def load_model() -> keras.Model:
     check_weights("--model", FLAGS.model)
     kind = interop.model_class(FLAGS.model)
     if kind is nepa_keras.NepaBackbone or issubclass(kind, nepa_keras.NepaPretrainer):
-        return nepa_keras.NepaPretrainer.from_preset(FLAGS.model, ema=given.ema)
+        return nepa_keras.NepaPretrainer.from_preset(
+            FLAGS.model, ema=given.ema, image_size=FLAGS.image_size
+        )
     if OF_PREDICTIONS & set(FLAGS.pictures):
         print(
             f"{FLAGS.model} was fine-tuned: what it predicts as next embedding ("
             f"{', '.join(sorted(OF_PREDICTIONS))}) is no longer trained"
         )
-    return kind.from_preset(FLAGS.model, ema=given.ema)
+    return kind.from_preset(FLAGS.model, ema=given.ema, image_size=FLAGS.image_size)
 
 
 def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple]:

@@ -21,6 +21,7 @@ from nepa_keras.data.transforms.crops import (
 from nepa_keras.data.transforms.resample import sides
 from nepa_keras.files import printable
 from nepa_keras.presets.folder import write_preprocessor
+from nepa_keras.presets.official_config import preprocessor_of_size
 from nepa_keras.presets.preset import preprocessor_config
 
 # Pillow's codes, which the official files use.
@@ -77,7 +78,8 @@ class NepaImageConverter:
             raise ValueError(f"image_size must be positive, got {image_size}.")
         if resize_to is not None and (np.array(sides(resize_to)) < self.image_size).any():
             raise ValueError(
-                f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out."
+                f"resize_to={resize_to} leaves less than the {self.image_size} pixels to cut out; give a "
+                f"side of at least {max(self.image_size)}, or a height and a width that are no smaller."
             )
         self.resize_to = resize_to
         self.interpolation = interpolation
@@ -162,13 +164,24 @@ class NepaImageConverter:
         return CenterCrop(self.resize_to, self.interpolation)
 
     @classmethod
-    def from_preset(cls, preset: str | Path) -> "NepaImageConverter":
+    def from_preset(
+        cls, preset: str | Path, image_size: int | tuple[int, int] | None = None
+    ) -> "NepaImageConverter":
         """The converter of a preset name, a local folder or `hf://owner/name[@revision]`.
+
+        Args:
+            image_size: side or (height, width) of the result in place of that of the preset; what images are
+                resized to before they are cropped grows alike.
 
         Raises:
             ValueError: there is none, or its `preprocessor_config.json` asks for something else.
         """
-        return cls.from_official_config(preprocessor_config(preset))
+        config = preprocessor_config(preset)
+        converter = cls.from_official_config(config)
+        if image_size is None:
+            return converter
+        resized = preprocessor_of_size(config, converter.image_size, sides(image_size))
+        return cls.from_official_config(resized)
 
     def save_to_preset(self, folder: str | Path) -> None:
         """Writes `preprocessor_config.json` into a folder, which is created if missing."""

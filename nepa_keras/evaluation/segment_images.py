@@ -12,7 +12,7 @@ from keras import ops
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.segmentation import PairSource, fitting_size
-from nepa_keras.data.transforms.resample import resize, scale
+from nepa_keras.data.transforms.resample import resize, scale, sides
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.layers.convolutions import resize as resize_logits
 from nepa_keras.segmenter import NepaImageSegmenter
@@ -28,8 +28,10 @@ class ImageSegmenter:
     Args:
         segmenter: a `NepaImageSegmenter`.
         fit: bounds of the longer and the shorter side, such as (2048, 512); None keeps the size.
-        window: side of the windows, or None for the whole. Images that are larger share a compilation.
-        stride: from one window to the next; the last is shifted back inside.
+        window: side or (height, width) of the windows, or None for the whole. Images that are larger share a
+            compilation.
+        stride: from one window to the next, down and to the right; default two thirds of the window. The
+            last is shifted back inside.
         scales: factors on `fit`, or on the size.
         flip: whether to look at the mirrored image too.
         batch_size: windows at a time.
@@ -42,8 +44,8 @@ class ImageSegmenter:
         self,
         segmenter: NepaImageSegmenter,
         fit: tuple[int, int] | None = None,
-        window: int | None = None,
-        stride: int | None = None,
+        window: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         batch_size: int = 4,
@@ -54,14 +56,16 @@ class ImageSegmenter:
             )
         if window is None and stride is not None:
             raise ValueError(f"A stride of {stride} needs a window.")
+        steps = None
         if window is not None:
-            stride = stride or max(window * 2 // 3, 1)
-            if not 0 < stride <= window:
+            steps = sides(stride) if stride else tuple(max(s * 2 // 3, 1) for s in sides(window))
+            if not all(0 < step <= side for step, side in zip(steps, sides(window), strict=True)):
                 raise ValueError(f"A stride of {stride} leaves gaps between windows of {window}.")
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales={tuple(scales)} must be factors above 0.")
         self.segmenter, self.fit = segmenter, fit
-        self.window, self.stride = window, stride
+        self.window = None if window is None else sides(window)
+        self.stride = steps
         self.scales, self.flip, self.batch_size = tuple(scales), flip, batch_size
 
     def labels(self, image: np.ndarray) -> np.ndarray:
@@ -105,17 +109,17 @@ class ImageSegmenter:
         """Logits (H, W, K) averaged over the windows that see a pixel."""
         assert self.window is not None and self.stride is not None
         height, width, _ = pixels.shape
-        side = (min(self.window, height), min(self.window, width))
+        size = (min(self.window[0], height), min(self.window[1], width))
         places = [
-            (slice(top, top + side[0]), slice(left, left + side[1]))
-            for top in window_starts(height, side[0], self.stride)
-            for left in window_starts(width, side[1], self.stride)
+            (slice(top, top + size[0]), slice(left, left + size[1]))
+            for top in window_starts(height, size[0], self.stride[0])
+            for left in window_starts(width, size[1], self.stride[1])
         ]
         total = np.zeros((height, width, self.segmenter.num_classes), "float32")
         count = np.zeros((height, width, 1), "float32")
         for first in range(0, len(places), self.batch_size):
             some = places[first : first + self.batch_size]
-            batch = np.zeros((self.batch_size, *side, pixels.shape[-1]), "float32")
+            batch = np.zeros((self.batch_size, *size, pixels.shape[-1]), "float32")
             for row, place in zip(batch, some, strict=False):
                 row[...] = pixels[place]
             for logits, place in zip(self._whole(batch), some, strict=False):

@@ -77,9 +77,21 @@ class PatchEmbedding(keras.layers.Layer):
         if any(size < self.patch_size or size % self.patch_size for size in known):
             raise ValueError(
                 f"Images of {height}x{width} pixels cannot be cut into patches of "
-                f"{self.patch_size}x{self.patch_size}; resize or crop them to a multiple."
+                f"{self.patch_size}x{self.patch_size}; resize or crop them to a multiple, such as "
+                f"{self._sizes_near(height, width)}."
             )
         return tuple(None if size is None else size // self.patch_size for size in (height, width))
+
+    def _sizes_near(self, height, width) -> str:
+        """The next smaller and the next larger size that can be cut, in words."""
+        p = self.patch_size
+
+        def sides(round_side):
+            near = (round_side(size) if isinstance(size, int) else size for size in (height, width))
+            return "x".join(map(str, near))
+
+        found = [sides(lambda size: max(size // p, 1) * p), sides(lambda size: -(-size // p) * p)]
+        return " or ".join(dict.fromkeys(found))
 
     def call(self, images: Tensor) -> Tensor:
         p, width = self.patch_size, self.hidden_dim

@@ -3,7 +3,9 @@
 B batch, N tokens, T cells of a grid (CLS excluded), D width.
 """
 
+import contextlib
 import math
+import operator
 from collections.abc import Sequence
 
 import keras
@@ -12,6 +14,14 @@ from keras import ops
 from nepa_keras.layers.linear import NormalInitializer
 from nepa_keras.resampling import resize_grid
 from nepa_keras.types import Shape, Tensor
+
+
+def _as_number(size: int | Tensor | None) -> int | Tensor | None:
+    """The number in a tensor that is known, as sizes are in PyTorch's trace for ONNX; others as they are."""
+    if ops.is_tensor(size):
+        with contextlib.suppress(TypeError):  # of a graph that does not know it yet
+            return operator.index(size)
+    return size
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
@@ -70,6 +80,7 @@ class PositionEmbedding(keras.layers.Layer):
                 f"The positions are of a grid of {self.grid} cells; one of {tuple(grid)} has another number "
                 "of axes."
             )
+        grid = [_as_number(size) for size in grid]
         if not all(isinstance(size, int) for size in grid):
             raise ValueError(
                 "Learned positions need the size of the inputs while a graph is made, and it is unknown; "

@@ -85,6 +85,32 @@ def _unbuilt(config: Any) -> Any:
     return [_unbuilt(value) for value in config] if isinstance(config, list) else config
 
 
+def shape_of_size(
+    image_size: int | Sequence[int], backbone_class: type[keras.Model], backbone: dict
+) -> tuple[int, ...]:
+    """`image_shape` of a backbone for another size of its images; the channels stay.
+
+    Args:
+        image_size: side, or (height, width).
+        backbone_class: of the backbone, whose default counts.
+        backbone: its arguments.
+
+    Raises:
+        ValueError: the size is none, or the backbone is not one of images.
+    """
+    known = inspect.signature(backbone_class.__init__).parameters
+    shape = backbone.get("image_shape", known["image_shape"].default)
+    if backbone.get("embedding") is not None:
+        raise ValueError(
+            f"image_size={image_size} is for images, and the model takes inputs of shape {tuple(shape)}; "
+            "give image_shape."
+        )
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise ValueError(f"image_size must be a side or (height, width), got {image_size!r}.")
+    return (*size, shape[-1])
+
+
 def check_size(
     backbone_class: type[keras.Model], backbone: dict, model: dict, tensors: Checkpoint | None
 ) -> None:

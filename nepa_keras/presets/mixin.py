@@ -28,6 +28,7 @@ class PresetMixin:
         load_weights: bool = True,
         ema: bool = False,
         fold_layer_scale: bool = False,
+        image_size: int | tuple[int, int] | None = None,
         **overrides,
     ) -> Self:
         """A model from a named preset, a folder or the Hugging Face hub.
@@ -46,15 +47,21 @@ class PresetMixin:
             ema: read the averaged weights in place of the others: `pytorch_model_ema.bin` in place of
                 `model.safetensors`, or the averages that a checkpoint of a run keeps.
             fold_layer_scale: multiply LayerScale into the dense layer before it.
+            image_size: side or (height, width) in pixels that the model is for, in place of that of the
+                preset; the patch must divide it. Rotary positions need nothing, learned ones are resized.
+                `NepaImageConverter.from_preset` takes the same argument.
             **overrides: arguments of the model or its backbone that replace those of the preset; and
                 `lora_rank`, to train adapters in place of the backbone: see `NepaBackbone.enable_lora`.
 
         Raises:
-            ValueError: unknown preset, folder or argument; a checkpoint that is damaged, hostile, or
+            ValueError: unknown preset, folder or argument; an image size that the patch does not divide
+                (the message has those next to it that it does); a checkpoint that is damaged, hostile, or
                 does not hold exactly the tensors of the model (`interop.CheckpointError`).
             ImportError, OSError: huggingface_hub is missing; the checkpoint cannot be fetched.
         """
-        return load_preset(cls, preset, load_weights, ema, fold_layer_scale, **overrides)
+        return load_preset(
+            cls, preset, load_weights, ema, fold_layer_scale, image_size=image_size, **overrides
+        )
 
     def save_to_preset(self, folder: str | Path) -> None:
         """Writes the architecture and the weights into a folder, for `from_preset`.

@@ -13,7 +13,12 @@ from typing import Any
 import keras
 
 from nepa_keras.presets import official_config as official
-from nepa_keras.presets.arguments import check_arguments, check_size, read_embedding
+from nepa_keras.presets.arguments import (
+    check_arguments,
+    check_size,
+    read_embedding,
+    shape_of_size,
+)
 from nepa_keras.presets.checkpoint import CheckpointError, read_json, without_prefix
 from nepa_keras.presets.folder import (
     CONFIG,
@@ -142,6 +147,7 @@ def load_preset(
     ema: bool = False,
     fold_layer_scale: bool = False,
     lora_rank: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     **overrides,
 ) -> keras.Model:
     """A model of `model_class` from a preset; see `PresetMixin.from_preset`."""
@@ -162,6 +168,13 @@ def load_preset(
     if rest.get("qk_norm_scale"):
         rules.add("qk_norm_scale_ones")
     backbone_arguments |= rest
+    if image_size is not None:
+        if "image_shape" in rest:
+            raise ValueError(
+                "image_size and image_shape both give the size; leave one of them out."
+            )
+        shape = shape_of_size(image_size, _class("NepaBackbone"), backbone_arguments)
+        backbone_arguments["image_shape"] = shape
     if not backbone_arguments.get("use_mask_token"):
         rules.add("drop_mask_token")
     elif "use_mask_token" in rest:

@@ -232,7 +232,9 @@ def test_images_of_a_source_are_cropped_as_pillow_does():
             return picture
 
     batches = data.AugmentedBatches(One(4), 4, (20, 30), seed=9)
-    boxes, flips = data.RandomResizedCrop().boxes(9, 0, batches.indices(0, 0), 60, 80)
+    boxes, flips = data.RandomResizedCrop().boxes(
+        9, 0, batches.indices(0, 0), 60, 80, image_size=(20, 30)
+    )
     for image, (top, left, height, width), flip in zip(batches[0], boxes, flips, strict=True):
         expected = Image.fromarray(picture).crop((left, top, left + width, top + height))
         expected = expected.resize((30, 20), Image.Resampling.BILINEAR)

@@ -120,6 +120,11 @@ def test_windows_are_averaged_where_they_overlap():
             total[place] += logits_of(model, pixels[place])
             count[place] += 1
     np.testing.assert_allclose(found, total / count, rtol=1e-5, atol=1e-4)
+    oblong = evaluation.ImageSegmenter(model, window=(22, 16), stride=(22, 14)).scores(pixels)
+    parts = [logits_of(model, pixels[:, left : left + 16]) for left in (0, 14)]
+    middle = (parts[0][:, 14:] + parts[1][:, :2]) / 2
+    expected = np.concatenate([parts[0][:, :14], middle, parts[1][:, 2:]], axis=1)
+    np.testing.assert_allclose(oblong, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_mirrors_and_scales_are_averaged_as_probabilities():

@@ -65,7 +65,12 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
         (["--data=folder:/missing"], "needs --preset"),
         (["--data=folder:/missing", "--evaluate"], "add --noevaluate"),
         (["--data=digits", "--preset=nepa_huge"], "no preset 'nepa_huge'"),
-        (["--data=digits", "--image_size=9"], "9x9.*2x2.*multiple"),
+        (["--data=digits", "--image_size=9"], "9x9.*2x2.*multiple, such as 8x8 or 10x10"),
+        (["--data=digits", "--image_size=8,4,2"], "write a side, such as 448, or height and width"),
+        (
+            ["--data=digits", "--model=nepa_micro_patch2_8"],
+            "or --preset=nepa_micro_patch2_8 for fresh",
+        ),
         (["--data=digits", "--batch_size=5000"], "batch of 5000.*1437 images"),
         (["--data=digits", "--steps=5", "--epochs=1"], "give one of them"),
         (

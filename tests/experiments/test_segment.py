@@ -100,7 +100,7 @@ WRONG = {
     "--taps=0,1 must be 4 whole numbers": ["--model={model}", "--taps=0,1"],
     "There are no pairs 'coco'": [f"--flagfile={RECIPE}", "--model={model}", "--data=coco"],
     "has 1 channels, --data=": ["--model={model}", "--data=ade20k:{tree}", "--crop_size=56"],
-    "--crop_size is the side": ["--model={model}", "--data=ade20k:{tree}"],
+    "--image_size is the size of the training": ["--model={model}", "--data=ade20k:{tree}"],
     "--mode=predict needs --images": ["--mode=predict"],
     "--model names a segmenter": ["--mode=evaluate"],
 }

@@ -134,6 +134,15 @@ SLIPS = {
     "--weights=ema reads averaged weights, and {place}/classifier has no pytorch_model_ema.bin": (
         "evaluate.py --data=digits --weights=ema --model={place}/classifier"
     ),
+    "--preset=nepa_micro_patch2_8 and --model={place}/run/ema both give the architecture; leave out": (
+        "pretrain.py --data=digits --model={place}/run --preset=nepa_micro_patch2_8"
+    ),
+    "--gated_mlp=True contradicts --model={place}/run/ema, which has gated_mlp False": (
+        "pretrain.py --data=digits --model={place}/run --gated_mlp"
+    ),
+    "{place}/classifier: Images of 512x9 pixels cannot be cut into patches of 2x2": (
+        "evaluate.py --data=digits --model={place}/classifier --image_size=512,9"
+    ),
     "--num_classes or --class_names says how many": (
         "convert.py --model=classifier --source={place}/run/ema --output={place}/out"
     ),

@@ -208,6 +208,8 @@ def test_image_preparation_follows_the_size_of_the_model(tmp_path):
         interop.export_huggingface(model, tmp_path / name / "official")
         wrapped = nepa_keras.NepaImageClassifier(backbone, 3)
         interop.export_huggingface(wrapped, tmp_path / name / "wrapped")
+        found = nepa_keras.NepaImageConverter.from_preset(source, image_size=shape)
+        assert (found.image_size, found.resize_to) == (image_size, resize_to), name
         for folder in ("ours", "official", "wrapped"):
             converter = nepa_keras.NepaImageConverter.from_preset(tmp_path / name / folder)
             assert (converter.image_size, converter.resize_to) == (image_size, resize_to), name

@@ -123,7 +123,7 @@ def test_files_for_other_sizes(tmp_path):
         same = nepa_keras.NepaPretrainer.from_preset(tmp_path / folder)
         tiny.assert_same_weights(same, model)
         assert not same.load_report.rules
-        other = nepa_keras.NepaBackbone.from_preset(tmp_path / folder, image_shape=(16, 8, 1))
+        other = nepa_keras.NepaBackbone.from_preset(tmp_path / folder, image_size=(16, 8))
         assert other.positions.grid == (4, 2)
         assert "resize_positions" in other.load_report.rules
         found = ops.convert_to_numpy(other(images)["sequence_output"])

@@ -97,7 +97,8 @@ class RandomResizedCrop(ImageTransform):
 
     Args:
         area: smallest and largest share of the image.
-        aspect: smallest and largest width over height, drawn log-uniformly.
+        aspect: smallest and largest width over height, drawn log-uniformly; times that of the result, so
+            that no crop is stretched by more where the result is not square.
         interpolation: "bilinear" or "bicubic", with antialias.
         flip: share of the images that are mirrored from left to right.
     """
@@ -122,23 +123,34 @@ class RandomResizedCrop(ImageTransform):
         self.area, self.aspect, self.flip = area, aspect, flip
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
-        box, flip = self.box(draws, *pixels.shape[:2])
+        box, flip = self.box(draws, *pixels.shape[:2], out.shape[:2])
         resize_and_scale(pixels, out, self.interpolation, box, flip)
 
     def crop(
         self, pixels: np.ndarray, draws: list[float], image_size: tuple[int, int]
     ) -> np.ndarray:
         """The resized part, uint8."""
-        box, flip = self.box(draws, *pixels.shape[:2])
+        box, flip = self.box(draws, *pixels.shape[:2], image_size)
         return resize(pixels, image_size, self.interpolation, box, flip)
 
-    def box(self, draws: list[float], height: int, width: int) -> tuple[tuple, bool]:
+    def box(
+        self,
+        draws: list[float],
+        height: int,
+        width: int,
+        image_size: int | tuple[int, int] = 1,
+    ) -> tuple[tuple, bool]:
         """(top, left, height, width) of the part of an image of that height and width; whether to flip.
 
         An area share and an aspect ratio are drawn up to ten times until the box fits; else the largest
         centred box of a permitted ratio is taken.
+
+        Args:
+            image_size: of the result, one side or (height, width), of which the aspect ratio counts.
         """
-        (smallest, largest), (low, high) = self.area, map(math.log, self.aspect)
+        new_height, new_width = sides(image_size)
+        narrowest, widest = (ratio * (new_width / new_height) for ratio in self.aspect)
+        (smallest, largest), (low, high) = self.area, map(math.log, (narrowest, widest))
         flip = draws[-1] < self.flip
         for share, ratio in zip(draws[:_ATTEMPTS], draws[_ATTEMPTS : 2 * _ATTEMPTS], strict=True):
             area = height * width * (smallest + (largest - smallest) * share)
@@ -148,16 +160,23 @@ class RandomResizedCrop(ImageTransform):
                 top, left = int(draws[-3] * (height - h + 1)), int(draws[-2] * (width - w + 1))
                 return (top, left, h, w), flip
         ratio = width / height
-        w = width if ratio <= self.aspect[1] else max(1, round(height * self.aspect[1]))
-        h = height if ratio >= self.aspect[0] else max(1, round(width / self.aspect[0]))
+        w = width if ratio <= widest else max(1, round(height * widest))
+        h = height if ratio >= narrowest else max(1, round(width / narrowest))
         return ((height - h) // 2, (width - w) // 2, h, w), flip
 
     def boxes(
-        self, seed: int, epoch: int, indices: Sequence[int] | np.ndarray, height: int, width: int
+        self,
+        seed: int,
+        epoch: int,
+        indices: Sequence[int] | np.ndarray,
+        height: int,
+        width: int,
+        image_size: int | tuple[int, int] = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) and flips (N,) of the images `indices`, all of one height and width."""
+        """Boxes (N, 4) and flips (N,) of the images `indices`, all of one height and width; see `box`."""
         draws = random_numbers(seed, epoch, np.asarray(indices), self.draws).tolist()
-        boxes, flips = zip(*(self.box(row, height, width) for row in draws), strict=True)
+        found = (self.box(row, height, width, image_size) for row in draws)
+        boxes, flips = zip(*found, strict=True)
         return np.array(boxes), np.array(flips)
 
     def of_arrays(
@@ -178,7 +197,7 @@ class RandomResizedCrop(ImageTransform):
                 same crop.
         """
         _, height, width, _ = images.shape
-        boxes, flips = self.boxes(seed, epoch, indices, height, width)
+        boxes, flips = self.boxes(seed, epoch, indices, height, width, image_size)
         new_height, new_width = sides(image_size)
         rows = resize_matrices(boxes[:, 0], boxes[:, 2], height, new_height, self.interpolation)
         columns = resize_matrices(boxes[:, 1], boxes[:, 3], width, new_width, self.interpolation)

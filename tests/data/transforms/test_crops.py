@@ -91,6 +91,18 @@ def test_boxes_follow_the_recipe():
 
 
 @pytest.mark.once
+def test_boxes_have_the_shape_of_a_result_that_is_not_square():
+    """Stretched by 3/4 to 4/3 and no more, whatever comes out; a square has the recipe's boxes."""
+    crop, rows = data.RandomResizedCrop(), np.arange(1000)
+    boxes, _ = crop.boxes(3, 0, rows, 300, 400, (200, 300))
+    stretch = boxes[:, 3] / boxes[:, 2] / 1.5
+    assert 0.73 < stretch.min() < 0.77 and 1.3 < stretch.max() < 1.36
+    assert abs(np.log(stretch).mean()) < 0.02
+    square, plain = crop.boxes(3, 0, rows, 300, 400, 224), crop.boxes(3, 0, rows, 300, 400)
+    np.testing.assert_array_equal(square[0], plain[0])
+
+
+@pytest.mark.once
 def test_the_recipe_can_be_changed():
     crop = data.RandomResizedCrop(area=(0.25, 0.3), aspect=(1.0, 1.0), flip=0.0)
     boxes, flips = crop.boxes(0, 0, np.arange(500), 100, 100)

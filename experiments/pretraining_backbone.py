@@ -1,0 +1,126 @@
+"""The backbone that pretrain.py trains: fresh, of a named architecture, or with the weights of --model."""
+
+from absl import flags
+from given_model import MODEL, GivenModel, define_weights_flag, settle_model
+from inputs import check_weights
+from number_flags import NOT_NEGATIVE, define_number
+from shared_flags import define_image_size_flag
+
+import nepa_keras
+from nepa_keras import data
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
+PRESETS["digits"] = "nepa_micro_patch2_8"
+_OF_ARCHITECTURE = ("layer_scale", "gated_mlp", "qk_norm_scale")
+
+
+def define_flags() -> None:
+    """Flags of the architecture, and of the weights that it begins with."""
+    flags.DEFINE_string(
+        "model", None, f"Weights to continue pretraining from, in place of --preset: {MODEL}"
+    )
+    define_weights_flag()
+    flags.DEFINE_string(
+        "preset", None, "Architecture of fresh weights; the in-memory data sets have a default."
+    )
+    define_image_size_flag("that of --model or --preset")
+    flags.DEFINE_integer(
+        "channels",
+        None,
+        "Channels of images on disk: 3, 1, or those of .npy files; default those of --model, else 3.",
+        lower_bound=1,
+    )
+    define_number("layer_scale", None, "Initial LayerScale; default the preset's.", NOT_NEGATIVE)
+    flags.DEFINE_boolean(
+        "gated_mlp",
+        None,
+        "SwiGLU, of the preset's MLP width, in place of GELU; default the preset's.",
+    )
+    flags.DEFINE_boolean(
+        "qk_norm_scale", None, "A learned scale of QK-norm's LayerNorm; default the preset's."
+    )
+    flags.DEFINE_boolean(
+        "remat", False, "Recompute blocks in the backward pass: less memory, more time."
+    )
+
+
+def settle() -> GivenModel:
+    """The weights of --model; settles the flags that say of what images the model is, as flags.txt has them.
+
+    Raises:
+        ValueError: as `given_model`.
+    """
+    if FLAGS.channels is None and not FLAGS.model:
+        FLAGS.channels = 3
+    return settle_model()
+
+
+def build(source: data.ImageArrays | data.ImageSource, ema: bool) -> nepa_keras.NepaBackbone:
+    """The backbone of the flags for the images of --data.
+
+    Args:
+        ema: whether the averaged weights of --model are meant.
+
+    Raises:
+        ValueError: the flags contradict the weights of --model, or as `from_preset`.
+    """
+    backbone = _continued(ema) if FLAGS.model else _fresh(source)
+    channels = backbone.image_shape[-1]
+    if isinstance(source, data.ImageArrays) and channels != source.train_images.shape[-1]:
+        raise ValueError(
+            f"--data={FLAGS.data} has images of {source.train_images.shape[-1]} channels, and "
+            f"--model={FLAGS.model} is for {channels}; images on disk are brought to those of the model."
+        )
+    return backbone
+
+
+def _training_options() -> dict:
+    """Arguments that say how a backbone is trained, whatever its weights."""
+    return {
+        "use_causal_mask": FLAGS.causal,
+        "use_mask_token": FLAGS.masking_ratio > 0,
+        "remat": FLAGS.remat,
+        "dtype": FLAGS.dtype,
+    }
+
+
+def _fresh(source) -> nepa_keras.NepaBackbone:
+    preset = FLAGS.preset or PRESETS[FLAGS.data]
+    shape = nepa_keras.presets.preset_config(preset).get("image_shape", (224, 224, 3))
+    in_memory = isinstance(source, data.ImageArrays)
+    channels = source.train_images.shape[-1] if in_memory else FLAGS.channels
+    given = {name: FLAGS[name].value for name in _OF_ARCHITECTURE}
+    return nepa_keras.NepaBackbone.from_preset(
+        preset,
+        load_weights=False,
+        image_shape=(*(FLAGS.image_size or shape[:2]), channels),
+        **_training_options(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _continued(ema: bool) -> nepa_keras.NepaBackbone:
+    check_weights("--model", FLAGS.model)
+    if FLAGS.preset:
+        raise ValueError(
+            f"--preset={FLAGS.preset} and --model={FLAGS.model} both give the architecture; leave out "
+            "--preset (--preset= switches off that of a flag file)."
+        )
+    backbone = nepa_keras.NepaBackbone.from_preset(
+        FLAGS.model,
+        ema=ema,
+        image_size=FLAGS.image_size,
+        drop_path_rate=0.0,  # a classifier's, which its fine-tuning had
+        **_training_options(),
+    )
+    has = {name: getattr(backbone, name) for name in _OF_ARCHITECTURE}
+    has["channels"] = backbone.image_shape[-1]
+    for name, theirs in has.items():
+        if (value := FLAGS[name].value) not in (None, theirs):
+            raise ValueError(
+                f"--{name}={value} contradicts --model={FLAGS.model}, which has {name} {theirs}; leave "
+                "the flag out."
+            )
+    return backbone
