@@ -40,6 +40,7 @@ from command_line import (
     require_experiments_extra,
 )
 from inputs import SEES_MORE, check_data, say, say_range, say_sight
+from label_flags import define_label_flags, source_options
 from recipe_check import warn_of_departures
 from shared_flags import (
     define_crop_flag,
@@ -64,6 +65,7 @@ flags.DEFINE_string(
     "parquet:FILES, arrow:PATH or webdataset:FILES.",
 )
 define_data_dir_flag()
+define_label_flags(labels=False)
 define_image_flags()
 define_value_range_flag()
 pretraining_backbone.define_flags()
@@ -84,6 +86,10 @@ def load_data() -> data.ImageArrays | data.ImageSource:
     """The images of --data. Refuses an --evaluate that has no arrays to evaluate with."""
     check_data("--data", FLAGS.data)
     if FLAGS.data in IN_MEMORY:
+        if FLAGS.image_column:
+            raise ValueError(
+                f"--image_column is for csv, h5, parquet and arrow, not --data={FLAGS.data}."
+            )
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
         raise ValueError(
@@ -95,7 +101,7 @@ def load_data() -> data.ImageArrays | data.ImageSource:
             f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224, or --model, weights to "
             "continue from."
         )
-    source = data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
+    source = data.open_source(FLAGS.data, **source_options(FLAGS.data))
     say(source.notes)
     return source
 
