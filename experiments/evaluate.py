@@ -28,7 +28,12 @@ from inputs import (
 )
 from number_flags import SHARE, define_number
 from progress import ShownBatches
-from shared_flags import define_data_dir_flag, define_dtype_flag, define_value_range_flag
+from shared_flags import (
+    define_cache_flags,
+    define_data_dir_flag,
+    define_dtype_flag,
+    define_value_range_flag,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation, visualization
@@ -43,6 +48,7 @@ flags.DEFINE_multi_enum(
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_cache_flags()
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)

@@ -13,7 +13,7 @@ from number_flags import (
     define_number,
     list_of_numbers,
 )
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_cache_flags, define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, evaluation
 
@@ -27,6 +27,7 @@ def define_flags() -> None:
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
     define_data_dir_flag()
+    define_cache_flags()
     define_value_range_flag()
     define_classes_flag()
     flags.DEFINE_string(

@@ -18,7 +18,7 @@ from absl import flags
 from command_line import end, one_sentence, run
 from inputs import check_data, say
 from number_flags import SHARE, define_number
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_cache_flags, define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, visualization
 from nepa_keras.data import segmentation
@@ -27,6 +27,7 @@ from nepa_keras.files import printable
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
 define_data_dir_flag()
+define_cache_flags()
 define_value_range_flag()
 flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)

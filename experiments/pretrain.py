@@ -35,6 +35,7 @@ from inputs import check_data, say, say_range, say_sight
 from number_flags import NOT_NEGATIVE, define_number
 from recipe_check import warn_of_departures
 from shared_flags import (
+    define_cache_flags,
     define_data_dir_flag,
     define_image_flags,
     define_recipe_flags,
@@ -55,9 +56,10 @@ flags.DEFINE_string(
     "data",
     "embedded",
     "Images: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
-    "parquet:FILES, arrow:PATH or webdataset:FILES.",
+    "parquet:FILES, arrow:PATH or webdataset:FILES; FILES may be https://…, gs://… or s3://….",
 )
 define_data_dir_flag()
+define_cache_flags()
 flags.DEFINE_integer(
     "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
 )

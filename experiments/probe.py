@@ -39,7 +39,7 @@ from inputs import (
 )
 from number_flags import POSITIVE, define_number, list_of_numbers
 from progress import ShownBatches, shown
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_cache_flags, define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -54,6 +54,7 @@ flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture o
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 define_data_dir_flag()
+define_cache_flags()
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")

@@ -27,7 +27,7 @@ from command_line import honest_exit, one_sentence, require_experiments_extra, r
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_cache_flags, define_data_dir_flag, define_value_range_flag
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
@@ -41,6 +41,7 @@ define_weights_flag()
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_cache_flags()
 define_value_range_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)

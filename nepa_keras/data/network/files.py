@@ -36,7 +36,9 @@ class NetworkFiles:
         self.cache = cache
         self.servers = Servers()
         self._states: dict[str, FileState] = {}
-        self._last = threading.local()  # the part asked for last: address, end, length in blocks
+        # Of each thread, part: address, end and length in blocks of what it asked for last; block: the place
+        # and the content of the one it used last, as headers and labels are many small reads.
+        self._last = threading.local()
 
     def state(self, address: str, anew: bool = False) -> FileState:
         """Size and tag of a file, asked for once, or `anew`.
@@ -59,7 +61,11 @@ class NetworkFiles:
         if stop <= offset:
             return b""
         key, first, end = _key(address, state), offset // BLOCK, -(-stop // BLOCK)
-        blocks = {n: self.cache.get(key, str(n)) for n in range(first, end)}
+        place, block = getattr(self._last, "block", (None, None))
+        blocks = {
+            n: block if place == (key, n) else self.cache.get(key, str(n))
+            for n in range(first, end)
+        }
         missing = [n for n, block in blocks.items() if block is None]
         parts = self._parts(address, missing, -(-state.size // BLOCK))
 
@@ -72,6 +78,7 @@ class NetworkFiles:
 
         for found in in_parallel(fetch, parts, _AT_ONCE):
             blocks.update(found)
+        self._last.block = (key, end - 1), blocks[end - 1]
         held = b"".join(blocks[n] or b"" for n in range(first, end))
         return held[offset - first * BLOCK : stop - first * BLOCK]
 
