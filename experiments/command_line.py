@@ -78,7 +78,10 @@ def honest_exit(batches=None):
     endings = {
         BadImagesError: (BAD_DATA, ""),
         ImageError: (BAD_DATA, ""),
-        NetworkError: (BAD_DATA, f"; {again} from the last checkpoint" if batches else ""),
+        NetworkError: (
+            BAD_DATA,
+            " The same command goes on from the last checkpoint." if batches else "",
+        ),
         NonFiniteError: (NOT_FINITE, ""),
         Preempted: (SAVED_EARLY, f"; {again}"),
         OtherModelError: (1, ""),

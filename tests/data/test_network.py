@@ -1,6 +1,6 @@
 """Images over the network are those of the same files on a disk, whatever the network does."""
 
-import contextlib
+import fcntl
 import random
 import threading
 
@@ -9,6 +9,7 @@ import pytest
 
 from nepa_keras import data
 from nepa_keras.data.network import DiskCache, NetworkFiles, files, servers
+from nepa_keras.data.order import epoch_order
 from tests.helpers import source_files
 from tests.helpers.file_server import serving
 from tests.helpers.source_files import COUNT
@@ -41,13 +42,13 @@ def write(kind: str, root) -> str:
     return f"tfrecord:{root / 'records'}"
 
 
-def batches(text: str, start_step: int = 0, steps: int = 4) -> list[np.ndarray]:
-    """Images and labels of a few steps, and what the batches say of themselves."""
+def read(text: str, first: int = 0) -> list[np.ndarray]:
+    """Images and labels of two shuffled epochs, from some place in them on."""
     source = data.open_source(text, with_labels=True)
-    stream = data.AugmentedBatches(
-        source, 4, 16, seed=5, labels=source.labels, start_step=start_step
-    ).endless()
-    return [array for _ in range(steps) for array in next(stream)]
+    chunks = getattr(source, "chunks", None)
+    order = np.concatenate([epoch_order(5, epoch, len(source), chunks) for epoch in range(2)])
+    batches = data.OrderedBatches(source, 4, 16, indices=order[first:])
+    return [*(array for images, _ in batches for array in images), source.labels[order[first:]]]
 
 
 def assert_equal(ours, theirs):
@@ -58,15 +59,16 @@ def assert_equal(ours, theirs):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_connection_changes_no_batch(kind, tmp_path):
     local = write(kind, tmp_path)
-    expected = batches(local)
+    expected = read(local)
     with serving(tmp_path) as server:
         server.busy_every, server.cut_every = 5, 3
         text = f"{kind}:{server.address}/{SHARDS[kind]}"
-        assert_equal(batches(text), expected)
+        assert_equal(read(text), expected)
         size = sum(file.stat().st_size for file in tmp_path.rglob("train-*"))
         assert server.sent < 1.5 * size
         server.sent = 0
-        assert_equal(batches(text, start_step=2, steps=2), expected[4:])
+        resumed = read(text, first=8)
+        assert_equal(resumed[:-1], expected[8:-1])
     assert server.sent < 10  # a resumed run finds the rest in the cache
 
 
@@ -79,7 +81,7 @@ def test_stores_of_fsspec(kind, tmp_path):
     folder = {"tfrecord": "records", "webdataset": "tars", "parquet": "parquet"}[kind]
     store.put(str(tmp_path / folder), f"/{kind}", recursive=True)
     for place in (f"memory://{kind}", f"memory://{kind}/{SHARDS[kind].partition('/')[2]}"):
-        assert_equal(batches(f"{kind}:{place}"), batches(local))
+        assert_equal(read(f"{kind}:{place}"), read(local))
     with pytest.raises(ValueError, match=r"folder memory://\w+ holds no file like|no file memory"):
         data.open_source(f"{kind}:memory://nothing")
     with pytest.raises(ValueError, match=r"no file memory://.*none"):
@@ -110,11 +112,11 @@ def test_a_server_that_goes_away_ends_with_one_sentence(tmp_path):
         source = data.open_source(f"parquet:{server.address}/{SHARDS['parquet']}")
         source.most_rows = 0  # keeps one row group in memory
     files.network_files().cache = DiskCache(tmp_path / "empty", 10**6)
-    stream = data.AugmentedBatches(source, 4, 16, seed=5)
+    batches = data.OrderedBatches(source, 4, 16)
     with pytest.warns(UserWarning, match="does not answer"), pytest.raises(data.NetworkError) as e:
-        next(stream.endless())
-    words = r"http://127\S+parquet cannot be read: 6 tries within \d s ended with .* start again"
-    assert e.match(words) and stream.failure is e.value and not stream.bad_images.reasons
+        next(iter(batches))
+    words = r"http://127\S+parquet cannot be read: 6 tries within \d s ended with ConnectionRefusedError: .* start again"
+    assert e.match(words) and not batches.bad_images.reasons
     random_after = random.random()
     random.seed(3)
     assert random.random() == random_after  # waits are no part of a run's random numbers
@@ -141,12 +143,11 @@ def test_servers_that_are_no_use(tmp_path):
         data.open_source("tfrecord:gs://bucket/a.tfrecord")
 
 
-def folder_size(folder) -> int:
-    size = 0
-    for file in folder.glob("*/*/*"):
-        with contextlib.suppress(FileNotFoundError):  # has just left
-            size += file.stat().st_size
-    return size
+def size_of(folder) -> int:
+    """Bytes of all entries, between two writes."""
+    with open(folder / "nepa_keras_network" / "lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return sum(entry.stat().st_size for entry in folder.glob("*/*/*"))
 
 
 def test_the_cache_keeps_to_its_bound_and_what_was_used_last(tmp_path):
@@ -164,7 +165,7 @@ def test_the_cache_keeps_to_its_bound_and_what_was_used_last(tmp_path):
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert folder_size(tmp_path) <= 20 * 4096
+        assert size_of(tmp_path) <= 20 * 4096
     for thread in threads:
         thread.join()
     assert cache.get("kept", "index-of-all") == b"index"

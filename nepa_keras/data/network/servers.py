@@ -64,9 +64,10 @@ class Servers:
             held = len(content)
             try:
                 store_of(address).read(address, start + held, stop, state, content)
-            except Exception:  # where something came, the rest is asked for at once
-                if len(content) == held:
-                    raise
+            except Exception:
+                if len(content) > held:
+                    return  # the rest is asked for at once
+                raise
             if len(content) == held:
                 raise EOFError("an answer without a byte")
 
@@ -104,21 +105,25 @@ class Servers:
                     f"{printable(address)} cannot be read ({reason(error)}): check how it is written."
                 ) from None
             except Exception as error:  # each store's library has errors of its own
-                if wait is None:
-                    seconds = time.monotonic() - began
-                    self._sentence = (
-                        f"{printable(address)} cannot be read: {attempt} tries within {seconds:.0f} s ended "
-                        f"with {reason(error)}. Check the address and the network, then start again; what "
-                        "was read before is in the cache."
-                    )
-                    self._given_up.set()
-                    raise NetworkError(self._sentence) from error
-                if attempt == _SAID_AT:
-                    warnings.warn(
-                        f"{printable(address)} does not answer ({reason(error)}); trying again for "
-                        f"{sum(waits[attempt - 1 :]):.0f} s.",
-                        stacklevel=4,
-                    )
-                asked_for = error.wait if isinstance(error, BusyError) else 0.0
-                self._given_up.wait(max(wait * self._random.uniform(0.5, 1.0), asked_for))
+                if wait is not None:
+                    self._wait(address, error, attempt, wait, sum(waits[attempt - 1 :]))
+                    continue
+                seconds = time.monotonic() - began
+                self._sentence = (
+                    f"{printable(address)} cannot be read: {attempt} tries within {seconds:.0f} s ended with "
+                    f"{reason(error)}. Check the address and the network, then start again; what was read "
+                    "before is in the cache."
+                )
+                self._given_up.set()
+                raise NetworkError(self._sentence) from error
         raise AssertionError("the last try returns or raises")
+
+    def _wait(self, address: str, error: Exception, attempt: int, wait: float, left: float) -> None:
+        """Wait before the next try, unless another thread gives up; say so, once it has failed often."""
+        if attempt == _SAID_AT:
+            warnings.warn(
+                f"{printable(address)} does not answer ({reason(error)}); trying again for {left:.0f} s.",
+                stacklevel=5,
+            )
+        asked_for = error.wait if isinstance(error, BusyError) else 0.0
+        self._given_up.wait(max(wait * self._random.uniform(0.5, 1.0), asked_for))

@@ -52,7 +52,11 @@ def scheme(address: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The kind of an error and the beginning of its message, on one line."""
+    """The kind of the error that began it and the beginning of its message, on one line."""
+    while inner := error.__cause__ or error.__context__:
+        if not isinstance(inner, Exception):
+            break
+        error = inner
     return printable(f"{type(error).__name__}: {error}".replace("\n", " ")[:200].rstrip(": "))
 
 
