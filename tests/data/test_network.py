@@ -115,7 +115,7 @@ def test_a_server_that_goes_away_ends_with_one_sentence(tmp_path):
     batches = data.OrderedBatches(source, 4, 16)
     with pytest.warns(UserWarning, match="does not answer"), pytest.raises(data.NetworkError) as e:
         next(iter(batches))
-    words = r"http://127\S+parquet cannot be read: 6 tries within \d s ended with ConnectionRefusedError: .* start again"
+    words = r"http://127\S+ cannot be read: 6 tries within \d s ended with ConnectionRefusedError: .* again"
     assert e.match(words) and not batches.bad_images.reasons
     random_after = random.random()
     random.seed(3)
