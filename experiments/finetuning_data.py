@@ -26,8 +26,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
-    define_data_dir_flag()
     define_cache_flags()
+    define_data_dir_flag()
     define_value_range_flag()
     define_classes_flag()
     flags.DEFINE_string(

@@ -26,8 +26,8 @@ from nepa_keras.files import printable
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
-define_data_dir_flag()
 define_cache_flags()
+define_data_dir_flag()
 define_value_range_flag()
 flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)

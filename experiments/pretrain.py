@@ -58,8 +58,8 @@ flags.DEFINE_string(
     "Images: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
     "parquet:FILES, arrow:PATH or webdataset:FILES; FILES may be https://…, gs://… or s3://….",
 )
-define_data_dir_flag()
 define_cache_flags()
+define_data_dir_flag()
 flags.DEFINE_integer(
     "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
 )

@@ -40,8 +40,8 @@ KINDS = {
     "arrow": "arrow:PATH of save_to_disk",
     "webdataset": "webdataset:FILES",
 }
-OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
+OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
 
 
 def open_source(
@@ -76,16 +76,16 @@ def open_source(
         if split == "train":
             return ArraySource(held.train_images, held.train_labels, held.class_names)
         return ArraySource(held.test_images, held.test_labels, held.class_names)
+    if scheme(place) and kind in KINDS and kind not in OVER_NETWORK:
+        raise ValueError(
+            f"{kind} reads no files over the network, such as {place}; "
+            f"{', '.join(KINDS[each] for each in OVER_NETWORK)} do."
+        )
     if kind not in KINDS or not place:
         known = ", ".join([*IN_MEMORY, *KINDS.values()])
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind != "tfds":
         raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
-    if scheme(place) and kind not in OVER_NETWORK:
-        raise ValueError(
-            f"{kind} reads no files over the network, such as {place}; "
-            f"{', '.join(KINDS[each] for each in OVER_NETWORK)} do."
-        )
     if split != "train" and kind in ("folder", "tfrecord", "webdataset"):
         raise ValueError(
             f"{kind} has no splits; name the place of the {split} images in its stead."
