@@ -11,7 +11,7 @@ import keras
 from absl import app, flags
 
 from nepa_keras import NonFiniteError, backends
-from nepa_keras.data import BadImagesError, ImageError
+from nepa_keras.data import BadImagesError, ImageError, NetworkError
 from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
@@ -78,6 +78,10 @@ def honest_exit(batches=None):
     endings = {
         BadImagesError: (BAD_DATA, ""),
         ImageError: (BAD_DATA, ""),
+        NetworkError: (
+            BAD_DATA,
+            " The same command goes on from the last checkpoint." if batches else "",
+        ),
         NonFiniteError: (NOT_FINITE, ""),
         Preempted: (SAVED_EARLY, f"; {again}"),
         OtherModelError: (1, ""),

@@ -35,6 +35,7 @@ from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
 from progress import ShownBatches
 from shared_flags import (
+    define_cache_flags,
     define_data_dir_flag,
     define_dtype_flag,
     define_image_size_flag,
@@ -53,6 +54,7 @@ flags.DEFINE_multi_enum(
 )
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
+define_cache_flags()
 define_data_dir_flag()
 define_label_flags(several=True)
 define_value_range_flag()

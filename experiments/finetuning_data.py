@@ -13,7 +13,12 @@ from number_flags import (
     define_number,
     list_of_numbers,
 )
-from shared_flags import define_crop_flag, define_data_dir_flag, define_value_range_flag
+from shared_flags import (
+    define_cache_flags,
+    define_crop_flag,
+    define_data_dir_flag,
+    define_value_range_flag,
+)
 
 from nepa_keras import data, evaluation
 
@@ -26,6 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
+    define_cache_flags()
     define_data_dir_flag()
     define_label_flags(several=True)
     define_value_range_flag()

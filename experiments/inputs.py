@@ -49,14 +49,19 @@ def define_classes_flag() -> None:
 def check_data(flag: str, text: str) -> None:
     """Check that a text begins with a kind of source, and is no path without it.
 
+    For data over the network, the cache of --cache_dir and --cache_size is set up.
+
     Raises:
-        ValueError: it says what to write.
+        ValueError: it says what to write, or that nothing can be kept in --cache_dir.
     """
     kind, path = text.partition(":")[0], Path(text).expanduser()
     if kind in (*IN_MEMORY, *KINDS):
+        if "://" in text:
+            given = flags.FLAGS.flag_values_dict()
+            data.use_cache(given.get("cache_dir"), given.get("cache_size"))
         return
-    if path.exists() or "/" in kind:
-        meant = _KIND_OF_ENDING.get(path.suffix, "folder")
+    if path.exists() or "/" in kind or "://" in text:
+        meant = _KIND_OF_ENDING.get(path.suffix, "webdataset" if "://" in text else "folder")
         raise ValueError(f"{flag}={text} is a path; write {flag}={meant}:{text}")
     known = ", ".join([*IN_MEMORY, *KINDS.values()])
     raise ValueError(f"{flag}={text} is no source of images; known are {known}.")

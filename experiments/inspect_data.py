@@ -20,7 +20,7 @@ from command_line import end, one_sentence, run
 from inputs import check_data, say
 from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
-from shared_flags import define_data_dir_flag, define_value_range_flag
+from shared_flags import define_cache_flags, define_data_dir_flag, define_value_range_flag
 
 from nepa_keras import data, visualization
 from nepa_keras.data import segmentation
@@ -28,6 +28,7 @@ from nepa_keras.files import printable
 
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
+define_cache_flags()
 define_data_dir_flag()
 define_label_flags(several=True)
 define_value_range_flag()

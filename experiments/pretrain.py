@@ -43,6 +43,7 @@ from inputs import SEES_MORE, check_data, say, say_range, say_sight
 from label_flags import define_label_flags, source_options
 from recipe_check import warn_of_departures
 from shared_flags import (
+    define_cache_flags,
     define_crop_flag,
     define_data_dir_flag,
     define_image_flags,
@@ -62,8 +63,9 @@ flags.DEFINE_string(
     "data",
     "embedded",
     "Images: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
-    "parquet:FILES, arrow:PATH or webdataset:FILES.",
+    "parquet:FILES, arrow:PATH or webdataset:FILES; FILES may be https://…, gs://… or s3://….",
 )
+define_cache_flags()
 define_data_dir_flag()
 define_label_flags(labels=False)
 define_image_flags()

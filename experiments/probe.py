@@ -41,7 +41,12 @@ from inputs import (
 from label_flags import define_label_flags, source_options
 from number_flags import POSITIVE, define_number, list_of_numbers
 from progress import ShownBatches, shown
-from shared_flags import define_data_dir_flag, define_image_size_flag, define_value_range_flag
+from shared_flags import (
+    define_cache_flags,
+    define_data_dir_flag,
+    define_image_size_flag,
+    define_value_range_flag,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation
@@ -55,6 +60,7 @@ define_weights_flag()
 flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
+define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 define_value_range_flag()

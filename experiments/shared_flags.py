@@ -2,7 +2,16 @@
 
 from absl import flags
 from given_model import MODEL, define_weights_flag
-from number_flags import BELOW_ONE, FACTOR, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
+from number_flags import (
+    BELOW_ONE,
+    FACTOR,
+    INSIDE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SHARE,
+    define_number,
+)
 
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
@@ -14,6 +23,23 @@ def define_data_dir_flag() -> None:
         None,
         "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files; the folder that the paths in "
         "csv:FILE begin at.",
+    )
+
+
+def define_cache_flags() -> None:
+    """The cache of --data over the network; `inputs.check_data` sets it up."""
+    flags.DEFINE_string(
+        "cache_dir",
+        None,
+        "Folder that keeps what --data=KIND:https://…, gs://… or s3://… reads, and that runs may share; "
+        "default $NEPA_KERAS_CACHE_DIR or ~/.cache/nepa_keras.",
+    )
+    define_number(
+        "cache_size",
+        None,
+        "GB that the folder of --cache_dir may grow to; what was used longest ago leaves. Default "
+        "$NEPA_KERAS_CACHE_SIZE or 10.",
+        POSITIVE,
     )
 
 
@@ -190,7 +216,15 @@ def define_training_flags(
 
 
 # Flags that may change when a run goes on: its numbers do not depend on them.
-OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
+OF_A_START = (
+    "run_dir",
+    "distribute",
+    "mesh",
+    "keep_last",
+    "keep_every",
+    "cache_dir",
+    "cache_size",
+)
 # Flags whose path may change: the data may move, and its fingerprint tells whether it is the same.
 OF_A_PLACE = ("data", "data_dir", "validation_data")
 

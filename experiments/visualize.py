@@ -28,7 +28,12 @@ from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from label_flags import define_label_flags, source_options
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
-from shared_flags import define_data_dir_flag, define_image_size_flag, define_value_range_flag
+from shared_flags import (
+    define_cache_flags,
+    define_data_dir_flag,
+    define_image_size_flag,
+    define_value_range_flag,
+)
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
@@ -41,6 +46,7 @@ flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
 define_weights_flag()
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
+define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 define_value_range_flag()

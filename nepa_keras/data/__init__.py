@@ -9,6 +9,7 @@ from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.fingerprint import fingerprint
 from nepa_keras.data.image_converter import NepaImageConverter
 from nepa_keras.data.keras_cv_batches import keras_cv_batches
+from nepa_keras.data.network import NetworkError, use_cache
 from nepa_keras.data.ordered import OrderedBatches
 from nepa_keras.data.sources import (
     ArraySource,
@@ -48,6 +49,7 @@ __all__ = [
     "ImageTransform",
     "MixupCutmix",
     "NepaImageConverter",
+    "NetworkError",
     "OrderedBatches",
     "RandAugment",
     "RandomErasing",
@@ -67,5 +69,6 @@ __all__ = [
     "segmentation",
     "source_range_note",
     "survey",
+    "use_cache",
     "with_classes",
 ]

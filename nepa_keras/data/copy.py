@@ -20,7 +20,7 @@ import numpy as np
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError, decode_image, stored_values
 from nepa_keras.data.pixels import ValueRange, checked_range
-from nepa_keras.data.reading import available_cores
+from nepa_keras.data.reading import threads_for
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.records import MANIFEST, example_class, masked_crc
 from nepa_keras.files import replacing
@@ -78,7 +78,7 @@ def copy_to_records(
         channels=channels,
         value_range=checked_range(value_range),
     )
-    examples = _examples(source, encoded, bad_images, threads or available_cores())
+    examples = _examples(source, encoded, bad_images, threads or threads_for(source))
     shard_count = -(-len(source) // images_per_shard)
     shards = []
     folder.parent.mkdir(parents=True, exist_ok=True)

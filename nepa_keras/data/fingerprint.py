@@ -15,7 +15,7 @@ def fingerprint(source: ImageSource) -> str:
 
     It changes with the number, the labels, the class names, and with the names and marks (see
     `ImageSource.mark`: the size of a file) of up to 10 000 images spread over the set. It does not change
-    where the set is moved or copied to.
+    where the set is moved or copied to on disks; over the network the ETag of each file is part of it.
 
     Args:
         source: of images, with or without labels.

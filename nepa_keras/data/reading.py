@@ -10,6 +10,7 @@ import numpy as np
 
 from nepa_keras.data.bad_images import BadImages
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.network import scheme
 from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.transforms.crops import ImageTransform
@@ -17,6 +18,7 @@ from nepa_keras.data.transforms.resample import sides
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+_OVER_NETWORK = 32  # threads, also where there are fewer cores
 
 
 def available_cores() -> int:
@@ -24,6 +26,12 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_for(source: ImageSource) -> int:
+    """The number of threads that read and decode: one per core, more where they wait for a network."""
+    over_network = len(source) > 0 and scheme(source.name(0))
+    return max(available_cores(), _OVER_NETWORK if over_network else 1)
 
 
 def made_ahead(
@@ -51,7 +59,7 @@ class ImageReader:
         transform: of each image.
         channels: of the images that come out; default that of the array, or 3.
         bad_images: account of images that cannot be read; default a budget of 0.1 %.
-        threads: that read and decode; default one per core.
+        threads: that read and decode; default one per core, and at least 32 over the network.
         value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
             `decode_image`.
 
@@ -82,7 +90,7 @@ class ImageReader:
         self.transform = transform
         self.channels = channels or (3 if held is None else held.shape[-1])
         self.bad_images = bad_images or BadImages(len(self.source))
-        self.threads = threads or available_cores()
+        self.threads = threads or threads_for(self.source)
         self.value_range = checked_range(value_range)
 
     def _new_batch(self, size: int, dtype: str = "float32") -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy as np
 from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.formats import media_format
 from nepa_keras.data.labels import in_order
+from nepa_keras.data.network import in_parallel
 from nepa_keras.data.pixels import ValueRange, checked_range
-from nepa_keras.data.reading import available_cores
+from nepa_keras.data.reading import threads_for
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.stored_ranges import StoredRange, range_note, stored_range
 from nepa_keras.files import printable
@@ -131,10 +131,9 @@ def survey(
         except ImageError as error:
             return printable(f"{source.name(index)}: {error}"), None, None
 
-    threads = threads or available_cores()
+    threads = threads or threads_for(source)
     started = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(look, looked_at.tolist()))
+    results = in_parallel(look, looked_at.tolist(), threads)
     classes: Counter[str] = Counter()
     unlabelled, labels_per_image = 0, None
     names = source.class_names

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import source_files
+from tests.helpers.file_server import serving
 from tests.helpers.pairs import write
 from tests.helpers.scripts import refusal, run, run_here
 
@@ -56,6 +57,18 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     result = run_here("finetune.py", f"--data={text}")  # and then that there is no --model
     for words in ("1 images of", "sheet.png", "no classes: bird", "1 .heic"):
         assert words in result.stdout
+
+
+def test_data_over_the_network(tmp_path):
+    source_files.webdataset(tmp_path)
+    with serving(tmp_path) as server:
+        flags = [f"--data=webdataset:{server.address}/tars/train-{{000..001}}.tar"]
+        flags += [f"--cache_dir={tmp_path / 'cache'}", "--cache_size=0.5"]
+        result = run_here("inspect_data.py", *flags)
+        assert "12 images, 12 looked at, 0 bad" in result.stdout, result.stderr
+        assert list((tmp_path / "cache").glob("*/*/index-*"))
+        said = refusal("inspect_data.py", *flags[:2], "--cache_size=0.01")
+        assert "may grow to 0.01 GB; 0.1 are the least" in said
 
 
 def test_a_data_set_without_labels_is_refused_with_the_reason(tmp_path):

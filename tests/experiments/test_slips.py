@@ -102,6 +102,9 @@ SLIPS = {
     "--data=photos/x.parquet is a path; write --data=parquet:photos/x.parquet": (
         "evaluate.py --model={place}/classifier --data=photos/x.parquet"
     ),
+    "--data=https://host/a.tar is a path; write --data=webdataset:https://host/a.tar": (
+        "finetune.py --data=https://host/a.tar"
+    ),
     "--data={place}/empty is a path; write --data=folder:": "inspect_data.py --data={place}/empty",
     "--data=digit is no source of images; known are embedded, digits": "finetune.py --data=digit",
     "this does not: digits": "study.py --run_dir=any digits",

@@ -1,10 +1,9 @@
 """Sources of images, by one line of text each."""
 
-import glob
-import re
 from pathlib import Path
 
 from nepa_keras.data import arrays
+from nepa_keras.data.network import scheme
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.sources.classes import with_classes
 from nepa_keras.data.sources.columns import Columns
@@ -12,6 +11,7 @@ from nepa_keras.data.sources.csv_files import csv_source
 from nepa_keras.data.sources.files import FileSource, folder_source
 from nepa_keras.data.sources.hdf5 import Hdf5Source
 from nepa_keras.data.sources.imagenet import imagenet_source
+from nepa_keras.data.sources.places import files_of
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
 from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
@@ -49,6 +49,7 @@ KINDS = {
 TABLES = ("csv", "h5", "parquet", "arrow")  # whose columns can be chosen
 WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
+OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
 
 
 def open_source(
@@ -65,7 +66,9 @@ def open_source(
 ) -> ImageSource:
     """The source that a text such as "folder:/data/images" names.
 
-    FILES is a file, a folder, a pattern with `*`, or a range such as `train-{000..146}.tar`.
+    FILES is a file, a folder, a pattern with `*`, or a range such as `train-{000..146}.tar`. It may begin
+    with gs://, s3:// or another protocol of fsspec, or with https://, by which files are not listed: a file
+    or a range. What is read over the network is kept on disk, see `use_cache`.
 
     Args:
         text: "embedded", "digits", "fashion_mnist", or one of the above kinds and its place.
@@ -82,6 +85,7 @@ def open_source(
 
     Raises:
         ValueError: unknown kind, nothing there, or no images in it.
+        NetworkError: a server does not answer, or will not send parts of files.
         ImportError: a package that the kind needs is missing.
     """
     kind, _, place = text.partition(":")
@@ -94,6 +98,11 @@ def open_source(
         if split == "train":
             return ArraySource(held.train_images, held.train_labels, held.class_names)
         return ArraySource(held.test_images, held.test_labels, held.class_names)
+    if scheme(place) and kind in KINDS and kind not in OVER_NETWORK:
+        raise ValueError(
+            f"{kind} reads no files over the network, such as {place}; "
+            f"{', '.join(KINDS[each] for each in OVER_NETWORK)} do."
+        )
     if kind not in KINDS or not place:
         known = ", ".join([*IN_MEMORY, *KINDS.values()])
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
@@ -145,30 +154,3 @@ def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool)
         )
     if nested_classes and kind != "folder":
         raise ValueError(f"nested_classes (--nested_classes) is for folder:PATH, not for {text}.")
-
-
-def files_of(place: str, *patterns: str) -> list[str]:
-    """The files that FILES names, sorted; of a folder, those of the first pattern that has any.
-
-    Raises:
-        ValueError: there are none, or a part of a range is missing.
-    """
-    path = str(Path(place).expanduser())
-    if found := re.search(r"\{(\d+)\.\.(\d+)\}", path):
-        first, last = found.groups()
-        numbers = (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
-        files = [path[: found.start()] + n + path[found.end() :] for n in numbers]
-        missing = [file for file in files if not Path(file).is_file()]
-        if missing or not files:
-            raise ValueError(f"Of {place}, {missing[0] if missing else 'every file'} is missing.")
-        return files
-    if Path(path).is_dir():
-        for pattern in patterns:
-            files = sorted(str(f) for f in Path(path).glob(pattern) if f.is_file())
-            if files:
-                return files
-        raise ValueError(f"The folder {place} holds no file like {' or '.join(patterns)}.")
-    files = sorted(f for f in glob.glob(path) if Path(f).is_file())
-    if not files:
-        raise ValueError(f"There is no file {place}.")
-    return files

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from nepa_keras.data.label_matrix import check_matrix
 from nepa_keras.data.labels import class_numbers, empty_classes
+from nepa_keras.data.network import network_files, scheme
 
 
 class ImageSource:
@@ -56,11 +57,12 @@ class ImageSource:
 
         Raises:
             ImageError: it cannot be read.
+            NetworkError: its server does not answer.
         """
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """What a person finds the image by."""
+        """What a person finds the image by; over the network it begins with the address of the file."""
         raise NotImplementedError
 
     def mark(self, index: int) -> object:
@@ -99,8 +101,10 @@ class ArraySource(ImageSource):
         return zlib.crc32(np.ascontiguousarray(self.images[index]).data)
 
 
-def size_of(path: str | Path) -> int | None:
-    """Of a file in bytes; None of one that is missing."""
+def size_of(path: str | Path) -> object:
+    """Of a file in bytes, over the network with its tag; None of one that is missing."""
+    if scheme(str(path)):
+        return tuple(network_files().state(str(path)))
     try:
         return os.path.getsize(path)
     except OSError:

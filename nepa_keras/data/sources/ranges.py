@@ -1,9 +1,12 @@
 """Pieces of large files by offset, so that any can be read without those before it."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 from nepa_keras.data.decode import ImageError, read_file
+from nepa_keras.data.network import network_files, scheme
+from nepa_keras.data.sources.places import tag_of
 
 
 class FileRanges:
@@ -14,7 +17,7 @@ class FileRanges:
         ranges: for each file the (offset, length) of its pieces.
     """
 
-    def __init__(self, paths: list[str], ranges: list[list[tuple[int, int]]]):
+    def __init__(self, paths: list[str], ranges: Sequence[Sequence[Sequence[int]]]):
         self.paths = paths
         self.ranges = ranges
         self.ends = list(accumulate(len(r) for r in ranges))
@@ -27,10 +30,11 @@ class FileRanges:
         file = bisect_right(self.ends, index)
         return file, index - (self.ends[file - 1] if file else 0)
 
-    def length(self, index: int) -> int:
-        """Of the encoded image of an index, in bytes."""
+    def mark(self, index: int) -> object:
+        """`ImageSource.mark`: the length of a piece in bytes, and over the network the tag of its file."""
         file, piece = self.place(index)
-        return self.ranges[file][piece][1]
+        length, tag = self.ranges[file][piece][1], tag_of(self.paths[file])
+        return length if tag is None else (length, tag)
 
     def read(self, index: int) -> bytes:
         """The encoded image of an index, read from its file."""
@@ -43,8 +47,10 @@ def read_range(path: str, offset: int, length: int) -> bytes:
 
     Raises:
         ImageError: it cannot be read, or ends before.
+        NetworkError: its server does not answer.
     """
-    data = read_file(path, offset, length)
+    read = network_files().read if scheme(path) else read_file
+    data = read(path, offset, length)
     if len(data) != length:
         raise ImageError("the file ends before it")
     return data

@@ -5,11 +5,11 @@ where each begins. They are passed over once when a file is opened.
 """
 
 import functools
-import os
 import struct
+import zlib
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from nepa_keras.data.decode import ImageError
 from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.json_text import names_of_classes, parse_json
+from nepa_keras.data.sources.places import beside, file_size, of_each_file, open_to_read
 from nepa_keras.data.sources.ranges import FileRanges
 from nepa_keras.packages import required_for
 
@@ -45,8 +46,8 @@ def record_ranges(path: str) -> list[tuple[int, int]]:
     Raises:
         ValueError: the file is cut off or no TFRecord file.
     """
-    ranges, size, offset = [], os.path.getsize(path), 0
-    with open(path, "rb") as file:
+    ranges, size, offset = [], file_size(path), 0
+    with open_to_read(path) as file:
         while offset < size:
             file.seek(offset)
             header = file.read(8)
@@ -77,7 +78,7 @@ class RecordSource(ImageSource):
         self, paths: list[str], class_names: Sequence[str] | None = None, with_labels: bool = False
     ):
         class_names = class_names or _class_names_of_manifest(paths)
-        self.ranges = FileRanges(paths, [record_ranges(path) for path in paths])
+        self.ranges = FileRanges(paths, of_each_file(record_ranges, paths, "records"))
         if not len(self.ranges):
             raise ValueError(f"{paths[0]} holds no record.")
         first = self._first_features()
@@ -119,7 +120,13 @@ class RecordSource(ImageSource):
 
     def _labels(self, key: str, class_names: Sequence[str] | None):
         """Class numbers and names of classes; a damaged record has no label, and is found again by `read`."""
-        labels = [self._label(i, key) for i in range(len(self.ranges))]
+        numbers_of = dict(zip(self.ranges.paths, pairwise([0, *self.ranges.ends]), strict=True))
+
+        def of_file(path: str) -> list:
+            return [self._label(i, key) for i in range(*numbers_of[path])]
+
+        found = of_each_file(of_file, self.ranges.paths, f"labels-{zlib.crc32(key.encode())}")
+        labels: list[Any] = [held[0] if held else _DAMAGED for held in chain.from_iterable(found)]
         whole = [i for i, label in enumerate(labels) if label is not _DAMAGED]
         numbers = np.full(len(labels), UNLABELLED)
         numbers[whole], class_names = class_numbers(
@@ -127,11 +134,12 @@ class RecordSource(ImageSource):
         )
         return numbers, class_names
 
-    def _label(self, index: int, key: str) -> Any:
+    def _label(self, index: int, key: str) -> list:
+        """The label of a record; nothing of a damaged one."""
         try:
             feature = self._features(index)[key]
         except ImageError:
-            return _DAMAGED
+            return []
         lists = (feature.int64_list, feature.float_list, feature.bytes_list)
         values: Sequence[Any] = next((held.value for held in lists if held.value), ())
         if len(values) != 1:
@@ -140,7 +148,7 @@ class RecordSource(ImageSource):
                 "(multi-label) are not read."
             )
         value = values[0]
-        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+        return [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value]
 
     def __len__(self) -> int:
         return len(self.ranges)
@@ -151,8 +159,8 @@ class RecordSource(ImageSource):
             raise ImageError(f"feature {self.image_key} holds {len(values)} values, not 1")
         return values[0]
 
-    def mark(self, index: int) -> int:
-        return self.ranges.length(index)
+    def mark(self, index: int) -> object:
+        return self.ranges.mark(index)
 
     def name(self, index: int) -> str:
         file, piece = self.ranges.place(index)
@@ -165,10 +173,11 @@ def _class_names_of_manifest(paths: list[str]):
     Raises:
         ValueError: it is damaged, or a file has another size than it says.
     """
-    file = Path(paths[0]).parent / MANIFEST
-    if not file.exists():
+    file = beside(paths[0], MANIFEST)
+    if file is None:
         return None
-    manifest = parse_json(file.read_bytes(), str(file))
+    with open_to_read(file) as opened:
+        manifest = parse_json(opened.read() or b"", file)
     if not isinstance(manifest, dict) or not {"shards", "class_names"} <= set(manifest):
         return None  # of another program
     shards = manifest["shards"]
@@ -178,12 +187,12 @@ def _class_names_of_manifest(paths: list[str]):
         raise ValueError(f"{file} is damaged: it lists no shards; copy the data again.")
     sizes = {str(shard["file"]): shard["bytes"] for shard in shards}
     for path in paths:
-        expected, found = sizes.get(Path(path).name), os.path.getsize(path)
+        expected, found = sizes.get(path.rpartition("/")[2]), file_size(path)
         if expected != found:
             raise ValueError(
                 f"{path} has {found} bytes, and {file} says {expected}; copy it again."
             )
-    return names_of_classes(manifest["class_names"], str(file))
+    return names_of_classes(manifest["class_names"], file)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, read_file
+from nepa_keras.data.network import NetworkError, scheme
 from nepa_keras.data.order import WINDOW
 from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.data.sources.columns import (
@@ -24,6 +25,7 @@ from nepa_keras.data.sources.columns import (
     separator_note,
 )
 from nepa_keras.data.sources.json_text import json_object
+from nepa_keras.data.sources.places import of_each_file, path_or_file
 from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
@@ -72,13 +74,15 @@ def _image_column(schema, path: str, given: str | None) -> str:
 
 
 def _opened(path: str, opener):
-    """`opener(path)`.
+    """`opener(path)`, or of the file at a path over the network.
 
     Raises:
         ValueError: the file is damaged or of another format.
     """
     try:
-        return opener(path)
+        return opener(path_or_file(path))
+    except NetworkError:
+        raise
     except (OSError, ValueError, _pyarrow().ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
@@ -94,8 +98,8 @@ def _values(column) -> np.ndarray:
     return np.fromiter(column.to_pylist(), object, len(column))
 
 
-def _content(value, folder: Path) -> bytes:
-    """The encoded image of a cell; one that only has a path is read from below the table's folder.
+def _content(value, folder: Path | None) -> bytes:
+    """The encoded image of a cell; one that only has a path is read from below the table's folder, if any.
 
     Raises:
         ImageError: the cell is empty, or its path leads elsewhere.
@@ -105,6 +109,10 @@ def _content(value, folder: Path) -> bytes:
     if isinstance(value, dict):
         path, value = value.get("path"), value.get("bytes")
         if value is None and isinstance(path, str) and path:
+            if folder is None:
+                raise ImageError(
+                    f"the cell has only a path, {printable(path)}, not read over the network"
+                )
             file = Path(os.path.realpath(folder / path.replace("\0", "?")))
             if not file.is_relative_to(os.path.realpath(folder)):
                 raise ImageError(f"its path {printable(path)} is not below {folder}")
@@ -133,7 +141,7 @@ class ParquetSource(ImageSource):
     def __init__(self, paths: list[str], with_labels: bool = False, columns: Columns = ANY):
         parquet = _pyarrow().parquet
         self.paths = paths
-        files = [_opened(path, parquet.ParquetFile) for path in paths]
+        files = of_each_file(lambda path: _opened(path, parquet.ParquetFile), paths)
         schema = files[0].schema_arrow
         self.image = _image_column(schema, paths[0], columns.image)
         self.groups = [(i, g) for i, f in enumerate(files) for g in range(f.num_row_groups)]
@@ -174,7 +182,7 @@ class ParquetSource(ImageSource):
         with self.lock:
             if group not in self.kept:
                 file, row_group = self.groups[group]
-                opened = _pyarrow().parquet.ParquetFile(self.paths[file])
+                opened = _pyarrow().parquet.ParquetFile(path_or_file(self.paths[file]))
                 self.kept[group] = opened.read_row_group(row_group, [self.image])[self.image]
                 while len(self.kept) > 1 and sum(map(len, self.kept.values())) > self.most_rows:
                     self.kept.popitem(last=False)
@@ -185,9 +193,12 @@ class ParquetSource(ImageSource):
         group = bisect_right(self.chunks, index) - 1
         try:
             cell = self._group(group)[int(index - self.chunks[group])].as_py()
+        except NetworkError:
+            raise
         except (OSError, ValueError, _pyarrow().ArrowException) as error:
             raise ImageError(f"damaged row group: {error}") from None
-        return _content(cell, Path(self.paths[self.groups[group][0]]).parent)
+        path = self.paths[self.groups[group][0]]
+        return _content(cell, None if scheme(path) else Path(path).parent)
 
     def name(self, index: int) -> str:
         group = bisect_right(self.chunks, index) - 1

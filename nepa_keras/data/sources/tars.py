@@ -1,6 +1,8 @@
 """Tars of webdataset, whose headers are passed over once when a file is opened."""
 
+import functools
 import tarfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from nepa_keras.data.decode import ImageError
 from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.json_text import json_object
+from nepa_keras.data.sources.places import of_each_file, open_to_read
 from nepa_keras.data.sources.ranges import FileRanges, read_range
 from nepa_keras.data.sources.walk import Others, ending, image_endings, passed_over
 
@@ -28,18 +31,16 @@ class TarSource(ImageSource):
     """
 
     def __init__(self, paths: list[str], with_labels: bool = False):
-        ranges, self.names, found, places = [], [], [], []
+        self.names, found, places = [], [], []
         others = Others()
-        for path in paths:
-            images, texts = _tar_members(path, others)
-            ranges.append([place for _, place in images])
-            self.names += [f"{path}, {name}" for name, _ in images]
-            if with_labels:
-                for name, _ in images:
-                    place, label = _tar_label(path, texts, name)
-                    places.append(place)
-                    found.append(label)
-        self.ranges = FileRanges(paths, ranges)
+        name = f"tar-{with_labels}-{zlib.crc32(repr(sorted(image_endings())).encode())}"
+        tars = of_each_file(functools.partial(_tar_index, with_labels=with_labels), paths, name)
+        for path, tar in zip(paths, tars, strict=True):
+            self.names += [f"{path}, {name}" for name, _ in tar["images"]]
+            others.add_all(*tar["others"])
+            places += [held[0] if held else "" for held in tar["labels"]]
+            found += [held[1] if held else _MISSING for held in tar["labels"]]
+        self.ranges = FileRanges(paths, [[place for _, place in tar["images"]] for tar in tars])
         over = (passed_over(others),) if others else ()
         if not len(self.ranges):
             raise ValueError(
@@ -54,8 +55,8 @@ class TarSource(ImageSource):
     def read(self, index: int) -> bytes:
         return self.ranges.read(index)
 
-    def mark(self, index: int) -> int:
-        return self.ranges.length(index)
+    def mark(self, index: int) -> object:
+        return self.ranges.mark(index)
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -71,14 +72,17 @@ def _labels_of_found(found: list, places: list[str]):
     return numbers, names
 
 
-def _tar_members(path: str, others: Others):
-    """[(name, (offset, length))] of the images of a tar, and {name: (offset, length)} of its labels.
+def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
+    """What a tar holds.
 
-    Other files are counted in `others`.
+    Returns:
+        "images": [[name, [offset, length]]]; "labels": if wanted, for each image [where, label], or [] of
+        one without; "others": (number, example) by ending, of what is neither.
     """
     images, texts, endings = [], {}, image_endings()
+    others = Others()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_to_read(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.name.rpartition("/")[2].startswith("."):
                     continue  # hidden, such as what macOS adds to each file
@@ -91,11 +95,12 @@ def _tar_members(path: str, others: Others):
                     others.add(member.name)
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no whole, uncompressed tar: {error}.") from None
-    return images, texts
+    labels = [_tar_label(path, texts, name) for name, _ in images] if with_labels else []
+    return {"images": images, "labels": labels, "others": [others.counts, others.examples]}
 
 
-def _tar_label(path: str, texts: dict, image: str) -> tuple[str, Any]:
-    """Where the label of an image is, and the label."""
+def _tar_label(path: str, texts: dict, image: str) -> list:
+    """Where the label of an image is, and the label; nothing if it has none."""
     folder, _, name = image.rpartition("/")
     key = f"{folder}/{name.split('.')[0]}" if folder else name.split(".")[0]
     for suffix in _LABEL_ENDINGS:
@@ -105,13 +110,11 @@ def _tar_label(path: str, texts: dict, image: str) -> tuple[str, Any]:
                 content = read_range(path, *place)
             except ImageError as error:
                 raise ValueError(f"{where}: {error}.") from None
-            return where, _text_label(content) if suffix == ".cls" else _json_label(content, where)
-    return "", _MISSING
-
-
-def _json_label(content: bytes, where: str) -> Any:
-    held = json_object(content, where)
-    return next((held[name] for name in NAMES if name in held), _MISSING)
+            if suffix == ".cls":
+                return [where, _text_label(content)]
+            held = json_object(content, where)
+            return next(([where, held[name]] for name in NAMES if name in held), [])
+    return []
 
 
 def _text_label(content: bytes) -> int | float | str:

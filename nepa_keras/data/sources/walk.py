@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class Others:
         """Count a file by its name."""
         self.counts[ending(name)] += 1
         self.examples.setdefault(ending(name), name)
+
+    def add_all(self, counts: Mapping[str, int], examples: Mapping[str, str]) -> None:
+        """Add what was counted elsewhere."""
+        self.counts.update(counts)
+        self.examples = {**examples, **self.examples}
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -1,0 +1,210 @@
+"""Files over the network, read in parts through a cache on disk."""
+
+import hashlib
+import io
+import json
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nepa_keras.data.network.cache import INDEX, DiskCache
+from nepa_keras.data.network.servers import Servers
+from nepa_keras.data.network.stores import FileState
+from nepa_keras.files import printable
+
+BLOCK = (
+    1 << 17
+) - 4  # bytes; with its checksum an entry of the cache fills whole pages of the disk
+_LARGEST_PART = 64  # blocks that are asked for at once
+_NEAR = 8  # blocks; a read that begins so near behind the last one goes on from it
+_AT_ONCE = 4  # requests for one long read
+DEFAULT_SIZE = 10.0  # GB
+LEAST_SIZE = 0.1  # GB; parts of several threads have to have room until they are used
+
+
+class NetworkFiles:
+    """Files by address, for any thread.
+
+    Args:
+        cache: of their blocks and indices.
+    """
+
+    def __init__(self, cache: DiskCache):
+        self.cache = cache
+        self.servers = Servers()
+        self._states: dict[str, FileState] = {}
+        # Of each thread, part: address, end and length in blocks of what it asked for last; block: the place
+        # and the content of the one it used last, as headers and labels are many small reads.
+        self._last = threading.local()
+
+    def state(self, address: str, anew: bool = False) -> FileState:
+        """Size and tag of a file, asked for once, or `anew`.
+
+        Raises:
+            NetworkError: as `Servers.state`.
+        """
+        if anew or address not in self._states:
+            self._states[address] = self.servers.state(address)
+        return self._states[address]
+
+    def read(self, address: str, offset: int, length: int) -> bytes:
+        """Part of a file, shorter where the file ends.
+
+        Raises:
+            NetworkError: as `Servers.read`.
+        """
+        state = self.state(address)
+        stop = min(offset + length, state.size)
+        if stop <= offset:
+            return b""
+        key, first, end = _key(address, state), offset // BLOCK, -(-stop // BLOCK)
+        place, block = getattr(self._last, "block", (None, None))
+        blocks = {
+            n: block if place == (key, n) else self.cache.get(key, str(n))
+            for n in range(first, end)
+        }
+        missing = [n for n, block in blocks.items() if block is None]
+        parts = self._parts(address, missing, -(-state.size // BLOCK))
+
+        def fetch(part: range) -> dict[int, bytes]:
+            begin = part.start * BLOCK
+            content = self.servers.read(address, begin, min(part.stop * BLOCK, state.size), state)
+            found = {n: content[i * BLOCK : (i + 1) * BLOCK] for i, n in enumerate(part)}
+            self.cache.put(key, {str(n): block for n, block in found.items()})
+            return found
+
+        for found in in_parallel(fetch, parts, _AT_ONCE):
+            blocks.update(found)
+        self._last.block = (key, end - 1), blocks[end - 1]
+        held = b"".join(blocks[n] or b"" for n in range(first, end))
+        return held[offset - first * BLOCK : stop - first * BLOCK]
+
+    def _parts(self, address: str, missing: list[int], count: int) -> list[range]:
+        """What to ask for: missing blocks beside each other, and more where a thread reads on and on."""
+        parts: list[range] = []
+        for n in missing:
+            if parts and parts[-1].stop == n and len(parts[-1]) < _LARGEST_PART:
+                parts[-1] = range(parts[-1].start, n + 1)
+            else:
+                parts.append(range(n, n + 1))
+        if parts:
+            last, end, length = getattr(self._last, "part", ("", 0, 0))
+            part = parts[-1]
+            if last == address and 0 <= parts[0].start - end <= _NEAR:
+                length = min(max(len(part), 2 * length), _LARGEST_PART)
+                parts[-1] = part = range(part.start, min(part.start + length, count))
+            self._last.part = (address, part.stop, len(part))
+        return parts
+
+    def remembered(self, address: str, name: str, make: Callable[[], Any]) -> Any:
+        """What `make()` finds in a file, as JSON has it, kept in the cache."""
+        key, name = _key(address, self.state(address)), INDEX + name
+        held = self.cache.get(key, name)
+        if held is not None:
+            return json.loads(zlib.decompress(held))
+        made = json.loads(json.dumps(make()))  # so that it is the same the first time
+        self.cache.put(key, {name: zlib.compress(json.dumps(made).encode())})
+        return made
+
+
+class NetworkFile(io.RawIOBase):
+    """A file over the network as a file of Python, to read and seek in.
+
+    Args:
+        files: that know it.
+        address: of the file.
+    """
+
+    def __init__(self, files: NetworkFiles, address: str):
+        super().__init__()
+        self.files, self.address = files, address
+        self.size = files.state(address).size
+        self.place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.place = max(0, offset + (0, self.place, self.size)[whence])
+        return self.place
+
+    def readinto(self, buffer) -> int:
+        content = self.files.read(self.address, self.place, len(buffer))
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
+
+
+def in_parallel(function: Callable, items: list, threads: int) -> list:
+    """`function` of each, by threads where there are several; the first error ends what has not begun."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    pool = ThreadPoolExecutor(threads, "nepa_keras-network")
+    try:
+        return list(pool.map(function, items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _key(address: str, state: FileState) -> str:
+    return hashlib.sha256(repr((address, *state)).encode()).hexdigest()[:32]
+
+
+_files: NetworkFiles | None = None
+_lock = threading.Lock()
+
+
+def use_cache(folder: str | os.PathLike | None = None, size: float | None = None) -> None:
+    """Set where what is read over the network is kept, for this process and from now on.
+
+    Several processes may share a folder, and one process after another finds what the last one left.
+
+    Args:
+        folder: default that of NEPA_KERAS_CACHE_DIR in the environment, or nepa_keras/ in XDG_CACHE_HOME or
+            ~/.cache.
+        size: GB (10^9 bytes) that it may grow to; default NEPA_KERAS_CACHE_SIZE, or 10. What was used longest
+            ago leaves first.
+
+    Raises:
+        ValueError: the folder cannot be written to, or the size is below 0.1.
+    """
+    global _files
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.fspath(
+        folder or os.environ.get("NEPA_KERAS_CACHE_DIR") or os.path.join(home, "nepa_keras")
+    )
+    given = os.environ.get("NEPA_KERAS_CACHE_SIZE") or DEFAULT_SIZE
+    try:
+        most = float(given if size is None else size)
+    except ValueError:
+        raise ValueError(f"NEPA_KERAS_CACHE_SIZE={given} is no number of GB.") from None
+    if not LEAST_SIZE <= most < float("inf"):
+        raise ValueError(
+            f"The cache of the network may grow to {most:g} GB; {LEAST_SIZE:g} are the least that work."
+        )
+    try:
+        cache = DiskCache(folder, int(most * 1e9))
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be kept in {printable(folder)} ({error.strerror}); name a folder by --cache_dir or "
+            "NEPA_KERAS_CACHE_DIR."
+        ) from None
+    with _lock:
+        _files = NetworkFiles(cache)
+
+
+def network_files() -> NetworkFiles:
+    """The files of this process, with the cache of `use_cache`."""
+    if _files is None:
+        use_cache()
+    assert _files is not None
+    return _files

@@ -1,0 +1,151 @@
+"""The files that sources are made of, on a disk or over the network."""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nepa_keras.data.network import NetworkFile, RefusedError, in_parallel, network_files, scheme
+
+_AT_ONCE = 16  # files over the network that are asked for, or passed over
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def files_of(place: str, *patterns: str) -> list[str]:
+    """The files that FILES names, sorted; of a folder, those of the first pattern that has any.
+
+    Raises:
+        ValueError: there are none, a part of a range is missing, or a server does not list files.
+    """
+    path = place if scheme(place) else str(Path(place).expanduser())
+    if found := _RANGE.search(path):
+        first, last = found.groups()
+        numbers = (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
+        files = [path[: found.start()] + n + path[found.end() :] for n in numbers]
+        missing = _missing(files)
+        if missing or not files:
+            raise ValueError(f"Of {place}, {missing[0] if missing else 'every file'} is missing.")
+        return files
+    if scheme(path):
+        return _network_files(path, *patterns)
+    if Path(path).is_dir():
+        for pattern in patterns:
+            files = sorted(str(f) for f in Path(path).glob(pattern) if f.is_file())
+            if files:
+                return files
+        raise ValueError(_no_file_like(place, patterns))
+    files = sorted(f for f in glob.glob(path) if Path(f).is_file())
+    if not files:
+        raise ValueError(f"There is no file {place}.")
+    return files
+
+
+def _network_files(address: str, *patterns: str) -> list[str]:
+    by_http = scheme(address) in ("http", "https")
+    network_files().servers.begin_again()
+    if "*" not in address and not address.endswith("/"):
+        try:
+            network_files().state(address, anew=True)
+            return [address]
+        except RefusedError:
+            if by_http:
+                raise
+    files = network_files().servers.listing(address, patterns)
+    if not files and "*" not in address:
+        raise ValueError(_no_file_like(address, patterns))
+    if not files:
+        raise ValueError(f"There is no file {address}.")
+    _missing(files)
+    return files
+
+
+def _no_file_like(place: str, patterns: Sequence[str]) -> str:
+    return f"The folder {place} holds no file like {' or '.join(patterns)}."
+
+
+def _missing(files: list[str]) -> list[str]:
+    """Those of some files that are not there; of others over the network, their state is asked anew."""
+    if not files or not scheme(files[0]):
+        return [file for file in files if not Path(file).is_file()]
+    network = network_files()
+    network.servers.begin_again()
+    network.state(files[0], anew=True)  # what is wrong with one is mostly wrong with all
+
+    def is_missing(file: str) -> bool:
+        try:
+            return network.state(file, anew=True).size < 0
+        except RefusedError:
+            return True
+
+    gone = in_parallel(is_missing, files[1:], _AT_ONCE)
+    return [file for file, missing in zip(files[1:], gone, strict=True) if missing]
+
+
+def open_to_read(path: str) -> BinaryIO | NetworkFile:
+    """A file to read and seek in.
+
+    Raises:
+        OSError: of one on a disk.
+        NetworkError: of one over the network.
+    """
+    file = path_or_file(path)
+    return open(file, "rb") if isinstance(file, str) else file
+
+
+def file_size(path: str) -> int:
+    """Of a file, in bytes.
+
+    Raises:
+        OSError: of one on a disk.
+        NetworkError: of one over the network.
+    """
+    return network_files().state(path).size if scheme(path) else os.path.getsize(path)
+
+
+def tag_of(path: str) -> str | None:
+    """Text that differs where a file over the network has another content; None of a file on a disk."""
+    return network_files().state(path).tag if scheme(path) else None
+
+
+def beside(path: str, name: str) -> str | None:
+    """The path of a file in the folder of another; None if there is no such file.
+
+    Raises:
+        NetworkError: the server does not answer.
+    """
+    if not scheme(path):
+        file = Path(path).parent / name
+        return str(file) if file.exists() else None
+    address = f"{path.rpartition('/')[0]}/{name}"
+    try:
+        network_files().state(address, anew=True)
+        return address
+    except RefusedError:
+        return None
+
+
+def path_or_file(path: str) -> str | NetworkFile:
+    """A path on a disk as it is, or the file over the network: for libraries that open paths themselves."""
+    return NetworkFile(network_files(), path) if scheme(path) else path
+
+
+def of_each_file(function: Callable[[str], Any], paths: list[str], name: str | None = None) -> list:
+    """`function` of each file; of files over the network several at once, and kept in the cache.
+
+    Args:
+        function: of a path.
+        paths: of the files.
+        name: of the function, to keep its results, which JSON can hold; another one where they would be
+            others. None keeps nothing.
+    """
+    if not paths or not scheme(paths[0]):
+        return [function(path) for path in paths]
+
+    def kept(path: str) -> Any:
+        if name is None:
+            return function(path)
+        return network_files().remembered(path, name, lambda: function(path))
+
+    return in_parallel(kept, paths, _AT_ONCE)
