@@ -162,9 +162,8 @@ def _last_numbers(runs: Sequence[ComparedRun], kind: str) -> str:
     logs = {run.name: read_log(run.folder.log) for run in runs if run.curves}
     rows = []
     for column in dict.fromkeys(name for log in logs.values() for name in log):
-        finite = [
-            log[column][np.isfinite(log[column])] if column in log else () for log in logs.values()
-        ]
+        finite = [log.get(column, np.empty(0)) for log in logs.values()]
+        finite = [values[np.isfinite(values)] for values in finite]
         rows.append([column, *(f"{values[-1]:.6g}" if len(values) else "" for values in finite)])
     numbers = table(f"Last numbers of the logs, {kind}", [["", *logs], *rows])
     return (
