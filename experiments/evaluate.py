@@ -52,7 +52,7 @@ flags.DEFINE_enum(
 )
 define_number("bad_images_share", 0.001, "Of all.", SHARE)
 flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
-flags.DEFINE_string("json", None, "File to write the figures of all models to.")
+flags.DEFINE_string("json", None, "File to write the figures of all models to, as they come.")
 
 
 def check_outputs() -> None:
@@ -128,6 +128,9 @@ def main():
             report = evaluation.classification_report(logits, source.labels[indices], names)
             reports[name] = report
             print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
+            if FLAGS.json:
+                held = {name: each.figures() for name, each in reports.items()}
+                Path(FLAGS.json).write_text(json.dumps(held, indent=1))
     if len(reports) > 1:
         rows = [("model", "top-1", "top-5", "ECE")]
         for name, each in reports.items():
@@ -137,9 +140,6 @@ def main():
     if FLAGS.confusion:
         visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
         print(f"drawn: {FLAGS.confusion}")
-    if FLAGS.json:
-        held = {name: each.figures() for name, each in reports.items()}
-        Path(FLAGS.json).write_text(json.dumps(held, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import finished_run
 import keras
 from absl import flags
 from command_line import NOT_SAVED, end, honest_exit
-from shared_flags import OF_A_PLACE, OF_A_START
+from finished_run import OF_A_START
+from shared_flags import OF_A_PLACE
 
 import nepa_keras
 from nepa_keras import backends, data, training
@@ -86,8 +88,17 @@ def end_if_finished(run: RunDir) -> None:
     # The report is what a run writes last.
     ended = run.report.exists() and is_whole_archive(run.model)
     if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
-        print(f"{run} is finished, see {run.report}; with another --run_dir a new run begins.")
+        _remember(run, finished_run.command_line())
+        print(finished_run.sentence(run))
         sys.exit(0)
+
+
+def _remember(run: RunDir, given: tuple[str, list[str]] | None) -> None:
+    """Keep that the run of a command line is finished, for the next time it is given."""
+    commands = [list(current_flags(run).lines)]
+    if given is not None:
+        commands.append(given[1])
+    finished_run.remember(run, commands, [run.model, run.report])
 
 
 def open_run_dir(run: RunDir, number: int = 0) -> None:
@@ -249,6 +260,7 @@ def train(
         validation: images to validate with, which are part of what makes the run what it is.
         options: of `fit_steps`.
     """
+    given = finished_run.command_line()  # now, as a flag file may change while the run goes on
     options = {"batches_from": lambda step: batches.seek(step).endless(), **options}
     sources = {"data": batches.source}
     if validation is not None:
@@ -272,3 +284,4 @@ def train(
         with training.on_one_device(model) as whole:
             if processes.number == 0:
                 finish(whole)
+                _remember(run, given)

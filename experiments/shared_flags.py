@@ -141,8 +141,6 @@ def define_training_flags(
     )
 
 
-# Flags that may change when a run goes on: its numbers do not depend on them.
-OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
 # Flags whose path may change: the data may move, and its fingerprint tells whether it is the same.
 OF_A_PLACE = ("data", "data_dir", "validation_data")
 

@@ -16,6 +16,7 @@ RUN_DIR/
     results.json              tables of what came out, by title
     curves.png *.png *.md     pictures and tables
     report.html               all of it on one page
+    finished.json             the scripts' note that the run is finished, and by which command
 """
 
 import csv
