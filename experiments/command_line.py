@@ -12,7 +12,7 @@ from absl import app, flags
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError
-from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir
+from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir, check_trackers
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
@@ -117,8 +117,11 @@ def require_experiments_extra() -> None:
     """Fails at the start, not after hours, where a package of the scripts is missing.
 
     Raises:
-        ImportError: it names the package and the extra.
+        ImportError: it names the package and the extra; or a package of --tracker.
+        ValueError: --tracker has another name.
     """
+    if "tracker" in flags.FLAGS:
+        check_trackers(flags.FLAGS.tracker)
     for package in ("matplotlib", "sklearn", "tensorboardX"):
         if find_spec(package) is None:
             raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")

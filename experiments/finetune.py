@@ -287,7 +287,6 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         score_row("averaged weights", validate.last, "ema_val"),
         score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
-    visualization.log_pictures(run)
     captions, tables = [names[k] for k in labels], {"What it came to": rows}
     with training.ema_weights(model):
         visualization.write_report(run, model, images[:4], captions, tables)

@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 # Flags that may change when a run goes on: its numbers do not depend on them.
-OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every")
+OF_A_START = ("run_dir", "distribute", "mesh", "keep_last", "keep_every", "tracker")
 _MOST_COMMANDS = 8  # that are remembered of one run
 
 

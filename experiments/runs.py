@@ -11,12 +11,12 @@ from pathlib import Path
 import finished_run
 import keras
 from absl import flags
-from command_line import NOT_SAVED, end, honest_exit
+from command_line import NOT_SAVED, end, honest_exit, one_sentence
 from finished_run import OF_A_START
 from shared_flags import OF_A_PLACE
 
 import nepa_keras
-from nepa_keras import backends, data, training
+from nepa_keras import backends, data, training, visualization
 from nepa_keras.distribution import Processes
 from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
@@ -149,6 +149,13 @@ def _identity(run: RunDir, sources: dict[str, data.ImageSource]) -> dict[str, st
     return {"flags": "\n".join(_without_places(current_flags(run))), **fingerprints}
 
 
+def _flags_by_name(run: RunDir) -> dict[str, str]:
+    """The flags of a run for its trackers."""
+    known = run.read_flags()
+    lines = known.lines if known else ()
+    return {name: value for name, _, value in (line[2:].partition("=") for line in lines)}
+
+
 def _note_places(run: RunDir) -> keras.callbacks.Callback:
     """A callback that writes to flags.txt where the data lies now, once a run has gone on with it."""
 
@@ -265,9 +272,13 @@ def train(
     sources = {"data": batches.source}
     if validation is not None:
         sources["validation data"] = validation
+    trackers = []
     if processes.number == 0:
         callbacks = [*callbacks, _note_places(run)]
-    with honest_exit(batches):
+        trackers = FLAGS.tracker
+    with one_sentence():
+        tracker = training.open_trackers(trackers, run, _flags_by_name(run))
+    with honest_exit(batches), tracker:
         training.fit_steps(
             model,
             steps=steps,
@@ -279,9 +290,11 @@ def train(
             describe_batch=batches.describe,
             callbacks=callbacks,
             identity=_identity(run, sources),
+            tracker=tracker,
             **options,
         )
         with training.on_one_device(model) as whole:
             if processes.number == 0:
                 finish(whole)
+                visualization.log_pictures(run, tracker)
                 _remember(run, given)

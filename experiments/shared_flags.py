@@ -4,6 +4,8 @@ from absl import flags
 from given_model import MODEL, define_weights_flag
 from number_flags import BELOW_ONE, INSIDE, NOT_NEGATIVE, RATE, SHARE, define_number
 
+from nepa_keras.training import TRACKERS
+
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
 
@@ -138,6 +140,11 @@ def define_training_flags(
         None,
         "Save a checkpoint at every such step, and keep it.",
         lower_bound=1,
+    )
+    flags.DEFINE_list(
+        "tracker",
+        ["tensorboard"],
+        f"Where curves, pictures and tables go, too: {', '.join(TRACKERS)}, separated by commas, or none.",
     )
 
 

@@ -6,6 +6,7 @@ RUN_DIR/
     processes/                while there are several: what each counts to show that it lives
     log.csv                   a row for each log interval
     events.out.*              the same for TensorBoard
+    trackers.json             the run's ids in other trackers, and what they have of it
     bad_images.txt            images that could not be read, bad_validation_images.txt likewise
     checkpoints/              what the run resumes from, each a folder to load, too; see `checkpoints`
     non_finite/               skipped steps, to be computed again; see `non_finite`
@@ -63,6 +64,7 @@ class RunDir(os.PathLike):
         self.model = self.path / "checkpoint.keras"
         self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
         self.int8 = self.path / "int8.keras"
+        self.trackers = self.path / "trackers.json"
         self.results = self.path / "results.json"
         self.curves = self.path / "curves.png"
         self.report = self.path / "report.html"
