@@ -21,6 +21,7 @@ from nepa_keras.distribution import Processes
 from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
 from nepa_keras.training.run_dir import RunFlags
+from nepa_keras.visualization.report.run_facts import flags_of_folder
 
 FLAGS = flags.FLAGS
 _locks = []  # of this process, until it ends
@@ -149,13 +150,6 @@ def _identity(run: RunDir, sources: dict[str, data.ImageSource]) -> dict[str, st
     return {"flags": "\n".join(_without_places(current_flags(run))), **fingerprints}
 
 
-def _flags_by_name(run: RunDir) -> dict[str, str]:
-    """The flags of a run for its trackers."""
-    known = run.read_flags()
-    lines = known.lines if known else ()
-    return {name: value for name, _, value in (line[2:].partition("=") for line in lines)}
-
-
 def _note_places(run: RunDir) -> keras.callbacks.Callback:
     """A callback that writes to flags.txt where the data lies now, once a run has gone on with it."""
 
@@ -277,7 +271,7 @@ def train(
         callbacks = [*callbacks, _note_places(run)]
         trackers = FLAGS.tracker
     with one_sentence():
-        tracker = training.open_trackers(trackers, run, _flags_by_name(run))
+        tracker = training.open_trackers(trackers, run, dict(flags_of_folder(run)))
     with honest_exit(batches), tracker:
         training.fit_steps(
             model,
