@@ -2,7 +2,7 @@
 
 import copy
 
-from time_left import counter, shown
+from time_left import clear, counter, shown
 
 from nepa_keras import data
 
@@ -21,6 +21,8 @@ def shown_source(source: data.ImageSource, total: int) -> data.ImageSource:
     def read(index: int):
         if index:  # those before are done
             count()
+        if index >= total - 1:
+            clear()
         return source.read(index)
 
     copied.read = read

@@ -17,7 +17,7 @@ _drawn: list[tuple[TextIO, int]] = []  # the terminal that shows a line now, and
 
 def say_result(text: str) -> None:
     """Print a result amid a work, in place of the line that a terminal shows of it."""
-    _erase()
+    clear()
     print(text, flush=True)
 
 
@@ -38,7 +38,7 @@ def counter(total: int, what: str, file: TextIO | None = None) -> Callable[[], N
         nonlocal done, said
         done, now = done + 1, time.perf_counter()
         if done >= total:
-            _erase()
+            clear()
             return
         if now - said < (_REDRAWN if terminal else _EVERY):
             return
@@ -46,7 +46,7 @@ def counter(total: int, what: str, file: TextIO | None = None) -> Callable[[], N
         left = datetime.timedelta(seconds=round((now - started) / done * (total - done)))
         line = f"{what} {done:,} of {total:,}, {left} left"
         if terminal:
-            _erase()
+            clear()
             _drawn.append((stream, len(line)))
         print(line, end="" if terminal else "\n", file=stream, flush=True)
 
@@ -59,9 +59,11 @@ def shown(items: Iterable, total: int, what: str) -> Iterator:
     for item in items:
         yield item
         count()
+    clear()  # where there were fewer
 
 
-def _erase() -> None:
+def clear() -> None:
+    """Take the line from the terminal that shows one, so that other words can follow."""
     while _drawn:
         stream, length = _drawn.pop()
         print(f"\r{' ' * length}\r", end="", file=stream, flush=True)
