@@ -23,8 +23,12 @@ fast minutes of the machine meet both. One time is one turn divided by its steps
 import json
 import os
 import sys
+from pathlib import Path
 
 from absl import app, flags
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # its time_left
+
 from accelerator.suite import accelerator_suite
 from groups import groups_suite
 from input_pipeline import measure_input
@@ -159,7 +163,7 @@ def main(argv):
         if FLAGS.input:
             if FLAGS.suite or FLAGS.reference or FLAGS.inference or FLAGS.json:
                 raise app.UsageError("--input takes --threads, --steps and --repeats only.")
-            print(measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats))
+            measure_input(FLAGS.threads, FLAGS.steps, FLAGS.repeats)
             return
         if FLAGS.against and not os.path.isdir(os.path.join(FLAGS.against, "nepa_keras")):
             raise app.UsageError(

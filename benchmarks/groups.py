@@ -4,9 +4,11 @@ Both decay matrices only, so one rate makes two groups.
 """
 
 import statistics
+import sys
 
 from measure import Side
 from sides import TOTAL_STEPS, random_batches
+from time_left import counter
 
 CLASSES = 1000
 
@@ -55,9 +57,11 @@ class FinetuneSide:
 def groups_suite(options, steps: int, repeats: int) -> int:
     """Prints the times of both and their ratio, turn by turn; the first turn warms up."""
     sides = [Side(FinetuneSide, options | {"layerwise": on}) for on in (False, True)]
+    count = counter(repeats + 1, "turn", sys.stderr)
     for turn in range(repeats + 1):
         for side in sides if turn % 2 else reversed(sides):
             side.turn(steps)
+        count()
     print(
         f"{options['preset']}, {sides[0].figures['backend']}, batch {options['batch_size']}, "
         f"{options['dtype']}, {options['threads']} threads, {repeats} turns of {steps} steps"

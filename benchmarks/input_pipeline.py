@@ -9,12 +9,14 @@ import io
 import itertools
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from time_left import counter, say_result
 
 COUNT = 256  # files, of 20 to 110 kB
 SIZE, ORIGINAL, SHORTER_SIDE = 224, (375, 500), 256
@@ -97,17 +99,18 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure_input(threads: int, batches: int, repeats: int) -> str:
-    """The table: images/s of each loader and the ratio, on one thread and on `threads`.
+def measure_input(threads: int, batches: int, repeats: int) -> None:
+    """Prints the table as it comes: images/s of each loader and the ratio, on one thread and on `threads`.
 
     Args:
         threads: of the second half of the table.
         batches: of `BATCH` images in a turn.
         repeats: turns that count, after one that does not.
     """
-    rows = [
+    print(
         "files               threads  nepa_keras img/s  Pillow img/s  ratio (smallest to largest)"
-    ]
+    )
+    count = counter(4 * len({1, threads}) * (repeats + 1), "turn", sys.stderr)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     with tempfile.TemporaryDirectory() as folder:
         originals = write_files(Path(folder, "originals"), resized=False)
@@ -123,14 +126,12 @@ def measure_input(threads: int, batches: int, repeats: int) -> str:
                     started = time.perf_counter()
                     side.run(batches)
                     seconds[side].append(time.perf_counter() - started)
+                    count()
                 mine, theirs = seconds[ours][1:], seconds[pillow][1:]
                 ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
                 speeds = [batches * BATCH / statistics.median(s) for s in (mine, theirs)]
-                rows.append(
+                say_result(
                     f"{name:20}{count:7}{speeds[0]:18.0f}{speeds[1]:14.0f}  "
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
                 )
-    rows.append(
-        f"Pillow always reads the 500x375 files. Memory now {resident_bytes() / 2**20:.0f} MiB."
-    )
-    return "\n".join(rows)
+    print(f"Pillow always reads the 500x375 files. Memory now {resident_bytes() / 2**20:.0f} MiB.")

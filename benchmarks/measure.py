@@ -9,8 +9,8 @@ import sys
 import time
 
 from sides import KerasSide, ReferenceSide, serve
+from time_left import counter
 
-LONG_SECONDS = 10.0  # after which a measurement says how far it is
 PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may still be spinning
 
 
@@ -86,17 +86,14 @@ def measure(options, steps, repeats, reference):
         sides.append(Side(ReferenceSide, options | {"config": config}))
 
     peaks = dict.fromkeys(["float32", options["dtype"]], 0.0)
-    started = time.perf_counter()
+    count = counter(repeats + 1, "turn", sys.stderr)
     for repeat in range(repeats + 1):
         for side in sides if repeat % 2 else reversed(sides):
             side.turn(steps)
         for dtype in peaks:
             flops_per_second, _, _ = keras_side.ask("matmul_flops_per_second", dtype)
             peaks[dtype] = max(peaks[dtype], flops_per_second)
-        seconds = time.perf_counter() - started
-        if repeat < repeats and seconds > LONG_SECONDS:
-            left = seconds / (repeat + 1) * (repeats - repeat)
-            print(f"turn {repeat + 1} of {repeats + 1}, {left:.0f} s left", file=sys.stderr)
+        count()
     if not options["inference"]:
         (overhead, ends), _, _ = keras_side.ask("fit_overhead", steps * repeats)
         keras_side.figures |= {"fit_overhead": overhead, "fit_ends_seconds": ends}

@@ -6,9 +6,11 @@ All updates are of the same images. Each case has a process of its own, and case
 import os
 import resource
 import statistics
+import sys
 
 from measure import Side
 from sides import KerasSide
+from time_left import counter
 
 PARTS = 4  # batches of an accumulation
 CASES = {
@@ -49,9 +51,11 @@ def memory_suite(options, steps: int, repeats: int, backends) -> bool:
         case = options | {"backend": backend, "inference": False}
         try:
             sides = {name: Side(MemorySide, case | more) for name, more in CASES.items()}
+            count = counter((repeats + 1) * len(sides), f"{backend}: turn", sys.stderr)
             for _ in range(repeats + 1):
                 for side in sides.values():
                     side.turn(steps)
+                    count()
         except RuntimeError as error:
             print(f"| {backend} | {error} |", flush=True)
             failed = True

@@ -23,7 +23,7 @@ from absl import flags
 from command_line import end, run
 from number_flags import POSITIVE, define_number
 from plan import layouts, pretrainings, tables
-from progress import shown
+from time_left import shown
 
 from nepa_keras.performance import training_flops
 from nepa_keras.presets import PRESETS
@@ -100,7 +100,8 @@ def main():
         mfus = [layouts.implied_mfu(backbones[0], machines[0], measured)]
     print(
         f"Computed; the machines by their makers' figures, of which {layouts.USABLE:.0%} of the memory is "
-        f"used:\n\n{tables.machines_table(machines)}"
+        f"used:\n\n{tables.machines_table(machines)}",
+        flush=True,
     )
     for backbone, recipe in trained:
         looked_at = shown(machines, len(machines), f"{backbone.name}: machine")
@@ -108,7 +109,8 @@ def main():
             f"\n{backbone.name}: {recipe.epochs} epochs of {recipe.images:,} images, batch "
             f"{recipe.batch_size}: {recipe.updates:,} updates; {backbone.count_params():,} parameters, "
             f"{training_flops(backbone) / 1e9:.1f} GFLOP an image and step\n\n"
-            f"{tables.layouts_table(backbone, looked_at, recipe, mfus)}"
+            f"{tables.layouts_table(backbone, looked_at, recipe, mfus)}",
+            flush=True,
         )
     rates = tables.input_table(trained, machines, max(mfus), FLAGS.images_per_core)
     print(

@@ -19,6 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from absl import app, flags
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # of benchmark.py's suites
+
 from sides import KerasSide
 from suites import SIZES
 

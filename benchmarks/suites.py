@@ -5,9 +5,11 @@ that should not did.
 """
 
 import importlib.util
+import sys
 
 from measure import Side, measure
 from sides import KerasSide
+from time_left import counter, say_result
 
 SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
 SWEPT_PRESET = SIZES["tiny"][0]
@@ -35,7 +37,7 @@ def cpu_suite(options, steps, repeats, backends):
     head = "size | work | backend | step | images/s | MFU | reference's step | ratio | first step "
     head += "| fit between steps (its ends) | peak memory (reference)"
     print(f"| {head} |\n|{'---|' * (head.count('|') + 1)}", flush=True)
-    failed = False
+    failed, count = False, counter(len(cases) * len(backends), "row", sys.stderr)
     for size, dtype, inference in cases:
         preset, batch_size = SIZES[size]
         for backend in backends:
@@ -51,7 +53,8 @@ def cpu_suite(options, steps, repeats, backends):
                 cells = _ratio_cells(measure(case, steps, repeats, reference=True))
             except RuntimeError as error:
                 cells, failed = [str(error)], True
-            print(f"| {' | '.join([size, work, backend, *cells])} |", flush=True)
+            say_result(f"| {' | '.join([size, work, backend, *cells])} |")
+            count()
     return failed
 
 
@@ -79,7 +82,7 @@ def sweep_suite(options, steps, repeats, backends):
     The FLOPs count the quadratic part of attention, so the last column, time per FLOP in units of
     the axis' first row, is at most 1 but for noise if the cost grows no faster than it must.
     """
-    failed = False
+    failed, count = False, counter(len(SWEEP) * len(backends), "row", sys.stderr)
     for backend in backends:
         print(f"\n{SWEPT_PRESET}, {options['dtype']}, {backend}")
         head = ("axis", "images", "layers", "tokens", "GFLOP", "ms", "GFLOP/s", "time per FLOP")
@@ -98,8 +101,9 @@ def sweep_suite(options, steps, repeats, backends):
                 for _ in range(repeats + 1):
                     side.turn(steps)
             except RuntimeError as error:
-                print(f"{axis:>14}{batch_size:>14}  {overrides}: {error}", flush=True)
+                say_result(f"{axis:>14}{batch_size:>14}  {overrides}: {error}")
                 failed = True
+                count()
                 continue
             flops, config = side.figures["step_flops"], side.figures["config"]
             seconds = side.finish(flops, batch_size, peak=1.0)["step_seconds"]["median"]
@@ -116,5 +120,6 @@ def sweep_suite(options, steps, repeats, backends):
                 f"{flops / seconds / 1e9:.1f}",
                 f"{per_flop / unit.setdefault(axis, per_flop):.2f}",
             )
-            print("".join(f"{cell:>14}" for cell in row), flush=True)
+            say_result("".join(f"{cell:>14}" for cell in row))
+            count()
     return failed

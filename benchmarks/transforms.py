@@ -6,9 +6,11 @@ Times are of the process, all its threads, so that a busy machine matters less.
 
 import os
 import statistics
+import sys
 import time
 
 import numpy as np
+from time_left import counter
 
 BATCH, SIZE, ORIGINAL = 32, 224, (375, 500)
 
@@ -117,12 +119,14 @@ def transforms_suite(steps: int, repeats: int) -> None:
     small = images[:, :SIZE, :SIZE].copy()
     ways = ours(images, small, labels) | in_tf_data(images, small, labels)
     times = {key: [] for key in ways}
+    count = counter((repeats + 1) * len(ways), "turn", sys.stderr)
     for _ in range(repeats + 1):
         for key, run in ways.items():
             started = time.process_time()
             for _ in range(steps):
                 run()
             times[key].append((time.process_time() - started) / steps / BATCH * 1e3)
+            count()
     print("transform             by            ms of CPU an image (smallest to largest)")
     for key in sorted(ways, key=lambda key: [k[0] for k in ways].index(key[0])):
         counted = times[key][1:]

@@ -1,4 +1,4 @@
-"""Import it before Keras, for quiet logs and one sentence for a wrong backend or for Ctrl-C."""
+"""Import it before Keras: quiet logs, one sentence for a wrong backend, Ctrl-C, or a run that is finished."""
 
 import functools
 import logging
@@ -7,6 +7,8 @@ import sys
 import tempfile
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+import finished_run
 
 STOPPED = 130  # the exit status, as of a process that Ctrl-C ended
 
@@ -57,6 +59,7 @@ def _quietly(execute, module):
 
 
 sys.excepthook = _end
+finished_run.end_if_given_again()
 sys.meta_path.insert(0, _QuietTensorFlow)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong is raised
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no search for TPUs

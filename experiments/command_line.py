@@ -12,20 +12,27 @@ from absl import app, flags
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
-from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir
+from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir, check_trackers
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script, all settings of which are flags."""
+def run(main: Callable[..., None], names: str = "") -> None:
+    """Run a script, all settings of which are flags.
+
+    Args:
+        main: of the script; called with a list of what is no flag where the script takes such `names`.
+        names: what they are, for the message where there are none, such as "RUN RUN...".
+    """
 
     def checked(argv: list[str]) -> None:
-        if len(argv) > 1:
+        if names and len(argv) < 2:
+            end(1, f"none is named; the command is {Path(argv[0]).name} {names}")
+        if len(argv) > 1 and not names:
             end(1, f"Flags start with --; this does not: {argv[1]}")
         try:
-            main()
+            main(*[argv[1:]] if names else [])
         except OSError as error:  # where no sentence of its own says so
             end(NOT_SAVED, sentence(error))
 
@@ -114,8 +121,11 @@ def require_experiments_extra() -> None:
     """Fails at the start, not after hours, where a package of the scripts is missing.
 
     Raises:
-        ImportError: it names the package and the extra.
+        ImportError: it names the package and the extra; or a package of --tracker.
+        ValueError: --tracker has another name.
     """
+    if "tracker" in flags.FLAGS:
+        check_trackers(flags.FLAGS.tracker)
     for package in ("matplotlib", "sklearn", "tensorboardX"):
         if find_spec(package) is None:
             raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")

@@ -73,7 +73,7 @@ flags.DEFINE_string(
     "CSV file to write: a row an image with its name, label, predicted class, probability, and the five most "
     "likely classes. The images need no labels then.",
 )
-flags.DEFINE_string("json", None, "File to write the figures of all models to.")
+flags.DEFINE_string("json", None, "File to write the figures of all models to, as they come.")
 
 
 def check_outputs() -> None:
@@ -178,6 +178,9 @@ def main():
             if labels is not None:
                 report = reports[name] = class_scores.report_of(logits, labels, names)
             print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
+            if FLAGS.json:
+                held = {name: each.figures() for name, each in reports.items()}
+                Path(FLAGS.json).write_text(json.dumps(held, indent=1))
     if FLAGS.predictions:
         evaluation.write_predictions(
             FLAGS.predictions,
@@ -194,9 +197,6 @@ def main():
     if FLAGS.confusion:
         visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
         print(f"drawn: {FLAGS.confusion}")
-    if FLAGS.json:
-        held = {name: each.figures() for name, each in reports.items()}
-        Path(FLAGS.json).write_text(json.dumps(held, indent=1))
 
 
 if __name__ == "__main__":

@@ -291,7 +291,6 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         class_scores.score_row("averaged weights", last, "ema_val"),
         class_scores.score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
-    visualization.log_pictures(run)
     captions = [class_scores.caption(label, names) for label in labels]
     tables = {"What it came to": rows}
     with training.ema_weights(model):

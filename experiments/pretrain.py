@@ -243,7 +243,6 @@ def finish(model, source, batches, before: tuple | None, run: training.RunDir) -
         if before is not None:
             tables["What was it worth"] = rows = worth.measure(model, source, before)
             print(evaluation.worth_table(rows), flush=True)
-        visualization.log_pictures(run)
         visualization.write_report(run, model, examples, captions, tables)
     print(f"\nkept in {run}")
 

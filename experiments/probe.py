@@ -40,17 +40,18 @@ from inputs import (
 )
 from label_flags import define_label_flags, source_options
 from number_flags import POSITIVE, define_number, list_of_numbers
-from progress import ShownBatches, shown
+from progress import ShownBatches
 from shared_flags import (
     define_cache_flags,
     define_data_dir_flag,
     define_image_size_flag,
     define_value_range_flag,
 )
+from time_left import say_result, shown
 
 import nepa_keras
 from nepa_keras import data, evaluation
-from nepa_keras.tables import mean_and_std, text_table
+from nepa_keras.tables import mean_and_std
 
 FLAGS = flags.FLAGS
 PROBES = ("knn", "linear", "sgd", "attentive")
@@ -85,7 +86,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer("seeds", 3, "Subsets of so few labels.", lower_bound=1)
 flags.DEFINE_integer("steps", 200, "Of each fine-tuning.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
-flags.DEFINE_string("json", None, "File to write all figures to.")
+flags.DEFINE_string("json", None, "File to write all figures to, as they come.")
 
 
 def numbers(name: str) -> tuple[int, ...]:
@@ -146,12 +147,28 @@ def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
     return found
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    columns = list(dict.fromkeys(name for found in rows.values() for name in found))
-    lines = [("features", *columns)]
-    for name, found in rows.items():
-        lines.append((name, *(f"{100 * found[c]:.2f}%" if c in found else "" for c in columns)))
-    return text_table(lines)
+class Figures:
+    """All that was measured, by name; each row is printed, and --json written again, as it comes."""
+
+    def __init__(self):
+        self.found: dict[str, dict] = {}
+        self.columns: list[str] = []
+
+    def add_row(self, name: str, accuracies: dict[str, float]) -> None:
+        """Keep and print the accuracies of the probes of one kind of features."""
+        if not self.columns:
+            names = {"knn": [f"{k}-NN" for k in numbers("k")]}
+            self.columns = [c for probe in FLAGS.probes for c in names.get(probe, [probe])]
+            say_result(f"{'features':36}" + "".join(f"{c:>11}" for c in self.columns))
+        cells = (f"{100 * accuracies[c]:.2f}%" if c in accuracies else "" for c in self.columns)
+        say_result(f"{name:36}" + "".join(f"{cell:>11}" for cell in cells).rstrip())
+        self.keep(name, accuracies)
+
+    def keep(self, name: str, figures: dict) -> None:
+        """Keep figures that are printed elsewhere."""
+        self.found[name] = figures
+        if FLAGS.json:
+            Path(FLAGS.json).write_text(json.dumps(self.found, indent=1))
 
 
 def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
@@ -166,15 +183,15 @@ def choose(sets, train_x, train_y, mode: str) -> dict[str, evaluation.BlockChoic
     for pool in dict.fromkeys(pool for _, pool in sets.names):
         features = {b: train_x[:, i] for i, (b, p) in enumerate(sets.names) if p == pool}
         choices[pool] = evaluation.choose_features(features, train_y, probe)
-        print(f"{mode}, {pool}: {choices[pool]}", flush=True)
+        say_result(f"{mode}, {pool}: {choices[pool]}")
     return choices
 
 
-def probe_all(backbone, train, test) -> tuple[dict[str, dict[str, float]], dict[str, dict]]:
-    """All probes of all features, by their name; and the choices of blocks, likewise."""
+def probe_all(backbone, train, test, figures: Figures) -> None:
+    """All probes of all features; and the choices of blocks."""
     modes = {"both": (False, True), "causal": (True,), "bidirectional": (False,)}[FLAGS.attention]
     frozen = set(FLAGS.probes) - {"attentive"}
-    rows, chosen = {}, {}
+    chosen = {}
     for causal in modes:
         mode, choices = "causal" if causal else "bidirectional", {}
         if frozen or FLAGS.blocks == [AUTO]:
@@ -184,10 +201,12 @@ def probe_all(backbone, train, test) -> tuple[dict[str, dict[str, float]], dict[
             if FLAGS.blocks == [AUTO]:
                 choices = choose(sets, train_x, train_y, mode)
                 chosen |= {f"{mode}, {pool}": found.figures() for pool, found in choices.items()}
+                figures.keep("chosen blocks", chosen)
                 names = [(i, (b, pool)) for i, (b, pool) in names if b == choices[pool].block]
             for i, (block, pool) in shown(names if frozen else (), len(names), "probed features"):
-                rows[f"{mode}, {evaluation.block_name(block)}, {pool}"] = score(
-                    train_x[:, i], train_y, test_x[:, i], test_y, frozen
+                figures.add_row(
+                    f"{mode}, {evaluation.block_name(block)}, {pool}",
+                    score(train_x[:, i], train_y, test_x[:, i], test_y, frozen),
                 )
         if "attentive" in FLAGS.probes:
             block = choices["mean"].block if "mean" in choices else evaluation.AFTER_NORM
@@ -195,22 +214,21 @@ def probe_all(backbone, train, test) -> tuple[dict[str, dict[str, float]], dict[
             (train_x, train_y), (test_x, test_y) = (
                 features_of(extractor, b) for b in (train, test)
             )
-            rows[f"{mode}, {evaluation.block_name(block)}, all patches"] = score(
-                train_x, train_y, test_x, test_y, {"attentive"}
+            figures.add_row(
+                f"{mode}, {evaluation.block_name(block)}, all patches",
+                score(train_x, train_y, test_x, test_y, {"attentive"}),
             )
-    return rows, chosen
 
 
-def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
+def few_labels(backbone, figures: Figures) -> None:
     """Fine-tuning with few labels from these weights and from fresh ones; prints a line for each number."""
-    results = {}
     for per_class in numbers("labels_per_class"):
         images = data.load(FLAGS.data, FLAGS.data_dir)
         count = per_class * len(images.class_names)
         found = evaluation.few_label_comparison(
             backbone,
             images,
-            seeds=range(FLAGS.seeds),
+            seeds=shown(range(FLAGS.seeds), FLAGS.seeds, f"{per_class} labels a class, seed"),
             num_labels=count,
             steps=FLAGS.steps,
             batch_size=min(50, count),
@@ -218,14 +236,12 @@ def few_labels(backbone) -> dict[str, dict[str, list[float]]]:
             augment=False,
         )
         pretrained, scratch = (100 * np.array(found[key]) for key in ("pretrained", "scratch"))
-        print(
+        say_result(
             f"fine-tuning on {per_class} labels a class, {FLAGS.seeds} seeds, in %: "
             f"{mean_and_std(pretrained)}, from scratch {mean_and_std(scratch)}, gain "
-            f"{mean_and_std(pretrained - scratch, sign='+')}",
-            flush=True,
+            f"{mean_and_std(pretrained - scratch, sign='+')}"
         )
-        results[f"fine-tuned, {per_class} a class"] = found
-    return results
+        figures.keep(f"fine-tuned, {per_class} a class", found)
 
 
 def main():
@@ -262,13 +278,10 @@ def main():
     )
     *size, channels = backbone.image_shape
     say_sight("--data", FLAGS.data, train, channels, tuple(size), SEES_MORE)
+    figures = Figures()
     with honest_exit():
-        rows, chosen = probe_all(backbone, *batches)
-    print(table(rows), flush=True)
-    results = few_labels(backbone)
-    if FLAGS.json:
-        choices = {"chosen blocks": chosen} if chosen else {}
-        Path(FLAGS.json).write_text(json.dumps(rows | results | choices, indent=1))
+        probe_all(backbone, *batches, figures)
+    few_labels(backbone, figures)
 
 
 if __name__ == "__main__":

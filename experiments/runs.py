@@ -8,17 +8,20 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import finished_run
 import keras
 from absl import flags
-from command_line import NOT_SAVED, end, honest_exit
-from shared_flags import OF_A_PLACE, OF_A_START
+from command_line import NOT_SAVED, end, honest_exit, one_sentence
+from finished_run import OF_A_START
+from shared_flags import OF_A_PLACE
 
 import nepa_keras
-from nepa_keras import backends, data, training
+from nepa_keras import backends, data, training, visualization
 from nepa_keras.distribution import Processes
 from nepa_keras.files import is_whole_archive
 from nepa_keras.training import RunDir
 from nepa_keras.training.run_dir import RunFlags
+from nepa_keras.visualization.report.run_facts import flags_of_folder
 
 FLAGS = flags.FLAGS
 _locks = []  # of this process, until it ends
@@ -86,8 +89,17 @@ def end_if_finished(run: RunDir) -> None:
     # The report is what a run writes last.
     ended = run.report.exists() and is_whole_archive(run.model)
     if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
-        print(f"{run} is finished, see {run.report}; with another --run_dir a new run begins.")
+        _remember(run, finished_run.command_line())
+        print(finished_run.sentence(run))
         sys.exit(0)
+
+
+def _remember(run: RunDir, given: tuple[str, list[str]] | None) -> None:
+    """Keep that the run of a command line is finished, for the next time it is given."""
+    commands = [list(current_flags(run).lines)]
+    if given is not None:
+        commands.append(given[1])
+    finished_run.remember(run, commands, [run.model, run.report])
 
 
 def open_run_dir(run: RunDir, number: int = 0) -> None:
@@ -249,13 +261,18 @@ def train(
         validation: images to validate with, which are part of what makes the run what it is.
         options: of `fit_steps`.
     """
+    given = finished_run.command_line()  # now, as a flag file may change while the run goes on
     options = {"batches_from": lambda step: batches.seek(step).endless(), **options}
     sources = {"data": batches.source}
     if validation is not None:
         sources["validation data"] = validation
+    trackers = []
     if processes.number == 0:
         callbacks = [*callbacks, _note_places(run)]
-    with honest_exit(batches):
+        trackers = FLAGS.tracker
+    with one_sentence():
+        tracker = training.open_trackers(trackers, run, dict(flags_of_folder(run)))
+    with honest_exit(batches), tracker:
         training.fit_steps(
             model,
             steps=steps,
@@ -267,8 +284,11 @@ def train(
             describe_batch=batches.describe,
             callbacks=callbacks,
             identity=_identity(run, sources),
+            tracker=tracker,
             **options,
         )
         with training.on_one_device(model) as whole:
             if processes.number == 0:
                 finish(whole)
+                visualization.log_pictures(run, tracker)
+                _remember(run, given)

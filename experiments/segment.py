@@ -206,7 +206,6 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
         score_row("trained weights", last),
         score_row("best weights", validate.best),
     ]
-    visualization.log_pictures(run)
     visualization.write_report(run, segmenter, images, (), {"What it came to": rows})
 
 

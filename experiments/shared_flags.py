@@ -13,6 +13,8 @@ from number_flags import (
     define_number,
 )
 
+from nepa_keras.training import TRACKERS
+
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 
 
@@ -213,18 +215,13 @@ def define_training_flags(
         "Save a checkpoint at every such step, and keep it.",
         lower_bound=1,
     )
+    flags.DEFINE_list(
+        "tracker",
+        ["tensorboard"],
+        f"Where curves, pictures and tables go, too: {', '.join(TRACKERS)}, separated by commas, or none.",
+    )
 
 
-# Flags that may change when a run goes on: its numbers do not depend on them.
-OF_A_START = (
-    "run_dir",
-    "distribute",
-    "mesh",
-    "keep_last",
-    "keep_every",
-    "cache_dir",
-    "cache_size",
-)
 # Flags whose path may change: the data may move, and its fingerprint tells whether it is the same.
 OF_A_PLACE = ("data", "data_dir", "validation_data")
 

@@ -13,9 +13,18 @@ from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
 from nepa_keras.training.run_weights import RunWeights, find_weights
 from nepa_keras.training.schedules import WarmupCosine, scaled_learning_rate
+from nepa_keras.training.trackers import (
+    TRACKERS,
+    TensorBoardTracker,
+    Tracker,
+    Trackers,
+    check_trackers,
+    open_trackers,
+)
 from nepa_keras.training.validation import Validation
 
 __all__ = [
+    "TRACKERS",
     "AdamW",
     "Checkpoints",
     "LayerwiseWarmupCosine",
@@ -27,12 +36,17 @@ __all__ = [
     "RunDir",
     "RunLock",
     "RunWeights",
+    "TensorBoardTracker",
+    "Tracker",
+    "Trackers",
     "Validation",
     "WarmupCosine",
     "adamw",
+    "check_trackers",
     "ema_weights",
     "find_weights",
     "fit_steps",
     "on_one_device",
+    "open_trackers",
     "scaled_learning_rate",
 ]

@@ -1,15 +1,14 @@
-"""Callbacks of a run: where it is, how fast, its progress line and its events."""
+"""Callbacks of a run: where it is, how fast, its progress line and its trackers."""
 
 import datetime
 import math
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 
-from nepa_keras.packages import required_for
+from nepa_keras.training.trackers.protocol import Tracker
 from nepa_keras.types import Logs
 
 
@@ -199,30 +198,18 @@ def progress_line(step: int, steps: int, batch_size: int, values: dict[str, floa
     return ", ".join(parts)
 
 
-class EventLog(keras.callbacks.Callback):
-    """Writes the logs of each epoch as TensorBoard events, without TensorFlow.
+class TrackerLog(keras.callbacks.Callback):
+    """Hands the logs of each epoch to a tracker.
 
     Args:
-        folder: of the event file.
-        step: at which the run resumes; events of a killed run beyond it no longer count.
-
-    Raises:
-        ImportError: tensorboardX is missing.
+        tracker: begun.
     """
 
-    def __init__(self, folder: str | Path, step: int = 0):
+    def __init__(self, tracker: Tracker):
         super().__init__()
-        with required_for("Writing TensorBoard events", "tensorboardX"):
-            from tensorboardX import SummaryWriter
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.tracker = tracker
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        step = int(logs.get("step", epoch + 1))
-        for name, value in logs.items():
-            if name != "step" and math.isfinite(value):
-                self.writer.add_scalar(name, float(value), step)
-        self.writer.flush()
-
-    def close(self) -> None:
-        """Write what is left; of a writer whose `fit` may have ended by an error."""
-        self.writer.close()
+        values = {name: float(value) for name, value in logs.items() if name != "step"}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self.tracker.scalars(finite, int(logs.get("step", epoch + 1)))

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from os import PathLike
 
 import keras
@@ -12,7 +12,7 @@ import keras
 from nepa_keras import backends
 from nepa_keras.files import is_whole_archive, replacing
 from nepa_keras.task import Task
-from nepa_keras.training.callbacks import EventLog, Progress, StepClock, Throughput
+from nepa_keras.training.callbacks import Progress, StepClock, Throughput, TrackerLog
 from nepa_keras.training.checkpoints import Checkpoints, Saved
 from nepa_keras.training.model_state import restore_metrics, restore_state
 from nepa_keras.training.non_finite import GradientNormQuantiles, KeepNonFinite
@@ -21,6 +21,7 @@ from nepa_keras.training.process_watch import ProcessWatch
 from nepa_keras.training.resume import SaveCheckpoints, Stateful, load_stateful
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
+from nepa_keras.training.trackers import TensorBoardTracker, Tracker, Trackers
 
 _ROWS = 20  # of the log, at least
 _LONGEST_INTERVAL = 1000  # steps of a row, at most
@@ -47,6 +48,7 @@ def fit_steps(
     mfu: Callable[[float], float] | None = None,
     identity: Mapping[str, str] | None = None,
     preprocessor: dict | None = None,
+    tracker: Tracker | None = None,
 ) -> None:
     """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
 
@@ -69,9 +71,11 @@ def fit_steps(
         identity: what makes the run what it is, by name, such as {"data": data.fingerprint(source)}. All
             processes must have the same, and so must a run that goes on.
         preprocessor: see `SaveCheckpoints`; of a model from its checkpoints.
+        tracker: that takes the logs, and that the caller finishes, such as of `open_trackers`; default
+            TensorBoard's event files in `run_dir`.
 
     Raises:
-        ImportError: tensorboardX is missing.
+        ImportError: no `tracker` is given, and tensorboardX is missing.
         NonFiniteError: see `Task`.
         Preempted: the process was asked to end; the run is saved.
         OtherModelError: the checkpoint is of another model.
@@ -114,7 +118,10 @@ def fit_steps(
             recording = []
             if writes:
                 log = stack.enter_context(_Log(run.log, append=first > 0))
-                events = stack.enter_context(closing(EventLog(run.path, first)))
+                if tracker is None:
+                    tracker = stack.enter_context(Trackers([TensorBoardTracker(run)]))
+                tracker.begin(first)
+                events = TrackerLog(tracker)
                 recording = [keep, GradientNormQuantiles(), log, events, Progress(throughput)]
             with saving, keep:
                 model.fit(

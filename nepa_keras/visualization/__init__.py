@@ -1,4 +1,4 @@
-"""Pictures of a run and of what a model sees and expects (they need matplotlib), and its report."""
+"""Pictures of a run and of what a model sees and expects (they need matplotlib), and pages of runs."""
 
 from nepa_keras.visualization.attention import (
     attention_map,
@@ -28,7 +28,7 @@ from nepa_keras.visualization.principal_components import (
     plot_projection,
     principal_components,
 )
-from nepa_keras.visualization.report import patch_maps, write_report
+from nepa_keras.visualization.report import patch_maps, write_comparison, write_report
 from nepa_keras.visualization.segmentation import (
     class_colors,
     overlay,
@@ -72,6 +72,7 @@ __all__ = [
     "prediction_error",
     "principal_components",
     "top_p_filter",
+    "write_comparison",
     "write_masks",
     "write_report",
 ]

@@ -1,47 +1,40 @@
-"""The pictures of a run as TensorBoard images, beside the scalars of `training.callbacks.EventLog`."""
+"""The pictures and tables of a run, handed to its trackers beside the scalars."""
 
 from os import PathLike
 
 import numpy as np
 
-from nepa_keras.packages import required_for
-from nepa_keras.training import RunDir
+from nepa_keras.training import RunDir, TensorBoardTracker, Tracker, Trackers
 from nepa_keras.visualization.curves import read_panels
 from nepa_keras.visualization.report.run_facts import files_of_folder
 
-_SUFFIX = ".pictures"
 
-
-def log_pictures(run_dir: str | PathLike) -> list[str]:
-    """Writes the PNG files of a run directory as images, named after their files, at the log's last step.
-
-    They have an event file of their own that takes the place of an earlier one, so a finished run that is
-    started again has them once.
+def log_pictures(run_dir: str | PathLike, tracker: Tracker | None = None) -> list[str]:
+    """Records the PNG files of a run directory, by their names, and its results, at the last step.
 
     Args:
-        run_dir: with the pictures; where the events go, too.
+        run_dir: with the pictures and results.json.
+        tracker: that takes them, and that the caller finishes; default TensorBoard's events in `run_dir`.
 
     Returns:
-        The names of the images.
+        The names of the pictures.
 
     Raises:
-        ImportError: tensorboardX is missing.
-        ValueError: a log without curves, see `plot_curves`.
+        ImportError: no `tracker` is given, and tensorboardX is missing.
+        ValueError: a log without curves, see `plot_curves`; or a damaged results.json.
     """
     from PIL import Image
 
-    with required_for("Writing TensorBoard events", "tensorboardX"):
-        from tensorboardX import SummaryWriter
     run = RunDir(run_dir)
-    # TensorBoard draws the scalars itself.
+    if tracker is None:
+        with Trackers([TensorBoardTracker(run)]) as tensorboard:
+            return log_pictures(run, tensorboard)
+    # Trackers draw the scalars themselves.
     pictures = [path for path in files_of_folder(run, "*.png") if path != run.curves]
     step = int(read_panels(run.log)[1][-1]) if run.log.exists() else 0
-    for earlier in run.path.glob(f"events.out.*{_SUFFIX}"):
-        earlier.unlink()
-    if pictures:
-        with SummaryWriter(str(run), filename_suffix=_SUFFIX) as writer:
-            for path in pictures:
-                with Image.open(path) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-                writer.add_image(path.stem, pixels, step, dataformats="HWC")
+    for path in pictures:
+        with Image.open(path) as picture:
+            tracker.picture(path.stem, np.asarray(picture.convert("RGB")), step)
+    for title, rows in run.read_results().items():
+        tracker.table(title, rows, step)
     return [path.stem for path in pictures]

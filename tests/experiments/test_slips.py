@@ -245,9 +245,8 @@ def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
     flags += [f"--run_dir={tmp_path / 'run'}"]
     began = (tmp_path / "run" / "report.html").stat().st_mtime_ns
     again = run_here("finetune.py", *flags)
-    assert again.returncode == 0 and again.stdout.startswith(
-        f"{tmp_path / 'run'} is finished, see "
-    )
+    assert again.returncode == 0
+    assert again.stdout.startswith(f"{tmp_path / 'run'} is finished: open ")
     assert (tmp_path / "run" / "report.html").stat().st_mtime_ns == began
 
     # It is not done where its model is damaged, which the newest checkpoint makes whole.

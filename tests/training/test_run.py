@@ -171,6 +171,21 @@ def trainer(seed: int):
     return made
 
 
+class Taken:
+    """A tracker that keeps what it is given."""
+
+    name, errors = "Taken", ()
+
+    def __init__(self):
+        self.begun, self.taken = None, []
+
+    def begin(self, step):
+        self.begun = step
+
+    def scalars(self, values, step):
+        self.taken.append((step, dict(values)))
+
+
 @pytest.mark.parametrize("steps", [20, 50])
 def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps):
     """Bit for bit: weights, averages, moments, seeds, and the log, also in the middle of a row."""
@@ -181,8 +196,8 @@ def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps)
         fit_steps(first, batches, steps, 4, tmp_path / "again", callbacks=[AskToEnd()])
     assert int(first.optimizer.iterations) == STOPPED_AT
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    resumed = trainer(1)
-    fit_steps(resumed, batches, steps, 4, tmp_path / "again")
+    resumed, tracker = trainer(1), Taken()
+    fit_steps(resumed, batches, steps, 4, tmp_path / "again", tracker=tracker)
     expected, found = model_state(straight), model_state(resumed)
     assert sorted(expected) == sorted(found)
     for name, value in expected.items():
@@ -193,6 +208,10 @@ def test_stopped_and_started_again_it_is_the_run_without_a_stop(tmp_path, steps)
         assert {k: v for k, v in a.items() if k != "images_per_second"} == {
             k: v for k, v in b.items() if k != "images_per_second"
         }
+    assert tracker.begun == STOPPED_AT
+    rest = [int(row["step"]) for row in rows[1] if int(row["step"]) > STOPPED_AT]
+    assert [step for step, _ in tracker.taken] == rest
+    assert tracker.taken[-1][1]["loss"] == pytest.approx(float(rows[1][-1]["loss"]))
     fit_steps(resumed, batches, steps, 4, tmp_path / "again")  # nothing is left to do
     assert int(resumed.optimizer.iterations) == steps
 

@@ -38,9 +38,15 @@ def files_of_folder(run: RunDir, pattern: str) -> list[Path]:
     return [path for path in found if path.is_file() and path.resolve().parent == folder]
 
 
-def tables_of_folder(run: RunDir) -> dict[str, list[list[str]]]:
-    """Rows of the Markdown tables that a run left as *.md, by the names of the files."""
-    found = {path.stem: read_table(path) for path in files_of_folder(run, "*.md")}
+def results_of_folder(run: RunDir) -> dict[str, list[list[str]]]:
+    """Rows of the tables that a run left: of *.md by the names of the files, of results.json by title.
+
+    Raises:
+        ValueError: results.json is damaged.
+    """
+    found = {
+        path.stem: read_table(path) for path in files_of_folder(run, "*.md")
+    } | run.read_results()
     return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 

@@ -1,33 +1,57 @@
 """Line charts as inline SVG: they need no script, and take their colours from the page's style."""
 
 import math
+from collections.abc import Iterable, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
-
-from nepa_keras.visualization.curves import Panel
 
 _WIDTH, _HEIGHT = 420, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 40  # of what the lines are drawn in, from the edges
 _POINTS = 60  # lines of so many rows or fewer have their points marked, with the value as a tooltip
 
 
-def chart(panel: Panel, unit: str, x: np.ndarray) -> str:
-    """A figure of one panel: its title, its lines, their names, and a sentence that says what is seen.
+class Line(NamedTuple):
+    """One line of a chart.
+
+    Attributes:
+        name: in words and tooltips.
+        x: steps or epochs, rising.
+        values: one for each of them.
+        style: class, or classes, of the style sheet.
+    """
+
+    name: str
+    x: np.ndarray
+    values: np.ndarray
+    style: str
+
+
+def chart(
+    title: str,
+    label: str,
+    unit: str,
+    lines: Sequence[Line],
+    keys: Iterable[tuple[str, str]] = (),
+) -> str:
+    """A figure: its title, its lines, their names, and a sentence that says what is seen.
 
     Args:
-        panel: of `read_panels`.
+        title: of the figure.
+        label: what the y axis is.
         unit: of x, such as "step".
-        x: one for each value of the lines.
+        lines: one or more.
+        keys: name and style of each mark below the chart.
     """
-    values = np.concatenate(list(panel.lines.values()))
+    values = np.concatenate([line.values for line in lines])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if high - low < 1e-12 + 1e-6 * abs(high):  # a constant lies in the middle
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     ticks = _ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
-    first, last = float(x[0]), float(x[-1])
+    first, last = min(float(line.x[0]) for line in lines), max(float(line.x[-1]) for line in lines)
     span = (last - first) or 1.0
 
     def place(step, value):
@@ -50,30 +74,25 @@ def chart(panel: Panel, unit: str, x: np.ndarray) -> str:
     parts.append(
         f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(unit)}</text>'
     )
-    for number, (name, line) in enumerate(panel.lines.items(), 1):
+    for line in lines:
         points = [
             (step, value, *place(step, value))
-            for step, value in zip(x, line, strict=True)
+            for step, value in zip(line.x, line.values, strict=True)
             if math.isfinite(value)
         ]
         path = " ".join(f"{left},{top}" for _, _, left, top in points)
-        parts.append(f'<polyline class="line line-{number}" points="{path}"/>')
+        parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
         if len(points) <= _POINTS:
             parts += [
-                f'<circle class="point line-{number}" cx="{left}" cy="{top}" r="2.5"><title>'
-                f"{escape(name)}, {escape(unit)} {step:,.0f}: {_number(value)}</title></circle>"
+                f'<circle class="point {line.style}" cx="{left}" cy="{top}" r="2.5"><title>'
+                f"{escape(line.name)}, {escape(unit)} {step:,.0f}: {_number(value)}</title></circle>"
                 for step, value, left, top in points
             ]
-    names = ""
-    if len(panel.lines) > 1:
-        keys = (
-            f'<span class="key line-{number}">{escape(name)}</span>'
-            for number, name in enumerate(panel.lines, 1)
-        )
-        names = f'<p class="keys">{" ".join(keys)}</p>'
-    said = escape(_in_words(panel, unit, x), quote=True)
+    marks = " ".join(f'<span class="key {style}">{escape(name)}</span>' for name, style in keys)
+    names = f'<p class="keys">{marks}</p>' if marks else ""
+    said = escape(_in_words(title, unit, lines), quote=True)
     return (
-        f"<figure><figcaption><strong>{escape(panel.title)}</strong> {escape(panel.label)}</figcaption>"
+        f"<figure><figcaption><strong>{escape(title)}</strong> {escape(label)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
         f"{names}</figure>"
     )
@@ -90,13 +109,15 @@ def _number(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}", 1) if value else "0"
 
 
-def _in_words(panel: Panel, unit: str, x: np.ndarray) -> str:
+def _in_words(title: str, unit: str, lines: Sequence[Line]) -> str:
     parts = []
-    for name, line in panel.lines.items():
-        finite = np.flatnonzero(np.isfinite(line))
+    for line in lines:
+        finite = np.flatnonzero(np.isfinite(line.values))
         if not len(finite):
-            parts.append(f"{name} has no finite value")
+            parts.append(f"{line.name} has no finite value")
             continue
-        ends = [f"{_number(line[i])} at {unit} {x[i]:,.0f}" for i in (finite[0], finite[-1])]
-        parts.append(f"{name} from {' to '.join(ends)}")
-    return f"{panel.title}: {'; '.join(parts)}."
+        ends = [
+            f"{_number(line.values[i])} at {unit} {line.x[i]:,.0f}" for i in (finite[0], finite[-1])
+        ]
+        parts.append(f"{line.name} from {' to '.join(ends)}")
+    return f"{title}: {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""report.html in Chromium: by mouse and by keyboard it shows what the model says, and it fetches nothing.
+"""report.html and the comparison of runs in Chromium: what mouse and keyboard show, and nothing is fetched.
 
 Wants Debian's packages chromium and chromium-driver; see tests/run.py for machines without them.
 """
@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from nepa_keras.visualization import top_p_filter, write_report
+from nepa_keras.visualization import top_p_filter, write_comparison, write_report
 from nepa_keras.visualization.patches import unit
 from tests.helpers import tiny
 
@@ -239,15 +239,20 @@ def test_words_and_table_say_what_the_model_says(page, report):
         assert abs(float(line[4].rstrip(" %")) / 100 - shares(found)[patch]) < 0.015
 
 
-def test_the_report_fetches_nothing_and_logs_no_error(page, report):
-    at(page, "layer").send_keys(Keys.ARROW_LEFT)
-    until_maps_are(page, report, 12, layer=0)
-    assert page.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+def check_fetched(browser, address: str) -> None:
+    """Only the page itself and what it holds were asked for, and no error was logged."""
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
     }
-    assert report[2] in asked and all(u == report[2] or u.startswith("data:") for u in asked), asked
+    assert address in asked and all(u == address or u.startswith("data:") for u in asked), asked
+
+
+def test_the_report_fetches_nothing_and_logs_no_error(page, report):
+    at(page, "layer").send_keys(Keys.ARROW_LEFT)
+    until_maps_are(page, report, 12, layer=0)
+    check_fetched(page, report[2])
     resources = page.execute_script(
         "return performance.getEntriesByType('resource').map((e) => e.name)"
     )
@@ -375,3 +380,44 @@ def test_a_model_that_does_not_predict_and_sees_all(browser, tmp_path):
     wanted = colors(attention((classifier, images, None), 12))
     until(browser, lambda: np.abs(pixels(browser, "attention") - wanted).max() <= 6)
     assert Path(tmp_path, "report.html").exists()
+
+
+def test_runs_are_compared_on_screens_of_any_width(browser, tmp_path):
+    """A box hides a run's lines; themes are the report's; whatever flags and names hold, no script runs."""
+    folders = [tmp_path / "first", tmp_path / "<img src=x onerror=alert(1)>"]
+    for i, folder in enumerate(folders):
+        folder.mkdir()
+        lines = [
+            f"--data={HOSTILE}",
+            f"--model={i}{'/long' * 40}",
+            *(f"--flag_{k}={i}" for k in range(9)),
+        ]
+        command = "# KERAS_BACKEND=jax python pretrain.py"
+        (folder / "flags.txt").write_text("\n".join([command, *lines]) + "\n")
+        (folder / "log.csv").write_text("step,loss,val_loss\n10,-0.2,-0.1\n20,-0.4,-0.3\n")
+        Image.new("RGB", (900, 500), "teal").save(folder / "similarity.png")
+    write_report(folders[0], tables={HOSTILE: [("a", HOSTILE), (HOSTILE, HOSTILE)]})
+    address = write_comparison(folders, tmp_path / "page.html").as_uri()
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    emulate(browser, 390)
+    browser.get(address)
+    for width in (390, 1200):
+        emulate(browser, width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.title == f"first and {folders[1].name}"
+
+    lines = browser.find_elements(By.CSS_SELECTOR, "svg polyline")
+    shown = [line.value_of_css_property("display") for line in lines]
+    assert shown == ["inline"] * 4
+    assert len({line.value_of_css_property("stroke") for line in lines}) == 2  # a colour for a run
+    box = at(browser, "show-2")
+    assert box.accessible_name == folders[1].name
+    box.send_keys(Keys.SPACE)
+    shown = [line.value_of_css_property("display") for line in lines]
+    assert sorted(shown) == ["inline", "inline", "none", "none"]
+    for _ in range(2):
+        for selector in ("h2", "h3", "legend", ".runs label", "tbody th", "td", "figcaption"):
+            assert contrast(browser, selector) >= 4.5, selector
+        at(browser, "theme").click()
+    check_fetched(browser, address)

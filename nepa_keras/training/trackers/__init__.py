@@ -1,0 +1,14 @@
+"""Where curves, pictures and tables of a run go beside its folder: TensorBoard, MLflow, Weights & Biases."""
+
+from nepa_keras.training.trackers.opening import TRACKERS, Trackers, check_trackers, open_trackers
+from nepa_keras.training.trackers.protocol import Tracker
+from nepa_keras.training.trackers.tensorboard import TensorBoardTracker
+
+__all__ = [
+    "TRACKERS",
+    "TensorBoardTracker",
+    "Tracker",
+    "Trackers",
+    "check_trackers",
+    "open_trackers",
+]

@@ -1,0 +1,107 @@
+"""MLflow: a run in a file store beside the folders of the runs, or where MLFLOW_TRACKING_URI says."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nepa_keras.packages import required_for
+from nepa_keras.tables import markdown_table
+from nepa_keras.training.run_dir import RunDir
+from nepa_keras.training.trackers.protocol import Tracker
+from nepa_keras.training.trackers.record import TrackerRecord
+
+_LONGEST = 500  # characters of a parameter, of any version
+
+
+class MlflowTracker(Tracker):
+    """A run of MLflow. Its store is MLFLOW_TRACKING_URI, by default the folder mlruns beside RUN_DIR.
+
+    The experiment is MLFLOW_EXPERIMENT_NAME, by default nepa_keras; the run has the name of the folder.
+    Pictures and tables (as Markdown) are artifacts.
+
+    Args:
+        run_dir: of the run.
+        config: parameters, such as flags.
+
+    Raises:
+        ImportError: mlflow is missing.
+        ValueError: see `TrackerRecord`.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, run_dir: str | os.PathLike, config: Mapping[str, str] | None = None):
+        with required_for("The tracker mlflow", "mlflow-skinny"):
+            import mlflow
+            import mlflow.entities
+            import mlflow.exceptions
+        self.errors: tuple[type[Exception], ...] = (mlflow.exceptions.MlflowException, OSError)
+        self._mlflow: Any = mlflow
+        self.run, self.config = RunDir(run_dir), dict(config or {})
+        self.record = TrackerRecord(self.run, "mlflow")
+        self.store = os.environ.get("MLFLOW_TRACKING_URI")
+        if not self.store:
+            self.store = (self.run.path.resolve().parent / "mlruns").as_uri()
+            # MLflow 3 asks for it; its databases need more packages, some hundred megabytes of them.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self.client: Any = None
+
+    def begin(self, step: int) -> None:
+        self._open()
+
+    def _open(self) -> str:
+        """The id of the run, which is made or taken up at the first call."""
+        if self.client is None:
+            self.client = self._mlflow.MlflowClient(self.store)
+            if self.record.id is not None and self._is_known(self.record.id):
+                self.client.update_run(self.record.id, status="RUNNING")
+            else:
+                self.record.keep(self._new_run(), 0)
+        assert self.record.id is not None
+        return self.record.id
+
+    def _is_known(self, identity: str) -> bool:
+        try:
+            self.client.get_run(identity)
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            print(f"{self.store} has no run {identity} any more; a new one begins there")
+            return False
+        return True
+
+    def _new_run(self) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nepa_keras"
+        experiment = self.client.get_experiment_by_name(name)
+        place = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        run = self.client.create_run(place, run_name=self.run.path.resolve().name)
+        parameters = [
+            self._mlflow.entities.Param(key, value[:_LONGEST]) for key, value in self.config.items()
+        ]
+        self.client.log_batch(run.info.run_id, params=parameters)
+        return run.info.run_id
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        identity = self._open()
+        if step <= self.record.step:
+            return
+        now = int(1000 * time.time())
+        metrics = [self._mlflow.entities.Metric(k, v, now, step) for k, v in values.items()]
+        self.client.log_batch(identity, metrics=metrics)
+        self.record.keep(identity, step)
+
+    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        identity = self._open()
+        self.client.log_image(identity, pixels, f"pictures/{name}.png")
+
+    def table(self, name: str, rows: Sequence[Sequence[str]], step: int) -> None:
+        identity = self._open()
+        self.client.log_text(identity, markdown_table(rows), f"results/{name}.md")
+
+    def finish(self, complete: bool) -> None:
+        if self.client is not None:
+            self.client.set_terminated(self.record.id, "FINISHED" if complete else "KILLED")
+            self.client = None

@@ -1,0 +1,45 @@
+"""What a run remembers of its record in a tracker, so that it goes on there after a stop."""
+
+import json
+
+from nepa_keras.files import replacing
+from nepa_keras.training.run_dir import RunDir
+
+
+class TrackerRecord:
+    """The id of a run in a tracker, and the last step whose scalars are there, in RUN_DIR/trackers.json.
+
+    Trackers other than TensorBoard cannot take a number back. A run that was killed computes the steps after
+    its last checkpoint again, to the same numbers, so what is there already is not sent again.
+
+    Args:
+        run: folder of the run.
+        tracker: name in the file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+
+    def __init__(self, run: RunDir, tracker: str):
+        self.run, self.tracker = run, tracker
+        known = self._read().get(tracker, {})
+        self.id: str | None = known.get("id")
+        self.step: int = known.get("step", 0)
+
+    def keep(self, identity: str, step: int) -> None:
+        """Write id and last step."""
+        self.id, self.step = identity, step
+        known = self._read() | {self.tracker: {"id": identity, "step": step}}
+        with replacing(self.run.trackers) as path:
+            path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+
+    def _read(self) -> dict[str, dict]:
+        if not self.run.trackers.exists():
+            return {}
+        try:
+            known = json.loads(self.run.trackers.read_text(encoding="utf-8"))
+            return {str(name): dict(of_tracker) for name, of_tracker in known.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                f"{self.run.trackers} is damaged; delete it, and the run begins new records in its trackers."
+            ) from None

@@ -1,0 +1,81 @@
+"""Weights & Biases: a run that is kept in RUN_DIR/wandb, for `wandb sync`, or sent at once."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nepa_keras.packages import required_for
+from nepa_keras.training.run_dir import RunDir
+from nepa_keras.training.trackers.protocol import Tracker
+from nepa_keras.training.trackers.record import TrackerRecord
+
+
+class WandbTracker(Tracker):
+    """A run of Weights & Biases, offline unless WANDB_MODE says otherwise.
+
+    The project is WANDB_PROJECT, by default nepa_keras; the run has the name of the folder. Offline each
+    start leaves a folder RUN_DIR/wandb/offline-run-*; `wandb sync` makes one run of those of one id.
+
+    Args:
+        run_dir: of the run.
+        config: its configuration, such as flags.
+
+    Raises:
+        ImportError: wandb is missing.
+        ValueError: see `TrackerRecord`.
+    """
+
+    name = "Weights & Biases"
+
+    def __init__(self, run_dir: str | os.PathLike, config: Mapping[str, str] | None = None):
+        with required_for("The tracker wandb", "wandb"):
+            import wandb
+        self.errors: tuple[type[Exception], ...] = (wandb.Error, OSError)
+        self._wandb: Any = wandb
+        self.run_dir, self.config = RunDir(run_dir), dict(config or {})
+        self.record = TrackerRecord(self.run_dir, "wandb")
+        self.run: Any = None
+
+    def begin(self, step: int) -> None:
+        self._open()
+
+    def _open(self) -> Any:
+        """The run, which is made or taken up at the first call."""
+        if self.run is None:
+            identity = self.record.id or uuid.uuid4().hex[:8]
+            self.run = self._wandb.init(
+                project=os.environ.get("WANDB_PROJECT") or "nepa_keras",
+                name=self.run_dir.path.resolve().name,
+                id=identity,
+                resume="allow",
+                mode=os.environ.get("WANDB_MODE") or "offline",
+                dir=str(self.run_dir),
+                config=self.config,
+                settings=self._wandb.Settings(console="off", silent=True),
+            )
+            # Steps are those of training, not the number of calls.
+            self.run.define_metric("step")
+            self.run.define_metric("*", step_metric="step")
+            self.record.keep(identity, self.record.step)
+        return self.run
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        run = self._open()
+        if step > self.record.step:
+            run.log({**values, "step": step})
+            self.record.keep(run.id, step)
+
+    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        self._open().log({name: self._wandb.Image(pixels), "step": step})
+
+    def table(self, name: str, rows: Sequence[Sequence[str]], step: int) -> None:
+        head, *body = [list(map(str, row)) for row in rows]
+        self._open().log({name: self._wandb.Table(columns=head, data=body), "step": step})
+
+    def finish(self, complete: bool) -> None:
+        if self.run is not None:
+            self.run.finish(exit_code=0 if complete else 1)
+            self.run = None

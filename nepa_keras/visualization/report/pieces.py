@@ -1,0 +1,113 @@
+"""Parts that report and comparison share: tables and pictures as HTML, and the page around them."""
+
+import base64
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from nepa_keras.files import replacing
+
+Table = Sequence[Sequence[str]]
+
+_FILES = Path(__file__).parent
+_LARGEST_PICTURE = 3_000_000  # bytes; larger ones stay files beside the report
+_ALT = {
+    "similarity": "Test images in rows, each with a query patch in orange and, beside it, a map of where in "
+    "the image the predicted next embedding finds its match.",
+    "examples": "Images of the validation set in rows: the image, the true classes in colours, and the "
+    "predicted ones.",
+    "confusion": "Confusion matrix: which class is taken for which, as shares of each row.",
+    "curves": "Training curves, one small diagram for each group of logged numbers.",
+    "attention": "Maps of where one patch of an image looks: a row for each block, with the mean of the "
+    "heads, each head, and the product through all blocks.",
+    "error": "Images, and below each a map of how badly each of its patches was predicted.",
+    "components": "Images in rows, each with maps of its patch features in colours, one for each layer.",
+    "nearest": "Images in rows, each with a framed patch, and the nearest patches of other images.",
+    "projection": "Thumbnails of images on a plane; those with similar features are near each other.",
+    "rollout": "Images in rows: the image, its first patches, and what the model continues them with; below, "
+    "a chart of the cosine to the truth after each patch.",
+}
+
+
+def template(file: str, /, **parts: str) -> str:
+    """A file of this folder with its parts, which are HTML, filled in."""
+    return string.Template(_text(file)).substitute(parts)
+
+
+def write_page(path: Path, skeleton: str, styles: Sequence[str], /, **parts: str) -> None:
+    """Write a page whose content policy lets no other script run than ours, and nothing be fetched.
+
+    Args:
+        path: takes the place of an earlier file at once.
+        skeleton: its file.
+        styles: style sheets, by file.
+        parts: of the skeleton.
+    """
+    script = _text("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = template(
+        skeleton,
+        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        style="\n".join(map(_text, styles)),
+        script=script,
+        **parts,
+    )
+    with replacing(path) as unfinished:
+        # Names of files may be bytes that are no text.
+        unfinished.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _text(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """Names beside texts."""
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items()
+    )
+
+
+def table(title: str, rows: Table, shows_title: bool = False) -> str:
+    """A table that scrolls for itself on a narrow screen, also by keyboard."""
+    head, *body = [[escape(str(cell)) for cell in row] for row in rows]
+    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    lines = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+        for first, *others in body
+    )
+    hidden = "" if shows_title else ' class="unseen"'
+    return (
+        f'<div class="scrolls" tabindex="0" role="region" aria-label="{escape(title)}"><table>'
+        f"<caption{hidden}>{escape(title)}</caption><thead><tr>{columns}</tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def picture(path: Path, caption: str) -> str:
+    """A figure that holds a PNG file; a sentence in its place where the file is too large for a page."""
+    if path.stat().st_size > _LARGEST_PICTURE:
+        return f"<p>{escape(caption)} is too large for this page; it stays in the run's folder.</p>"
+    held = base64.b64encode(path.read_bytes()).decode("ascii")
+    alt = escape(_ALT.get(path.stem, f"The picture {path.name} of the run."), quote=True)
+    return (
+        f'<figure><img src="data:image/png;base64,{held}" alt="{alt}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def section(name: str, title: str, content: str) -> str:
+    """A section of the page; none without content.
+
+    Args:
+        name: its id.
+        title: plain text.
+        content: HTML.
+    """
+    if not content:
+        return ""
+    heading = f'<h2 id="{name}">{escape(title)}</h2>'
+    return f'<section aria-labelledby="{name}">{heading}{content}</section>'
