@@ -20,8 +20,7 @@ from nepa_keras.data.transforms.crops import (
 )
 from nepa_keras.data.transforms.resample import sides
 from nepa_keras.files import printable
-from nepa_keras.presets.folder import write_preprocessor
-from nepa_keras.presets.official_config import preprocessor_of_size
+from nepa_keras.presets.folder import preprocessor_of_size, write_preprocessor
 from nepa_keras.presets.preset import preprocessor_config
 
 # Pillow's codes, which the official files use.

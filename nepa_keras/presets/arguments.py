@@ -182,3 +182,26 @@ def _integers(config: object, name: str = "") -> Iterator[tuple[int, str]]:
     elif isinstance(config, list | tuple):
         for value in config:
             yield from _integers(value, name)
+
+
+def split_arguments(
+    model_class: type[keras.Model], backbone_class: type[keras.Model], overrides: dict
+) -> tuple[dict, dict]:
+    """Overrides of the model around the backbone, and those of the backbone.
+
+    Raises:
+        ValueError: an argument of neither.
+    """
+    ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
+    if model_class is backbone_class:
+        ours = set()
+    theirs = set(inspect.signature(backbone_class.__init__).parameters) - {"self", "kwargs"}
+    if unknown := set(overrides) - ours - theirs - {"dtype", "name"}:
+        raise ValueError(
+            f"{model_class.__name__} has no argument {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(sorted(ours | theirs))}."
+        )
+    if model_class is not backbone_class:
+        ours.add("name")
+    own = {k: v for k, v in overrides.items() if k in ours}
+    return own, {k: v for k, v in overrides.items() if k not in ours}

@@ -1,6 +1,7 @@
 """The files of a preset's folder: configuration, weights, and how images are prepared."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from nepa_keras.files import replacing
@@ -87,3 +88,25 @@ def write_preprocessor(config: dict, folder: str | Path) -> None:
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PREPROCESSOR, config)
+
+
+def preprocessor_of_size(config: dict, old: Sequence[int], new: Sequence[int]) -> dict:
+    """A `preprocessor_config.json` for images of another size; resize and crop grow alike.
+
+    Args:
+        config: its content.
+        old, new: (height, width, ...) that it is for, and that it shall be for.
+    """
+    if tuple(old[:2]) == tuple(new[:2]):
+        return config
+    tall, wide = new[0] / old[0], new[1] / old[1]
+    # A shorter edge must cover the crop whichever side of an image it is.
+    factors = {"height": tall, "width": wide, "shortest_edge": max(tall, wide)}
+    resized = dict(config)
+    for key in {"size", "crop_size"} & set(config):
+        size = config[key]
+        if type(size) is int:
+            size = {"height": size, "width": size}
+        if isinstance(size, dict) and all(type(side) is int for side in size.values()):
+            resized[key] = {k: round(side * factors.get(k, 1)) for k, side in size.items()}
+    return resized

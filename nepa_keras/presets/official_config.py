@@ -148,28 +148,6 @@ def backbone_arguments(config: dict) -> dict:
     return arguments | {"image_shape": (*size, config["num_channels"])}
 
 
-def preprocessor_of_size(config: dict, old: Sequence[int], new: Sequence[int]) -> dict:
-    """A `preprocessor_config.json` for images of another size; resize and crop grow alike.
-
-    Args:
-        config: its content.
-        old, new: (height, width, ...) that it is for, and that it shall be for.
-    """
-    if tuple(old[:2]) == tuple(new[:2]):
-        return config
-    tall, wide = new[0] / old[0], new[1] / old[1]
-    # A shorter edge must cover the crop whichever side of an image it is.
-    factors = {"height": tall, "width": wide, "shortest_edge": max(tall, wide)}
-    resized = dict(config)
-    for key in {"size", "crop_size"} & set(config):
-        size = config[key]
-        if type(size) is int:
-            size = {"height": size, "width": size}
-        if isinstance(size, dict) and all(type(side) is int for side in size.values()):
-            resized[key] = {k: round(side * factors.get(k, 1)) for k, side in size.items()}
-    return resized
-
-
 def _is_integer(value) -> bool:
     return type(value) is int and 0 < value < 2**20
 

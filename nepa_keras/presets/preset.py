@@ -5,7 +5,6 @@ both hold `model.safetensors` under the official names. A checkpoint of a run is
 state of training in its place (`training_state`).
 """
 
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from nepa_keras.presets.arguments import (
     check_size,
     read_embedding,
     shape_of_size,
+    split_arguments,
 )
 from nepa_keras.presets.checkpoint import CheckpointError, read_json, without_prefix
 from nepa_keras.presets.folder import (
     CONFIG,
     PREPROCESSOR,
     open_checkpoint,
+    preprocessor_of_size,
     what_to_give,
     write_checkpoint,
     write_preprocessor,
@@ -159,7 +160,7 @@ def load_preset(
     backbone_arguments, arguments = dict(source.backbone), {}
     if kind == source.kind:
         arguments = dict(source.arguments)
-    own, rest = _split(model_class, overrides)
+    own, rest = split_arguments(model_class, _class("NepaBackbone"), overrides)
     rules = set()
     if model_class.has_head:
         rules |= _head_rules(source, kind, arguments, own, backbone_arguments)
@@ -208,7 +209,7 @@ def load_preset(
         if kind == source.kind and "new_head" not in rules:
             report.config = source.official_config
         if (folder / PREPROCESSOR).is_file():
-            report.preprocessor = official.preprocessor_of_size(
+            report.preprocessor = preprocessor_of_size(
                 read_json(folder / PREPROCESSOR), shape, backbone.image_shape
             )
     if lora_rank is not None:
@@ -220,24 +221,6 @@ def model_class(preset: str | Path) -> type[keras.Model]:
     """The class of the model that a preset holds."""
     name = RELEASED[str(preset)].handle if str(preset) in RELEASED else preset
     return _class(_find(name, load_weights=False, ema=False).kind)
-
-
-def _split(model_class: type[keras.Model], overrides: dict) -> tuple[dict, dict]:
-    """Overrides of the model around the backbone, and those of the backbone."""
-    backbone_class = _class("NepaBackbone")
-    ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
-    if model_class is backbone_class:
-        ours = set()
-    theirs = set(inspect.signature(backbone_class.__init__).parameters) - {"self", "kwargs"}
-    if unknown := set(overrides) - ours - theirs - {"dtype", "name"}:
-        raise ValueError(
-            f"{model_class.__name__} has no argument {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(sorted(ours | theirs))}."
-        )
-    if model_class is not backbone_class:
-        ours.add("name")
-    own = {k: v for k, v in overrides.items() if k in ours}
-    return own, {k: v for k, v in overrides.items() if k not in ours}
 
 
 def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone: dict) -> set[str]:
