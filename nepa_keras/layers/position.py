@@ -7,6 +7,7 @@ import contextlib
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,7 +17,7 @@ from nepa_keras.resampling import resize_grid
 from nepa_keras.types import Shape, Tensor
 
 
-def _as_number(size: int | Tensor | None) -> int | Tensor | None:
+def _as_number(size: Any) -> Any:
     """The number in a tensor that is known, as sizes are in PyTorch's trace for ONNX; others as they are."""
     if ops.is_tensor(size):
         with contextlib.suppress(TypeError):  # of a graph that does not know it yet

@@ -123,14 +123,16 @@ class RandomResizedCrop(ImageTransform):
         self.area, self.aspect, self.flip = area, aspect, flip
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
-        box, flip = self.box(draws, *pixels.shape[:2], out.shape[:2])
+        height, width = pixels.shape[:2]
+        box, flip = self.box(draws, height, width, out.shape[:2])
         resize_and_scale(pixels, out, self.interpolation, box, flip)
 
     def crop(
         self, pixels: np.ndarray, draws: list[float], image_size: tuple[int, int]
     ) -> np.ndarray:
         """The resized part, uint8."""
-        box, flip = self.box(draws, *pixels.shape[:2], image_size)
+        height, width = pixels.shape[:2]
+        box, flip = self.box(draws, height, width, image_size)
         return resize(pixels, image_size, self.interpolation, box, flip)
 
     def box(
