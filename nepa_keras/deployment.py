@@ -13,6 +13,7 @@ import numpy as np
 
 from nepa_keras import backends
 from nepa_keras.presets import backbone_of
+from nepa_keras.symbolic import Symbolic
 
 _LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights, for which 3 GiB are needed
 _WRITTEN_ELSEWHERE = {
@@ -78,7 +79,7 @@ def _run_onnx(path):
         raise RuntimeError(f"{path} was written, but it does not run: {error}") from error
 
 
-class Deployable(backends.Model):
+class Deployable(Symbolic, backends.Model):
     """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
 
     Attributes:

@@ -1,7 +1,12 @@
-"""What lies inside an inference pass of a backbone: what leaves each block, and attention probabilities.
+"""What lies inside a pass of a backbone: features of its blocks, and attention probabilities.
 
-B batch, T patches, D width, L layers, H heads.
+B batch, T patches on a grid (h, w for images), D width, L layers, H heads.
 """
+
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,8 +14,122 @@ from keras import ops
 from nepa_keras.types import Tensor
 
 
+def block_numbers(blocks: int | Sequence[int] | None, num_layers: int) -> list[int]:
+    """Numbers 0 ... L - 1 of the blocks that are asked for; None asks for all.
+
+    Raises:
+        ValueError: one that does not exist, no number, or none at all.
+    """
+    try:
+        asked = range(num_layers) if blocks is None else blocks
+        numbers = [operator.index(block) for block in ([asked] if is_one(asked) else asked)]
+    except TypeError:
+        raise ValueError(f"blocks must be a whole number or several, got {blocks!r}.") from None
+    if not numbers:
+        raise ValueError("blocks is empty; name at least one, such as -1 for the last.")
+    for number in numbers:
+        if not -num_layers <= number < num_layers:
+            raise ValueError(
+                f"There is no block {number}: this backbone has {num_layers}, from 0 to {num_layers - 1}, or "
+                f"counted from the end from -1 to -{num_layers}."
+            )
+    return [number % num_layers for number in numbers]
+
+
+def is_one(blocks: Any) -> bool:
+    """Whether a single block is asked for, and no list of them."""
+    return blocks is not None and not isinstance(blocks, Sequence)
+
+
 class HiddenStates(keras.Model):
-    """`block_outputs` and `taps`, of a model with `embed`, `add_positions`, `_states` and `norm`."""
+    """Part of `NepaBackbone`: `intermediates`, `block_outputs` and `taps`."""
+
+    def intermediates(
+        self,
+        images: Tensor,
+        blocks: int | Sequence[int] | None = None,
+        reshape: bool = False,
+        norm: bool = False,
+        cls_token: bool = False,
+        causal: bool | None = None,
+        training: bool = False,
+    ) -> Any:
+        """Features of the patches after some blocks, for dense tasks; blocks behind the last one do not run.
+
+        Of a `keras.Input` it gives symbolic tensors, for a functional model that trains, is saved and
+        exported like any other.
+
+        Args:
+            images: (B, height, width, channels) of any size that the patch divides.
+            blocks: numbers from 0, or from -1 for the last backwards; one, or several in any order; default
+                all. What leaves the last block is not normed yet.
+            reshape: patches on their grid, (B, h, w, D), in place of (B, T, D).
+            norm: put each through the final norm; of the last block that is `sequence_output`.
+            cls_token: give each as a pair with the CLS token, (B, D).
+            causal: whether token t sees only tokens 0..t; None for the backbone's own choice. For dense tasks
+                False, as then each patch sees the whole image.
+            training: as of `call`; in a functional model it is that of the pass.
+
+        Returns:
+            A tensor (or pair) for each block in the order of `blocks`, as a list; of a single number alone.
+
+        Raises:
+            ValueError: there is no such block, or images do not fit.
+
+        Example:
+            >>> x = keras.Input((224, 224, 3))
+            >>> maps = backbone.intermediates(x, blocks=(3, 7, 11), reshape=True, causal=False)
+            >>> model = keras.Model(x, keras.layers.Conv2D(1, 1)(keras.layers.Concatenate()(maps)))
+        """
+        if isinstance(images, keras.KerasTensor):
+            asked = {"blocks": blocks, "reshape": reshape, "norm": norm, "cls_token": cls_token}
+            return self(images, causal=causal, intermediates=asked)
+        numbers = block_numbers(blocks, self.num_layers)
+        entering = self.add_positions(self.embed(images), images)
+        states = self._states(entering, images, causal, training)
+        tokens = list(itertools.islice(states, 1 + max(numbers)))
+
+        def features(x):
+            x = self.norm(x) if norm else x
+            patches = x[:, 1:]
+            if reshape:
+                patches = ops.reshape(patches, (-1, *self._grid(images), self.hidden_dim))
+            return (patches, x[:, 0]) if cls_token else patches
+
+        found = [features(tokens[number]) for number in numbers]
+        return found[0] if is_one(blocks) else found
+
+    def intermediate_specs(
+        self,
+        images: Tensor,
+        blocks: int | Sequence[int] | None = None,
+        reshape: bool = False,
+        norm: bool = False,
+        cls_token: bool = False,
+    ) -> Any:
+        """Shapes and dtype of `intermediates`, as symbolic tensors."""
+        numbers = block_numbers(blocks, self.num_layers)
+        batch, tokens, width = self.patch_embedding.compute_output_shape(images.shape)
+        cells = (tokens and tokens - 1,)
+        if reshape:
+            cells = self.patch_embedding.grid(images.shape)
+
+        def features():
+            patches = keras.KerasTensor((batch, *cells, width), self.variable_dtype)
+            cls = keras.KerasTensor((batch, width), self.variable_dtype)
+            return (patches, cls) if cls_token else patches
+
+        return features() if is_one(blocks) else [features() for _ in numbers]
+
+    def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
+        """The tables of `RotaryEmbedding` for these images; None of a backbone without."""
+        if self.rotary is None:
+            return None
+        return self.rotary(grid=self._grid(images), training=training)
+
+    def _grid(self, images):
+        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
+        return self.patch_embedding.grid(shape)
 
     def block_outputs(
         self, images: Tensor, causal: bool | None = None, training: bool = False

@@ -180,25 +180,26 @@ class NepaImageSegmenter(Task):
         patch = self.backbone.patch_size
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
         images = ops.pad(images, padding) if any(map(sum, padding)) else images
-        outputs = self.backbone.block_outputs(
-            images, causal=self.use_causal_mask, training=training and not self.freeze_backbone
+        linear = self.pyramid is None
+        maps = self.backbone.intermediates(  # (B, h, w, D)
+            images,
+            (-1,) if linear else self.taps,
+            reshape=True,
+            norm=linear,
+            causal=self.use_causal_mask,
+            training=training and not self.freeze_backbone,
         )
         if self.freeze_backbone:
-            outputs = [ops.stop_gradient(x) for x in outputs]
+            maps = [ops.stop_gradient(x) for x in maps]
         whole = images.shape[1:3]
-        grid = (whole[0] // patch, whole[1] // patch)
-
-        def on_grid(tokens):  # (B, 1 + T, D) -> (B, h, w, D)
-            return ops.reshape(tokens[:, 1:], (-1, *grid, tokens.shape[-1]))
 
         def on_pixels(logits):
             logits = resize(ops.cast(logits, "float32"), whole)
             return logits[:, :height, :width]
 
-        if self.pyramid is None:
-            logits = on_pixels(self.decode_head(on_grid(outputs[-1])))
+        if linear:
+            logits = on_pixels(self.decode_head(maps[0]))
             return {"logits": logits} if training else logits
-        maps = [on_grid(outputs[tap]) for tap in self.taps]
         pyramid = self.pyramid(maps, training=training)
         logits = on_pixels(self.decode_head(pyramid, training=training))
         if not training:

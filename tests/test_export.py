@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 from keras import ops
 
 import nepa_keras
 from tests.helpers import tiny
+from tests.helpers.artefacts import FORMAT, run_exported
 from tests.helpers.tolerances import assert_close
 
 SHAPES = [(8, 8, 1), (12, 16, 1)]
@@ -53,23 +53,6 @@ def test_a_size_that_the_patch_does_not_divide_is_refused():
         tiny.backbone()(keras.Input((10, 8, 1)))
 
 
-def run_exported(path, images) -> np.ndarray:
-    """What an artefact makes of images: `sequence_output`, the second of a backbone's outputs."""
-    if backend == "torch":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path))
-        return session.run(None, {session.get_inputs()[0].name: images})[1]
-    import tensorflow as tf
-
-    artefact = tf.saved_model.load(path)  # holds the variables of its function
-    return artefact.serve(images)["sequence_output"]
-
-
-# In the format that each backend can write: on PyTorch ONNX, which holds no integers of ours.
-FORMAT = "onnx" if backend == "torch" else "tf_saved_model"
-
-
 @pytest.mark.parametrize("quantized", [False] if backend == "torch" else [False, True])
 def test_export_needs_no_more_than_a_path(tmp_path, quantized):
     """Before any call; the batch is free, and on TensorFlow of a functional model the size, too."""
@@ -78,14 +61,15 @@ def test_export_needs_no_more_than_a_path(tmp_path, quantized):
         backbone.quantize("int8")
     backbone.export(tmp_path / "fixed", FORMAT, verbose=False)
     images = tiny.images(3)
-    found = run_exported(tmp_path / "fixed", images)
+    _, found = run_exported(tmp_path / "fixed", images)
     assert_close(found, tiny.float_of(backbone(images)["sequence_output"]), "same_numbers")
     if backend == "tensorflow":
         functional(backbone).export(tmp_path / "free", verbose=False)
         for shape in SHAPES:
             images = tiny.images(2, shape)
             expected = tiny.float_of(backbone(images)["sequence_output"])
-            assert_close(run_exported(tmp_path / "free", images), expected, "same_numbers")
+            _, found = run_exported(tmp_path / "free", images)
+            assert_close(found, expected, "same_numbers")
 
 
 @pytest.mark.only_on("tensorflow", "torch")

@@ -160,6 +160,18 @@ def test_models_are_parts_of_models_with_images_of_any_size(kind):
 
 
 @every_model
+def test_input_and_output_are_those_of_a_functional_model(kind):
+    model = uncompiled(kind)
+    assert {"input", "output", "inputs", "outputs"}.isdisjoint(dir(model)), "saving reads these"
+    assert tuple(model.input.shape) == (None, 8, 8, 1) and model.inputs == [model.input]
+    functional = keras.Model(model.input, model.output)
+    assert len(functional.outputs) == len(model.outputs)
+    found, expected = (m.predict(IMAGES, verbose=0) for m in (functional, model))
+    keras.tree.assert_same_structure(found, expected)
+    np.testing.assert_allclose(flat(found), flat(expected), atol=1e-5)
+
+
+@every_model
 def test_a_summary_has_all_shapes(kind):
     lines: list[str] = []
     model = uncompiled(kind)

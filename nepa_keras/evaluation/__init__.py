@@ -13,6 +13,8 @@ from nepa_keras.evaluation.classification import (
     predict_batches,
 )
 from nepa_keras.evaluation.diagnostics import diagnostics, effective_rank, warnings_of
+from nepa_keras.evaluation.embed import embed_source, model_fingerprint
+from nepa_keras.evaluation.feature_files import Features, read_features
 from nepa_keras.evaluation.feature_sets import FeatureSets
 from nepa_keras.evaluation.features import AFTER_NORM, FeatureExtractor, extract_features
 from nepa_keras.evaluation.few_label import (
@@ -24,6 +26,7 @@ from nepa_keras.evaluation.few_label import (
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.evaluation.monitor import FeatureMonitor
+from nepa_keras.evaluation.nearest import nearest_features
 from nepa_keras.evaluation.report import frozen_accuracies, worth_rows, worth_table
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
@@ -48,6 +51,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureMonitor",
     "FeatureSets",
+    "Features",
     "FewLabelTrial",
     "ImageSegmenter",
     "ModelFlopsUtilization",
@@ -61,6 +65,7 @@ __all__ = [
     "classification_report",
     "diagnostics",
     "effective_rank",
+    "embed_source",
     "extract_features",
     "few_label_accuracy",
     "few_label_comparison",
@@ -70,8 +75,11 @@ __all__ = [
     "known_device",
     "linear_probe_accuracy",
     "measured_peak",
+    "model_fingerprint",
+    "nearest_features",
     "predict_batches",
     "predicted_step",
+    "read_features",
     "roofline_table",
     "segmentation_scores",
     "sgd_probe_accuracy",

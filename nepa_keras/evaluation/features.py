@@ -1,6 +1,6 @@
 """Features of a frozen backbone: one vector per image.
 
-N images, B batch, T patches, D width, K classes.
+N images, B batch, T patches on a grid of h x w, D width, K classes.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from nepa_keras.data import normalize
 from nepa_keras.types import Tensor
 
 AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
-_POOLS = ("mean", "cls", "last", "patches")
+POOLS = ("mean", "cls", "last", "patches", "map")
 
 
 class FeatureExtractor(backends.Model):
@@ -26,7 +26,8 @@ class FeatureExtractor(backends.Model):
 
     Args:
         backbone: a `NepaBackbone`.
-        pool: "mean" of the patch tokens, "cls" token, "last" patch token, or all "patches".
+        pool: "mean" of the patch tokens, "cls" token, "last" patch token, all "patches", or these on their
+            grid as a "map".
         causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
         block: number from 0 of the block whose output is pooled; default the last and the final norm.
 
@@ -34,7 +35,7 @@ class FeatureExtractor(backends.Model):
         images: (B, height, width, channels), normalised floats.
 
     Returns:
-        Features (B, D), or (B, T, D) for "patches".
+        Features (B, D); (B, T, D) for "patches", (B, h, w, D) for "map".
 
     Raises:
         ValueError: unknown pool or block; "cls" of a causal backbone, as its CLS token sees no patch.
@@ -56,8 +57,8 @@ class FeatureExtractor(backends.Model):
     ):
         super().__init__(**kwargs)
         causal = backbone.use_causal_mask if causal is None else causal
-        if pool not in _POOLS:
-            raise ValueError(f"pool must be one of {', '.join(_POOLS)}; got {pool!r}.")
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}; got {pool!r}.")
         if pool == "cls" and causal:
             raise ValueError(
                 'pool="cls" is the same for every image under a causal mask, as CLS comes first; '
@@ -72,17 +73,21 @@ class FeatureExtractor(backends.Model):
         self.compile(jit_compile=backends.default_jit_compile())
 
     def call(self, images: Tensor) -> Tensor:
-        if self.block == AFTER_NORM:
-            tokens = self.backbone(images, training=False, causal=self.causal)["sequence_output"]
-        else:
-            tokens = self.backbone.block_outputs(images, causal=self.causal)[self.block]
+        patches, cls = self.backbone.intermediates(
+            images,
+            -1 if self.block == AFTER_NORM else self.block,
+            reshape=self.pool == "map",
+            norm=self.block == AFTER_NORM,
+            cls_token=True,
+            causal=self.causal,
+        )
         if self.pool == "cls":
-            return tokens[:, 0]
+            return cls
         if self.pool == "last":
-            return tokens[:, -1]
-        if self.pool == "patches":
-            return tokens[:, 1:]
-        return ops.mean(tokens[:, 1:], axis=1)
+            return patches[:, -1]
+        if self.pool == "mean":
+            return ops.mean(patches, axis=1)
+        return patches
 
     def extract(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Features (N, D) float32 of images (N, H, W, C): uint8, or floats already normalised."""

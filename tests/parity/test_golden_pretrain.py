@@ -57,6 +57,12 @@ def test_the_fast_path_of_call_gives_the_same_states(folder):
         ):
             value = keras.ops.convert_to_numpy(training_free[key])
             assert_close(value, io[name], "states", name)
+    maps = model.backbone.intermediates(images, reshape=True)
+    for i, found in enumerate(maps, start=1):
+        value = keras.ops.convert_to_numpy(found)
+        assert_close(
+            value.reshape(len(value), -1, value.shape[-1]), io[f"hidden.{i}"][:, 1:], "states"
+        )
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

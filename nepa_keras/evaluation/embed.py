@@ -1,0 +1,249 @@
+"""Features of all images of a source in a file, resumed where the work was stopped.
+
+While it works the rows lie in pieces in a folder beside the file, OUTPUT.parts: each has its name only once
+it is whole on the disk and says which images it covers, so that after a kill at any moment no row is lost
+that was there, and none comes twice. N images.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nepa_keras.data import BadImagesError, OrderedBatches, fingerprint
+from nepa_keras.evaluation.blocks import block_name
+from nepa_keras.evaluation.feature_files import check_format, read_record, write_features
+from nepa_keras.evaluation.features import FeatureExtractor, predict_filled_up
+from nepa_keras.files import printable, replacing
+from nepa_keras.presets import backbone_of
+from nepa_keras.skipped_steps import NonFiniteError
+from nepa_keras.training import OtherRunError
+from nepa_keras.training.run_lock import RunLock
+
+_SECONDS = 20.0  # between two pieces: the work that a kill may cost
+_BYTES = 128 * 2**20  # of a piece in memory
+_DECIDING = {  # what the rows depend on, in words
+    "model": "the model",
+    "images": "images",
+    "image_shape": "the size of the images",
+    "transform": "the transform",
+    "value_range": "value_range",
+    "block": "the block",
+    "pool": "the pool",
+    "attention": "attention",
+    "dtype": "precision",
+}
+
+
+def model_fingerprint(model: keras.Model) -> str:
+    """The number of weights of a backbone and a digest of them, such as "86,567,656 weights (5f2a09c41b7d)".
+
+    It changes with any weight and with how the blocks compute; not with the name of a file or the backend.
+
+    Args:
+        model: a `NepaBackbone`, or a model that has one.
+    """
+    backbone = backbone_of(model)
+    config = backbone.get_config()
+    for name in ("name", "trainable", "dtype", "remat"):
+        config.pop(name, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    weights = [v for v in backbone.weights if not v.path.endswith("seed_generator_state")]
+    for variable in weights:
+        digest.update(np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32"))).tobytes())
+    count = sum(int(np.prod(variable.shape)) for variable in weights)
+    return f"{count:,} weights ({digest.hexdigest()[:12]})"
+
+
+def embed_source(
+    extractor: FeatureExtractor,
+    batches: OrderedBatches,
+    output: str | Path,
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the features of all images, with their names and labels, to a file.
+
+    Stopped in whatever way, it goes on where it was when it is called again with the same model and images;
+    of a file that is finished it returns the record.
+
+    Args:
+        extractor: says which features.
+        batches: of the images; those that cannot be read get no row and are named in the record.
+        output: file to write, .npz or .parquet; its folder is created.
+        origin: JSON to keep in the record, such as where model and images come from.
+
+    Returns:
+        The record of the file: what the rows depend on, their number, "bad_images", "origin".
+
+    Raises:
+        OtherRunError: the file or what was begun is of other weights, images or settings.
+        ValueError: the file is no file of features.
+        NonFiniteError: features are not finite.
+        ImportError: pyarrow is missing, which .parquet needs.
+        BlockingIOError: another process writes the file.
+        BadImagesError: more bad images than the budget of the batches, or no other ones.
+
+    Example:
+        >>> images = data.open_source("folder:pictures", with_labels=True)
+        >>> batches = data.OrderedBatches(images, 64, backbone.image_shape[:2])
+        >>> extractor = evaluation.FeatureExtractor(backbone, causal=False, block=5)
+        >>> evaluation.embed_source(extractor, batches, "features.npz")
+        >>> features = evaluation.read_features("features.npz").features
+    """
+    output = Path(output).expanduser()
+    check_format(output)
+    record = _record(extractor, batches)
+    held = begun(output)
+    if held is not None:
+        _compare(output, held, record)
+    if output.exists():
+        return held or {}
+    parts = _parts(output)
+    parts.mkdir(parents=True, exist_ok=True)
+    with RunLock(parts):
+        if held is None:
+            with replacing(parts / "record.json") as path:
+                path.write_text(json.dumps({**record, "origin": dict(origin or {})}))
+        held = json.loads((parts / "record.json").read_text())
+        _embed_rest(extractor, batches, parts)
+        finished = _join(batches, parts, output, held)
+        shutil.rmtree(parts)
+    return finished
+
+
+def begun(output: str | Path) -> dict[str, Any] | None:
+    """The record of a file of features, or of one that was begun, with "covered" images; None of neither.
+
+    Raises:
+        ValueError: the file is damaged, or no file of features.
+    """
+    output = Path(output).expanduser()
+    if output.exists():
+        return read_record(output)
+    file = _parts(output) / "record.json"
+    if not file.exists():
+        return None
+    return {**json.loads(file.read_text()), "covered": _covered(_parts(output))}
+
+
+def _parts(output: Path) -> Path:
+    return output.with_name(f"{output.name}.parts")
+
+
+def _record(extractor: FeatureExtractor, batches: OrderedBatches) -> dict[str, Any]:
+    images = fingerprint(batches.source)
+    if len(batches.indices) != len(batches.source):
+        images += f", {len(batches.indices):,} of them"
+        images += f" ({hashlib.sha256(batches.indices.tobytes()).hexdigest()[:12]})"
+    settings = {name: str(value) for name, value in sorted(vars(batches.transform).items())}
+    return {
+        "format": 1,
+        "model": model_fingerprint(extractor.backbone),
+        "images": images,
+        "image_shape": [*batches.image_size, batches.channels],
+        "transform": f"{type(batches.transform).__name__}{settings}",
+        "value_range": batches.value_range and list(batches.value_range),
+        "block": block_name(extractor.block),
+        "pool": extractor.pool,
+        "attention": "causal" if extractor.causal else "bidirectional",
+        "dtype": extractor.backbone.compute_dtype,
+        "class_names": batches.source.class_names and list(batches.source.class_names),
+    }
+
+
+def _compare(output: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raises OtherRunError where a file was begun with something else."""
+    for key, words in _DECIDING.items():
+        if held.get(key) != asked[key]:
+            raise OtherRunError(
+                f"{output} was begun with {words} {held.get(key)}, and now it is {asked[key]}; give the same "
+                "again, or another output."
+            )
+
+
+def _embed_rest(extractor: FeatureExtractor, batches: OrderedBatches, parts: Path) -> None:
+    """Writes pieces for the images that no piece covers yet."""
+    begin, total = _covered(parts), len(batches.indices)
+    rest = copy.copy(batches)
+    rest.indices = batches.indices[begin:]
+    rows: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
+    start, stop, since = begin, begin, time.monotonic()
+    with closing(iter(rest)) as stream:
+        for images, indices in stream:
+            stop = min(stop + batches.batch_size, total)
+            if len(images):
+                rows.append(predict_filled_up(extractor, images, batches.batch_size))
+                kept.append(indices)
+                _check_finite(rows[-1], indices, batches)
+            late = time.monotonic() - since > _SECONDS
+            if stop == total or late or sum(r.nbytes for r in rows) > _BYTES:
+                _write_piece(parts, start, stop, rows, kept, batches)
+                rows, kept, start, since = [], [], stop, time.monotonic()
+
+
+def _check_finite(features, indices, batches):
+    bad = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    if bad.any():
+        name = printable(batches.source.name(int(indices[bad.argmax()])))
+        raise NonFiniteError(
+            f"Features of {name} are not finite; check the weights, or compute in float32."
+        )
+
+
+def _write_piece(parts, start, stop, rows, kept, batches):
+    covered = {int(i) for i in batches.indices[start:stop]}
+    bad = {i: line for i, line in sorted(batches.bad_images.reasons.items()) if i in covered}
+    arrays = {"bad": np.array(json.dumps(list(bad.values())))}
+    if rows:
+        arrays |= {"indices": np.concatenate(kept), "features": np.concatenate(rows)}
+    with replacing(parts / f"{start:012d}-{stop:012d}.npz") as path, open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def _pieces(parts: Path) -> list[Path]:
+    return sorted(parts.glob("[0-9]*-[0-9]*.npz"))
+
+
+def _covered(parts: Path) -> int:
+    """How many images the pieces cover, which follow one another from the first image on."""
+    pieces = _pieces(parts)
+    return int(pieces[-1].stem.partition("-")[2]) if pieces else 0
+
+
+def _join(batches, parts, output, record) -> dict[str, Any]:
+    """Makes the file of its pieces."""
+    indices: list[np.ndarray] = []
+    bad: list[str] = []
+    full = []
+    for piece in _pieces(parts):
+        with np.load(piece) as held:
+            bad += json.loads(str(held["bad"]))
+            if "features" in held:
+                full.append(piece)
+                indices.append(held["indices"])
+                record["shape"] = list(held["features"].shape[1:])
+    if not full:
+        raise BadImagesError(f"None of the images can be read, beginning with {bad[0]}.")
+    numbers, source = np.concatenate(indices), batches.source
+    labels = None if source.labels is None else source.labels[numbers]
+    names = [printable(source.name(int(i))) for i in numbers]
+    record = {**record, "rows": len(numbers), "first": names[0], "bad_images": bad}
+
+    def features():
+        for piece in full:
+            with np.load(piece) as held:
+                yield held["features"]
+
+    with replacing(output) as path:
+        write_features(path, names, numbers, labels, features(), record)
+    return record
