@@ -29,7 +29,6 @@ from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.training import OtherRunError
 from nepa_keras.training.run_lock import RunLock
 
-_SECONDS = 20.0  # between two pieces: the work that a kill may cost
 _BYTES = 128 * 2**20  # of a piece in memory
 _DECIDING = {  # what the rows depend on, in words
     "model": "the model",
@@ -69,6 +68,7 @@ def embed_source(
     batches: OrderedBatches,
     output: str | Path,
     origin: Mapping[str, Any] | None = None,
+    seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Write the features of all images, with their names and labels, to a file.
 
@@ -80,6 +80,7 @@ def embed_source(
         batches: of the images; those that cannot be read get no row and are named in the record.
         output: file to write, .npz or .parquet; its folder is created.
         origin: JSON to keep in the record, such as where model and images come from.
+        seconds: after which what was computed is on the disk: the work that a kill may cost.
 
     Returns:
         The record of the file: what the rows depend on, their number, "bad_images", "origin".
@@ -114,7 +115,7 @@ def embed_source(
             with replacing(parts / "record.json") as path:
                 path.write_text(json.dumps({**record, "origin": dict(origin or {})}))
         held = json.loads((parts / "record.json").read_text())
-        _embed_rest(extractor, batches, parts)
+        _embed_rest(extractor, batches, parts, seconds)
         finished = _join(batches, parts, output, held)
         shutil.rmtree(parts)
     return finished
@@ -170,7 +171,9 @@ def _compare(output: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) ->
             )
 
 
-def _embed_rest(extractor: FeatureExtractor, batches: OrderedBatches, parts: Path) -> None:
+def _embed_rest(
+    extractor: FeatureExtractor, batches: OrderedBatches, parts: Path, seconds: float
+) -> None:
     """Writes pieces for the images that no piece covers yet."""
     begin, total = _covered(parts), len(batches.indices)
     rest = copy.copy(batches)
@@ -185,7 +188,7 @@ def _embed_rest(extractor: FeatureExtractor, batches: OrderedBatches, parts: Pat
                 rows.append(predict_filled_up(extractor, images, batches.batch_size))
                 kept.append(indices)
                 _check_finite(rows[-1], indices, batches)
-            late = time.monotonic() - since > _SECONDS
+            late = time.monotonic() - since > seconds
             if stop == total or late or sum(r.nbytes for r in rows) > _BYTES:
                 _write_piece(parts, start, stop, rows, kept, batches)
                 rows, kept, start, since = [], [], stop, time.monotonic()
