@@ -277,7 +277,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         intermediates: dict | None = None,
     ) -> dict[str, keras.KerasTensor]:
         if intermediates is not None:
-            return self.intermediate_specs(images, **intermediates)
+            return self._intermediate_specs(images, **intermediates)
         shapes = self.compute_output_shape(images.shape)
         if embeddings is not None:
             shapes["sequence_output"] = embeddings.shape

@@ -99,7 +99,7 @@ class HiddenStates(keras.Model):
         found = [features(tokens[number]) for number in numbers]
         return found[0] if is_one(blocks) else found
 
-    def intermediate_specs(
+    def _intermediate_specs(
         self,
         images: Tensor,
         blocks: int | Sequence[int] | None = None,
