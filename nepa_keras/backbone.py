@@ -61,7 +61,6 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         images: (B, height, width, channels), floats in [-1, 1] or uint8 pixels.
         causal: overrides `use_causal_mask`.
         embeddings: token embeddings (B, 1 + T, D) to use in place of those of the images.
-        intermediates: arguments of `intermediates`, whose result is then returned.
 
     Returns:
         {"embeddings": (B, 1 + T, D), "sequence_output": (B, 1 + T, D)}: CLS and patch embeddings
@@ -221,10 +220,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         training: bool = False,
         causal: bool | None = None,
         embeddings: Tensor | None = None,
-        intermediates: dict | None = None,
     ) -> dict[str, Tensor]:
-        if intermediates is not None:
-            return self.intermediates(images, causal=causal, training=training, **intermediates)
         clean = self.embed(images)
         x = clean if embeddings is None else embeddings
         return {"embeddings": clean, "sequence_output": self.encode(x, images, training, causal)}
@@ -264,6 +260,16 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
             x = backends.remat(block, x, **options) if recompute else block(x, **options)
             yield x
 
+    def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
+        """The tables of `RotaryEmbedding` for these images; None of a backbone without."""
+        if self.rotary is None:
+            return None
+        return self.rotary(grid=self._grid(images), training=training)
+
+    def _grid(self, images):
+        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
+        return self.patch_embedding.grid(shape)
+
     def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
         tokens = self.patch_embedding.compute_output_shape(input_shape)
         return {"embeddings": tokens, "sequence_output": tokens}
@@ -274,10 +280,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         training: bool = False,
         causal: bool | None = None,
         embeddings: Tensor | None = None,
-        intermediates: dict | None = None,
     ) -> dict[str, keras.KerasTensor]:
-        if intermediates is not None:
-            return self._intermediate_specs(images, **intermediates)
         shapes = self.compute_output_shape(images.shape)
         if embeddings is not None:
             shapes["sequence_output"] = embeddings.shape

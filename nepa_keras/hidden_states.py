@@ -6,12 +6,12 @@ B batch, T patches on a grid (h, w for images), D width, L layers, H heads.
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import ops
 
-from nepa_keras.types import Tensor
+from nepa_keras.types import Shape, Tensor
 
 
 def block_numbers(blocks: int | Sequence[int] | None, num_layers: int) -> list[int]:
@@ -82,8 +82,7 @@ class HiddenStates(keras.Model):
             >>> model = keras.Model(x, keras.layers.Conv2D(1, 1)(keras.layers.Concatenate()(maps)))
         """
         if isinstance(images, keras.KerasTensor):
-            asked = {"blocks": blocks, "reshape": reshape, "norm": norm, "cls_token": cls_token}
-            return self(images, causal=causal, intermediates=asked)
+            return Intermediates(self, blocks, reshape, norm, cls_token, causal)(images)
         numbers = block_numbers(blocks, self.num_layers)
         entering = self.add_positions(self.embed(images), images)
         states = self._states(entering, images, causal, training)
@@ -98,38 +97,6 @@ class HiddenStates(keras.Model):
 
         found = [features(tokens[number]) for number in numbers]
         return found[0] if is_one(blocks) else found
-
-    def _intermediate_specs(
-        self,
-        images: Tensor,
-        blocks: int | Sequence[int] | None = None,
-        reshape: bool = False,
-        norm: bool = False,
-        cls_token: bool = False,
-    ) -> Any:
-        """Shapes and dtype of `intermediates`, as symbolic tensors."""
-        numbers = block_numbers(blocks, self.num_layers)
-        batch, tokens, width = self.patch_embedding.compute_output_shape(images.shape)
-        cells = (tokens and tokens - 1,)
-        if reshape:
-            cells = self.patch_embedding.grid(images.shape)
-
-        def features():
-            patches = keras.KerasTensor((batch, *cells, width), self.variable_dtype)
-            cls = keras.KerasTensor((batch, width), self.variable_dtype)
-            return (patches, cls) if cls_token else patches
-
-        return features() if is_one(blocks) else [features() for _ in numbers]
-
-    def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
-        """The tables of `RotaryEmbedding` for these images; None of a backbone without."""
-        if self.rotary is None:
-            return None
-        return self.rotary(grid=self._grid(images), training=training)
-
-    def _grid(self, images):
-        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
-        return self.patch_embedding.grid(shape)
 
     def block_outputs(
         self, images: Tensor, causal: bool | None = None, training: bool = False
@@ -156,3 +123,74 @@ class HiddenStates(keras.Model):
             "attentions": list(attentions),
             "sequence_output": self.norm(states[-1]),
         }
+
+
+@keras.saving.register_keras_serializable(package="nepa_keras")
+class Intermediates(keras.layers.Layer):
+    """`backbone.intermediates` as a layer, the form in which a functional model holds it.
+
+    A call of the backbone with other outputs would not do: to Keras each call of one operation has as many
+    outputs as the first.
+
+    Args:
+        backbone: a `NepaBackbone`; held, not copied, and trained along unless its `trainable` is False.
+        blocks, reshape, norm, cls_token, causal: as of `intermediates`.
+
+    Call arguments:
+        images: (B, height, width, channels).
+    """
+
+    def __init__(
+        self,
+        backbone: HiddenStates,
+        blocks: int | Sequence[int] | None = None,
+        reshape: bool = False,
+        norm: bool = False,
+        cls_token: bool = False,
+        causal: bool | None = None,
+        **kwargs,
+    ):
+        super().__init__(**{"dtype": backbone.dtype_policy, **kwargs})
+        block_numbers(blocks, backbone.num_layers)
+        self.backbone = backbone
+        self.blocks = tuple(blocks) if isinstance(blocks, Sequence) else blocks
+        self.reshape = reshape
+        self.norm = norm
+        self.cls_token = cls_token
+        self.causal = causal
+        self.built = True
+
+    def _options(self):
+        names = ("blocks", "reshape", "norm", "cls_token", "causal")
+        return {name: getattr(self, name) for name in names}
+
+    def call(self, images: Tensor, training: bool = False) -> Any:
+        return self.backbone.intermediates(images, training=training, **self._options())
+
+    def compute_output_shape(self, input_shape: Shape) -> Any:
+        embedding, width = self.backbone.patch_embedding, self.backbone.hidden_dim
+        batch, tokens, _ = embedding.compute_output_shape(input_shape)
+        cells = embedding.grid(input_shape) if self.reshape else (tokens and tokens - 1,)
+        patches = (batch, *cells, width)
+        each = (patches, (batch, width)) if self.cls_token else patches
+        if is_one(self.blocks):
+            return each
+        return len(block_numbers(self.blocks, self.backbone.num_layers)) * [each]
+
+    def compute_output_spec(self, images: Tensor, training: bool = False) -> Any:
+        return keras.tree.map_shape_structure(
+            lambda shape: keras.KerasTensor(shape, self.backbone.variable_dtype),
+            self.compute_output_shape(images.shape),
+        )
+
+    def get_config(self) -> dict:
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        # Keras gives a number only to the second of two layers that share an object, and in a file the first
+        # would have another backbone.
+        backbone["shared_object_id"] = id(self.backbone)
+        return {**super().get_config(), "backbone": backbone, **self._options()}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Self:
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})

@@ -65,11 +65,11 @@ def test_blocks_that_are_not_there_are_refused(blocks, message):
 
 
 def dense(backbone, size=SHAPE[:2]) -> keras.Model:
-    """A value for each patch, of the maps of one block and the CLS token of another."""
+    """A value for each patch, of the maps of three blocks and the CLS token of another."""
     x = keras.Input((*size, 1))
-    first, last = backbone.intermediates(x, (0, -1), reshape=True, causal=False)
+    maps = backbone.intermediates(x, (0, 1, -1), reshape=True, causal=False)
     _, cls = backbone.intermediates(x, -1, norm=True, cls_token=True, causal=False)
-    maps = keras.layers.Concatenate()([first, last]) + keras.layers.Dense(32)(cls)[:, None, None]
+    maps = keras.layers.Concatenate()(maps) + keras.layers.Dense(48)(cls)[:, None, None]
     return keras.Model(x, keras.layers.Conv2D(1, 1)(maps))
 
 
@@ -89,9 +89,6 @@ def test_a_functional_model_of_them_trains_is_saved_and_exported(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     assert_close(again.predict(IMAGES, verbose=0), expected, "same_numbers")
     assert len(again.trainable_variables) == len(model.trainable_variables)
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    assert_close(copy.predict(IMAGES, verbose=0), expected, "same_numbers")
     model.export(tmp_path / "exported", format=FORMAT, verbose=False)
     (found,) = run_exported(tmp_path / "exported", IMAGES)
     assert_close(found, expected, "same_numbers")

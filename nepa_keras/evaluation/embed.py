@@ -95,7 +95,8 @@ def embed_source(
 
     Example:
         >>> images = data.open_source("folder:pictures", with_labels=True)
-        >>> batches = data.OrderedBatches(images, 64, backbone.image_shape[:2])
+        >>> *size, channels = backbone.image_shape
+        >>> batches = data.OrderedBatches(images, 64, size, channels=channels)
         >>> extractor = evaluation.FeatureExtractor(backbone, causal=False, block=5)
         >>> evaluation.embed_source(extractor, batches, "features.npz")
         >>> features = evaluation.read_features("features.npz").features
