@@ -21,8 +21,8 @@ def block_numbers(blocks: int | Sequence[int] | None, num_layers: int) -> list[i
         ValueError: one that does not exist, no number, or none at all.
     """
     try:
-        asked = range(num_layers) if blocks is None else blocks
-        numbers = [operator.index(block) for block in ([asked] if is_one(asked) else asked)]
+        asked: Any = range(num_layers) if blocks is None else blocks
+        numbers = [operator.index(block) for block in ([asked] if is_one(blocks) else asked)]
     except TypeError:
         raise ValueError(f"blocks must be a whole number or several, got {blocks!r}.") from None
     if not numbers:

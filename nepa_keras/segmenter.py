@@ -197,7 +197,7 @@ class NepaImageSegmenter(Task):
             logits = resize(ops.cast(logits, "float32"), whole)
             return logits[:, :height, :width]
 
-        if linear:
+        if self.pyramid is None:
             logits = on_pixels(self.decode_head(maps[0]))
             return {"logits": logits} if training else logits
         pyramid = self.pyramid(maps, training=training)

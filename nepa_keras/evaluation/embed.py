@@ -131,10 +131,10 @@ def begun(output: str | Path) -> dict[str, Any] | None:
     output = Path(output).expanduser()
     if output.exists():
         return read_record(output)
-    file = _parts(output) / "record.json"
-    if not file.exists():
+    covered = _covered(_parts(output))
+    if not covered:
         return None
-    return {**json.loads(file.read_text()), "covered": _covered(_parts(output))}
+    return {**json.loads((_parts(output) / "record.json").read_text()), "covered": covered}
 
 
 def _parts(output: Path) -> Path:
@@ -166,9 +166,10 @@ def _compare(output: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) ->
     """Raises OtherRunError where a file was begun with something else."""
     for key, words in _DECIDING.items():
         if held.get(key) != asked[key]:
+            begun_as = output if output.exists() else _parts(output)
             raise OtherRunError(
                 f"{output} was begun with {words} {held.get(key)}, and now it is {asked[key]}; give the same "
-                "again, or another output."
+                f"again or another output, or delete {begun_as}."
             )
 
 
@@ -207,7 +208,7 @@ def _check_finite(features, indices, batches):
 def _write_piece(parts, start, stop, rows, kept, batches):
     covered = {int(i) for i in batches.indices[start:stop]}
     bad = {i: line for i, line in sorted(batches.bad_images.reasons.items()) if i in covered}
-    arrays = {"bad": np.array(json.dumps(list(bad.values())))}
+    arrays: dict[str, Any] = {"bad": np.array(json.dumps(list(bad.values())))}
     if rows:
         arrays |= {"indices": np.concatenate(kept), "features": np.concatenate(rows)}
     with replacing(parts / f"{start:012d}-{stop:012d}.npz") as path, open(path, "wb") as file:
