@@ -266,10 +266,6 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
             return None
         return self.rotary(grid=self._grid(images), training=training)
 
-    def _grid(self, images):
-        shape = (images.shape[0], *ops.shape(images)[1:])  # a graph may not know it before it runs
-        return self.patch_embedding.grid(shape)
-
     def compute_output_shape(self, input_shape: Shape) -> dict[str, Shape]:
         tokens = self.patch_embedding.compute_output_shape(input_shape)
         return {"embeddings": tokens, "sequence_output": tokens}

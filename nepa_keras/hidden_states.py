@@ -1,4 +1,4 @@
-"""What lies inside a pass of a backbone: features of its blocks, and attention probabilities.
+"""Inside a pass of a backbone: features of its blocks, and attention probabilities.
 
 B batch, T patches on a grid (h, w for images), D width, L layers, H heads.
 """
@@ -97,6 +97,15 @@ class HiddenStates(keras.Model):
 
         found = [features(tokens[number]) for number in numbers]
         return found[0] if is_one(blocks) else found
+
+    def _grid(self, images):
+        """Cells along each axis: integers, or tensors where a graph knows one only when it runs."""
+        shape = (images.shape[0], *ops.shape(images)[1:])
+        grid = self.patch_embedding.grid(shape)
+        known = [isinstance(size, int) for size in grid]
+        if any(known) and not all(known):  # which Keras takes for no argument of a layer
+            grid = tuple(ops.convert_to_tensor(size, "int32") for size in grid)
+        return grid
 
     def block_outputs(
         self, images: Tensor, causal: bool | None = None, training: bool = False
