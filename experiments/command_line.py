@@ -1,6 +1,8 @@
 """What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
 
+import difflib
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDi
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
+RECIPES = Path(__file__).parent / "recipes"
+_COMMAND = "nepa-keras"  # that an installation has, see nepa_keras_cli
 
 
 def run(main: Callable[[], None]) -> None:
@@ -29,8 +33,29 @@ def run(main: Callable[[], None]) -> None:
         except OSError as error:  # where no sentence of its own says so
             end(NOT_SAVED, sentence(error))
 
-    sys.argv[1:] = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
+    given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
+    sys.argv[1:] = _with_recipes(given) if "recipe" in flags.FLAGS else given
     app.run(checked, flags_parser=_parse)
+
+
+def _with_recipes(arguments: list[str]) -> list[str]:
+    """The arguments with the file of each --recipe in its place, so that flags after it override it.
+
+    Ends the program where there is no recipe of a name.
+    """
+    expanded, left = [], iter(arguments)
+    for argument in left:
+        flag, given, name = argument.partition("=")
+        if flag not in ("--recipe", "-recipe"):
+            expanded.append(argument)
+            continue
+        name = (name if given else next(left, "")).removesuffix(".flags")
+        known = sorted(path.stem for path in RECIPES.glob("*.flags"))
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest is {nearest}.")
+        expanded.append(f"--flagfile={RECIPES / name}.flags")
+    return expanded
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -99,9 +124,17 @@ def honest_exit(batches=None):
         raise
 
 
+def by_command(script: str) -> list[str] | None:
+    """The words that start a script of this folder where this one was started by `nepa-keras`, else None."""
+    if not getattr(sys.modules["__main__"], "BY_COMMAND", False):
+        return None
+    module = [sys.orig_argv[0], "-m", "nepa_keras"]
+    return [*([_COMMAND] if shutil.which(_COMMAND) else module), Path(script).stem]
+
+
 def next_command(script: str, **flags: object) -> str:
-    """A command to paste: another script of this folder, by the same interpreter and backend."""
-    words = [sys.orig_argv[0], str(Path(sys.argv[0]).with_name(script))]
+    """A command to paste: another script of this folder, started as this one, on the same backend."""
+    words = by_command(script) or [sys.orig_argv[0], str(Path(sys.argv[0]).with_name(script))]
     words += [f"--{name}={value}" for name, value in flags.items()]
     return f"KERAS_BACKEND={keras.backend.backend()} {shlex.join(words)}"
 
@@ -114,4 +147,6 @@ def require_experiments_extra() -> None:
     """
     for package in ("matplotlib", "sklearn", "tensorboardX"):
         if find_spec(package) is None:
-            raise ImportError(f"{package} is missing; pip install -e '.[experiments]' brings it.")
+            raise ImportError(
+                f"{package} is missing; pip install 'nepa_keras[experiments]' brings it."
+            )

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
-
-RECIPES = Path(__file__).parent / "recipes"
+from command_line import RECIPES
 
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 from absl import flags
-from command_line import NOT_SAVED, end, honest_exit
+from command_line import NOT_SAVED, by_command, end, honest_exit
 from shared_flags import OF_A_PLACE, OF_A_START
 
 import nepa_keras
@@ -49,8 +49,9 @@ def current_flags(run: RunDir) -> RunFlags:
     """All flags of the script, but for where it runs, as a flag file in a run's folder repeats them."""
     backend = keras.backend.backend()
     keys = FLAGS.get_key_flags_for_module(sys.argv[0])
+    script = by_command(sys.argv[0]) or ["python", sys.argv[0]]
     return RunFlags(
-        f"KERAS_BACKEND={backend} {shlex.join(['python', sys.argv[0], f'--flagfile={run.flags}'])}",
+        f"KERAS_BACKEND={backend} {shlex.join([*script, f'--flagfile={run.flags}'])}",
         f"keras {keras.__version__}, {backend} {_version(backend)}",
         tuple(f.serialize() for f in keys if f.name not in OF_A_START and f.value is not None),
     )

@@ -92,6 +92,13 @@ def define_training_flags(
         run_dir: default folder of a run, in words.
         batch_size, beta_2, clip_norm: defaults.
     """
+    # command_line.run puts the recipe's file in its place.
+    flags.DEFINE_string(
+        "recipe",
+        None,
+        "Recipe that comes with the library, by its name, such as pretrain_embedded: the flags of "
+        "recipes/NAME.flags, which those after it override.",
+    )
     define_dtype_flag()
     flags.DEFINE_integer(
         "batch_size", batch_size, "Images per batch, on all devices together.", lower_bound=1

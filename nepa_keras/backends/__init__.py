@@ -57,8 +57,9 @@ devices.py, many devices; each backend has its own engine. Those marked * all pr
     whole_value(variable)               * as NumPy array, also of one that is split between devices
 """
 
-from nepa_keras.backends.choice import check_choice
+from nepa_keras.backends.choice import check_choice, leave_choice_to_command
 
+leave_choice_to_command()
 check_choice()
 
 import keras  # noqa: E402  after the check

@@ -11,6 +11,18 @@ BACKENDS = ("jax", "tensorflow", "torch")  # also the names of their packages
 _MEANT = {"pytorch": "torch", "tf": "tensorflow"}
 
 
+def leave_choice_to_command() -> None:
+    """Hand `python -m nepa_keras` over to `nepa_keras_cli`, in the same process, before Keras is imported.
+
+    Python imports a package before its command line is read, which has --backend. Does nothing where this
+    package is imported in any other way.
+    """
+    # While Python looks for the module of -m, the first argument is "-m".
+    before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
+    if sys.argv[:1] == ["-m"] and before[-2:] == ["-m", "nepa_keras"]:
+        os.execv(sys.executable, [*before[:-1], "nepa_keras_cli", *sys.argv[1:]])
+
+
 def check_choice() -> None:
     """Check that the backend that Keras would take is one of the three, and is installed.
 
