@@ -2,8 +2,9 @@
 
 import ctypes
 import math
+import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,12 @@ from nepa_keras.presets.official import (
     transform_name,
     value_from_official,
 )
-from nepa_keras.resampling import resize_grid
+from nepa_keras.presets.rewriting import (
+    MODEL_PREFIX,
+    POSITIONS,
+    fold_layer_scale,
+    with_model_prefix,
+)
 
 # What may differ between a source and a model: each is an exception that has a name.
 RULES = {
@@ -33,18 +39,21 @@ RULES = {
     "drop_head": "the head of the source is left out",
     "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
     "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
+    "drop_qk_norm": "QK-norm parameters that config.json leaves unused (qk_norm false) and that no training "
+    "has moved are left out",
     "resize_positions": "learned positions of another grid are resized, bicubic with antialias; CLS stays",
     "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
+    "add_prefix": "names of a backbone alone (ViTNepaModel) get the prefix that a model around it gives them",
     "strip_prefix": "the prefix that a wrapper put before every name is taken off",
     "config_defaults": "what config.json leaves out comes from the weights, or is as in the authors' code",
 }
 _HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
 _LARGE = 2**20  # numbers of a variable
+_QK_NORM = re.compile(r"\.[qk]_norm\.(?:weight|bias)$")
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
-_POSITIONS = "vit_nepa.embeddings.position_embeddings"
 _REMEDIES = {
-    "missing": {_POSITIONS: "; position_embedding=None does without"},
-    "left over": {_POSITIONS: '; position_embedding="learned" makes one'},
+    "missing": {POSITIONS: "; position_embedding=None does without"},
+    "left over": {POSITIONS: '; position_embedding="learned" makes one'},
 }
 
 
@@ -119,6 +128,9 @@ def load_official_tensors(
     report = LoadReport(checkpoint.source)
     if prefix:
         report.details["strip_prefix"] = prefix
+    if "add_prefix" in rules:
+        checkpoint = with_model_prefix(checkpoint)
+        report.details["add_prefix"] = MODEL_PREFIX
     if "fold_layer_scale" in rules:
         folded = fold_layer_scale(checkpoint)
         report.left_out |= {prefix + n: "fold_layer_scale" for n in checkpoint if n not in folded}
@@ -126,6 +138,8 @@ def load_official_tensors(
     remaining = dict(checkpoint.entries)
     for name in list(remaining):
         if rule := _leaves_out(name, rules):
+            if rule == "drop_qk_norm":
+                _check_unused(checkpoint, name)
             report.left_out[prefix + name] = rule
             del remaining[name]
     planned = []
@@ -189,7 +203,18 @@ def _leaves_out(name: str, rules: Collection[str]) -> str | None:
             return rule
     if name == _MASK_TOKEN and "drop_mask_token" in rules:
         return "drop_mask_token"
+    if "drop_qk_norm" in rules and _QK_NORM.search(name):
+        return "drop_qk_norm"
     return None
+
+
+def _check_unused(checkpoint: Checkpoint, name: str) -> None:
+    """Check that parameters of a norm are as at the start of training, as those that nothing uses stay."""
+    if (checkpoint[name] != float(name.endswith(".weight"))).any():
+        raise CheckpointError(
+            f"{checkpoint.source}: {name!r} was trained, but config.json has qk_norm false, with which "
+            "nothing uses it; write true where the model that was trained has QK-norm."
+        )
 
 
 def _gives(name: str, rules: Collection[str]) -> str | None:
@@ -215,72 +240,6 @@ def _check(source: str, name: str, entry: TensorEntry, shape: tuple[int, ...], p
         raise CheckpointError(
             f"{source}: {name!r} is of type {entry.dtype}; float32, float16 and bfloat16 are read."
         )
-
-
-def resize_positions(
-    checkpoint: Checkpoint, backbone: keras.Model, shape: Sequence[int]
-) -> tuple[Checkpoint, dict[str, str]]:
-    """Learned positions for the grid of a backbone, whatever inputs the checkpoint's model was built with.
-
-    Args:
-        checkpoint: official tensors.
-        backbone: what they will be loaded into.
-        shape: `image_shape` of the checkpoint's model.
-
-    Returns:
-        The tensors, and for `LoadReport.details` what was done, if anything.
-
-    Raises:
-        ValueError: the backbone cannot cut inputs of that shape into cells.
-    """
-    entry = checkpoint.entries.get(_POSITIONS)
-    if entry is None or backbone.positions is None:
-        return checkpoint, {}
-    old, new = backbone.patch_embedding.grid((None, *shape)), backbone.positions.grid
-    if old == new or entry.shape[:-1] != (1, 1 + math.prod(old)):
-        return checkpoint, {}
-
-    def read():
-        vectors = np.asarray(entry.read(), "float32")
-        cells = resize_grid(vectors[0, 1:], old, new)
-        return np.concatenate([vectors[:, :1], cells[None]], axis=1)
-
-    resized = TensorEntry((1, 1 + math.prod(new), entry.shape[-1]), "float32", read)
-    entries = {**checkpoint.entries, _POSITIONS: resized}
-    done = {"resize_positions": f"{old} -> {new} cells"}
-    return Checkpoint(entries, checkpoint.source, checkpoint.prefix), done
-
-
-def fold_layer_scale(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    """The same model without LayerScale, which goes into the dense layer before it (SPEC section 2).
-
-    Raises:
-        CheckpointError: a LayerScale has no dense layer, or one of another width.
-    """
-    checkpoint = as_checkpoint(tensors)
-    entries = dict(checkpoint.entries)
-    for scale_name in [n for n in entries if n.endswith("layer_scale.lambda1")]:
-        prefix = scale_name.removesuffix(".output.layer_scale.lambda1")
-        layer = ".output.dense" if prefix != scale_name else ".attention.output.dense"
-        prefix = prefix.removesuffix(".layer_scale.lambda1")
-        scale = entries.pop(scale_name)
-        for kind in ("weight", "bias"):
-            name = f"{prefix}{layer}.{kind}"
-            if name not in entries or entries[name].shape[:1] != scale.shape:
-                raise CheckpointError(
-                    f"{checkpoint.source}: {scale_name!r} of shape {scale.shape} cannot be folded "
-                    f"into {name!r}, which is missing or of another width."
-                )
-            entries[name] = _scaled_rows(entries[name], scale)
-    return Checkpoint(entries, checkpoint.source)
-
-
-def _scaled_rows(entry: TensorEntry, scale: TensorEntry) -> TensorEntry:
-    def read():
-        rows = np.asarray(scale.read(), "float32").reshape(-1, *(1,) * (len(entry.shape) - 1))
-        return np.asarray(entry.read(), "float32") * rows
-
-    return TensorEntry(entry.shape, "float32", read)
 
 
 def largest_difference(a: Any, b: Any) -> float:

@@ -8,6 +8,7 @@ import keras
 from nepa_keras.presets.checkpoint import CheckpointError
 
 PRETRAINING, CLASSIFICATION = "ViTNepaForPreTraining", "ViTNepaForImageClassification"
+_BARE = "ViTNepaModel"  # the backbone alone, as Transformers' AutoModel saves it
 
 # Official key -> argument of `NepaBackbone`, where the value is the same.
 _ARGUMENTS = {
@@ -36,8 +37,15 @@ _ARGUMENTS = {
 # Ours, true where there are learned positions and else left out; the authors' code has none. So is it called
 # where Transformers has models with and without (BEiT).
 _LEARNED_POSITIONS = "use_absolute_position_embeddings"
-# What the authors' configuration class has where a file leaves a key out; sizes are never left out.
+# What the configuration class of the authors, and of their port to Transformers, has where a file leaves a
+# key out. A size that is wrong for the weights is found by their shapes.
 _DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "image_size": 224,
+    "patch_size": 16,
     "num_channels": 3,
     "use_gated_mlp": False,
     "hidden_act": "gelu",
@@ -100,15 +108,12 @@ def backbone_arguments(config: dict) -> dict:
     """Arguments of `NepaBackbone` for an official configuration, `with_defaults`.
 
     Raises:
-        CheckpointError: it is of another model, or a key is missing or of an impossible value.
+        CheckpointError: it is of another model, or a key is of an impossible value.
     """
     if config.get("model_type") != "vit_nepa":
         raise CheckpointError(
             f"config.json is of model_type {config.get('model_type')!r}; NEPA's is 'vit_nepa'."
         )
-    needed = [*_ARGUMENTS, "image_size", "num_channels"]
-    if missing := [key for key in needed if key not in config]:
-        raise CheckpointError(f"config.json lacks {', '.join(missing)}.")
 
     def demand(condition, key, words):
         if not condition:
@@ -171,15 +176,32 @@ def is_classifier(config: dict) -> bool:
     """Whether an official configuration is of a classifier.
 
     Raises:
-        CheckpointError: its `architectures` is neither.
+        CheckpointError: its `architectures` is of another model.
     """
     architectures = config.get("architectures")
-    if architectures not in ([PRETRAINING], [CLASSIFICATION]):
+    if architectures not in ([PRETRAINING], [CLASSIFICATION], [_BARE]):
         raise CheckpointError(
-            f"config.json: architectures must be [{PRETRAINING!r}] or [{CLASSIFICATION!r}], is "
+            f"config.json: architectures must be [{PRETRAINING!r}], [{CLASSIFICATION!r}] or [{_BARE!r}], is "
             f"{architectures!r}."
         )
     return architectures == [CLASSIFICATION]
+
+
+def is_bare(config: dict) -> bool:
+    """Whether an official configuration is of a backbone alone."""
+    return config.get("architectures") == [_BARE]
+
+
+def rules(config: dict, backbone: dict) -> set[str]:
+    """Names of the `load.RULES` that checkpoints of Transformers need.
+
+    Args:
+        config: official configuration.
+        backbone: arguments of the backbone to load into.
+    """
+    # Transformers makes the norms of q and k also where qk_norm is false.
+    unused = set() if backbone.get("qk_norm", True) else {"drop_qk_norm"}
+    return unused | ({"add_prefix"} if is_bare(config) else set())
 
 
 def class_names(config: dict) -> list[str]:

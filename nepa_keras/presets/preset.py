@@ -24,9 +24,10 @@ from nepa_keras.presets.folder import (
     write_preprocessor,
 )
 from nepa_keras.presets.hub import SCHEME, download
-from nepa_keras.presets.load import load_official_tensors, resize_positions
+from nepa_keras.presets.load import load_official_tensors
 from nepa_keras.presets.names import PRESETS, RELEASED, preset_config
 from nepa_keras.presets.official import official_tensors
+from nepa_keras.presets.rewriting import resize_positions
 
 _FORMAT = "nepa_keras"
 _NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype", "lora_rank")
@@ -113,7 +114,8 @@ def _official_source(folder: Path, name: str, given: dict, ema: bool) -> _Source
         added = {key: value for key, value in config.items() if given.get(key, ...) != value}
         backbone = official.backbone_arguments(config)
         if not official.is_classifier(config):
-            return _Source(name, "NepaPretrainer", backbone, {}, given, added, folder)
+            kind = "NepaBackbone" if official.is_bare(config) else "NepaPretrainer"
+            return _Source(name, kind, backbone, {}, given, added, folder)
         names = official.class_names(config)
         arguments = {
             "num_classes": len(names),
@@ -166,6 +168,8 @@ def load_preset(
         rules.add("drop_mask_token")
     elif "use_mask_token" in rest:
         rules.add("new_mask_token")
+    if source.official_config is not None:
+        rules |= official.rules(source.official_config, backbone_arguments)
     folder = source.folder if load_weights else None
     tensors = None if folder is None else without_prefix(open_checkpoint(folder, ema))
     try:
@@ -176,7 +180,9 @@ def load_preset(
         if model_class is not _class("NepaBackbone"):
             model = model_class(backbone, **arguments | own)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source.name}: {error}") from None
+        left_out = ", ".join(source.added)
+        more = f" (config.json leaves out {left_out}: the default holds)" if left_out else ""
+        raise ValueError(f"{source.name}: {error}{more}") from None
     if folder is not None and tensors is not None:
         shape = source.backbone.get("image_shape", backbone.image_shape)
         tensors, resized = resize_positions(tensors, backbone, shape)

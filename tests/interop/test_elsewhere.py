@@ -148,6 +148,35 @@ def test_what_a_configuration_leaves_out_is_a_rule(case, tmp_path):
             assert f"{key} " in str(model.load_report)
 
 
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_checkpoint_of_transformers_with_all_defaults_left_out(bare, tmp_path):
+    """Sizes too, and norms of q and k that nothing uses; the backbone alone, or with its objective."""
+    config = {"model_type": "vit_nepa", "num_hidden_layers": 1}
+    config |= {"qk_norm_affine": True, "qk_norm_bias": True}
+    config["architectures"] = ["ViTNepaModel" if bare else "ViTNepaForPreTraining"]
+    backbone = nepa_keras.NepaBackbone(num_layers=1, patch_size=16, qk_norm=False)
+    used = interop.official_tensors(backbone)
+    norms = "vit_nepa.encoder.layer.0.attention.attention.{}_norm.{}"
+    unused = {norms.format(x, "weight"): np.ones(64, "float32") for x in "qk"}
+    unused |= {norms.format(x, "bias"): np.zeros(64, "float32") for x in "qk"}
+    held = {n.removeprefix("vit_nepa." if bare else ""): v for n, v in {**used, **unused}.items()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(held, tmp_path / "model.safetensors")
+    assert interop.model_class(tmp_path).__name__ == ("NepaBackbone" if bare else "NepaPretrainer")
+    model = interop.model_class(tmp_path).from_preset(tmp_path)
+    assert_same_tensors(interop.official_tensors(model), used, "exact")
+    rules = {"config_defaults", "drop_qk_norm"} | ({"add_prefix"} if bare else set())
+    assert set(model.load_report.rules) == rules
+    interop.export_huggingface(model, tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert written["architectures"] == ["ViTNepaForPreTraining"]
+    assert (written["model_type"], written["hidden_size"]) == ("vit_nepa", 768)
+    next(held[name] for name in held if name.endswith("k_norm.bias"))[0] = 1.0
+    save_file(held, tmp_path / "model.safetensors")
+    with pytest.raises(interop.CheckpointError, match=r"k_norm.bias' was trained, but .* qk_norm"):
+        interop.model_class(tmp_path).from_preset(tmp_path)
+
+
 WRONG_CONFIGS = {
     "number of classes": (
         {"id2label": ..., "num_labels": 7},
@@ -159,8 +188,15 @@ WRONG_CONFIGS = {
     ),
     "no number": ({"id2label": ..., "num_labels": "ten"}, "num_labels is 'ten'"),
     "other pooling": ({"add_pooling_layer": False}, "'fc_norm.* no place"),
-    "a size": ({"num_attention_heads": ...}, "lacks num_attention_heads"),
-    "other default": ({"qk_norm": ...}, "[kq]_norm.* no place"),
+    "a size": (
+        {"num_attention_heads": ...},
+        "divide hidden_dim=32. .*leaves out num_attention_heads",
+    ),
+    "another size": ({"num_hidden_layers": ...}, "of more than .* parameters|lacks .*layer"),
+    "other default": (
+        {"qk_norm": ...},
+        "[kq]_norm.weight' was trained, but config.json has qk_norm",
+    ),
 }
 
 
