@@ -1,7 +1,8 @@
-"""Checkpoints from the Hugging Face hub."""
+"""Checkpoints from and for the Hugging Face hub."""
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from nepa_keras.packages import required_for
@@ -22,23 +23,95 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
         ImportError: huggingface_hub is not installed.
         OSError: there is no such repository or revision, or no connection and no copy.
     """
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", handle)
-    if match is None:
-        raise ValueError(
-            f"{handle!r} is not of the form hf://owner/name or hf://owner/name@revision."
-        )
+    repository, revision = _parse(handle)
     with required_for(f"Fetching {handle}", "huggingface_hub"):
         from huggingface_hub import snapshot_download
     weights = [EMA] if ema else _WEIGHTS if load_weights else []
     try:
-        fetch = functools.partial(snapshot_download, match[1], revision=match[2])
+        fetch = functools.partial(snapshot_download, repository, revision=revision)
         folder = Path(fetch(allow_patterns=_CONFIGS + weights))
         if weights == _WEIGHTS and not any(folder.glob("model*.safetensors*")):
             folder = Path(fetch(allow_patterns=_CONFIGS + _STATE_DICTS))
         return folder
     except Exception as error:  # of the hub, its HTTP library or the system
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OSError(
-            f"{handle} cannot be fetched ({reason}); check the name and the connection, or pass a "
+            f"{handle} cannot be fetched ({_reason(error)}); check the name and the connection, or pass a "
             "local folder."
         ) from error
+
+
+def _parse(handle: str) -> tuple[str, str | None]:
+    """owner/name and the revision, if any."""
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", handle)
+    if match is None:
+        raise ValueError(
+            f"{handle!r} is not of the form hf://owner/name or hf://owner/name@revision."
+        )
+    return match[1], match[2]
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def check_upload(handle: str) -> None:
+    """Check what `upload` needs before any work is done: a handle, huggingface_hub and a token.
+
+    Raises:
+        ValueError: the handle is none or names a revision, or there is no token.
+        ImportError: huggingface_hub is not installed.
+    """
+    _, revision = _parse(handle)
+    if revision is not None:
+        raise ValueError(
+            f"{handle} names a revision; uploads go to the main one: {handle.rpartition('@')[0]}."
+        )
+    with required_for(f"Uploading to {handle}", "huggingface_hub"):
+        from huggingface_hub import get_token
+    if get_token() is None:
+        raise ValueError(
+            f"Uploading to {handle} needs a token of the hub with the right to write: 'hf auth login' keeps "
+            "one, or the variable HF_TOKEN holds it."
+        )
+
+
+def upload(folder: str | Path, handle: str, files: Sequence[str], private: bool = False) -> str:
+    """Upload files of a folder in one commit to the hub; the repository is made if it is missing.
+
+    The token is that of huggingface_hub: HF_TOKEN, or as `hf auth login` kept it.
+
+    Args:
+        folder: with the files.
+        handle: hf://owner/name.
+        files: their names.
+        private: whether only its owners may see the repository.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ValueError: as `check_upload`; or the repository is there and public, but was to be private.
+        ImportError: huggingface_hub is not installed.
+        OSError: the hub refuses, or there is no connection.
+    """
+    check_upload(handle)
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api, (repository, _) = HfApi(), _parse(handle)
+    added = [CommitOperationAdd(name, str(Path(folder).expanduser() / name)) for name in files]
+    try:
+        url = api.create_repo(repository, private=private, exist_ok=True)
+        is_private = api.model_info(repository).private
+        if is_private or not private:
+            api.create_commit(repository, added, commit_message="Upload by nepa_keras")
+    except Exception as error:  # of the hub, its HTTP library or the system
+        raise OSError(
+            f"{handle} cannot be written to ({_reason(error)}); check the name, the connection, and that the "
+            "token may write there."
+        ) from error
+    if private and not is_private:
+        raise ValueError(
+            f"{handle} is there already and public, so nothing was uploaded; make it private in its "
+            "settings, or name another."
+        )
+    return str(url)

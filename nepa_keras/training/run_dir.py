@@ -13,12 +13,16 @@ RUN_DIR/
     checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
     trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
     int8.keras                the best in 8-bit integers, of finetune.py --quantize=int8
+    results.json              tables of what came out, by title
     curves.png *.png *.md     pictures and tables
     report.html               all of it on one page
+    finished.json             the scripts' note that the run is finished, and by which command
 """
 
 import csv
+import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +63,7 @@ class RunDir(os.PathLike):
         self.model = self.path / "checkpoint.keras"
         self.trained, self.ema, self.best = (self.path / n for n in ("trained", "ema", "best"))
         self.int8 = self.path / "int8.keras"
+        self.results = self.path / "results.json"
         self.curves = self.path / "curves.png"
         self.report = self.path / "report.html"
 
@@ -85,6 +90,30 @@ class RunDir(os.PathLike):
         text = [f"# {flags.command}", f"# {flags.versions}", *flags.lines]
         with replacing(self.flags) as path:
             path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+    def read_results(self) -> dict[str, list[list[str]]]:
+        """Rows of the tables of results, by title; none where results.json is missing.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if not self.results.exists():
+            return {}
+        try:
+            tables = json.loads(self.results.read_text(encoding="utf-8"))
+            return {
+                str(title): [[str(cell) for cell in row] for row in rows]
+                for title, rows in tables.items()
+            }
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                f"{self.results} is damaged; delete it, and the same command writes it again."
+            ) from None
+
+    def write_results(self, tables: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Write results.json; the first row of a table is its head."""
+        with replacing(self.results) as path:
+            path.write_text(json.dumps(tables, indent=1), encoding="utf-8")
 
     def restore_log(self, rows: str) -> bool:
         """Make the log begin with rows that were recorded, and return whether it did not."""
