@@ -60,6 +60,8 @@ sys.excepthook = _end
 sys.meta_path.insert(0, _QuietTensorFlow)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong is raised
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no search for TPUs
+for library in ("httpx", "httpx2"):  # of huggingface_hub: a line for each request
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 try:
     import nepa_keras  # noqa: F401
