@@ -17,6 +17,8 @@ _COMPILED = tempfile.TemporaryDirectory(prefix="nepa_keras_tests_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Of processes that tests start; of this one `pytest_runtest_setup` decides.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 if importlib.util.find_spec("torch") is not None:
     import torch  # noqa: F401  before TensorFlow: the other order crashes in a process that holds both
@@ -71,8 +73,8 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=[item for item in items if not belongs(item)])
     items[:] = filter(belongs, items)
     for item in items:
-        first_on = item.get_closest_marker("first_on")
-        if first_on and keras.backend.backend() not in first_on.args:
+        first_on = [marker.args for marker in item.iter_markers("first_on")]
+        if any(keras.backend.backend() not in backends for backends in first_on):
             item.add_marker("full")
 
     def place(item):
@@ -82,7 +84,19 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place)
 
 
+def pytest_collection_finish():
+    """Takes what is imported by now out of later collections, each of which would go through all of it."""
+    gc.collect()
+    gc.freeze()
+
+
 _JIT_BY_DEFAULT = nepa_keras.backends.default_jit_compile
+if keras.backend.backend() == "jax":
+    from nepa_keras.backends.jax import trainer as jax_trainer
+
+    # XLA's older emitters need half the time to compile a train step.
+    _OPTIONS_OF_USERS = jax_trainer.CPU_COMPILER_OPTIONS
+    _QUICK_OPTIONS = {**_OPTIONS_OF_USERS, "xla_cpu_use_fusion_emitters": False}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -93,11 +107,16 @@ def pytest_runtest_setup(item):
     """
     about_xla = item.get_closest_marker("xla") is not None
     if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
         nepa_keras.backends.default_jit_compile = _JIT_BY_DEFAULT if about_xla else lambda: False
+        # Else each graph is optimized for longer than a test runs it.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not about_xla})
     elif keras.backend.backend() == "jax":
         import jax
 
         jax.config.update("jax_disable_most_optimizations", not about_xla)
+        jax_trainer.CPU_COMPILER_OPTIONS = _OPTIONS_OF_USERS if about_xla else _QUICK_OPTIONS
 
 
 @pytest.fixture(autouse=True, scope="module")

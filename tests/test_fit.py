@@ -117,9 +117,10 @@ def test_evaluate_predict_and_batches():
     assert set(predicted) == {"predictions", "targets"}
     for name, value in predicted.items():
         assert_close(value, ops.convert_to_numpy(out[name]), "same_numbers", name)
-    tested = model.test_on_batch(images, return_dict=True)
+    expected = float(nepa_keras.nepa_loss(out["predictions"][:4], out["targets"][:4]))
+    tested = model.test_on_batch(images[:4], return_dict=True)
     assert tested["loss"] == pytest.approx(expected, abs=1e-6)
-    trained = model.train_on_batch(images, return_dict=True)
+    trained = model.train_on_batch(images[:4], return_dict=True)
     assert set(trained) == tiny.LOGS
     assert trained["loss"] == pytest.approx(expected, abs=1e-6), "the loss before the update"
 

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from nepa_keras.training import adamw
 from tests.helpers import tiny
@@ -36,7 +35,7 @@ def test_accumulated_batches_do_not_move_the_weights_before_the_last():
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_remat_changes_no_number(policy):
-    """Same states and, through the recomputed backward pass, same weights after training.
+    """Same loss and, through the recomputed backward pass, same weights after training.
 
     With SGD, as Adam's first steps are by the sign of a gradient, also of one that is nearly 0.
     """
@@ -44,11 +43,10 @@ def test_remat_changes_no_number(policy):
         tiny.compiled_pretrainer(remat=remat, dtype=policy, optimizer=keras.optimizers.SGD(0.1))
         for remat in (False, True)
     ]
-    images = tiny.images(12)
-    outs = [ops.convert_to_numpy(m(images, training=True)["predictions"]) for m in models]
-    assert_close(outs[1], outs[0], "same_numbers")
+    losses = [m.train_on_batch(tiny.images(4), return_dict=True)["loss"] for m in models]
+    assert_close(losses[1], losses[0], "same_numbers")
     for model in models:
-        model.fit(images, batch_size=4, shuffle=False, verbose=0)
+        model.fit(tiny.images(8, seed=1), batch_size=4, shuffle=False, verbose=0)
     kind = "same_numbers" if policy == "float32" else "same_bfloat16_weights"
     tiny.assert_same_weights(*models, kind)
 

@@ -70,7 +70,7 @@ def test_sigreg_is_small_on_a_gaussian_and_large_on_a_collapse(over):
 
 
 def test_no_gradient_is_lost():
-    """Through predictions and through targets alone, and both; each reaches what it is made of."""
+    """Through predictions and through targets alone; each reaches what it is made of."""
     model, images = lenepa(), ops.convert_to_tensor(tiny.images(4))
     fixed = ops.convert_to_numpy(model.directions(training=True))
     model.directions = lambda training: ops.convert_to_tensor(fixed)
@@ -85,15 +85,12 @@ def test_no_gradient_is_lost():
         _, found = loss_and_gradients(model, loss)
         return dict(zip((v.path for v in model.trainable_variables), found, strict=True))
 
-    both, predicted, aimed = gradients(), gradients("targets"), gradients("predictions")
-    for path, gradient in both.items():
+    predicted, aimed = gradients("targets"), gradients("predictions")
+    for path, gradient in predicted.items():
         if path.endswith("/norm/beta"):  # all predictions have it in common: as the bias below
-            assert np.abs(gradient).max() < 1e-5
+            assert np.abs(gradient + aimed[path]).max() < 1e-5
             continue
-        assert np.abs(gradient).max() > 1e-6, path
-        # Of a sum; each part is reached by its own way.
-        assert_close(predicted[path] + aimed[path], gradient, "same_gradient", path)
-        assert np.abs(predicted[path]).max() > 1e-6, path
+        assert np.abs(gradient).max() > 1e-6 and np.abs(gradient + aimed[path]).max() > 1e-6, path
         # What all targets have in common, such as the bias, their mean takes away.
         reached = "projector/" in path or path.endswith("patch_embedding/kernel")
         assert (np.abs(aimed[path]).max() > 1e-6) == reached, path

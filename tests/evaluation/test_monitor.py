@@ -57,7 +57,7 @@ def test_drift_is_the_turn_since_before():
 def model(**arguments):
     keras.utils.set_random_seed(0)
     pretrainer = nepa_keras.NepaPretrainer(tiny.backbone(), **arguments)
-    pretrainer.compile(optimizer=training.adamw(1e-3), jit_compile=False)
+    tiny.compile_model(pretrainer, training.adamw(1e-3))
     return pretrainer
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.helpers import golden_files
-from tests.helpers.scripts import refusal, run
+from tests.helpers.scripts import refusal, run, run_here
 
 
 def official_folder(folder: Path, config: str, weights: str) -> Path:
@@ -44,7 +44,7 @@ def test_import_conversion_and_export(pretrained, tmp_path):
     assert result.returncode == 0, result.stderr
     assert differences(result.stdout) == [0.0]
     assert "variables\n" in result.stdout and "patch_embeddings" not in result.stdout
-    result = run(
+    result = run_here(
         "convert.py",
         f"--source={ours}",
         f"--output={after}",
@@ -77,7 +77,7 @@ def test_a_training_checkpoint_is_exported_with_its_averaged_weights(tmp_path):
     model.fit(tiny.images(8), batch_size=4, verbose=0)
     model.save(tmp_path / "checkpoint.keras")
     output = tmp_path / "official"
-    result = run(
+    result = run_here(
         "convert.py",
         f"--source={tmp_path / 'checkpoint.keras'}",
         "--ema",
@@ -107,7 +107,7 @@ def test_an_artefact_gives_the_numbers_of_the_model(model, file_format, finetune
     """Features and logits, run by TensorFlow or ONNX Runtime; a backend that cannot says what to do."""
     output = tmp_path / f"served.{file_format}"
     flags = [f"--source={finetuned}", f"--model={model}", f"--to={file_format}"]
-    result = run("convert.py", *flags, f"--output={output}")
+    result = run_here("convert.py", *flags, f"--output={output}")
     if keras.backend.backend() == REFUSED[file_format]:
         assert result.returncode == 1 and "Traceback" not in result.stderr
         assert f"on the {REFUSED[file_format]} backend" in result.stderr
@@ -122,7 +122,7 @@ def test_an_artefact_gives_the_numbers_of_the_model(model, file_format, finetune
 def test_a_quarter_of_the_size_in_eight_bits(finetuned, tmp_path):
     output = tmp_path / "small.keras"
     flags = [f"--source={finetuned}", "--to=keras", "--quantize=int8"]
-    result = run("convert.py", *flags, f"--output={output}")
+    result = run_here("convert.py", *flags, f"--output={output}")
     assert result.returncode == 0, result.stderr
     of_integers, read_back = differences(result.stdout)
     assert 0 < of_integers < 0.5 and read_back == 0.0  # of tokens up to 9

@@ -27,7 +27,7 @@ def pretrained(tmp_path_factory) -> Path:
     return folder / "ema"
 
 
-@pytest.mark.first_on("jax")
+@pytest.mark.first_on("torch")
 def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     folder = tmp_path / "run"
     result = run("finetune.py", *SMALL, f"--model={pretrained.parent}", f"--run_dir={folder}")
@@ -179,16 +179,16 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
     assert "12 images to train on, 12 to validate with" in result.stdout
     converter = data.NepaImageConverter.from_preset(folder / "best")
     assert converter.resize_to == 20 and converter.interpolation == "bicubic"
-    result = run("evaluate.py", f"--model={folder / 'best'}", f"--data={text}")
+    result = run_here("evaluate.py", f"--model={folder / 'best'}", f"--data={text}")
     assert result.returncode == 0 and "12 images" in result.stdout, result.stderr
     assert nepa_keras.NepaImageClassifier.from_preset(folder / "best").class_names
 
     (tmp_path / "images" / source_files.CLASSES[0] / "00.png").write_bytes(b"no image")
     flags = [f"--model={folder / 'best'}", f"--data={text}", "--bad_images_share=0"]
-    result = run("evaluate.py", *flags)
+    result = run_here("evaluate.py", *flags)
     assert result.returncode == 4 and "00.png: no image of a known format" in result.stderr
     assert "Traceback" not in result.stderr
-    result = run("evaluate.py", *flags[:2])
+    result = run_here("evaluate.py", *flags[:2])
     assert "left out: " in result.stdout and "11 images" in result.stdout
 
 
@@ -310,7 +310,7 @@ def test_classes_of_validation_are_those_of_training(tmp_path):
     nepa_keras.interop.export_huggingface(classifier, tmp_path / "model")
     figures = tmp_path / "figures.json"
     run_flags = [f"--model={tmp_path / 'model'}", f"--data=folder:{rest}", f"--json={figures}"]
-    result = run("evaluate.py", *run_flags)
+    result = run_here("evaluate.py", *run_flags)
     assert result.returncode == 0, result.stderr
     (found,) = json.loads(figures.read_text()).values()
     assert found["class_accuracies"][source_files.CLASSES[last]] == 1.0

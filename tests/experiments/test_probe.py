@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import tiny
-from tests.helpers.scripts import refusal, run
+from tests.helpers.scripts import refusal, run, run_here
 
 pytestmark = pytest.mark.once
 
@@ -41,7 +41,7 @@ def test_few_labels_a_chosen_block_and_wrong_flags(model, tmp_path):
     flags = [f"--model={model}", "--data=digits"]
     small = ["--probes=knn", "--blocks=auto", "--pools=mean", "--attention=causal", "--k=1"]
     few = ["--labels_per_class=2", "--seeds=1", "--steps=2", f"--json={tmp_path / 'figures.json'}"]
-    result = run("probe.py", *flags, *small, *few)
+    result = run_here("probe.py", *flags, *small, *few)
     assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     choice = figures["chosen blocks"]["causal, mean"]

@@ -43,7 +43,7 @@ def test_the_step_is_reproduced_without_repeating_a_flag(diverged):
 def test_a_flag_of_the_command_line_wins_over_the_flag_file(diverged):
     """With a rate that is small enough the step is as any other."""
     (kept,) = (diverged / "non_finite").iterdir()
-    result = run("pretrain.py", f"--replay={kept}", "--base_learning_rate=1e-3")
+    result = run_here("pretrain.py", f"--replay={kept}", "--base_learning_rate=1e-3")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].endswith("is not reproduced")
 

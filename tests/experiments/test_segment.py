@@ -9,7 +9,7 @@ from PIL import Image
 import nepa_keras
 from tests.helpers import tiny
 from tests.helpers.pairs import ade_tree
-from tests.helpers.scripts import refusal, run
+from tests.helpers.scripts import refusal, run, run_here
 
 pytestmark = pytest.mark.once
 SMALL = ["--steps=4", "--warmup_steps=1", "--batch_size=2", "--channels=8", "--validations=2"]
@@ -50,7 +50,8 @@ def test_training_leaves_weights_log_and_pictures(trained):
 
 def test_evaluation_prints_every_class(trained):
     flags = [f"--model={trained / 'best'}", "--data=scenes:digits", "--evaluate_images=6"]
-    result = run("segment.py", "--mode=evaluate", *flags, "--window=8", "--flip", "--scales=1,2")
+    flags += ["--window=8", "--flip", "--scales=1,2"]
+    result = run_here("segment.py", "--mode=evaluate", *flags)
     assert result.returncode == 0, result.stderr
     rows = result.stdout.splitlines()
     while not rows[0].startswith("class"):  # progress
@@ -69,7 +70,7 @@ def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
     for name in ("c.png", "c.jpg"):
         Image.fromarray(np.zeros((9, 8), np.uint8)).save(pictures / name)
     flags = ["--mode=predict", f"--model={trained / 'best'}", f"--images={tmp_path / 'pictures'}"]
-    result = run("segment.py", *flags, f"--run_dir={tmp_path / 'out'}")
+    result = run_here("segment.py", *flags, f"--run_dir={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     assert "left out: " in result.stdout and "b.jpg" in result.stdout
     written = sorted(path.name for path in (tmp_path / "out" / "masks" / "deep").iterdir())

@@ -8,7 +8,7 @@ from PIL import Image
 
 from nepa_keras import data
 from tests.helpers import tiny
-from tests.helpers.scripts import refusal, run
+from tests.helpers.scripts import refusal, run, run_here
 
 pytestmark = pytest.mark.once
 PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
@@ -60,7 +60,7 @@ def test_every_picture_of_the_embedded_images(model, tmp_path):
 
 def test_a_folder_and_single_files(model, folder, tmp_path):
     flags = [f"--model={model}", f"--data=folder:{folder}", f"--output={tmp_path}"]
-    result = run(
+    result = run_here(
         "visualize.py", *flags, "--num_images=3", "--pictures=error,projection", "--seed=2"
     )
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def test_a_folder_and_single_files(model, folder, tmp_path):
     made = ["error.png", "projection.png", "report.html"]
     assert sorted(file.name for file in tmp_path.iterdir()) == made
     files = f"--images={folder / '00.png'},{folder / '01.png'}"
-    result = run("visualize.py", *flags[::2], files, "--pictures=attention")
+    result = run_here("visualize.py", *flags[::2], files, "--pictures=attention")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "attention.png").is_file()
 

@@ -87,7 +87,9 @@ class AskToEnd(keras.callbacks.Callback):
 def run_model():
     model = nepa_keras.NepaPretrainer(backbone())
     spread(model)
-    model.compile(optimizer=adamw(1e-2, ema_decay=0.9), jit_compile=False)
+    # An eager step of JAX compiles each operation by itself.
+    jit_compile = keras.backend.backend() == "jax"
+    model.compile(optimizer=adamw(1e-2, ema_decay=0.9), jit_compile=jit_compile)
     return model
 
 

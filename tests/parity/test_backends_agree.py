@@ -27,7 +27,8 @@ def traces(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     processes = {
         backend: subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.backend_trace", str(folder / f"{backend}.npz")],
-            env=environment(KERAS_BACKEND=backend),
+            # As users compile, which for the other processes of tests takes too long.
+            env=environment(KERAS_BACKEND=backend, JAX_DISABLE_MOST_OPTIMIZATIONS="0"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -11,10 +11,10 @@ from tests.helpers import tiny
 def classifier():
     keras.utils.set_random_seed(0)
     model = nepa_keras.NepaImageClassifier(tiny.backbone(), 3)
-    model.compile(
-        optimizer=training.adamw(1e-2, ema_decay=0.5),
+    tiny.compile_model(
+        model,
+        training.adamw(1e-2, ema_decay=0.5),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
     )
     return model
 

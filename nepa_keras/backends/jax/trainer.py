@@ -22,6 +22,9 @@ def _place_batch(data, layouts=None):
 
 keras_trainer._distribute_data = _place_batch
 
+# Of a train step on CPU; see `Trainer.make_train_function`.
+CPU_COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 
 class Model(keras.Model):
     """`keras.Model` whose weights outlive a pass that is interrupted or raises.
@@ -93,7 +96,7 @@ class Trainer(Model):
                 self.train_step,
                 donate_argnums=0,
                 out_shardings=shardings,
-                compiler_options={"xla_disable_hlo_passes": "cse_barrier_expander"},
+                compiler_options=CPU_COMPILER_OPTIONS,
             )
             self.train_function: Callable = self._make_function(step)
 
