@@ -13,7 +13,13 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
-_OF_ARCHITECTURE = ("layer_scale", "gated_mlp", "qk_norm_scale")
+_OF_ARCHITECTURE = ("layer_scale", "gated_mlp", "qk_norm", "qk_norm_scale", "positions")
+# Arguments of the backbone for each value of --positions; RoPE with the base of the preset.
+_POSITIONS: dict[str, dict] = {
+    "rope": {"position_embedding": None},
+    "learned": {"position_embedding": "learned", "rope_theta": None},
+    "both": {"position_embedding": "learned"},
+}
 
 
 def define_flags() -> None:
@@ -32,7 +38,21 @@ def define_flags() -> None:
         "Channels of images on disk: 3, 1, or those of .npy files; default those of --model, else 3.",
         lower_bound=1,
     )
-    define_number("layer_scale", None, "Initial LayerScale; default the preset's.", NOT_NEGATIVE)
+    define_number(
+        "layer_scale",
+        None,
+        "Initial value of LayerScale, 0 for none; default the preset's.",
+        NOT_NEGATIVE,
+    )
+    flags.DEFINE_enum(
+        "positions",
+        None,
+        list(_POSITIONS),
+        "RoPE, learned position embeddings, or both; default the preset's.",
+    )
+    flags.DEFINE_boolean(
+        "qk_norm", None, "LayerNorm of queries and keys in attention; default the preset's."
+    )
     flags.DEFINE_boolean(
         "gated_mlp",
         None,
@@ -91,14 +111,30 @@ def _fresh(source) -> nepa_keras.NepaBackbone:
     shape = nepa_keras.presets.preset_config(preset).get("image_shape", (224, 224, 3))
     in_memory = isinstance(source, data.ImageArrays)
     channels = source.train_images.shape[-1] if in_memory else FLAGS.channels
-    given = {name: FLAGS[name].value for name in _OF_ARCHITECTURE}
     return nepa_keras.NepaBackbone.from_preset(
         preset,
         load_weights=False,
         image_shape=(*(FLAGS.image_size or shape[:2]), channels),
         **_training_options(),
-        **{name: value for name, value in given.items() if value is not None},
+        **_architecture(),
     )
+
+
+def _architecture() -> dict:
+    """Arguments of the backbone that flags give."""
+    given = {name: FLAGS[name].value for name in _OF_ARCHITECTURE}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("layer_scale") == 0:
+        given["layer_scale"] = None
+    return given | _POSITIONS.get(given.pop("positions", None), {})
+
+
+def _architecture_of(backbone: nepa_keras.NepaBackbone) -> dict:
+    """The values of the flags of the architecture that a backbone has."""
+    learned, rope = backbone.position_embedding is not None, backbone.rope_theta is not None
+    has = {name: getattr(backbone, name, None) for name in _OF_ARCHITECTURE}
+    positions = ("both" if rope else "learned") if learned else "rope"
+    return {**has, "layer_scale": backbone.layer_scale or 0.0, "positions": positions}
 
 
 def _continued(ema: bool) -> nepa_keras.NepaBackbone:
@@ -115,7 +151,7 @@ def _continued(ema: bool) -> nepa_keras.NepaBackbone:
         drop_path_rate=0.0,  # a classifier's, which its fine-tuning had
         **_training_options(),
     )
-    has = {name: getattr(backbone, name) for name in _OF_ARCHITECTURE}
+    has = _architecture_of(backbone)
     has["channels"] = backbone.image_shape[-1]
     for name, theirs in has.items():
         if (value := FLAGS[name].value) not in (None, theirs):

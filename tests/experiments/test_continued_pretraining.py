@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 import nepa_keras
 from nepa_keras import data
 from tests.helpers import source_files, tiny
-from tests.helpers.scripts import run_here
+from tests.helpers.scripts import refusal, run_here
 
 
 @pytest.mark.first_on("torch")
@@ -48,3 +48,14 @@ def test_it_begins_at_the_weights_and_resumes_bit_for_bit(tmp_path):
     assert sorted(found) == sorted(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize(
+    "flag, has",
+    [("--positions=learned", "positions rope"), ("--noqk_norm", "qk_norm True")],
+)
+def test_another_architecture_than_that_of_the_weights_is_refused(flag, has, tmp_path):
+    nepa_keras.interop.export_huggingface(tiny.pretrainer(), tmp_path / "weights")
+    said = refusal("pretrain.py", f"--model={tmp_path / 'weights'}", "--data=digits", flag)
+    assert "contradicts --model=" in said and f"which has {has}; leave the flag out" in said

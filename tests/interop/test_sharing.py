@@ -12,8 +12,6 @@ from tests.helpers.hub_server import TOKEN, Repository, hub_server
 from tests.helpers.scripts import refusal, run_here
 from tests.helpers.tolerances import assert_same_tensors
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
@@ -53,6 +51,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.once
 def test_a_run_is_uploaded_with_its_card_and_loads_from_there(hub, run, tmp_path):
     given = [f"--model={run}", f"--output={tmp_path / 'out'}", "--license=cc-by-4.0"]
     result = run_here("share.py", *given, "--push=hf://me/tuned", "--private")
@@ -88,6 +87,7 @@ def test_a_run_is_uploaded_with_its_card_and_loads_from_there(hub, run, tmp_path
     assert_same_tensors(interop.official_tensors(model), expected, "exact")
 
 
+@pytest.mark.once
 def test_a_card_that_a_person_wrote_in_stays(run, tmp_path):
     given = ("share.py", f"--model={run}", f"--output={tmp_path / 'out'}")
     assert "no --license is given" in run_here(*given).stdout
@@ -107,6 +107,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flags", REFUSED)
 def test_what_cannot_be_shared_is_one_sentence(flags, hub, run, tmp_path):
     given = [flags] if "=My" in flags else flags.split()
@@ -116,6 +117,7 @@ def test_what_cannot_be_shared_is_one_sentence(flags, hub, run, tmp_path):
     assert hub.repositories.keys() == {"me/public"} and not hub.repositories["me/public"].files
 
 
+@pytest.mark.once
 def test_without_a_token_or_the_right_to_write_nothing_is_uploaded(hub, monkeypatch, run, tmp_path):
     given = [f"--model={run}", f"--output={tmp_path / 'out'}", "--push=hf://them/tuned"]
     hub.may_write = False
@@ -128,6 +130,7 @@ def test_without_a_token_or_the_right_to_write_nothing_is_uploaded(hub, monkeypa
     assert len(hub.asked) == asked
 
 
+@pytest.mark.only_on("torch")
 def test_models_without_an_official_layout_are_shared_in_ours(tmp_path):
     backbone = tiny.backbone(position_embedding="learned")
     interop.write_to_share(backbone, tmp_path)
