@@ -174,9 +174,7 @@ def load_preset(
     backbone_arguments |= rest
     if image_size is not None:
         if "image_shape" in rest:
-            raise ValueError(
-                "image_size and image_shape both give the size; leave one of them out."
-            )
+            raise ValueError("image_size and image_shape both give the size; give one of them.")
         shape = shape_of_size(image_size, _class("NepaBackbone"), backbone_arguments)
         backbone_arguments["image_shape"] = shape
     if not backbone_arguments.get("use_mask_token"):
