@@ -4,6 +4,9 @@ r"""How good a classifier is, on any labelled images.
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
         --weights=trained --weights=ema --data=imagenet:/data --confusion=confusion.png
 
+    KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=folder:new_pictures \
+        --predictions=predictions.csv
+
 Several models, separated by commas, are compared in one table. Images are prepared as the model's
 preprocessor_config.json says.
 """
@@ -12,6 +15,7 @@ import json
 from pathlib import Path
 
 import before_keras  # noqa: F401
+import class_scores
 import keras
 from absl import flags
 from command_line import honest_exit, next_command, one_sentence, run
@@ -26,6 +30,7 @@ from inputs import (
     test_split,
     with_classes_of_model,
 )
+from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
 from progress import ShownBatches
 from shared_flags import define_data_dir_flag, define_dtype_flag, define_value_range_flag
@@ -43,6 +48,7 @@ flags.DEFINE_multi_enum(
 flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_label_flags(several=True)
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
@@ -52,11 +58,23 @@ flags.DEFINE_enum(
 )
 define_number("bad_images_share", 0.001, "Of all.", SHARE)
 flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
+flags.DEFINE_string(
+    "predictions",
+    None,
+    "CSV file to write: a row an image with its name, label, predicted class, probability, and the five most "
+    "likely classes. The images need no labels then.",
+)
 flags.DEFINE_string("json", None, "File to write the figures of all models to.")
 
 
 def check_outputs() -> None:
     """Notices before the work what would fail after it."""
+    if FLAGS.predictions and (len(FLAGS.model) > 1 or len(FLAGS.weights or ()) > 1):
+        raise ValueError("--predictions is of one model; name one by --model and --weights.")
+    if FLAGS.predictions and not Path(FLAGS.predictions).expanduser().resolve().parent.is_dir():
+        raise ValueError(f"--predictions={FLAGS.predictions} is in a folder that does not exist.")
+    if FLAGS.confusion and FLAGS.multi_label:
+        raise ValueError("--confusion is of one class an image; leave it out with --multi_label.")
     if FLAGS.confusion:
         with required_for("--confusion", "matplotlib"):
             import matplotlib  # noqa: F401, now and not after the work
@@ -77,14 +95,23 @@ def prepare(preset: str, ema: bool, source) -> tuple:
     model = nepa_keras.NepaImageClassifier.from_preset(preset, ema=ema, dtype=FLAGS.dtype)
     if FLAGS.quantize:
         model.quantize(FLAGS.quantize)
-    source = with_classes_of_model(
-        "--data",
-        FLAGS.data,
-        source,
-        model.class_names,
-        model.num_classes,
-        FLAGS.classes_by_number,
-    )
+    if source.labels is not None and model.multi_label != source.multi_label:
+        remedy = (
+            "add --multi_label"
+            if model.multi_label
+            else "leave out --multi_label, or fine-tune with it"
+        )
+        kind = "several classes" if model.multi_label else "one class"
+        raise ValueError(f"--model={preset} was trained for {kind} an image; {remedy}.")
+    if source.labels is not None:
+        source = with_classes_of_model(
+            "--data",
+            FLAGS.data,
+            source,
+            model.class_names,
+            model.num_classes,
+            FLAGS.classes_by_number,
+        )
     names, theirs = model.class_names, source.class_names
     if names and theirs and not set(names) & set(theirs):
         print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
@@ -111,7 +138,17 @@ def main():
     with one_sentence():
         check_outputs()
         split = FLAGS.split or test_split(FLAGS.data)
-        images = open_labelled("--data", FLAGS.data, split, FLAGS.data_dir)
+        images = open_labelled(
+            "--data",
+            FLAGS.data,
+            split,
+            needed=not FLAGS.predictions,
+            **source_options(FLAGS.data),
+        )
+        if images.labels is None and (FLAGS.confusion or FLAGS.json):
+            raise ValueError(
+                f"--data={FLAGS.data} has no labels, which --confusion and --json need."
+            )
     where = f"{FLAGS.data}{f', {split}' if split else ''}"
     reports = {}
     for preset in FLAGS.model:
@@ -125,15 +162,24 @@ def main():
             for reason in batches.bad_images.reasons.values():
                 print(f"left out: {reason}")
             name = f"{given.preset} (ema)" if given.ema else given.preset
-            report = evaluation.classification_report(logits, source.labels[indices], names)
-            reports[name] = report
+            labels = None if source.labels is None else source.labels[indices]
+            report = f"{len(logits):,} images without labels"
+            if labels is not None:
+                report = reports[name] = class_scores.report_of(logits, labels, names)
             print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
+    if FLAGS.predictions:
+        evaluation.write_predictions(
+            FLAGS.predictions,
+            [source.name(int(index)) for index in indices],
+            logits,
+            labels,
+            names,
+            model.multi_label,
+            FLAGS.label_separator or "|",
+        )
+        print(f"written: {FLAGS.predictions}, {len(logits):,} images")
     if len(reports) > 1:
-        rows = [("model", "top-1", "top-5", "ECE")]
-        for name, each in reports.items():
-            figures = (each.top1, each.top5, each.calibration_error)
-            rows.append((name, *(f"{100 * value:.2f}%" for value in figures)))
-        print(text_table(rows))
+        print(text_table(class_scores.comparison(reports)))
     if FLAGS.confusion:
         visualization.plot_confusion(report.confusion, report.class_names, FLAGS.confusion)
         print(f"drawn: {FLAGS.confusion}")

@@ -11,14 +11,18 @@ that rises in a line, one warm-up) and those of the authors' released scripts (r
 bidirectional, the mean of the patches, a fixed layer decay, a warm-up for each block). Without flags the
 script has the latter form, with rates and a length of its own for small data.
 
+Several labels an image, separated by a bar in the column `tags` of a CSV file, are learned by
+
+    KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema --data=csv:labels.csv \
+        --label_column=tags --multi_label --label_separator='|'
+
 The run directory gets `best/` (the trained or the averaged weights of the best validation, and says which),
 `ema/` and `trained/` (averaged and trained weights at the end), each a folder for `from_preset` and
 evaluate.py.
 """
 
-import math
-
 import before_keras  # noqa: F401
+import class_scores
 import command_line
 import durations
 import finetuning_data
@@ -29,6 +33,7 @@ from absl import flags
 from command_line import next_command, one_sentence, require_experiments_extra
 from given_model import settle_model
 from inputs import check_weights, say, say_sight, some_names, test_split
+from label_flags import flags_to_repeat
 from number_flags import FACTOR, RATE, define_number
 from progress import ShownBatches
 from recipe_check import warn_of_departures
@@ -128,6 +133,7 @@ def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImag
         drop_path_rate=FLAGS.drop_path,
         lora_rank=FLAGS.lora_rank,
         dtype=FLAGS.dtype,
+        multi_label=FLAGS.multi_label,
         **overrides,
     )
     if model.class_names and class_names and model.class_names != tuple(class_names):
@@ -154,7 +160,8 @@ def compile_model(model, batch_size: int, updates: int, warmup: dict, processes)
             layer_decay_course=FLAGS.layer_decay_course,
         )
 
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    kind = "BinaryCrossentropy" if FLAGS.multi_label else "CategoricalCrossentropy"
+    loss = getattr(keras.losses, kind)(from_logits=True)
     effective_batch = runs.compile_and_describe(
         model, schedule, batch_size, updates, processes, loss
     )
@@ -214,13 +221,11 @@ def main():
 
     def measure(trained) -> dict[str, float]:
         logits, indices = evaluation.predict_batches(trained, ordered)
-        if not np.isfinite(logits).all():
-            return {"accuracy": math.nan, "top5": math.nan}
-        report = evaluation.classification_report(logits, validation.labels[indices])
-        return {"accuracy": report.top1, "top5": report.top5}
+        return class_scores.results(logits, validation.labels[indices])
 
     validate = training.Validation(
         measure,
+        class_scores.main_result()[0],
         save_best=lambda best: interop.replace_huggingface(best, run.best, converter),
     )
     runs.train(
@@ -241,14 +246,9 @@ def main():
 
 def evaluation_command(run: training.RunDir) -> str:
     """The command that evaluates the best weights."""
-    where = {"data": FLAGS.validation_data or FLAGS.data, "split": FLAGS.validation_split}
-    given = {name: value for name, value in {**where, "data_dir": FLAGS.data_dir}.items() if value}
-    return next_command("evaluate.py", model=run.best, **given)
-
-
-def score_row(name: str, logs: dict, prefix: str) -> tuple[str, ...]:
-    scores = (f"{100 * logs[f'{prefix}_{score}']:.2f}" for score in ("accuracy", "top5"))
-    return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
+    text = FLAGS.validation_data or FLAGS.data
+    split = {"split": FLAGS.validation_split} if FLAGS.validation_split else {}
+    return next_command("evaluate.py", model=run.best, data=text, **split, **flags_to_repeat(text))
 
 
 def finish(model, batches, ordered, converter, validate, run: training.RunDir) -> None:
@@ -264,9 +264,10 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
     if validate.best is None:
         raise SystemExit(f"finetune.py: no update was good; see {run.log}.")
     last, best = validate.last, validate.best
+    key, words = class_scores.main_result()
     print(
-        f"validation accuracy: trained {100 * last['val_accuracy']:.2f} %, averaged "
-        f"{100 * last['ema_val_accuracy']:.2f} %; best {100 * validate.best_result:.2f} %, of the "
+        f"validation {words}: trained {100 * last[f'val_{key}']:.2f} %, averaged "
+        f"{100 * last[f'ema_val_{key}']:.2f} %; best {100 * validate.best_result:.2f} %, of the "
         f"{validate.best_weights} weights at step {int(best['step'])}: {run.best}\nkept in {run}"
     )
     if FLAGS.quantize:
@@ -274,21 +275,22 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         small.quantize(FLAGS.quantize)
         with replacing(run.int8) as unfinished:
             small.save(unfinished)
-        accuracy = validate.measure(small)["accuracy"]
-        print(f"in 8-bit integers the best: {100 * accuracy:.2f} %, {run.int8}")
+        result = validate.measure(small)[key]
+        print(f"in 8-bit integers the best: {100 * result:.2f} %, {run.int8}")
     if FLAGS.validation_data or test_split(FLAGS.data):
         print(f"next: {evaluation_command(run)}")
     images, indices = next(iter(ordered))
     labels = ordered.source.labels[indices[:4]]
     names = ordered.source.class_names or [f"class {k}" for k in range(model.num_classes)]
     rows = [
-        ("accuracy on validation images in %", "top-1", "top-5", "at step"),
-        score_row("trained weights", validate.last, "val"),
-        score_row("averaged weights", validate.last, "ema_val"),
-        score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
+        (f"{words} on validation images in %", *class_scores.headings().values(), "at step"),
+        class_scores.score_row("trained weights", last, "val"),
+        class_scores.score_row("averaged weights", last, "ema_val"),
+        class_scores.score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
     visualization.log_pictures(run)
-    captions, tables = [names[k] for k in labels], {"What it came to": rows}
+    captions = [class_scores.caption(label, names) for label in labels]
+    tables = {"What it came to": rows}
     with training.ema_weights(model):
         visualization.write_report(run, model, images[:4], captions, tables)
 

@@ -3,6 +3,7 @@
 import numpy as np
 from absl import flags
 from inputs import define_classes_flag, open_labelled, say_range, test_split, with_classes_of_model
+from label_flags import define_label_flags, several, source_options
 from number_flags import (
     BELOW_ONE,
     FACTOR,
@@ -27,6 +28,7 @@ def define_flags() -> None:
         "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
     )
     define_data_dir_flag()
+    define_label_flags(several=True)
     define_value_range_flag()
     define_classes_flag()
     flags.DEFINE_string(
@@ -66,13 +68,30 @@ def define_flags() -> None:
 
 
 def open_data() -> tuple[data.ImageSource, data.ImageSource]:
-    """Labelled images for training and for validation."""
-    source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+    """Labelled images for training and for validation.
+
+    Raises:
+        ValueError: the flags and the images do not fit.
+    """
+    if several() and FLAGS.num_labels:
+        raise ValueError(
+            "--num_labels takes as many images of each class, which --multi_label has not."
+        )
+    if several() and FLAGS.augmentation == "keras_cv":
+        raise ValueError(
+            "--augmentation=keras_cv mixes one class an image; leave out --multi_label."
+        )
+    data_of_flags = FLAGS.data, FLAGS.validation_data
+    options = source_options(*data_of_flags)
+    source = open_labelled("--data", FLAGS.data, "train", **options)
     say_range(source, FLAGS.value_range)
     if FLAGS.validation_data:
         split = FLAGS.validation_split or test_split(FLAGS.validation_data)
         validation = open_labelled(
-            "--validation_data", FLAGS.validation_data, split, FLAGS.data_dir
+            "--validation_data",
+            FLAGS.validation_data,
+            split,
+            **source_options(*reversed(data_of_flags)),
         )
     else:
         train, rest = data.held_out(source.labels, FLAGS.validation_share, FLAGS.seed)
@@ -86,6 +105,8 @@ def open_data() -> tuple[data.ImageSource, data.ImageSource]:
 def number_of_classes(source, validation) -> int:
     if source.class_names:
         return len(source.class_names)
+    if source.multi_label:
+        return source.labels.shape[1]
     return int(max(source.labels.max(), validation.labels.max())) + 1
 
 

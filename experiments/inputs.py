@@ -24,7 +24,13 @@ _TEST_SPLITS = {
     "arrow": "validation",
     "parquet": "validation",
 }
-_KIND_OF_ENDING = {".parquet": "parquet", ".tar": "webdataset", ".tfrecord": "tfrecord"}
+_KIND_OF_ENDING = {
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".tfrecord": "tfrecord",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
 _SMALL = 64  # pixels; a model for images of this side sees little of a photograph
 
 
@@ -59,20 +65,29 @@ def test_split(text: str) -> str | None:
     return _TEST_SPLITS.get(kind) if place else "test"
 
 
-def open_labelled(flag: str, text: str, split: str | None, data_dir: str | None):
+def open_labelled(flag: str, text: str, split: str | None, needed: bool = True, **options):
     """The labelled images of a flag; those without a label are left out, and said so.
 
     Args:
         split: None for sources without splits.
+        needed: whether to refuse images without labels; else all of them come, without.
+        options: of `data.open_source`; see `label_flags.source_options`.
 
     Raises:
         ValueError: as `check_data` and `data.open_source`, or there are no labels.
     """
     check_data(flag, text)
-    source = data.open_source(text, split or "train", data_dir, with_labels=True)
+    source = data.open_source(text, split or "train", with_labels=True, **options)
+    if source.multi_label:
+        say(source.notes)
+        return source
     labelled = None if source.labels is None else (source.labels >= 0).nonzero()[0]
     if labelled is None or not len(labelled):
-        raise ValueError(" ".join([f"{flag}={text} has no labels.", *source.notes]))
+        if needed:
+            raise ValueError(" ".join([f"{flag}={text} has no labels.", *source.notes]))
+        source.labels = None
+        say(source.notes)
+        return source
     say(source.notes)
     if len(labelled) < len(source):
         print(f"{len(source) - len(labelled)} images of {text} have no label and are left out")

@@ -13,10 +13,12 @@ writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
 import sys
 
 import before_keras  # noqa: F401
+import class_scores
 import numpy as np
 from absl import flags
 from command_line import end, one_sentence, run
 from inputs import check_data, say
+from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
@@ -27,6 +29,7 @@ from nepa_keras.files import printable
 flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
 flags.DEFINE_string("split", "train", "of sources that have several")
 define_data_dir_flag()
+define_label_flags(several=True)
 define_value_range_flag()
 flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
 flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
@@ -52,7 +55,8 @@ def open_data():
     """The images of --data, their channels, and notes on their masks, if they have any."""
     if FLAGS.data.partition(":")[0] not in segmentation.KINDS:
         check_data("--data", FLAGS.data)
-        source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
+        options = source_options(FLAGS.data)
+        source = data.open_source(FLAGS.data, FLAGS.split, with_labels=True, **options)
         return source, FLAGS.channels, ()
     if FLAGS.sheet or FLAGS.convert:
         raise ValueError(
@@ -78,12 +82,19 @@ def draw_sheet(source):
         except data.ImageError:
             continue
         images.append(transform.preview(pixels, _SEEN, index=index) if transform else pixels)
-        label = None if source.labels is None else int(source.labels[index])
-        names = source.class_names
-        caption = "" if label is None else names[label] if names else str(label)
-        captions.append(printable(caption))
+        captions.append(printable(caption(source, index)))
     visualization.plot_contact_sheet(images, captions, FLAGS.sheet)
     print(f"drawn: {FLAGS.sheet}")
+
+
+def caption(source, index: int) -> str:
+    """The class of an image, or the classes that it shows; of one without a label nothing."""
+    if source.labels is None:
+        return ""
+    names = source.class_names or [str(k) for k in range(int(source.labels.max()) + 1)]
+    if source.multi_label:
+        names = source.class_names or [str(k) for k in range(source.labels.shape[1])]
+    return class_scores.caption(source.labels[index], names)
 
 
 def main():

@@ -32,6 +32,7 @@ from command_line import (
     require_experiments_extra,
 )
 from inputs import check_data, say, say_range, say_sight
+from label_flags import define_label_flags, source_options
 from number_flags import NOT_NEGATIVE, define_number
 from recipe_check import warn_of_departures
 from shared_flags import (
@@ -58,6 +59,7 @@ flags.DEFINE_string(
     "parquet:FILES, arrow:PATH or webdataset:FILES.",
 )
 define_data_dir_flag()
+define_label_flags(labels=False)
 flags.DEFINE_integer(
     "channels", 3, "Channels of images on disk: 3, 1, or those of .npy files.", lower_bound=1
 )
@@ -99,7 +101,7 @@ def load_data() -> data.ImageArrays | data.ImageSource:
         )
     if FLAGS.preset is None:
         raise ValueError(f"--data={FLAGS.data} needs --preset, such as nepa_small_patch14_224.")
-    source = data.open_source(FLAGS.data, data_dir=FLAGS.data_dir)
+    source = data.open_source(FLAGS.data, **source_options(FLAGS.data))
     say(source.notes)
     return source
 

@@ -37,6 +37,7 @@ from inputs import (
     test_split,
     with_classes_of_model,
 )
+from label_flags import define_label_flags, source_options
 from number_flags import POSITIVE, define_number, list_of_numbers
 from progress import ShownBatches, shown
 from shared_flags import define_data_dir_flag, define_value_range_flag
@@ -54,6 +55,7 @@ flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture o
 flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
 flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
 define_data_dir_flag()
+define_label_flags()
 define_value_range_flag()
 define_classes_flag()
 flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
@@ -93,8 +95,9 @@ def open_both() -> tuple[data.ImageSource, data.ImageSource]:
     text = FLAGS.test_data or FLAGS.data
     if not (FLAGS.test_data or test_split(FLAGS.data)):
         raise ValueError(f"--data={FLAGS.data} has no splits; name --test_data too.")
-    train = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
-    test = open_labelled("--test_data", text, test_split(text), FLAGS.data_dir)
+    train = open_labelled("--data", FLAGS.data, "train", **source_options(FLAGS.data, text))
+    options = source_options(text, FLAGS.data)
+    test = open_labelled("--test_data", text, test_split(text), **options)
     classes = len(train.class_names) if train.class_names else int(train.labels.max()) + 1
     test = with_classes_of_model(
         "--test_data", text, test, train.class_names, classes, FLAGS.classes_by_number

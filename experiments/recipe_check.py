@@ -10,7 +10,8 @@ RECIPES = Path(__file__).parent / "recipes"
 
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (
-    "model data data_dir validation_data validation_split validation_share channels bad_images "
+    "model data data_dir image_column label_column nested_classes multi_label label_separator "
+    "validation_data validation_split validation_share channels bad_images "
     "bad_images_share run_dir distribute mesh keep_last keep_every replay remat jit_compile seed evaluate "
     "monitor_images finetune_steps finetune_learning_rate"
 ).split()

@@ -10,7 +10,10 @@ flags.disclaim_key_flags()  # what is defined here belongs to the script that as
 def define_data_dir_flag() -> None:
     """The folder that some kinds of --data want beside their name."""
     flags.DEFINE_string(
-        "data_dir", None, "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files."
+        "data_dir",
+        None,
+        "Folder of --data=tfds:NAME, and of fashion_mnist's four .gz files; the folder that the paths in "
+        "csv:FILE begin at.",
     )
 
 

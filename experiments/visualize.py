@@ -26,6 +26,7 @@ from blocks import AUTO, define_block_flag, given_blocks
 from command_line import honest_exit, one_sentence, require_experiments_extra, run
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
+from label_flags import define_label_flags, source_options
 from number_flags import FACTOR, POSITIVE, SHARE, define_number
 from shared_flags import define_data_dir_flag, define_value_range_flag
 
@@ -41,6 +42,7 @@ define_weights_flag()
 flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
 flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
 define_data_dir_flag()
+define_label_flags()
 define_value_range_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
 flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
@@ -107,7 +109,9 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
     compared = FLAGS.other_images if OF_OTHERS & set(FLAGS.pictures) else 0
     check_data("--data", FLAGS.data)
     source = data.open_source(
-        FLAGS.data, FLAGS.split or test_split(FLAGS.data) or "train", FLAGS.data_dir
+        FLAGS.data,
+        FLAGS.split or test_split(FLAGS.data) or "train",
+        **source_options(FLAGS.data),
     )
     say(source.notes)
     say_range(source, FLAGS.value_range)
@@ -146,7 +150,7 @@ def block_of_features(model) -> int:
         (block,) = given_blocks([FLAGS.blocks], model.backbone.num_layers)
         return block
     try:
-        source = open_labelled("--data", FLAGS.data, "train", FLAGS.data_dir)
+        source = open_labelled("--data", FLAGS.data, "train", **source_options(FLAGS.data))
     except ValueError as error:
         raise ValueError(f"--blocks=auto chooses by labels: {error} Name a block.") from None
     *size, channels = model.backbone.image_shape

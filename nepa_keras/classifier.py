@@ -1,15 +1,24 @@
 """NepaImageClassifier: mean of the patch tokens -> norm -> linear."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from nepa_keras.backbone import NepaBackbone
-from nepa_keras.inputs import examine_labels, is_label, is_sparse, loss_or_nan
+from nepa_keras.inputs import (
+    examine_labels,
+    examine_targets,
+    is_label,
+    is_sparse,
+    loss_or_nan,
+    refuse_exclusive,
+)
 from nepa_keras.layers import LayerNorm, Linear
 from nepa_keras.presets.official_config import CLASSIFICATION
+from nepa_keras.probabilities import probabilities
 from nepa_keras.task import Task
 from nepa_keras.trainable import freeze
 from nepa_keras.types import Tensor
@@ -25,6 +34,9 @@ class NepaImageClassifier(Task):
         pooling: "mean" of the patch tokens, CLS excluded, then a norm; or "last" token, no norm.
         use_causal_mask: bidirectional unless True.
         class_names: K names, for `decode_predictions`.
+        multi_label: an image may show several classes, or none: probabilities of each class by itself
+            (sigmoid), and a loss such as `keras.losses.BinaryCrossentropy(from_logits=True)` with targets
+            (B, K) from 0 to 1.
         frozen: names of variables, or of layers with all theirs, that are not trained, such as
             "patch_embedding/kernel", "position_embedding" or "block_0".
 
@@ -64,6 +76,7 @@ class NepaImageClassifier(Task):
         use_causal_mask: bool = False,
         class_names: Sequence[str] | None = None,
         frozen: Sequence[str] = (),
+        multi_label: bool = False,
         **kwargs,
     ):
         super().__init__(backbone, **kwargs)
@@ -77,6 +90,7 @@ class NepaImageClassifier(Task):
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(f"There are {len(class_names)} class names for {num_classes} classes.")
         self.class_names = None if class_names is None else tuple(class_names)
+        self.multi_label = multi_label
         stream = self.variable_dtype
         self.fc_norm = None
         if pooling == "mean":
@@ -104,6 +118,11 @@ class NepaImageClassifier(Task):
     def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor((images.shape[0], self.num_classes), self._logits_dtype)
 
+    def _check_loss(self, loss: Any) -> None:
+        super()._check_loss(loss)
+        if self.multi_label:
+            refuse_exclusive(loss)
+
     def compute_loss(
         self,
         x: Tensor = None,
@@ -127,21 +146,22 @@ class NepaImageClassifier(Task):
     def examine_labels(self, y: np.ndarray) -> None:
         if is_sparse(self.loss):
             examine_labels(y, self.num_classes, self._ignored)
+        elif self.multi_label:
+            examine_targets(y, self.num_classes)
 
     def decode_predictions(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the most likely classes of each image, best first.
+
+        With `multi_label` they are probabilities of each class by itself.
 
         Args:
             logits: (B, K), as `predict` returns.
             top: classes for each image.
         """
-        logits = np.asarray(ops.convert_to_numpy(logits), "float64")
-        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities /= probabilities.sum(axis=-1, keepdims=True)
         names = self.class_names or [str(i) for i in range(self.num_classes)]
         return [
             [(names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
-            for row in probabilities
+            for row in probabilities(ops.convert_to_numpy(logits), self.multi_label)
         ]
 
     def get_config(self) -> dict:
@@ -152,4 +172,5 @@ class NepaImageClassifier(Task):
             "use_causal_mask": self.use_causal_mask,
             "class_names": self.class_names,
             "frozen": self.frozen,
+            "multi_label": self.multi_label,
         }

@@ -118,6 +118,24 @@ def examine_labels(
     )
 
 
+def examine_targets(targets: np.ndarray, num_classes: int) -> None:
+    """Refuse targets of several classes an image that are not (B, num_classes) from 0 to 1.
+
+    Raises:
+        ValueError: another shape, or values beyond.
+    """
+    if targets.ndim != 2 or targets.shape[1] != num_classes:
+        raise ValueError(
+            f"The targets have the shape {targets.shape}, but a classifier with multi_label=True takes "
+            f"(images, {num_classes}): 1 for each class that an image shows, 0 for the others."
+        )
+    if targets.size and not (np.min(targets) >= 0 and np.max(targets) <= 1):
+        raise ValueError(
+            f"The targets go from {np.min(targets):g} to {np.max(targets):g}, but those of several classes "
+            "an image go from 0 to 1."
+        )
+
+
 def is_label(labels: Tensor, num_classes: int, ignored: int | None = None) -> Tensor:
     """Which labels are class numbers from 0 to num_classes - 1, or the one that is ignored."""
     labels = ops.cast(labels, "int32")
@@ -157,6 +175,20 @@ def refuse_probabilities(loss: object) -> None:
         f"The model gives logits, but the loss {kind.__name__} takes probabilities unless it is told "
         f"otherwise; use loss=keras.losses.{kind.__name__}(from_logits=True)."
     )
+
+
+def refuse_exclusive(loss: object) -> None:
+    """Refuse a crossentropy of Keras in which the classes of an image exclude each other.
+
+    Raises:
+        ValueError: it is one.
+    """
+    kind = _kind(loss)
+    if kind is not None and "Categorical" in kind.__name__:
+        raise ValueError(
+            f"{kind.__name__} is for one class an image, but the classifier has multi_label=True; use "
+            "loss=keras.losses.BinaryCrossentropy(from_logits=True)."
+        )
 
 
 def _kind(loss):

@@ -86,7 +86,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         Raises:
             ValueError: the loss takes probabilities; the models give logits.
         """
-        refuse_probabilities(loss)
+        self._check_loss(loss)
         self._refuse_with_own_loss(loss=loss, loss_weights=loss_weights)
         if not self.takes_metrics and (metrics or weighted_metrics):
             raise ValueError(f"{type(self).__name__} reports its own metrics; leave out yours.")
@@ -122,6 +122,10 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             "learning_rate": LastValue(name="learning_rate"),
             "skipped_steps": SkippedSteps(name="skipped_steps"),
         }
+
+    def _check_loss(self, loss: Any) -> None:
+        """Refuse a loss that is not for what the model gives."""
+        refuse_probabilities(loss)
 
     def _refuse_with_own_loss(self, **arguments: Any) -> None:
         given = [name for name, value in arguments.items() if value is not None]

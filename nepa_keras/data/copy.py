@@ -66,6 +66,10 @@ def copy_to_records(
     folder = Path(folder).expanduser()
     if folder.exists():
         raise ValueError(f"{folder} exists and is left as it is; name another folder.")
+    if source.multi_label:
+        raise ValueError(
+            "A copy as TFRecord files holds one class an image; leave out multi_label (--multi_label)."
+        )
     masked_crc(b"")  # a missing package shows before the work
     bad_images = bad_images or BadImages(len(source))
     encoded = functools.partial(

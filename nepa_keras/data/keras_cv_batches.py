@@ -45,6 +45,10 @@ def keras_cv_batches(
     """
     if batches.labels is None or batches.mix is not None:
         raise ValueError("keras_cv_batches needs batches with labels that are not mixed yet.")
+    if batches.labels.ndim > 1:
+        raise ValueError(
+            "KerasCV's mixing is for one class an image; for several use AugmentedBatches(mix=MixupCutmix())."
+        )
     if batches.channels not in (1, 3):
         raise ValueError(
             f"KerasCV is for colour and grey images, not for {batches.channels} channels."

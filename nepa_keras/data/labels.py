@@ -36,7 +36,7 @@ def class_numbers(
     if array.ndim != 1:
         raise ValueError(
             f"Labels of shape {array.shape} are not one class number an image; several of one image "
-            "(multi-label) and one-hot rows are not read."
+            "(multi-label) and one-hot rows are labels (N, classes) of zeros and ones of a source."
         )
     if array.dtype.kind not in "biuf":
         values = array.tolist()
@@ -92,7 +92,10 @@ def _reason(value: Any) -> str | None:
     if value is None:
         return f"the label is null; write {UNLABELLED} for an image without one"
     if isinstance(value, (list, tuple, dict, np.ndarray)):
-        return "several labels of one image (multi-label) are not read; one class number is needed"
+        return (
+            "several labels of one image (multi-label) are read from csv, parquet and arrow with "
+            "multi_label=True (--multi_label of finetune.py and evaluate.py); else one class number is needed"
+        )
     if isinstance(value, bool):
         return f"the label {str(value).lower()} is no class number; write 0 and 1"
     if isinstance(value, str):

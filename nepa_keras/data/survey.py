@@ -43,6 +43,7 @@ class Survey:
         ranges: the range of values of each readable image of more than 8 bits, None of one of 8 bits.
         value_range: that the images were decoded with.
         unlabelled: images without a label in a source that has labels.
+        labels_per_image: mean number of labels of an image where there may be several, else None.
         notes: of the source: what was left out, and what looks wrong.
     """
 
@@ -58,6 +59,7 @@ class Survey:
     value_range: ValueRange | None
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
+    labels_per_image: float | None = None
 
     def __str__(self) -> str:
         readable = len(self.sizes)
@@ -83,6 +85,8 @@ class Survey:
             lines += [f"  {printable(name)}: {self.classes[name]:,}" for name in shown]
             if len(self.classes) > _ROWS:
                 lines.append(f"  and {len(self.classes) - _ROWS} more")
+        if self.labels_per_image is not None:
+            lines.append(f"{self.labels_per_image:.2f} labels an image on average")
         if self.unlabelled:
             lines.append(f"{self.unlabelled:,} images without a label")
         lines += self.notes
@@ -132,8 +136,11 @@ def survey(
         results = list(pool.map(look, looked_at.tolist()))
     classes: Counter[str] = Counter()
     unlabelled = 0
-    if source.labels is not None:
-        names = source.class_names
+    names = source.class_names
+    if source.labels is not None and source.multi_label:
+        counts = source.labels.sum(axis=0, dtype=int).tolist()
+        classes = Counter({names[k] if names else str(k): n for k, n in enumerate(counts) if n})
+    elif source.labels is not None:
         numbers = Counter(source.labels.tolist())
         classes = Counter({names[n] if names else str(n): c for n, c in numbers.items() if n >= 0})
         unlabelled = len(source.labels) - classes.total()
@@ -150,6 +157,7 @@ def survey(
         value_range,
         unlabelled,
         source.notes,
+        float(source.labels.sum() / total) if source.multi_label else None,
     )
 
 

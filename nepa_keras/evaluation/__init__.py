@@ -24,6 +24,12 @@ from nepa_keras.evaluation.few_label import (
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import linear_probe_accuracy
 from nepa_keras.evaluation.monitor import FeatureMonitor
+from nepa_keras.evaluation.multi_label import (
+    MultiLabelReport,
+    average_precision,
+    multi_label_report,
+)
+from nepa_keras.evaluation.predictions import write_predictions
 from nepa_keras.evaluation.report import frozen_accuracies, worth_rows, worth_table
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
@@ -51,8 +57,10 @@ __all__ = [
     "FewLabelTrial",
     "ImageSegmenter",
     "ModelFlopsUtilization",
+    "MultiLabelReport",
     "SegmentationReport",
     "SegmentationScores",
+    "average_precision",
     "block_name",
     "calibration_error",
     "choose_block",
@@ -70,6 +78,7 @@ __all__ = [
     "known_device",
     "linear_probe_accuracy",
     "measured_peak",
+    "multi_label_report",
     "predict_batches",
     "predicted_step",
     "roofline_table",
@@ -79,4 +88,5 @@ __all__ = [
     "warnings_of",
     "worth_rows",
     "worth_table",
+    "write_predictions",
 ]

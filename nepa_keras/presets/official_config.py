@@ -57,6 +57,12 @@ _DEFAULTS = {
     "pos_embed_rescale": 2.0,
 }
 _UNSET = ("architectures", "id2label")  # null where transformers has none to write
+# Key and values of transformers, which a configuration may leave out.
+_PROBLEM, _ONE, _SEVERAL = (
+    "problem_type",
+    "single_label_classification",
+    "multi_label_classification",
+)
 _FEWEST_CLASSES = 2  # that transformers has without id2label
 _INTEGERS = "patch_size hidden_size num_hidden_layers num_attention_heads intermediate_size".split()
 _FLAGS = "use_gated_mlp qkv_bias qk_norm qk_norm_bias qk_norm_affine is_causal".split()
@@ -182,6 +188,11 @@ def is_classifier(config: dict) -> bool:
     return architectures == [CLASSIFICATION]
 
 
+def is_multi_label(config: dict) -> bool:
+    """Whether the configuration of a classifier is of several classes an image."""
+    return config.get(_PROBLEM) == _SEVERAL
+
+
 def class_names(config: dict) -> list[str]:
     """Names of the classes in order, from `id2label`.
 
@@ -268,6 +279,9 @@ def official_config(
         }
     added = {"initializer_range": 0.02, "add_pooling_layer": True}
     kept = source if source is not None else added
+    multi_label = getattr(model, "multi_label", False)
+    if model.has_head and (multi_label or is_multi_label(kept)):
+        derived[_PROBLEM] = _SEVERAL if multi_label else _ONE
     if learned or _LEARNED_POSITIONS in kept:
         derived[_LEARNED_POSITIONS] = learned
     derived |= {key: backbone.variable_dtype for key in ("dtype", "torch_dtype") if key in kept}

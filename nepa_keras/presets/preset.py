@@ -120,6 +120,7 @@ def _official_source(folder: Path, name: str, given: dict, ema: bool) -> _Source
             "class_names": names,
             "pooling": "mean" if config["add_pooling_layer"] else "last",
             "use_causal_mask": config["is_causal"],
+            "multi_label": official.is_multi_label(config),
         }
         return _Source(name, "NepaImageClassifier", backbone, arguments, given, added, folder)
     except CheckpointError as error:

@@ -17,6 +17,11 @@ _PANELS = (
         {"val_accuracy": "trained weights", "ema_val_accuracy": "averaged weights"},
     ),
     (
+        "Mean average precision on the validation images",
+        "share",
+        {"val_map": "trained weights", "ema_val_map": "averaged weights"},
+    ),
+    (
         "Segmentation of the validation images",
         "share",
         {"val_miou": "mean IoU", "val_aacc": "pixels that are right"},

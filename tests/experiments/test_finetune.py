@@ -14,7 +14,7 @@ from PIL import Image
 import nepa_keras
 from nepa_keras import data, evaluation
 from tests.helpers import source_files
-from tests.helpers.scripts import refusal, run, run_python
+from tests.helpers.scripts import refusal, run, run_here, run_python
 
 SMALL = ["--data=digits", "--batch_size=64", "--steps=6"]
 
@@ -190,6 +190,79 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
     assert "Traceback" not in result.stderr
     result = run("evaluate.py", *flags[:2])
     assert "left out: " in result.stdout and "11 images" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory) -> Path:
+    """A pretrained model of pictures of 16x16, and beside it pictures with their labels in a CSV file."""
+    place = tmp_path_factory.mktemp("csv")
+    backbone = nepa_keras.NepaBackbone(
+        image_shape=(16, 16, 3), patch_size=8, hidden_dim=16, num_layers=2, num_heads=2, mlp_dim=16
+    )
+    nepa_keras.interop.export_huggingface(nepa_keras.NepaPretrainer(backbone), place / "model")
+    (place / "pictures").mkdir()
+    for i in range(12):
+        (place / "pictures" / f"{i}.png").write_bytes(source_files.png(i))
+    tags = ("cat|dog", "dog", "", "cat")
+    rows = "".join(f"{i},{tags[i % 4]},{'ab'[i % 2]}\n" for i in range(12))
+    (place / "labels.csv").write_text("id,tags,kind\n" + rows)
+    return place
+
+
+@pytest.mark.once
+def test_several_labels_an_image_from_a_csv_to_predictions(small_model, tmp_path):
+    """In this process, about 12 s: the loss, mAP in log and report, the command for evaluate.py, a table."""
+    table, folder = small_model / "labels.csv", tmp_path / "run"
+    labels = [f"--data=csv:{table}", f"--data_dir={small_model / 'pictures'}"]
+    labels += ["--label_column=tags", "--multi_label", "--label_separator=|"]
+    run_flags = [f"--model={small_model / 'model'}", f"--run_dir={folder}", "--steps=2"]
+    run_flags += ["--batch_size=4", "--validation_share=0.4"]
+    result = run_here("finetune.py", *run_flags, *labels)
+    assert result.returncode == 0, result.stderr
+    assert "which show none of the classes: 3" in result.stdout and "2 classes" in result.stdout
+    assert "validation mAP: trained" in result.stdout
+    first, last = csv.DictReader((folder / "log.csv").open())
+    assert float(first["loss"]) == pytest.approx(np.log(2), abs=1e-3)  # of a head of zeros
+    assert 0 < float(last["ema_val_map"]) <= 1 and "val_accuracy" not in last
+    assert "mAP on validation images in %" in (folder / "report.html").read_text()
+
+    predictions, figures = tmp_path / "predictions.csv", tmp_path / "figures.json"
+    outputs = [f"--predictions={predictions}", f"--json={figures}"]
+    result = run_here("evaluate.py", f"--model={folder}", *labels, *outputs)
+    assert result.returncode == 0, result.stderr
+    assert "12 images, 2 classes, 1.00 labels an image: mAP " in result.stdout
+    rows = list(csv.DictReader(predictions.open()))
+    assert [row["label"] for row in rows[:4]] == ["cat|dog", "dog", "", "cat"]
+    (found,) = json.loads(figures.read_text()).values()
+    logits = [
+        [float(r[f"probability_{1 + (r['class_1'] != c)}"]) for c in ("cat", "dog")] for r in rows
+    ]
+    targets = np.array([[tag in row["label"] for tag in ("cat", "dog")] for row in rows], int)
+    again = [evaluation.average_precision(np.array(logits)[:, k], targets[:, k]) for k in (0, 1)]
+    assert found["mean_average_precision"] == pytest.approx(np.mean(again), abs=0.02)
+
+    # Pictures without labels: predictions alone.
+    unlabelled = f"--data=folder:{small_model / 'pictures'}"
+    result = run_here("evaluate.py", f"--model={folder}", unlabelled, outputs[0])
+    assert result.returncode == 0 and "12 images without labels" in result.stdout, result.stderr
+    rows = list(csv.DictReader(predictions.open()))
+    assert len(rows) == 12 and rows[0]["name"].endswith("0.png") and rows[0]["label"] == ""
+    twice = ["--weights=ema", "--weights=trained"]
+    for words, flags in {
+        "trained for several classes an image; add --multi_label": [
+            *labels[:2], "--label_column=kind",
+        ],
+        "--predictions is of one model": [*labels, outputs[0], *twice],
+        "has no labels, which --confusion and --json need": [unlabelled, *outputs],
+        "--confusion is of one class an image": [*labels, "--confusion=a.png"],
+    }.items():  # fmt: skip
+        assert words in refusal("evaluate.py", f"--model={folder}", *flags), words
+    for words, flags in {
+        "--num_labels takes as many images of each class": ["--num_labels=4"],
+        "--augmentation=keras_cv mixes one class an image": ["--augmentation=keras_cv"],
+        "has one class an image; several": [f"--validation_data=folder:{small_model}"],
+    }.items():
+        assert words in refusal("finetune.py", *run_flags[:1], *labels, *flags), words
 
 
 @pytest.mark.once

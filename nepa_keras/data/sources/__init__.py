@@ -7,6 +7,8 @@ from pathlib import Path
 from nepa_keras.data import arrays
 from nepa_keras.data.sources.base import ArraySource, ImageSource
 from nepa_keras.data.sources.classes import with_classes
+from nepa_keras.data.sources.columns import Columns
+from nepa_keras.data.sources.csv_files import csv_source
 from nepa_keras.data.sources.files import FileSource, folder_source
 from nepa_keras.data.sources.imagenet import imagenet_source
 from nepa_keras.data.sources.records import RecordSource
@@ -36,10 +38,13 @@ KINDS = {
     "imagenet": "imagenet:PATH with train/ and val/",
     "tfds": "tfds:NAME, prepared below data_dir",
     "tfrecord": "tfrecord:FILES",
+    "csv": "csv:FILE of paths and labels",
     "parquet": "parquet:FILES",
     "arrow": "arrow:PATH of save_to_disk",
     "webdataset": "webdataset:FILES",
 }
+TABLES = ("csv", "parquet", "arrow")  # whose columns can be chosen
+WITHOUT_SPLITS = ("folder", "csv", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 
 
@@ -48,6 +53,12 @@ def open_source(
     split: str = "train",
     data_dir: str | Path | None = None,
     with_labels: bool = False,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    multi_label: bool = False,
+    label_separator: str | None = None,
+    nested_classes: bool = False,
 ) -> ImageSource:
     """The source that a text such as "folder:/data/images" names.
 
@@ -57,14 +68,22 @@ def open_source(
         text: "embedded", "digits", "fashion_mnist", or one of the above kinds and its place.
         split: "train", or what the source has for testing: "test" in memory, "val" of ImageNet, any name of
             tfds, arrow, and of parquet folders with files of that name. Other kinds have one split.
-        data_dir: of "fashion_mnist" and "tfds:NAME".
+        data_dir: of "fashion_mnist" and "tfds:NAME"; of "csv:FILE" the folder that its paths begin at, by
+            default that of the file.
         with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
+        image_column, label_column: of csv, parquet and arrow; default found by name.
+        multi_label: read several labels an image, of csv, parquet and arrow.
+        label_separator: what stands between the labels in a cell of text, such as "|"; default a cell is one.
+        nested_classes: of folder, each folder that holds images is a class, named by its path; default each
+            folder directly below PATH.
 
     Raises:
         ValueError: unknown kind, nothing there, or no images in it.
         ImportError: a package that the kind needs is missing.
     """
     kind, _, place = text.partition(":")
+    columns = Columns(image_column, label_column, multi_label, label_separator)
+    _check_options(text, kind, columns, nested_classes)
     if kind in IN_MEMORY and not place:
         held = arrays.load(kind, data_dir)
         if split not in ("train", "test"):
@@ -75,26 +94,52 @@ def open_source(
     if kind not in KINDS or not place:
         known = ", ".join([*IN_MEMORY, *KINDS.values()])
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
-    if data_dir and kind != "tfds":
+    if data_dir and kind not in ("tfds", "csv"):
         raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
-    if split != "train" and kind in ("folder", "tfrecord", "webdataset"):
+    if split != "train" and kind in WITHOUT_SPLITS:
         raise ValueError(
             f"{kind} has no splits; name the place of the {split} images in its stead."
         )
     if kind == "folder":
-        return folder_source(place, with_labels)
+        return folder_source(place, with_labels, nested_classes)
     if kind == "imagenet":
         return imagenet_source(place, split)
     if kind == "tfds":
         return tfds_source(place, split, data_dir, with_labels)
+    if kind == "csv":
+        return csv_source(place, data_dir, columns, with_labels)
     if kind == "arrow":
-        return ArrowSource(place, split, with_labels)
+        return ArrowSource(place, split, with_labels, columns)
     if kind == "tfrecord":
         return RecordSource(files_of(place, "*tfrecord*"), with_labels=with_labels)
     if kind == "parquet":
         unnamed = ("**/*.parquet",) if split == "train" else ()
-        return ParquetSource(files_of(place, f"**/{split}*.parquet", *unnamed), with_labels)
+        files = files_of(place, f"**/{split}*.parquet", *unnamed)
+        return ParquetSource(files, with_labels, columns)
     return TarSource(files_of(place, "*.tar"), with_labels)
+
+
+def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool) -> None:
+    """Refuse what is said of columns or folders to a source that has none."""
+    if kind not in TABLES:
+        if columns.multi_label:
+            raise ValueError(
+                f"{text} has one class an image; several (multi_label, --multi_label) are read from csv, "
+                "parquet and arrow: list the images with their labels in a file, csv:FILE."
+            )
+        for name in ("image", "label"):
+            if given := getattr(columns, name):
+                raise ValueError(
+                    f"{text} has no columns, so {name}_column={given} (--{name}_column) is not for it; csv, "
+                    "parquet and arrow have."
+                )
+    if columns.separator and not columns.multi_label:
+        raise ValueError(
+            f"label_separator={columns.separator!r} (--label_separator) is for several labels an image; add "
+            "multi_label=True (--multi_label)."
+        )
+    if nested_classes and kind != "folder":
+        raise ValueError(f"nested_classes (--nested_classes) is for folder:PATH, not for {text}.")
 
 
 def files_of(place: str, *patterns: str) -> list[str]:

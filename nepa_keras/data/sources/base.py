@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nepa_keras.data.label_matrix import check_matrix
 from nepa_keras.data.labels import class_numbers, empty_classes
 
 
@@ -15,25 +16,37 @@ class ImageSource:
     """Images 0..N-1, read one at a time, in any order and by several threads at once.
 
     Args:
-        labels: N class numbers, -1 for none, or names of classes; None without labels.
+        labels: N class numbers, -1 for none, or names of classes; or (N, K) zeros and ones, 1 for each class
+            that an image shows (multi-label); None without labels.
         class_names: a name for each class, or None.
 
     Attributes:
         notes: sentences for a person: what was left out, and what of the data looks wrong.
 
     Raises:
-        ValueError: see `class_numbers`.
+        ValueError: see `class_numbers` and `check_matrix`.
     """
 
     notes: tuple[str, ...] = ()
 
     def __init__(self, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None):
-        self.labels = None
+        self.labels: np.ndarray | None = None
         self.class_names = None if class_names is None else tuple(class_names)
-        if labels is not None:
+        if labels is None:
+            return
+        if getattr(labels, "ndim", 1) == 2:
+            self.labels = check_matrix(np.asarray(labels), class_names)
+            held = np.flatnonzero(self.labels.any(axis=0))
+        else:
             self.labels, self.class_names = class_numbers(labels, class_names=class_names)
-            if note := empty_classes(self.labels, self.class_names):
-                self.notes = (note,)
+            held = self.labels
+        if note := empty_classes(held, self.class_names):
+            self.notes = (note,)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether `labels` are (N, K) zeros and ones, several an image."""
+        return self.labels is not None and self.labels.ndim == 2
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -34,14 +34,27 @@ def with_classes(
                 f"The images have {len(unknown)} classes that the model does not know: {shown}."
             )
         number = np.array([list(class_names).index(name) for name in theirs])
-        labelled = labels >= 0
         renumbered = copy.copy(source)
-        renumbered.labels = np.where(labelled, number[labels], -1).astype("int32")
+        if source.multi_label:
+            renumbered.labels = _in_columns(labels, number, num_classes)
+        else:
+            renumbered.labels = np.where(labels >= 0, number[labels], -1).astype("int32")
         renumbered.class_names = tuple(class_names)
         return renumbered
-    largest = int(labels.max())
+    largest = labels.shape[1] - 1 if source.multi_label else int(labels.max())
     if largest >= num_classes:
         raise ValueError(
             f"The images have classes up to number {largest}, the model has {num_classes}."
         )
+    if source.multi_label and largest < num_classes - 1:
+        source = copy.copy(source)
+        source.labels = _in_columns(labels, np.arange(largest + 1), num_classes)
+        source.class_names = None  # of fewer classes
     return source
+
+
+def _in_columns(labels: np.ndarray, number: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels (N, K) in columns of other numbers, (N, num_classes)."""
+    columns = np.zeros((len(labels), num_classes), labels.dtype)
+    columns[:, number] = labels
+    return columns

@@ -45,7 +45,9 @@ class FileSource(ImageSource):
         return size_of(self.files[index])
 
 
-def folder_source(path: str | Path, with_labels: bool = False) -> FileSource:
+def folder_source(
+    path: str | Path, with_labels: bool = False, nested_classes: bool = False
+) -> FileSource:
     """A folder of images; its subfolders, at least two, are the classes.
 
     Images beside them have no label. Subfolders named as splits (train, val, …) alone are no classes.
@@ -53,21 +55,23 @@ def folder_source(path: str | Path, with_labels: bool = False) -> FileSource:
     Args:
         path: the folder.
         with_labels: note what of the folder is not labelled.
+        nested_classes: each folder that holds images, at any depth, is a class, named by its path from here,
+            such as animals/cats; default each folder directly below.
 
     Raises:
         ValueError: see `find_images`.
     """
     found = find_images(path)
     places = [Path(file).relative_to(found.folder).parts for file in found.files]
-    classes = in_order(parts[0] for parts in places if len(parts) > 1)
-    if splits := _splits_of(found, classes):
+    owners = ["/".join(parts[:-1] if nested_classes else parts[:-1][:1]) for parts in places]
+    classes = in_order(owner for owner in owners if owner)
+    if splits := _splits_of(found, in_order(name.partition("/")[0] for name in classes)):
         source, notes = FileSource(found.files), [splits]
     elif len(classes) < 2:
         source, notes = FileSource(found.files), _why_unlabelled(found, places, classes)
     else:
-        number = {name: i for i, name in enumerate(classes)}
-        labels = [number[parts[0]] if len(parts) > 1 else UNLABELLED for parts in places]
-        source = FileSource(found.files, np.array(labels), classes)
+        number = {name: i for i, name in enumerate(classes)} | {"": UNLABELLED}
+        source = FileSource(found.files, np.array([number[owner] for owner in owners]), classes)
         notes = _notes_on_classes(found, places, classes)
     source.notes = (*found.notes, *(notes if with_labels or splits else ()))
     return source
@@ -101,6 +105,12 @@ def _notes_on_classes(found: Found, places: list, classes: Sequence[str]) -> lis
     if stray:
         notes.append(f"Beside the folders of classes, so without a label: {listed(stray)}.")
     repeated = {Path(link).name for link in found.repeated if Path(link).parent == found.folder}
-    if empty := [name for name in found.children if name not in {*classes, *repeated}]:
+    held = {name.partition("/")[0] for name in classes}
+    if empty := [name for name in found.children if name not in held | repeated]:
         notes.append(f"Folders without an image are no classes: {listed(empty)}.")
+    parents = {name.rpartition("/")[0] for name in classes} & set(classes)
+    if parents:
+        notes.append(
+            f"Images beside the folders in {listed(sorted(parents))} are of a class of that name."
+        )
     return notes

@@ -67,11 +67,7 @@ def _kaggle_labels(solution: Path, files: list[str]):
         except csv.Error as error:
             raise ValueError(f"{solution} is damaged: {error}; fetch it anew.") from None
     wordnet = {row[0]: row[1].split()[0] for row in rows[1:] if len(row) == 2 and row[1].strip()}
-    mapping = solution.with_name(_KAGGLE_CLASSES)
-    classes = sorted(set(wordnet.values()))
-    if mapping.is_file():
-        lines = mapping.read_text("utf-8", errors="replace").splitlines()
-        classes = sorted(line.split()[0] for line in lines if line.strip())
+    classes = kaggle_classes(solution) or sorted(set(wordnet.values()))
     number = {name: i for i, name in enumerate(classes)}
     labels = []
     for image in files:
@@ -80,6 +76,21 @@ def _kaggle_labels(solution: Path, files: list[str]):
             raise ValueError(f"{solution} tells no class of {Path(image).name}; fetch it anew.")
         labels.append(number[name])
     return np.array(labels), classes
+
+
+def kaggle_classes(solution: Path) -> tuple[str, ...] | None:
+    """The sorted WordNet ids of Kaggle's `LOC_synset_mapping.txt` beside a solution; None without."""
+    mapping = solution.with_name(_KAGGLE_CLASSES)
+    if not mapping.is_file():
+        return None
+    lines = mapping.read_text("utf-8", errors="replace").splitlines()
+    return tuple(sorted(line.split()[0] for line in lines if line.strip()))
+
+
+def kaggle_images(solution: Path) -> Path | None:
+    """The validation images of Kaggle's tree beside its `LOC_val_solution.csv`; None of another file."""
+    folder = solution.parent / _KAGGLE_TREE / "val"
+    return folder if solution.name == _KAGGLE_LABELS and folder.is_dir() else None
 
 
 def _devkit_file(root: Path, name: str) -> Path:

@@ -41,14 +41,18 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     """Sorted indices of a training and a validation part, the latter with the share of each class.
 
     Args:
-        labels: (N,) class numbers; images with a negative one, which have none, are in neither part.
-        share: of the validation part, in (0, 1); at least one image of each class goes to either part.
+        labels: (N,) class numbers; images with a negative one, which have none, are in neither part. Or
+            (N, K) zeros and ones, of several classes an image.
+        share: of the validation part, in (0, 1); at least one image of each class goes to either part. Of
+            (N, K) labels the single image of a class stays in the training part.
 
     Raises:
         ValueError: a class with a single image, or another share.
     """
     if not 0 < share < 1:
         raise ValueError(f"The share that is held out must be between 0 and 1, got {share}.")
+    if labels.ndim == 2:
+        return _held_out_of_several(labels, share, np.random.default_rng(seed))
     labelled = np.flatnonzero(labels >= 0)
     generator, chosen = np.random.default_rng(seed), []
     for label in np.unique(labels[labelled]):
@@ -62,3 +66,25 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         chosen.append(generator.choice(rows, count, replace=False))
     validation = np.sort(np.concatenate(chosen))
     return np.setdiff1d(labelled, validation), validation
+
+
+def _held_out_of_several(
+    labels: np.ndarray, share: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`held_out` by labels (N, K): each class in turn, the rarest first, of the images not yet in a part.
+
+    An image is dealt with its rarest class, so that few images of the common ones decide nothing (iterative
+    stratification, Sechidis et al. 2011, without its repeated counting).
+    """
+    counts = labels.sum(axis=0, dtype=np.int64)
+    rarest = np.argsort(counts, kind="stable")
+    part = np.full(len(labels), -1)  # 0 training, 1 validation
+    for rows in (*(labels[:, k] > 0 for k in rarest), np.ones(len(labels), bool)):
+        left = generator.permutation(np.flatnonzero(rows & (part < 0)))
+        wanted = round(share * rows.sum()) - int((part[rows] == 1).sum())
+        if not (part[rows] == 1).any() and rows.sum() > 1:
+            wanted = max(wanted, 1)
+        wanted = min(max(wanted, 0), len(left) - int(not (part[rows] == 0).any()))
+        part[left] = 0
+        part[left[: max(wanted, 0)]] = 1
+    return np.flatnonzero(part == 0), np.flatnonzero(part == 1)

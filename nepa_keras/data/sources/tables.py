@@ -10,11 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, read_file
-from nepa_keras.data.labels import NAMES, class_numbers
 from nepa_keras.data.order import WINDOW
 from nepa_keras.data.sources.base import ImageSource, size_of
-from nepa_keras.data.sources.json_text import json_object, names_of_classes
-from nepa_keras.data.sources.walk import listed
+from nepa_keras.data.sources.columns import (
+    ANY,
+    Columns,
+    check_column,
+    class_names,
+    features_of,
+    label_column,
+    labels_of,
+    note_on_labels,
+    separator_note,
+)
+from nepa_keras.data.sources.json_text import json_object
 from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
@@ -26,23 +35,38 @@ def _pyarrow():
     return pyarrow
 
 
-def _image_column(schema, path: str) -> str:
+def _holds_images(kind) -> bool:
+    """Whether the type of a column is that of encoded images."""
+    arrow = _pyarrow().types
+    if arrow.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return arrow.is_binary(kind) or arrow.is_large_binary(kind)
+
+
+def _image_column(schema, path: str, given: str | None) -> str:
     """The column of images: a struct with `bytes`, or binary; by preference named "image".
+
+    Args:
+        given: its name, where a person said so; it may hold paths, too.
 
     Raises:
         ValueError: there is none.
     """
     arrow = _pyarrow().types
+    if given is not None:
+        check_column(given, "image", schema.names, path)
+        kind = schema.field(given).type
+        if _holds_images(kind) or arrow.is_string(kind) or arrow.is_large_string(kind):
+            return given
+        raise ValueError(
+            f"The column {given} of {path} holds {kind}, no images (a struct with bytes, binary, or paths)."
+        )
 
-    def holds_images(kind):
-        if arrow.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return arrow.is_binary(kind) or arrow.is_large_binary(kind)
-
-    columns = [field.name for field in schema if holds_images(field.type)]
+    columns = [field.name for field in schema if _holds_images(field.type)]
     if not columns:
         raise ValueError(
-            f"{path} has no column of images (a struct with bytes, or binary), but {schema.names}."
+            f"{path} has no column of images (a struct with bytes, or binary), but {schema.names}; one of "
+            "paths is named by --image_column (image_column= in Python)."
         )
     return "image" if "image" in columns else columns[0]
 
@@ -57,40 +81,6 @@ def _opened(path: str, opener):
         return opener(path)
     except (OSError, ValueError, _pyarrow().ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-
-
-def _features(described, path: str) -> dict[str, dict]:
-    """What Hugging Face `datasets` says of each column.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    if described is None:
-        return {}
-    if not isinstance(described, dict):
-        raise ValueError(f"{path} is damaged: its features are no JSON object.")
-    return {name: kind for name, kind in described.items() if isinstance(kind, dict)}
-
-
-def _label_column(columns: list[str], image: str, features: dict[str, dict]) -> str | None:
-    """The column of labels: by its name, or else the first that is a ClassLabel; None without any."""
-    columns = [name for name in columns if name != image]
-    classes = [name for name in columns if features.get(name, {}).get("_type") == "ClassLabel"]
-    return next((name for name in (*NAMES, *classes) if name in columns), None)
-
-
-def _class_names(
-    features: dict[str, dict], column: str | None, path: str
-) -> tuple[str, ...] | None:
-    return names_of_classes(features.get(column or "", {}).get("names"), path)
-
-
-def _note_on_labels(column: str | None, columns: list[str], path: str) -> tuple[str, ...]:
-    if column is None:
-        return (f"{path} has no column of labels ({', '.join(NAMES)}), but {listed(columns)}.",)
-    if column not in NAMES[:2]:
-        return (f"The labels of {path} are its column {column}.",)
-    return ()
 
 
 def _values(column) -> np.ndarray:
@@ -110,6 +100,8 @@ def _content(value, folder: Path) -> bytes:
     Raises:
         ImageError: the cell is empty, or its path leads elsewhere.
     """
+    if isinstance(value, str):
+        value = {"path": value}
     if isinstance(value, dict):
         path, value = value.get("path"), value.get("bytes")
         if value is None and isinstance(path, str) and path:
@@ -131,18 +123,19 @@ class ParquetSource(ImageSource):
     Args:
         paths: the files.
         with_labels: read the label column.
+        columns: which columns hold images and labels.
 
     Raises:
         ImportError: pyarrow is missing.
         ValueError: a damaged file, no column of images, or no rows.
     """
 
-    def __init__(self, paths: list[str], with_labels: bool = False):
+    def __init__(self, paths: list[str], with_labels: bool = False, columns: Columns = ANY):
         parquet = _pyarrow().parquet
         self.paths = paths
         files = [_opened(path, parquet.ParquetFile) for path in paths]
         schema = files[0].schema_arrow
-        self.image = _image_column(schema, paths[0])
+        self.image = _image_column(schema, paths[0], columns.image)
         self.groups = [(i, g) for i, f in enumerate(files) for g in range(f.num_row_groups)]
         sizes = [files[i].metadata.row_group(g).num_rows for i, g in self.groups]
         self.chunks = np.array([0, *accumulate(sizes)])
@@ -152,25 +145,27 @@ class ParquetSource(ImageSource):
         self.lock = threading.Lock()
         self.most_rows = 2 * (WINDOW + max(sizes))
         info = json_object((schema.metadata or {}).get(b"huggingface", b"{}"), paths[0]).get("info")
-        features = _features(info.get("features") if isinstance(info, dict) else None, paths[0])
-        column = _label_column(schema.names, self.image, features)
-        names = _class_names(features, column, paths[0])
+        features = features_of(info.get("features") if isinstance(info, dict) else None, paths[0])
+        column = label_column(columns, schema.names, self.image, features, paths[0])
+        names = class_names(features, column, paths[0])
         needed = {self.image, *([column] if with_labels and column else [])}
         for path, file in zip(paths, files, strict=True):
             if lacking := needed - set(file.schema_arrow.names):
                 raise ValueError(f"{path} has no column {min(lacking)}, as {paths[0]} has.")
-        labels = None
+        labels, values = None, np.empty(0)
         if with_labels and column is not None:
-            columns = [
+            parts = [
                 _opened(path, lambda _, file=file: _values(file.read([column])[column]))
                 for path, file in zip(paths, files, strict=True)
             ]
-            labels, names = class_numbers(
-                np.concatenate(columns), lambda i: f"{self.name(i)}, column {column}", names
+            values = np.concatenate(parts)
+            labels, names = labels_of(
+                values, columns, lambda i: f"{self.name(i)}, column {column}", names
             )
         super().__init__(labels, names)
         if with_labels:
-            self.notes += _note_on_labels(column, schema.names, paths[0])
+            self.notes += note_on_labels(columns, column, schema.names, paths[0])
+            self.notes += separator_note(values, columns, paths[0])
 
     def __len__(self) -> int:
         return int(self.chunks[-1])
@@ -211,13 +206,20 @@ class ArrowSource(ImageSource):
         folder: holds state.json and data-*.arrow, or a folder for each split.
         split: which of them.
         with_labels: read the label column.
+        columns: which columns hold images and labels.
 
     Raises:
         ImportError: pyarrow is missing.
         ValueError: no such folder, a damaged file, or no column of images.
     """
 
-    def __init__(self, folder: str | Path, split: str = "train", with_labels: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "train",
+        with_labels: bool = False,
+        columns: Columns = ANY,
+    ):
         pyarrow = _pyarrow()
         self.folder = Path(folder).expanduser()
         if not (self.folder / "state.json").exists() and (self.folder / split).is_dir():
@@ -230,22 +232,24 @@ class ArrowSource(ImageSource):
             for file in files
         ]
         table = _opened(str(self.folder), lambda _: pyarrow.concat_tables(tables))
-        image = _image_column(table.schema, str(self.folder))
+        image = _image_column(table.schema, str(self.folder), columns.image)
         self.images = table[image]
         info, features = self.folder / "dataset_info.json", {}
         if info.is_file():
-            features = _features(
+            features = features_of(
                 json_object(info.read_bytes(), str(info)).get("features"), str(info)
             )
-        column = _label_column(table.column_names, image, features)
-        labels, names = None, _class_names(features, column, str(info))
+        column = label_column(columns, table.column_names, image, features, str(self.folder))
+        labels, values, names = None, np.empty(0), class_names(features, column, str(info))
         if with_labels and column is not None:
-            labels, names = class_numbers(
-                _values(table[column]), lambda i: f"{self.name(i)}, column {column}", names
+            values = _values(table[column])
+            labels, names = labels_of(
+                values, columns, lambda i: f"{self.name(i)}, column {column}", names
             )
         super().__init__(labels, names)
         if with_labels:
-            self.notes += _note_on_labels(column, table.column_names, str(self.folder))
+            self.notes += note_on_labels(columns, column, table.column_names, str(self.folder))
+            self.notes += separator_note(values, columns, str(self.folder))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -46,7 +46,7 @@ class MixupCutmix:
 
         Args:
             images: float32 (N, height, width, channels); changed in place.
-            labels: (N,) class numbers.
+            labels: (N,) class numbers, or (N, K) zeros and ones of several classes an image.
             seed: of `numpy.random.default_rng`, an integer or several.
 
         Returns:
@@ -70,8 +70,19 @@ class MixupCutmix:
         return images, mixed_targets(targets, share)
 
     def smooth(self, labels: np.ndarray) -> np.ndarray:
-        """(N,) class numbers -> (N, K) float32 with label smoothing."""
+        """(N,) class numbers or (N, K) zeros and ones -> (N, K) float32 with label smoothing.
+
+        Raises:
+            ValueError: a label outside 0..K-1, or another number of columns.
+        """
         labels = np.asarray(labels)
+        if labels.ndim == 2:
+            if labels.shape[1] != self.num_classes:
+                raise ValueError(
+                    f"Labels of shape {labels.shape} are not of num_classes={self.num_classes} classes."
+                )
+            smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+            return smoothed.astype("float32")
         if labels.min(initial=0) < 0 or labels.max(initial=0) >= self.num_classes:
             raise ValueError(
                 f"Labels go from {labels.min()} to {labels.max()}, but num_classes={self.num_classes} asks "

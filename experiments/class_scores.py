@@ -1,0 +1,71 @@
+"""What a classifier is scored by, of one class an image and of several: results, their names, captions."""
+
+import math
+
+import numpy as np
+from label_flags import several
+
+from nepa_keras import evaluation
+
+# Results of `results`: key in the log -> heading. The first decides which weights are the best.
+_ONE = {"accuracy": "top-1", "top5": "top-5"}
+_SEVERAL = {"map": "mAP", "f1": "F1"}
+
+
+def headings() -> dict[str, str]:
+    """Key in the log and heading of each result; the first decides which weights are the best."""
+    return _SEVERAL if several() else _ONE
+
+
+def main_result() -> tuple[str, str]:
+    """Key in the log of the result that decides, and its name in a sentence."""
+    return ("map", "mAP") if several() else ("accuracy", "accuracy")
+
+
+def report_of(logits: np.ndarray, labels: np.ndarray, names=None):
+    """`evaluation.multi_label_report` or `classification_report`, by the labels."""
+    make = evaluation.multi_label_report if labels.ndim == 2 else evaluation.classification_report
+    return make(logits, labels, names)
+
+
+def results(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Results by their keys; NaN of logits that are not finite."""
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(headings(), math.nan)
+    report = report_of(logits, labels)
+    if labels.ndim == 2:
+        return {"map": report.mean_average_precision, "f1": report.f1}
+    return {"accuracy": report.top1, "top5": report.top5}
+
+
+def caption(label: np.ndarray, names) -> str:
+    """The names of what an image shows: of a class number, negative for none, or of zeros and ones (K,)."""
+    if np.ndim(label) == 0:
+        return names[label] if label >= 0 else ""
+    return ", ".join(names[k] for k in np.flatnonzero(label)) or "none"
+
+
+def score_row(name: str, logs: dict, prefix: str) -> tuple[str, ...]:
+    """A row of the table of results: what, each result in %, at which step.
+
+    Args:
+        logs: of `training.Validation`.
+        prefix: of the keys in it: "val" or "ema_val".
+    """
+    scores = (f"{100 * logs[f'{prefix}_{score}']:.2f}" for score in headings())
+    return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
+
+
+def comparison(reports: dict) -> list[tuple[str, ...]]:
+    """A table of several models: a row of headings, and one of results in % for each.
+
+    Args:
+        reports: of `report_of`, by the names of models.
+    """
+    kinds = {"top1": "top-1", "top5": "top-5", "calibration_error": "ECE"}
+    if isinstance(next(iter(reports.values())), evaluation.MultiLabelReport):
+        kinds = {"mean_average_precision": "mAP", "f1": "F1"}
+    rows: list[tuple[str, ...]] = [("model", *kinds.values())]
+    for name, report in reports.items():
+        rows.append((name, *(f"{100 * getattr(report, kind):.2f}%" for kind in kinds)))
+    return rows

@@ -1,0 +1,60 @@
+"""Several labels of one image (multi-label), as rows of a matrix of zeros and ones.
+
+N images, K classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from nepa_keras.data.labels import class_numbers
+
+
+def label_matrix(
+    sets: Sequence[Iterable],
+    where: Callable[[int], str] = "label {}".format,
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Matrix uint8 (N, K), 1 where image i has class k, and the names of the classes, if they have any.
+
+    Args:
+        sets: the labels of each image, N of any length: class numbers or names of classes. An empty one is of
+            an image that shows none of the classes.
+        where: gives the place of an image's labels by its index, for a person.
+        class_names: a name for each class, if they are known.
+
+    Raises:
+        ValueError: there is no label at all, or one is refused by `class_numbers`.
+    """
+    lengths = [len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1 for each in sets]
+    if -1 in lengths:
+        raise ValueError(
+            f"{where(lengths.index(-1))}: the cell is null; write an empty list for an image of no class."
+        )
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    flat = [label for each in sets for label in each]
+    if not flat:
+        raise ValueError(f"{where(0)} and all others have no label.")
+    numbers, names = class_numbers(flat, lambda i: where(int(owner[i])), class_names)
+    held = numbers >= 0
+    matrix = np.zeros((len(lengths), len(names) if names else int(numbers.max()) + 1), np.uint8)
+    matrix[owner[held], numbers[held]] = 1
+    return matrix, names
+
+
+def check_matrix(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:
+    """The labels as uint8 (N, K).
+
+    Raises:
+        ValueError: they are not zeros and ones, or of another number of classes than there are names.
+    """
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            f"Labels of shape {labels.shape} are several of one image (multi-label): 1 for each class it "
+            "shows and 0 for the others, but these hold other values."
+        )
+    if class_names is not None and len(class_names) != labels.shape[1]:
+        raise ValueError(
+            f"There are {len(class_names)} names of classes for labels of {labels.shape[1]} classes."
+        )
+    return labels.astype(np.uint8)

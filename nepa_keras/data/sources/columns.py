@@ -1,0 +1,155 @@
+"""Columns of tables (CSV, parquet, Arrow): which holds the images and which their labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nepa_keras.data.label_matrix import label_matrix
+from nepa_keras.data.labels import NAMES, class_numbers
+from nepa_keras.data.sources.json_text import names_of_classes
+from nepa_keras.data.sources.walk import listed
+
+
+class Columns(NamedTuple):
+    """What a person says of a table's columns.
+
+    Attributes:
+        image: name of the column of images or of their paths; None to find it.
+        label: name of the column of labels; None to find it.
+        multi_label: several labels an image.
+        separator: what stands between the labels in a cell of text; None where a cell is one label.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    multi_label: bool = False
+    separator: str | None = None
+
+
+ANY = Columns()  # nothing said: columns are found by their names and kinds
+
+
+def check_column(name: str, role: str, columns: Sequence[str], path: str) -> str:
+    """The name, which is that of a column.
+
+    Args:
+        role: "image" or "label".
+        columns: of the table.
+        path: of the table, for a person.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    if name not in columns:
+        raise ValueError(
+            f"{path} has no column {name} ({role}_column, --{role}_column), but {listed(columns)}."
+        )
+    return name
+
+
+def features_of(described: Any, path: str) -> dict[str, dict]:
+    """What Hugging Face `datasets` says of each column.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if described is None:
+        return {}
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is damaged: its features are no JSON object.")
+    return {name: kind for name, kind in described.items() if isinstance(kind, (dict, list))}
+
+
+def label_column(
+    columns: Columns, names: list[str], image: str, features: dict[str, dict], path: str
+) -> str | None:
+    """The column of labels: as given, by its name, or else the first that is a ClassLabel; None without any.
+
+    Raises:
+        ValueError: no column has the name that was given.
+    """
+    if columns.label is not None:
+        return check_column(columns.label, "label", names, path)
+    names = [name for name in names if name != image]
+    classes = [name for name in names if _class_label(features.get(name)) is not None]
+    return next((name for name in (*NAMES, *classes) if name in names), None)
+
+
+def class_names(features: dict[str, dict], column: str | None, path: str) -> tuple[str, ...] | None:
+    """Names of the classes of a column that is a ClassLabel, or a list of them."""
+    described = _class_label(features.get(column or ""))
+    return names_of_classes((described or {}).get("names"), path)
+
+
+def _class_label(described: Any) -> dict | None:
+    """The description of a ClassLabel, or of that in a list, as versions of `datasets` write one."""
+    if isinstance(described, list):
+        described = described[0] if len(described) == 1 else None
+    elif isinstance(described, dict) and isinstance(described.get("feature"), dict):
+        described = described["feature"]
+    if isinstance(described, dict) and described.get("_type") == "ClassLabel":
+        return described
+    return None
+
+
+def note_on_labels(
+    columns: Columns, column: str | None, names: Sequence[str], path: str
+) -> tuple[str, ...]:
+    """Sentences on which column the labels are, where a person did not say so."""
+    if column is None:
+        return (
+            f"{path} has no column of labels ({', '.join(NAMES)}), but {listed(names)}; --label_column names "
+            "another.",
+        )
+    if columns.label is None and column.lower() not in NAMES[:2]:
+        return (f"The labels of {path} are its column {column}.",)
+    return ()
+
+
+def labels_of(
+    values: Sequence | np.ndarray,
+    columns: Columns,
+    where: Callable[[int], str],
+    names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Class numbers (N,), or a matrix (N, K) of several labels an image, and the names of the classes.
+
+    Args:
+        values: of the cells: a number, a text, or a list of either.
+        where: as of `class_numbers`.
+        names: of the classes, if they are known.
+
+    Raises:
+        ValueError: see `class_numbers` and `label_matrix`.
+    """
+    if not columns.multi_label:
+        return class_numbers(values, where, names)
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    return label_matrix([_several(value, columns.separator) for value in values], where, names)
+
+
+def _several(value: Any, separator: str | None) -> Any:
+    """The labels of a cell as a list; of a cell that is null, null."""
+    if value is None or isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        return [value]
+    return (
+        [part.strip() for part in value.split(separator) if part.strip()] if separator else [value]
+    )
+
+
+def separator_note(values: Sequence | np.ndarray, columns: Columns, path: str) -> tuple[str, ...]:
+    """A sentence where cells of text look like several labels that nothing separates."""
+    if not columns.multi_label or columns.separator:
+        return ()
+    texts = [value for value in values if isinstance(value, str)]
+    for separator in ("|", ";", ",", " "):
+        if found := next((text for text in texts if separator in text.strip()), None):
+            return (
+                f"Each cell of labels of {path} counts as one label, such as {found!r}; if it holds several, "
+                f"say what separates them: --label_separator={separator!r}.",
+            )
+    return ()

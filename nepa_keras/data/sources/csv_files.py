@@ -1,0 +1,282 @@
+"""Images that a CSV file lists, one a row: a path and labels."""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nepa_keras.data.labels import NAMES, UNLABELLED, in_order
+from nepa_keras.data.sources.columns import (
+    ANY,
+    Columns,
+    check_column,
+    labels_of,
+    note_on_labels,
+    separator_note,
+)
+from nepa_keras.data.sources.files import FileSource
+from nepa_keras.data.sources.imagenet import kaggle_classes, kaggle_images
+from nepa_keras.data.sources.walk import ending, image_endings, listed
+from nepa_keras.files import printable
+
+_PATHS = (
+    "path image image_path img_path file filename file_name filepath file_path image_name imagename img "
+    "image_id imageid id"
+).split()
+_BOXES = "PredictionString"  # of Kaggle's tables: "class left top right bottom", repeated
+_LABELS = (*NAMES, "class_name", "label_name", "tags", _BOXES.lower())
+_DELIMITERS = ",;\t|"
+_LARGEST_CELL = 2**24  # characters
+
+
+class _Row(NamedTuple):
+    line: int
+    path: str
+    label: str
+
+
+def csv_source(
+    file: str | Path,
+    root: str | Path | None = None,
+    columns: Columns = ANY,
+    with_labels: bool = False,
+) -> FileSource:
+    """The images of a CSV file with a header; the delimiter is a comma, semicolon, tab or bar.
+
+    Paths begin at the folder of the CSV file, or at `root`. One without an ending of pictures, such as an
+    identifier, is of the file that has one. Labels are names of classes, or class numbers where all are
+    whole; an empty cell is of an image without a label, and with `multi_label` of one that shows none of the
+    classes. A picture in several rows counts once; its labels must agree, or with `multi_label` all count.
+    Kaggle's `LOC_val_solution.csv` has its class as the first word of PredictionString, and its images in
+    `ILSVRC/Data/CLS-LOC/val`.
+
+    Args:
+        file: the CSV file.
+        root: folder that the paths begin at.
+        columns: which columns hold paths and labels.
+        with_labels: read the labels.
+
+    Raises:
+        ValueError: no such file, column or picture, a damaged file, or labels that cannot be meant.
+    """
+    table = Path(file).expanduser()
+    header, rows = _read(table)
+    path = _path_column(columns, header, table)
+    label = _label_column(columns, header, path, table)
+    kept = [
+        _Row(
+            line, row[header.index(path)].strip(), row[header.index(label)].strip() if label else ""
+        )
+        for line, row in rows
+    ]
+    root = Path(root).expanduser() if root else kaggle_images(table) or table.parent
+    files, missing = _located(root, kept, table)
+    unique = {name: i for i, name in reversed(list(enumerate(files)))}  # path -> its first row
+    names, numbers, notes = None, None, []
+    if with_labels and label is not None:
+        cells, lines = _cells(files, kept, unique, columns, label == _BOXES)
+
+        def where(index: int) -> str:
+            return f"{table}, line {lines[index]}, column {label}"
+
+        numbers, names = _numbers(cells, columns, where, _known_classes(table, label))
+        texts = [label for cell in cells for label in cell] if columns.multi_label else ()
+        notes += separator_note(texts, columns, str(table))
+        if columns.multi_label and (none := int((~numbers.any(axis=1)).sum())):
+            notes.append(
+                f"Images of {table} with an empty cell, which show none of the classes: {none:,}."
+            )
+    source = FileSource(sorted(unique, key=unique.__getitem__), numbers, names)
+    source.notes += tuple(notes)
+    if missing:
+        source.notes += (
+            f"Of the {len(unique):,} pictures that {table} names, {len(missing):,} cannot be found and count "
+            f"as bad images: {listed(missing)}.",
+        )
+    if repeated := len(kept) - len(unique):
+        source.notes += (
+            f"Rows of {table} that name a picture again: {repeated:,}; each picture counts once.",
+        )
+    if with_labels:
+        source.notes += note_on_labels(columns, label, header, str(table))
+    return source
+
+
+def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header of a CSV file, and its rows with the numbers of their lines."""
+    if not table.is_file():
+        raise ValueError(f"There is no file {table}; pass an existing one as csv:FILE.")
+    csv.field_size_limit(_LARGEST_CELL)
+    try:
+        lines = table.read_text("utf-8-sig").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is no text in UTF-8 ({error}); save it as CSV UTF-8.") from None
+    delimiter = max(_DELIMITERS, key=lines[0].count) if lines else ","  # of none a comma
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(row)]
+    except csv.Error as error:
+        raise ValueError(f"{table}, line {reader.line_num} is damaged: {error}.") from None
+    if not rows:
+        raise ValueError(f"{table} holds no row below its header.")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{table}, line {line} has {len(row)} cells where the header has {len(header)}; put a cell "
+                "that holds the delimiter into quotes."
+            )
+    return header, rows
+
+
+def _path_column(columns: Columns, header: list[str], table: Path) -> str:
+    if columns.image is not None:
+        return check_column(columns.image, "image", header, str(table))
+    named = {name.lower(): name for name in reversed(header)}
+    if found := next((named[name] for name in _PATHS if name in named), None):
+        return found
+    if any(ending(name) in image_endings() for name in header):
+        raise ValueError(
+            f"{table} begins with a picture; write a header above it, such as path,label."
+        )
+    raise ValueError(
+        f"{table} has the columns {listed(header)}; say which holds the paths of the images by "
+        "--image_column (image_column= in Python)."
+    )
+
+
+def _label_column(columns: Columns, header: list[str], path: str, table: Path) -> str | None:
+    if columns.label is not None:
+        return check_column(columns.label, "label", header, str(table))
+    named = {name.lower(): name for name in reversed(header) if name != path}
+    found = next((named[name] for name in _LABELS if name in named), None)
+    return found or (next(iter(named.values())) if len(named) == 1 else None)
+
+
+def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], list[str]]:
+    """The file of each row, and those that are not there; each folder is listed once.
+
+    Raises:
+        ValueError: a row without a path, a name that several files have, or none of the files is there.
+    """
+    held: dict[str, dict[str, list[str]]] = {}
+    files, missing = [], {}
+    for line, name, _ in rows:
+        if not name:
+            raise ValueError(f"{table}, line {line} names no picture.")
+        if "://" in name:
+            raise ValueError(
+                f"{table}, line {line}: {printable(name)} is an address; pictures are read from disk, so "
+                "download them and name their paths."
+            )
+        path = os.path.join(root, name if "/" in name else name.replace("\\", "/"))
+        parent, base = os.path.split(path)
+        if parent not in held:
+            held[parent] = _names_in(parent)
+        there = held[parent].get(base, [])
+        if len(there) > 1:
+            raise ValueError(
+                f"{table}, line {line}: {printable(name)} may be {listed(there)}; write the ending."
+            )
+        files.append(os.path.join(parent, there[0]) if there else path)
+        if not there:
+            missing[path] = None
+    if len(missing) == len(set(files)):
+        raise ValueError(
+            f"None of the {len(missing):,} pictures that {table} names is there, the first would be "
+            f"{printable(files[0])}; say which folder the paths begin at by --data_dir (data_dir= in Python)."
+        )
+    return files, list(missing)
+
+
+def _names_in(folder: str) -> dict[str, list[str]]:
+    """Names by which pictures in a folder may be called, with and without ending -> names of files."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError):  # a NUL in the path
+        return {}
+    found: dict[str, list[str]] = {}
+    endings = image_endings()
+    for name in names:
+        if ending(name) in endings:
+            found.setdefault(os.path.splitext(name)[0], []).append(name)
+    return found | {name: [name] for name in names}
+
+
+def _cells(
+    files: Sequence[str],
+    rows: Sequence[_Row],
+    unique: dict[str, int],
+    columns: Columns,
+    boxes: bool,
+) -> tuple[list, list[int]]:
+    """Labels of each picture in the order of first rows, a text or a list of texts, and their lines.
+
+    Raises:
+        ValueError: rows of one picture disagree.
+    """
+    held: dict[str, str | list[str]] = {}
+    order = sorted(unique, key=unique.__getitem__)
+    for file, row in zip(files, rows, strict=True):
+        cell: str | list[str] = _classes_of_boxes(row.label) if boxes else row.label
+        if boxes and not columns.multi_label:
+            cell = cell[0] if cell else ""
+        elif columns.multi_label and not boxes:
+            parts = row.label.split(columns.separator) if columns.separator else [row.label]
+            cell = [part.strip() for part in parts if part.strip()]
+        if file in held and columns.multi_label:
+            held[file] += cell  # type: ignore[operator]
+        elif held.setdefault(file, cell) != cell:
+            first = rows[unique[file]]
+            raise ValueError(
+                f"{printable(file)} has the label {first.label!r} in line {first.line} and {row.label!r} in "
+                f"line {row.line}; several labels of one image are read with multi_label=True, "
+                "--multi_label of finetune.py and evaluate.py."
+            )
+    return [held[file] for file in order], [rows[unique[file]].line for file in order]
+
+
+def _classes_of_boxes(text: str) -> list[str]:
+    """The classes in "n01751748 111 108 230 366 n01751748 …", each class followed by four numbers."""
+    return list(dict.fromkeys(text.split()[::5]))
+
+
+def _known_classes(table: Path, label: str) -> tuple[str, ...] | None:
+    return kaggle_classes(table) if label == _BOXES else None
+
+
+def _numbers(cells: list, columns: Columns, where, names):
+    """Class numbers or a matrix of labels that are text."""
+    if columns.multi_label:
+        convert = _conversion([label for cell in cells for label in cell], names)
+        return labels_of([[convert(x) for x in cell] for cell in cells], columns, where, names)
+    labelled = [i for i, cell in enumerate(cells) if cell]
+    if not labelled:
+        raise ValueError(f"{where(0)} and all others are empty.")
+    convert = _conversion([cells[i] for i in labelled], names)
+    found, names = labels_of(
+        [convert(cells[i]) for i in labelled], columns, lambda i: where(labelled[i]), names
+    )
+    numbers = np.full(len(cells), UNLABELLED, "int32")
+    numbers[labelled] = found
+    return numbers, names
+
+
+def _conversion(texts: Iterable[str], names: Sequence[str] | None):
+    """What makes a label of its text: a number where all are numbers and none has a leading zero."""
+    unique = in_order(texts)
+    if names is None:
+        for kind in (int, float):
+            try:
+                numbers = [kind(text) for text in unique]
+            except ValueError:
+                continue
+            if kind is float or all(
+                text == str(n) for text, n in zip(unique, numbers, strict=True)
+            ):
+                return kind
+            return str
+    return str

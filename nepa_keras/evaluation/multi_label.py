@@ -1,0 +1,123 @@
+"""How good a classifier of several labels an image is: average precision of each class and their mean.
+
+N images, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nepa_keras.tables import text_table
+
+_SHOWN = 10  # classes of a report's text
+
+
+@dataclass(frozen=True)
+class MultiLabelReport:
+    """Results on N images.
+
+    Attributes:
+        mean_average_precision: over the classes that have images (macro mAP).
+        average_precisions: (K,), NaN of a class without images.
+        images: (K,) numbers of images that show each class.
+        f1: of all decisions together (micro), a class being predicted from probability 0.5 on.
+        count: N.
+        class_names: K names.
+    """
+
+    mean_average_precision: float
+    average_precisions: np.ndarray
+    images: np.ndarray
+    f1: float
+    count: int
+    class_names: tuple[str, ...]
+
+    def figures(self) -> dict:
+        """Everything, as JSON takes it."""
+        precisions = [float(a) if np.isfinite(a) else None for a in self.average_precisions]
+        return {
+            "images": self.count,
+            "mean_average_precision": self.mean_average_precision,
+            "f1": self.f1,
+            "average_precisions": dict(zip(self.class_names, precisions, strict=True)),
+            "images_of_classes": dict(zip(self.class_names, self.images.tolist(), strict=True)),
+        }
+
+    def __str__(self) -> str:
+        precisions = self.average_precisions
+        order = [i for i in np.argsort(precisions, kind="stable") if np.isfinite(precisions[i])]
+        lines = [
+            f"{self.count:,} images, {len(self.class_names)} classes, {self.images.sum() / self.count:.2f} "
+            f"labels an image: mAP {100 * self.mean_average_precision:.2f} %, F1 at probability 0.5 "
+            f"{100 * self.f1:.2f} %",
+        ]
+        rows = [("class", "images", "AP")]
+        for i in order[:_SHOWN]:
+            rows.append((self.class_names[i], f"{self.images[i]}", f"{100 * precisions[i]:.1f}%"))
+        lines.append(text_table(rows))
+        if len(order) > _SHOWN:
+            lines.append(f"and {len(order) - _SHOWN} classes of a higher average precision")
+        if without := len(self.class_names) - len(order):
+            lines.append(f"{without} classes have no image here and are not in the mean")
+        return "\n".join(lines)
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Area under the curve of precision over recall as a step function; NaN without a positive.
+
+    sum_n (R_n - R_{n-1}) P_n over the distinct scores as thresholds, highest first, without interpolation.
+
+    Args:
+        scores: (N,), larger for more likely.
+        targets: (N,) zeros and ones.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, targets = scores[order], targets[order] > 0
+    if not targets.any():
+        return float("nan")
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of equal scores
+    hits = np.cumsum(targets)[last]
+    recall = hits / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * hits / (last + 1)))
+
+
+def multi_label_report(
+    logits: np.ndarray, targets: np.ndarray, class_names: Sequence[str] | None = None
+) -> MultiLabelReport:
+    """Compares logits with the classes that images show.
+
+    Args:
+        logits: (N, K).
+        targets: (N, K) zeros and ones.
+        class_names: K names; default the numbers.
+
+    Raises:
+        ValueError: shapes that do not fit, no images, non-finite logits, targets that are not zeros and ones,
+            or none of the images shows any class.
+    """
+    logits, targets = np.asarray(logits, "float64"), np.asarray(targets)
+    if logits.ndim != 2 or targets.shape != logits.shape or not len(targets):
+        raise ValueError(
+            f"logits and targets must both be (N, K) with N > 0, got {logits.shape} and {targets.shape}."
+        )
+    if not np.isin(targets, (0, 1)).all():
+        raise ValueError("targets are zeros and ones, 1 where an image shows a class.")
+    if not targets.any():
+        raise ValueError("No image shows any of the classes, so there is no precision to average.")
+    if not np.isfinite(logits).all():
+        raise ValueError("The logits have non-finite values; check the weights of the model.")
+    classes = logits.shape[1]
+    names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
+    if len(names) != classes:
+        raise ValueError(f"There are {len(names)} class names for {classes} classes.")
+    precisions = np.array([average_precision(logits[:, k], targets[:, k]) for k in range(classes)])
+    predicted, shown = logits >= 0, targets > 0  # a logit of 0 is a probability of 0.5
+    return MultiLabelReport(
+        mean_average_precision=float(np.nanmean(precisions)),
+        average_precisions=precisions,
+        images=shown.sum(axis=0),
+        f1=float(2 * (predicted & shown).sum() / (predicted.sum() + shown.sum())),
+        count=len(targets),
+        class_names=names,
+    )
