@@ -30,6 +30,8 @@ _KIND_OF_ENDING = {
     ".tfrecord": "tfrecord",
     ".csv": "csv",
     ".tsv": "csv",
+    ".h5": "h5",
+    ".hdf5": "h5",
 }
 _SMALL = 64  # pixels; a model for images of this side sees little of a photograph
 

@@ -28,14 +28,16 @@ def define_label_flags(labels: bool = True, several: bool = False) -> None:
     flags.DEFINE_string(
         "image_column",
         None,
-        "Column of csv, parquet and arrow that holds the images or their paths; default found by its name.",
+        "Column of csv, parquet and arrow, or data set of h5, that holds the images or their paths; default "
+        "found by its name.",
     )
     if not labels:
         return
     flags.DEFINE_string(
         "label_column",
         None,
-        "Column of csv, parquet and arrow that holds the labels; default found by its name.",
+        "Column of csv, parquet and arrow, or data set of h5, that holds the labels; default found by its "
+        "name.",
     )
     flags.DEFINE_boolean(
         "nested_classes",
@@ -47,8 +49,8 @@ def define_label_flags(labels: bool = True, several: bool = False) -> None:
         flags.DEFINE_boolean(
             "multi_label",
             False,
-            "An image may show several classes, or none (csv, parquet, arrow): probabilities of each class "
-            "by itself, binary cross-entropy, mean average precision.",
+            "An image may show several classes, or none (csv, h5, parquet, arrow): probabilities of each "
+            "class by itself, binary cross-entropy, mean average precision.",
         )
         flags.DEFINE_string(
             "label_separator",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nepa_keras.data.formats import missing_reader, register_formats
 from nepa_keras.data.pixels import ImageError, ValueRange, check_size, eight_bits
 
 # Numbers of tags, of EXIF and TIFF alike.
@@ -34,6 +35,7 @@ def opened(data: bytes) -> Iterator[Any]:
     """
     from PIL import Image, PngImagePlugin
 
+    register_formats()
     PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _LARGEST_TEXT)
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -44,7 +46,7 @@ def opened(data: bytes) -> Iterator[Any]:
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
         reason = str(error).replace("\n", " ") or type(error).__name__
         if "cannot identify" in reason:
-            reason = "no image of a known format"
+            reason = missing_reader(data) or "no image of a known format"
         raise ImageError(reason) from None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, decode_image
+from nepa_keras.data.formats import media_format
 from nepa_keras.data.labels import in_order
 from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.reading import available_cores
@@ -164,4 +165,5 @@ def survey(
 def _format(content: bytes | np.ndarray) -> str:
     if isinstance(content, np.ndarray):
         return "array"
-    return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), "other")
+    known = (name for magic, name in _MAGIC.items() if content.startswith(magic))
+    return next(known, media_format(content) or "other")

@@ -10,6 +10,7 @@ from nepa_keras.data.sources.classes import with_classes
 from nepa_keras.data.sources.columns import Columns
 from nepa_keras.data.sources.csv_files import csv_source
 from nepa_keras.data.sources.files import FileSource, folder_source
+from nepa_keras.data.sources.hdf5 import Hdf5Source
 from nepa_keras.data.sources.imagenet import imagenet_source
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
@@ -22,6 +23,7 @@ __all__ = [
     "ArraySource",
     "ArrowSource",
     "FileSource",
+    "Hdf5Source",
     "ImageSource",
     "ParquetSource",
     "RecordSource",
@@ -39,12 +41,13 @@ KINDS = {
     "tfds": "tfds:NAME, prepared below data_dir",
     "tfrecord": "tfrecord:FILES",
     "csv": "csv:FILE of paths and labels",
+    "h5": "h5:FILE",
     "parquet": "parquet:FILES",
     "arrow": "arrow:PATH of save_to_disk",
     "webdataset": "webdataset:FILES",
 }
-TABLES = ("csv", "parquet", "arrow")  # whose columns can be chosen
-WITHOUT_SPLITS = ("folder", "csv", "tfrecord", "webdataset")
+TABLES = ("csv", "h5", "parquet", "arrow")  # whose columns can be chosen
+WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 
 
@@ -71,8 +74,8 @@ def open_source(
         data_dir: of "fashion_mnist" and "tfds:NAME"; of "csv:FILE" the folder that its paths begin at, by
             default that of the file.
         with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
-        image_column, label_column: of csv, parquet and arrow; default found by name.
-        multi_label: read several labels an image, of csv, parquet and arrow.
+        image_column, label_column: of csv, parquet and arrow, and data sets of h5; default found by name.
+        multi_label: read several labels an image, of csv, h5, parquet and arrow.
         label_separator: what stands between the labels in a cell of text, such as "|"; default a cell is one.
         nested_classes: of folder, each folder that holds images is a class, named by its path; default each
             folder directly below PATH.
@@ -108,6 +111,8 @@ def open_source(
         return tfds_source(place, split, data_dir, with_labels)
     if kind == "csv":
         return csv_source(place, data_dir, columns, with_labels)
+    if kind == "h5":
+        return Hdf5Source(place, with_labels, columns)
     if kind == "arrow":
         return ArrowSource(place, split, with_labels, columns)
     if kind == "tfrecord":
@@ -125,13 +130,13 @@ def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool)
         if columns.multi_label:
             raise ValueError(
                 f"{text} has one class an image; several (multi_label, --multi_label) are read from csv, "
-                "parquet and arrow: list the images with their labels in a file, csv:FILE."
+                "h5, parquet and arrow: list the images with their labels in a file, csv:FILE."
             )
         for name in ("image", "label"):
             if given := getattr(columns, name):
                 raise ValueError(
                     f"{text} has no columns, so {name}_column={given} (--{name}_column) is not for it; csv, "
-                    "parquet and arrow have."
+                    "h5, parquet and arrow have."
                 )
     if columns.separator and not columns.multi_label:
         raise ValueError(

@@ -1,7 +1,6 @@
 """Tars of webdataset, whose headers are passed over once when a file is opened."""
 
 import tarfile
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.json_text import json_object
 from nepa_keras.data.sources.ranges import FileRanges, read_range
-from nepa_keras.data.sources.walk import ending, image_endings, passed_over
+from nepa_keras.data.sources.walk import Others, ending, image_endings, passed_over
 
 _MISSING = object()  # in place of the label of an image that has none
 _LABEL_ENDINGS = (".cls", ".json")
@@ -30,7 +29,7 @@ class TarSource(ImageSource):
 
     def __init__(self, paths: list[str], with_labels: bool = False):
         ranges, self.names, found, places = [], [], [], []
-        others: Counter[str] = Counter()
+        others = Others()
         for path in paths:
             images, texts = _tar_members(path, others)
             ranges.append([place for _, place in images])
@@ -72,10 +71,10 @@ def _labels_of_found(found: list, places: list[str]):
     return numbers, names
 
 
-def _tar_members(path: str, others: Counter[str]):
+def _tar_members(path: str, others: Others):
     """[(name, (offset, length))] of the images of a tar, and {name: (offset, length)} of its labels.
 
-    Other files are counted in `others` by ending.
+    Other files are counted in `others`.
     """
     images, texts, endings = [], {}, image_endings()
     try:
@@ -89,7 +88,7 @@ def _tar_members(path: str, others: Counter[str]):
                 elif member.isfile() and kind in _LABEL_ENDINGS:
                     texts[member.name] = place
                 elif member.isfile():
-                    others[kind] += 1
+                    others.add(member.name)
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no whole, uncompressed tar: {error}.") from None
     return images, texts

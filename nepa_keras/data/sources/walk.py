@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nepa_keras.data.formats import INSTALLS, register_formats
 from nepa_keras.files import printable
 
 _ENDINGS = frozenset(
@@ -32,10 +33,10 @@ _SHOWN = 5
 
 
 def image_endings() -> frozenset[str]:
-    """Endings of names of images that can be read, in lower case; of some the installed Pillow decides."""
+    """Endings of names of images that can be read, in lower case; of some the installed packages decide."""
     from PIL import Image, features
 
-    Image.init()
+    register_formats()
     optional = _OF_SOME_PILLOWS & set(Image.EXTENSION)
     return _ENDINGS | (optional if features.check("jpg_2000") else optional - {".jp2"})
 
@@ -52,12 +53,37 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def passed_over(others: Counter[str]) -> str:
-    """A sentence on files that are not read: how many of each ending."""
-    counts = listed(f"{count:,} {name or 'without one'}" for name, count in others.most_common())
+@dataclass
+class Others:
+    """Files that are not read: how many there are of each ending, and the name of one of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str) -> None:
+        """Count a file by its name."""
+        self.counts[ending(name)] += 1
+        self.examples.setdefault(ending(name), name)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+
+def passed_over(others: Others) -> str:
+    """Sentences on files that are not read, and on how they come to be read."""
+    endings = [name for name, _ in others.counts.most_common()]
+    counts = listed(f"{others.counts[name]:,} {name or 'without one'}" for name in endings)
+    installs: dict[str, list[str]] = {}
+    for name in endings:
+        if name in INSTALLS:
+            installs.setdefault(INSTALLS[name], []).append(name)
+    commands = "".join(
+        f" {command} brings what reads {', '.join(names)}." for command, names in installs.items()
+    )
     return (
-        f"Passed over by the ending of their names: {counts}. Pictures among them are read once they are "
-        "saved as JPEG or PNG."
+        f"Passed over by the ending of their names: {counts}; such as "
+        f"{listed(others.examples[name] for name in endings)}.{commands} Other pictures among them are read "
+        "once they are saved as JPEG or PNG, of more than 8 bits as PNG, TIFF or .npy."
     )
 
 
@@ -69,7 +95,7 @@ class Found:
         folder: where.
         files: paths of the images, sorted.
         children: names of the folders in it, sorted, without those of tools.
-        others: number of files of each ending that is not one of an image.
+        others: files whose ending is not one of an image, by their paths from the folder on.
         tools: number of images in folders of tools and hidden ones, by their name.
         repeated: links to folders that are read by another way.
     """
@@ -77,7 +103,7 @@ class Found:
     folder: Path
     files: list[str] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
+    others: Others = field(default_factory=Others)
     tools: Counter[str] = field(default_factory=Counter)
     repeated: list[str] = field(default_factory=list)
 
@@ -148,7 +174,7 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
         # As likely a folder of images as not, whose absence would number the classes anew.
         raise ValueError(f"{printable(str(path))} is a link to nothing; mend it, or take it away.")
     else:
-        found.others[ending(name)] += 1
+        found.others.add(os.path.relpath(path, found.folder))
 
 
 def _refuse(error: OSError) -> None:
