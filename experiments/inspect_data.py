@@ -62,6 +62,8 @@ def open_data():
         raise ValueError(
             f"--sheet and --convert are not for images with masks, --data={FLAGS.data}."
         )
+    if given := set(source_options(FLAGS.data)) - {"data_dir"}:
+        raise ValueError(f"--{min(given)} is not for images with masks, --data={FLAGS.data}.")
     split = FLAGS.split if segmentation.splits_of(FLAGS.data) else None
     source = segmentation.open_pairs(FLAGS.data, split)
     return source, source.channels + 1, segmentation.mask_notes(source)

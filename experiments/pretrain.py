@@ -93,6 +93,10 @@ def load_data() -> data.ImageArrays | data.ImageSource:
     """The images of --data. Refuses an --evaluate that has no arrays to evaluate with."""
     check_data("--data", FLAGS.data)
     if FLAGS.data in IN_MEMORY:
+        if FLAGS.image_column:
+            raise ValueError(
+                f"--image_column is for csv, h5, parquet and arrow, not --data={FLAGS.data}."
+            )
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
         raise ValueError(

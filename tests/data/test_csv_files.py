@@ -49,7 +49,9 @@ def test_labels_are_names_or_numbers(kind, pictures):
 def test_paths_begin_at_the_file_or_a_root_and_may_lack_an_ending(pictures):
     """Delimiters, a byte order mark, quotes, Windows' separators, absolute paths, identifiers."""
     absolute = pictures / "pictures" / "2.png"
-    text = f'\ufeffImage;Note;Label\npictures\\0.png;"a;b";x\npictures/1;;y\n{absolute};;x\n'
+    text = (
+        f'\ufeffImage;Note;Label\npictures\\0.png;"a;b\n\u2028";x\npictures/1;;y\n{absolute};;x\n'
+    )
     source = opened(pictures, text, data_dir=".")
     assert [source.read(i) for i in range(3)] == [png(0), png(1), png(2)]
     assert source.labels.tolist() == [0, 1, 0] and source.notes == ()
@@ -266,6 +268,8 @@ def test_each_class_is_on_either_side_of_what_is_held_out():
         assert (0 < here < count) if count > 1 else here == 0
         assert abs(here - 0.2 * count) <= max(2, 0.1 * count)
     np.testing.assert_array_equal(data.held_out(labels, 0.2, seed=1)[1], validation)
+    with pytest.raises(ValueError, match="3 images with a class of their own each none can be"):
+        data.held_out(np.eye(3, dtype="uint8"), 0.2, seed=1)
 
 
 def test_soft_targets_of_several_labels():

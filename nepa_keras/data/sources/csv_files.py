@@ -1,6 +1,7 @@
 """Images that a CSV file lists, one a row: a path and labels."""
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -111,11 +112,12 @@ def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ValueError(f"There is no file {table}; pass an existing one as csv:FILE.")
     csv.field_size_limit(_LARGEST_CELL)
     try:
-        lines = table.read_text("utf-8-sig").splitlines(keepends=True)
+        text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{table} is no text in UTF-8 ({error}); save it as CSV UTF-8.") from None
-    delimiter = max(_DELIMITERS, key=lines[0].count) if lines else ","  # of none a comma
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)  # of none a comma
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if any(row)]

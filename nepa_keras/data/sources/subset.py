@@ -47,7 +47,7 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
             (N, K) labels the single image of a class stays in the training part.
 
     Raises:
-        ValueError: a class with a single image, or another share.
+        ValueError: a class with a single image (of (N, K) labels each class), or another share.
     """
     if not 0 < share < 1:
         raise ValueError(f"The share that is held out must be between 0 and 1, got {share}.")
@@ -87,4 +87,10 @@ def _held_out_of_several(
         wanted = min(max(wanted, 0), len(left) - int(not (part[rows] == 0).any()))
         part[left] = 0
         part[left[: max(wanted, 0)]] = 1
-    return np.flatnonzero(part == 0), np.flatnonzero(part == 1)
+    train, validation = np.flatnonzero(part == 0), np.flatnonzero(part == 1)
+    if not len(validation):
+        raise ValueError(
+            f"Of {len(labels)} images with a class of their own each none can be held out; name a data set "
+            "for validation."
+        )
+    return train, validation
