@@ -136,10 +136,11 @@ def survey(
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(look, looked_at.tolist()))
     classes: Counter[str] = Counter()
-    unlabelled = 0
+    unlabelled, labels_per_image = 0, None
     names = source.class_names
     if source.labels is not None and source.multi_label:
         counts = source.labels.sum(axis=0, dtype=int).tolist()
+        labels_per_image = sum(counts) / total
         classes = Counter({names[k] if names else str(k): n for k, n in enumerate(counts) if n})
     elif source.labels is not None:
         numbers = Counter(source.labels.tolist())
@@ -158,7 +159,7 @@ def survey(
         value_range,
         unlabelled,
         source.notes,
-        float(source.labels.sum() / total) if source.multi_label else None,
+        labels_per_image,
     )
 
 

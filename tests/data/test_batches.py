@@ -277,3 +277,17 @@ def test_values_that_are_no_pixels_stay_floats():
         assert batches.dtype == "float32" == keras.tree.flatten(batches[0])[0].dtype
     with pytest.raises(ValueError, match="dtype must be"):
         data.AugmentedBatches(Numbered(8), 4, (4, 4), dtype="float16")
+
+
+def test_rows_of_several_labels_are_carried_and_mixed():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (6, 8, 8, 3)).astype("uint8")
+    source = data.ArraySource(images, draw.integers(0, 2, (6, 4)).astype("uint8"))
+    batches = data.AugmentedBatches(source, 6, 8, labels=source.labels)
+    (_, targets), order = batches[0], batches.indices(0, 0)
+    np.testing.assert_array_equal(targets, source.labels[order])
+    mix = data.MixupCutmix(4, mixup=0, cutmix=0, label_smoothing=0.2)
+    mixed = data.AugmentedBatches(source, 6, 8, labels=source.labels, mix=mix)
+    np.testing.assert_allclose(mixed[0][1], source.labels[order] * 0.8 + 0.05, rtol=1e-6)
+    with pytest.raises(ValueError, match="KerasCV's mixing is for one class an image"):
+        data.keras_cv_batches(batches, mix)

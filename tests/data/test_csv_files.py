@@ -273,23 +273,13 @@ def test_each_class_is_on_either_side_of_what_is_held_out():
 
 
 def test_soft_targets_of_several_labels():
-    """Smoothing and mixing are those of one-hot rows; batches carry rows of zeros and ones."""
+    """Smoothing is that of one-hot rows."""
     mix = data.MixupCutmix(4, label_smoothing=0.2)
     one_hot = np.eye(4, dtype="uint8")[[2, 0, 3]]
     np.testing.assert_allclose(mix.smooth(one_hot), mix.smooth([2, 0, 3]), atol=1e-7)
     np.testing.assert_allclose(mix.smooth(np.array([[1, 1, 0, 0]])), [[0.85, 0.85, 0.05, 0.05]])
     with pytest.raises(ValueError, match=r"shape \(3, 4\) are not of num_classes=5"):
         data.MixupCutmix(5).smooth(one_hot)
-    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")
-    labels = np.random.default_rng(1).integers(0, 2, (6, 4)).astype("uint8")
-    source = data.ArraySource(images, labels)
-    batches = data.AugmentedBatches(source, 6, 8, labels=source.labels)
-    (_, targets), order = batches[0], batches.indices(0, 0)
-    np.testing.assert_array_equal(targets, labels[order])
-    batches = data.AugmentedBatches(source, 6, 8, labels=source.labels, mix=mix)
-    assert batches[0][1].shape == (6, 4) and batches[0][1].dtype == np.float32
-    with pytest.raises(ValueError, match="KerasCV's mixing is for one class an image"):
-        data.keras_cv_batches(data.AugmentedBatches(source, 6, 8, labels=labels), mix)
 
 
 def test_pictures_are_decoded_from_a_csv(pictures):

@@ -79,8 +79,6 @@ def test_pixels_of_12_bits_in_an_hdf5_file(tmp_path):
     ((found, _),) = batches
     expected = np.round(deep / np.float32(4095) * 255) / 127.5 - 1
     np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
-    shuffled = data.AugmentedBatches(source, 2, 8, channels=1, value_range=(0, 4095))
-    assert shuffled[0].shape == (2, 8, 8, 1)
 
 
 def test_data_sets_are_chosen_and_may_hold_encoded_pictures(tmp_path):

@@ -85,7 +85,6 @@ def test_predictions_are_a_table(tmp_path):
         evaluation.write_predictions(file, ["a"], logits)
 
 
-@pytest.mark.once
 def test_a_classifier_of_several_classes_an_image_trains_and_says_what_it_is(tmp_path):
     model = small_classifier(multi_label=True, class_names=("a", "b", "c"))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)).astype("float32")

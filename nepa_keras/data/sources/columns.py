@@ -48,7 +48,7 @@ def check_column(name: str, role: str, columns: Sequence[str], path: str) -> str
     return name
 
 
-def features_of(described: Any, path: str) -> dict[str, dict]:
+def features_of(described: Any, path: str) -> dict[str, Any]:
     """What Hugging Face `datasets` says of each column.
 
     Raises:
@@ -62,7 +62,7 @@ def features_of(described: Any, path: str) -> dict[str, dict]:
 
 
 def label_column(
-    columns: Columns, names: list[str], image: str, features: dict[str, dict], path: str
+    columns: Columns, names: list[str], image: str, features: dict[str, Any], path: str
 ) -> str | None:
     """The column of labels: as given, by its name, or else the first that is a ClassLabel; None without any.
 
@@ -76,7 +76,7 @@ def label_column(
     return next((name for name in (*NAMES, *classes) if name in names), None)
 
 
-def class_names(features: dict[str, dict], column: str | None, path: str) -> tuple[str, ...] | None:
+def class_names(features: dict[str, Any], column: str | None, path: str) -> tuple[str, ...] | None:
     """Names of the classes of a column that is a ClassLabel, or a list of them."""
     described = _class_label(features.get(column or ""))
     return names_of_classes((described or {}).get("names"), path)

@@ -76,7 +76,8 @@ def csv_source(
     root = Path(root).expanduser() if root else kaggle_images(table) or table.parent
     files, missing = _located(root, kept, table)
     unique = {name: i for i, name in reversed(list(enumerate(files)))}  # path -> its first row
-    names, numbers, notes = None, None, []
+    names, numbers = None, None
+    notes: list[str] = []
     if with_labels and label is not None:
         cells, lines = _cells(files, kept, unique, columns, label == _BOXES)
 
@@ -165,7 +166,8 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
         ValueError: a row without a path, a name that several files have, or none of the files is there.
     """
     held: dict[str, dict[str, list[str]]] = {}
-    files, missing = [], {}
+    files: list[str] = []
+    missing: dict[str, None] = {}
     for line, name, _ in rows:
         if not name:
             raise ValueError(f"{table}, line {line} names no picture.")
