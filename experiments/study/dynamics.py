@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nepa_keras.data import ImageArrays, normalize
-from nepa_keras.evaluation import frozen_accuracies
+from nepa_keras.evaluation import extract_features, knn_accuracy
 from nepa_keras.tables import markdown_table, mean_and_std
 from nepa_keras.visualization import attention_map
 from nepa_keras.visualization.patches import patch_grid
@@ -20,6 +20,7 @@ VARIANTS: dict[str, Ablation] = {
     "SwiGLU": PARTS["all four"],
     "SwiGLU, no QK-norm": PARTS["+ LayerScale, RoPE, SwiGLU"],
 }
+NEIGHBOURS = 20
 _ACCURACY = "k-NN of the averaged weights in %"
 
 
@@ -62,7 +63,13 @@ def study_dynamics(
             about = {"part": "dynamics", "name": name, "step": step, "seed": run.seed}
 
             def measure(step=step) -> float:
-                return frozen_accuracies(run.backbone(step), data)["knn"]
+                backbone = run.backbone(step)
+                train, test = (
+                    extract_features(backbone, images)
+                    for images in (data.train_images, data.test_images)
+                )
+                neighbours = min(NEIGHBOURS, len(train))
+                return knn_accuracy(train, data.train_labels, test, data.test_labels, k=neighbours)
 
             found.append(results.of({**about, "setup": run.setup}, measure))
         return np.array(run.steps()), 100 * np.array(found)
