@@ -20,12 +20,15 @@ from blocks import AUTO, define_block_flag, given_blocks
 from command_line import honest_exit, next_command, one_sentence, run
 from embedding import Embedder, load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
-from inputs import check_data, check_weights, open_labelled, say, say_range, say_sight
+from inputs import SEES_MORE, check_data, check_weights, open_labelled, say, say_range, say_sight
+from label_flags import define_label_flags, source_options
 from progress import ShownBatches
 from shared_flags import (
+    define_cache_flags,
     define_data_dir_flag,
     define_dtype_flag,
     define_image_flags,
+    define_image_size_flag,
     define_value_range_flag,
 )
 
@@ -40,8 +43,11 @@ flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
 define_weights_flag()
 flags.DEFINE_string("data", None, "Images, as of pretrain.py.", required=True)
 flags.DEFINE_string("split", "train", "Of sources that have several.")
+define_cache_flags()
 define_data_dir_flag()
+define_label_flags()
 define_value_range_flag()
+define_image_size_flag()
 flags.DEFINE_string(
     "output", None, "File to write: .npz for NumPy, or .parquet for tables.", required=True
 )
@@ -88,7 +94,7 @@ def chosen_block(embedder: Embedder, causal: bool, held: dict | None) -> int:
     if held and held["origin"].get("blocks") == AUTO:
         return given_blocks([held["block"].removeprefix("block ")])[0]
     try:
-        source = open_labelled("--data", FLAGS.data, FLAGS.split, FLAGS.data_dir)
+        source = open_labelled("--data", FLAGS.data, FLAGS.split, **source_options(FLAGS.data))
     except ValueError as error:
         raise ValueError(f"--blocks=auto chooses by labels: {error} Name a block.") from None
     order = np.random.default_rng(0).permutation(len(source))[: FLAGS.choosing_images]
@@ -108,12 +114,13 @@ def main():
         say(given.notes)
         check_weights("--model", FLAGS.model)
         check_data("--data", FLAGS.data)
-        source = data.open_source(FLAGS.data, FLAGS.split, FLAGS.data_dir, with_labels=True)
+        options = source_options(FLAGS.data)
+        source = data.open_source(FLAGS.data, FLAGS.split, with_labels=True, **options)
         held = begun(FLAGS.output)
-        embedder = load_embedder(given, FLAGS.dtype)
+        embedder = load_embedder(given, FLAGS.dtype, FLAGS.image_size)
         say_range(source, FLAGS.value_range or embedder.value_range)
         *size, channels = embedder.backbone.image_shape
-        say_sight("--data", FLAGS.data, source, channels, tuple(size), "another --model sees more")
+        say_sight("--data", FLAGS.data, source, channels, tuple(size), SEES_MORE)
         causal = embedder.causal if FLAGS.attention is None else FLAGS.attention == "causal"
         block = chosen_block(embedder, causal, held)
         extractor = evaluation.FeatureExtractor(embedder.backbone, FLAGS.pool, causal, block)
@@ -132,7 +139,7 @@ def main():
         "weights": FLAGS.weights,
         "data": FLAGS.data,
         "split": FLAGS.split,
-        "data_dir": FLAGS.data_dir,
+        "options": options,
         "blocks": FLAGS.blocks,
     }
     with honest_exit():

@@ -24,14 +24,21 @@ class Embedder(NamedTuple):
     value_range: tuple | None
 
 
-def load_embedder(given: GivenModel, dtype: str = "float32") -> Embedder:
+def load_embedder(
+    given: GivenModel, dtype: str = "float32", image_size: tuple[int, int] | None = None
+) -> Embedder:
     """The weights that a flag names, as what they were trained as.
+
+    Args:
+        given: the weights.
+        dtype: of the computation.
+        image_size: (height, width) of the images in place of the weights' own.
 
     Raises:
         ValueError: as `from_preset`.
     """
     kind = interop.model_class(given.preset)
-    model = kind.from_preset(given.preset, ema=given.ema, dtype=dtype)
+    model = kind.from_preset(given.preset, ema=given.ema, dtype=dtype, image_size=image_size)
     backbone = backbone_of(model)
     causal = getattr(model, "use_causal_mask", backbone.use_causal_mask)
     config = interop.preprocessor_config_of(model)

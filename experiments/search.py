@@ -78,7 +78,8 @@ def checked_model(record: dict):
     say(given.notes)
     check_weights("--model", FLAGS.model)
     dtype = record["dtype"]
-    embedder = load_embedder(given, dtype if dtype == "float32" else f"mixed_{dtype}")
+    *size, _ = record["image_shape"]
+    embedder = load_embedder(given, dtype if dtype == "float32" else f"mixed_{dtype}", tuple(size))
     found = evaluation.model_fingerprint(embedder.backbone)
     if found != record["model"]:
         raise ValueError(
@@ -131,7 +132,7 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
     origin = found.record["origin"]
     text = FLAGS.data or origin["data"]
-    source = data.open_source(text, origin["split"], origin["data_dir"])
+    source = data.open_source(text, origin["split"], **origin["options"])
     pictures = [] if query is None else [query]
     channels = found.record["image_shape"][-1]
     for row in rows:

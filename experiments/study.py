@@ -33,9 +33,10 @@ import before_keras  # noqa: F401
 import keras
 from absl import flags
 from command_line import one_sentence, require_experiments_extra, run
+from label_flags import define_label_flags
 from number_flags import BELOW_ONE, FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from runs import current_flags
-from shared_flags import define_data_dir_flag
+from shared_flags import define_cache_flags, define_data_dir_flag
 from study import ablations, dynamics, pictures
 from study.finetuning import study_finetuning
 from study.images import labelled_images
@@ -79,7 +80,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "test_data", None, "Labelled images to test on; default a data set's own, or a fifth of --data."
 )
+define_cache_flags()
 define_data_dir_flag()
+define_label_flags()
 flags.DEFINE_string(
     "preset", None, f"Architecture; default {PRESET}, of digits {PRESETS['digits']}."
 )
@@ -251,7 +254,8 @@ def architecture() -> nepa_keras.NepaBackbone:
 
 def data_setup() -> dict:
     """What results depend on of data and architecture; as it always was where nothing is chosen."""
-    chosen = {name: FLAGS[name].value for name in ("test_data", "preset", "image_size")}
+    names = ("test_data", "preset", "image_size", "image_column", "label_column", "nested_classes")
+    chosen = {name: FLAGS[name].value for name in names}
     return {"data": FLAGS.data, **{name: value for name, value in chosen.items() if value}}
 
 

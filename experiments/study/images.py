@@ -2,6 +2,7 @@
 
 import numpy as np
 from inputs import check_data, open_labelled, test_split, with_classes_of_model
+from label_flags import source_options
 
 from nepa_keras import data
 from nepa_keras.data.sources import IN_MEMORY
@@ -18,7 +19,7 @@ def labelled_images(
     Args:
         name: of --data.
         test_name: of --test_data; None for the set's own test images, else a fifth of each class.
-        data_dir: of --data_dir.
+        data_dir: of --data_dir, for a set in memory.
         image_shape: (height, width, channels) of images from sources; a set in memory keeps its own.
 
     Raises:
@@ -29,11 +30,12 @@ def labelled_images(
         if test_name:
             raise ValueError(f"--data={name} has test images of its own; leave --test_data out.")
         return data.load(name, data_dir)
-    source = open_labelled("--data", name, "train", data_dir)
+    source = open_labelled("--data", name, "train", **source_options(name, test_name))
     names = source.class_names
     count = len(names) if names else int(source.labels.max()) + 1
     if test_name:
-        test = open_labelled("--test_data", test_name, test_split(test_name), data_dir)
+        options = source_options(test_name, name)
+        test = open_labelled("--test_data", test_name, test_split(test_name), **options)
         test = with_classes_of_model("--test_data", test_name, test, names, count, False)
     else:
         kept, rest = data.held_out(source.labels, _TEST_SHARE, seed=0)
