@@ -96,7 +96,9 @@ def test_any_size_goes_in_and_comes_out(head, size):
 
 def test_a_step_that_is_not_finite_leaves_moving_statistics_as_they_were():
     model = segmenter()
-    tiny.compile_model(model, keras.optimizers.Adam(1e-2))  # JAX has compiled this step for another test
+    tiny.compile_model(
+        model, keras.optimizers.Adam(1e-2)
+    )  # JAX has compiled this step for another test
     images, labels = scene(8)
     model.train_on_batch(images, labels)
     before = [numpy_of(v) for v in model.weights]

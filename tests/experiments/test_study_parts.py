@@ -340,49 +340,41 @@ def test_a_fine_tuning_that_diverges_is_counted_and_never_chosen(images, monkeyp
     assert accuracy_cell(found["test"]) == "50.0 (1 of 2 diverged)"
 
 
-@pytest.fixture
-def kept_runs(images, tmp_path):
-    """A function that makes two seeds of a variant, or reads what was made."""
-    config = tiny.backbone().get_config()
-
-    def make(name):
-        results = Results(tmp_path / "results.jsonl", str)
-        how = {"batch_size": 8, "base_learning_rate": 8e-3, "ema_decay": 0.9, "about": {}}
-        variant = dynamics.VARIANTS[name]
-        return [
-            KeptRun(name, variant, config, images, results, steps=10, seed=seed, **how)
-            for seed in (1, 2)
-        ]
-
-    return make
+def kept_run(images, folder):
+    """A pretraining of ten steps that keeps its checkpoints."""
+    results = Results(folder / "results.jsonl", str)
+    how = {"batch_size": 8, "base_learning_rate": 8e-3, "ema_decay": 0.9, "about": {}}
+    config, nepa = tiny.backbone().get_config(), ablations.ABLATIONS["NEPA"]
+    return KeptRun("NEPA", nepa, config, images, results, steps=10, seed=1, **how)
 
 
 @pytest.mark.first_on("torch")
-def test_length_and_dynamics_are_of_the_kept_checkpoints(images, kept_runs, tmp_path):
-    runs = kept_runs("NEPA")
-    assert runs[0].steps() == [2 * i for i in range(POINTS + 1)]
-    fresh, last = (tiny.weights(runs[0].backbone(step)) for step in (0, 10))
+def test_length_and_dynamics_are_of_the_kept_checkpoints(images, tmp_path):
+    run = kept_run(images, tmp_path)
+    assert run.steps() == [2 * i for i in range(POINTS + 1)]
+    assert kept_run(images, tmp_path).run.path == run.run.path  # found, not made again
+    fresh, last = (tiny.weights(run.backbone(step)) for step in (0, 10))
     assert any((a != b).any() for a, b in zip(fresh, last, strict=True))
     results, drawn = Results(tmp_path / "results.jsonl", str), []
-    length = {"rates": RATES, "validation_share": 0.2, "subsets": 1, "draw": drawn.append, **FEW}
-    table = study_length(runs[:1], images, results, **length)
+    length = {"rates": [3e-3], "validation_share": 0.2, "subsets": 1, "draw": drawn.append, **FEW}
+    table = study_length([run], images, results, **length)
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
-        f"| {step}" for step in runs[0].steps()
+        f"| {step}" for step in run.steps()
     ]
     pictures.plot_length(*drawn, tmp_path / "length.png")
 
-    every = {name: kept_runs(name)[: 1 + (name == "NEPA")] for name in dynamics.VARIANTS}
-    lost = SimpleNamespace(diverged=True)
-    every["SwiGLU, no QK-norm"] = [lost, lost]
+    other = SimpleNamespace(diverged=False, curve=lambda column: run.curve(column) + 0.1)
+    every = {name: [other, other] for name in dynamics.VARIANTS}
+    every["NEPA"], every["no shift"] = [run], [SimpleNamespace(diverged=True)]
     table = dynamics.study_dynamics(
         every, images, results, lambda all_: pictures.plot_dynamics(all_, tmp_path / "dynamics.png")
     )
-    assert "| SwiGLU, no QK-norm (2 of 2 diverged) | - | - |" in table
+    assert "| no shift (1 of 1 diverged) | - | - |" in table
     assert len(table.splitlines()) == 2 + len(dynamics.VARIANTS)
-    shown, query, maps = dynamics.attention_over_steps(runs[0], images.test_images[:2])
-    assert list(maps) == runs[0].steps() and all(
-        (m.reshape(2, -1)[:, query + 1 :] == 0).all() for m in maps.values()
-    )
+    shown, query, maps = dynamics.attention_over_steps(run, images.test_images[:2])
+    assert list(maps) == run.steps()
+    for seen in maps.values():
+        assert (seen.reshape(2, -1)[:, query + 1 :] == 0).all()
     pictures.plot_attention_over_steps(shown, maps, query, tmp_path / "attention.png")
     for name in ("length", "dynamics", "attention"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
@@ -394,14 +386,11 @@ def test_a_kept_run_that_diverges_is_a_row(images, tmp_path, monkeypatch):
         raise NonFiniteError("the loss is not finite")
 
     monkeypatch.setattr("study.kept_runs.fit_steps", diverge)
-    results = Results(tmp_path / "results.jsonl", str)
-    run = KeptRun(
-        "NEPA", ablations.ABLATIONS["NEPA"], tiny.backbone().get_config(), images, results,
-        steps=10, seed=1, about={}, batch_size=8, base_learning_rate=8e-3, ema_decay=0.9,
-    )  # fmt: skip
+    run = kept_run(images, tmp_path)
     assert run.diverged
     drawn = []
     length = {"rates": RATES, "validation_share": 0.2, "subsets": 1, "draw": drawn.append, **FEW}
+    results = Results(tmp_path / "results.jsonl", str)
     assert len(study_length([run], images, results, **length).splitlines()) == 2
 
 
