@@ -7,13 +7,13 @@ r"""What is NEPA worth on small real images? Each experiment of the paper, scale
         --test_data=folder:photos/test --image_size=56 --label_counts=100,1000 --parts=parts,length
 
 Parts, with the table or figure of the paper (arXiv 2512.16922 v2) that each repeats, and minutes on two CPU
-cores with the default flags:
+cores with the default flags, those of parts to dynamics estimated from shorter runs:
 
     labels      pretrained against from scratch by number of labels          40
     ablations   Table 1a, and each part left out alone                       20 for each seed
     parts       Table 1b: parts added one by one to a plain ViT              14 for each seed
-    masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       7 for each seed
-    finetuning  Tables 1d, 1e and 8: patch embedding, attention, layer decay 25
+    masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       9 for each seed
+    finetuning  Tables 1d, 1e and 8: patch embedding, attention, layer decay 35
     length      Figure 4: accuracy by steps of pretraining                   15 for each seed
     dynamics    Figures 3 and 7: curves, attention over a run                12 for each seed
     objectives  objectives beside the paper's                                25
