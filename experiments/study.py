@@ -11,7 +11,7 @@ cores with the default flags, those of parts to dynamics estimated from shorter 
 
     labels      pretrained against from scratch by number of labels          40
     ablations   Table 1a, and each part left out alone                       20 for each seed
-    parts       Table 1b: parts added one by one to a plain ViT              14 for each seed
+    parts       Table 1b: parts added one by one to a plain ViT              18 for each seed
     masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       9 for each seed
     finetuning  Tables 1d, 1e and 8: patch embedding, attention, layer decay 35
     length      Figure 4: accuracy by steps of pretraining                   15 for each seed
