@@ -145,7 +145,6 @@ ENOUGH_ON_ONE_BACKEND = {
     "interop/test_hostile.py": "files that are refused before a backend sees them",
     "interop/test_presets.py": "names and shapes of the released models, the largest of all",
     "performance/test_roofline.py": "arithmetic over the sizes of a model",
-    "test_backends.py": "about JAX",
     "visualization/report/test_report_in_browser.py": "a page; what it shows is computed in NumPy",
 }
 

@@ -31,7 +31,7 @@ SCRIPTS = sorted(
     path.name
     for folder in scripts.FOLDERS
     for path in folder.glob("*.py")
-    if "run(main)" in path.read_text()
+    if re.search(r"\brun\(main[),]", path.read_text())
 )
 
 

@@ -129,8 +129,11 @@ def attention(report, query: int, image: int = 0, layer: int = 1, head: int = 0)
 def cosines(report, query: int, image: int = 0, layer: int = 1) -> np.ndarray:
     model, images, _ = report
     taps = model.backbone.taps(images[[image]])
-    predicted = unit(model.backbone.norm(taps["hidden_states"][1 + layer]))[0, 1 + query]
-    return unit(taps["embeddings"])[0, 1:] @ predicted
+    predicted = model.backbone.norm(taps["hidden_states"][1 + layer])
+    embeddings, predicted = (
+        unit(keras.ops.convert_to_numpy(x)) for x in (taps["embeddings"], predicted)
+    )
+    return embeddings[0, 1:] @ predicted[0, 1 + query]
 
 
 def shares(values: np.ndarray, temperature: float = 0.1, top_p: float = 1.0) -> np.ndarray:
