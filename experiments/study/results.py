@@ -72,7 +72,7 @@ class Results:
             }
             self._known[_key(about)] = row
             with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(_json(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             words = " ".join(f"{name}={about[name]}" for name in about if name != "setup")
@@ -153,7 +153,12 @@ def accuracy_cell(accuracies: Sequence[float]) -> str:
 
 
 def _key(about: Mapping) -> str:
-    return json.dumps(about, sort_keys=True)
+    return _json(about, sort_keys=True)
+
+
+def _json(value, **options) -> str:
+    """JSON of a value, in which mappings of any kind are objects."""
+    return json.dumps(value, default=dict, **options)
 
 
 def _rounded(result):

@@ -1,7 +1,7 @@
 """The parts of a study: fair tuning, ablations that change what they say, results that survive a stop."""
 
 import json
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import keras
 import numpy as np
@@ -204,7 +204,7 @@ def test_the_report_of_features_tells_a_collapse(images):
 def test_results_are_made_once_and_survive_a_cut_line(tmp_path):
     path, said = tmp_path / "study" / "results.jsonl", []
     results = Results(path, said.append)
-    about = {"part": "labels", "seed": 1, "setup": {"steps": 5}}
+    about = {"part": "labels", "seed": 1, "setup": {"steps": 5, "changed": MappingProxyType({})}}
     assert results.of(about, lambda: 0.5) == 0.5
     assert results.of({**about, "seed": 2}, lambda: {"loss": -0.25}) == {"loss": -0.25}
     assert len(said) == 2 and "seed=1 -> 0.5" in said[0] and "steps" not in said[0]
