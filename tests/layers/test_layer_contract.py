@@ -271,6 +271,7 @@ ARGUMENTS = {
         "use_causal_mask": True,
         "class_names": ("a", "b"),
         "frozen": ("block_0",),
+        "multi_label": True,
     },
     nepa_keras.NepaImageSegmenter: {
         "backbone": tiny.backbone(),
