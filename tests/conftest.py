@@ -84,12 +84,6 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place)
 
 
-def pytest_collection_finish():
-    """Takes what is imported by now out of later collections, each of which would go through all of it."""
-    gc.collect()
-    gc.freeze()
-
-
 _JIT_BY_DEFAULT = nepa_keras.backends.default_jit_compile
 if keras.backend.backend() == "jax":
     from nepa_keras.backends.jax import trainer as jax_trainer
@@ -107,11 +101,7 @@ def pytest_runtest_setup(item):
     """
     about_xla = item.get_closest_marker("xla") is not None
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
         nepa_keras.backends.default_jit_compile = _JIT_BY_DEFAULT if about_xla else lambda: False
-        # Else each graph is optimized for longer than a test runs it.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not about_xla})
     elif keras.backend.backend() == "jax":
         import jax
 
