@@ -88,7 +88,7 @@ SAME = {"hidden_dim": 16, "mlp_dim": 24}
 def test_a_patch_embedding_made_of_a_convolution_is_the_patch_embedding():
     """The image case, said in both ways: the same numbers from the same weights."""
     ours = tiny.pretrainer(**SAME)
-    theirs = pretrainer((8, 8, 1), lambda: layers.Conv2D(16, 4, strides=4), **SAME)
+    theirs = pretrainer((8, 8, 1), lambda: layers.Conv2D(16, 4, strides=4, name="conv2d"), **SAME)
     values = {v.path.split("/", 1)[1]: v for v in ours.backbone.trainable_variables}
     for variable in theirs.backbone.trainable_variables:
         variable.assign(values[variable.path.split("/", 1)[1].replace("/conv2d", "")])
