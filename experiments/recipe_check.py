@@ -11,7 +11,8 @@ from command_line import RECIPES
 _NOT_OF_A_RECIPE = (
     "model weights data data_dir image_column label_column nested_classes multi_label label_separator "
     "validation_data validation_split validation_share channels bad_images "
-    "bad_images_share run_dir distribute mesh keep_last keep_every replay remat jit_compile seed evaluate "
+    "bad_images_share cache_dir cache_size tracker "
+    "run_dir distribute mesh keep_last keep_every replay remat jit_compile seed evaluate "
     "monitor_images finetune_steps finetune_learning_rate"
 ).split()
 

@@ -13,28 +13,21 @@ from nepa_keras.training import adamw
 from tests.helpers import scripts, tiny
 
 
+def trained(steps: int, **arguments):
+    """A pretrainer after so many steps, compiled with the arguments."""
+    model = tiny.compiled_pretrainer(compile_arguments=arguments, gated_mlp=True, num_layers=1)
+    model.fit(tiny.images(4 * steps), batch_size=4, shuffle=False, verbose=0)
+    return model
+
+
 @pytest.mark.first_on("tensorflow", "torch")
 @pytest.mark.xla
 def test_compiled_and_eager_agree():
-    models = []
-    for jit_compile in (False, True):
-        arguments = {"jit_compile": jit_compile}
-        models.append(
-            tiny.compiled_pretrainer(compile_arguments=arguments, gated_mlp=True, num_layers=1)
-        )
-        models[-1].fit(tiny.images(8), batch_size=4, shuffle=False, verbose=0)
-    tiny.assert_same_weights(*models)
+    tiny.assert_same_weights(trained(2, jit_compile=False), trained(2, jit_compile=True))
 
 
 def test_run_eagerly():
-    models = []
-    for run_eagerly in (True, False):
-        arguments = {"run_eagerly": run_eagerly}
-        models.append(
-            tiny.compiled_pretrainer(compile_arguments=arguments, gated_mlp=True, num_layers=1)
-        )
-        models[-1].fit(tiny.images(12), batch_size=4, shuffle=False, verbose=0)
-    tiny.assert_same_weights(*models)
+    tiny.assert_same_weights(trained(3, run_eagerly=True), trained(3, run_eagerly=False))
 
 
 @pytest.mark.only_on("jax", "tensorflow")  # Keras 3.15 refuses it on PyTorch

@@ -273,7 +273,7 @@ def test_a_segmenter_is_made_from_the_other_models(kind, tmp_path):
 
 def test_mixed_precision_trains():
     model = segmenter(dtype="mixed_bfloat16")
-    model.compile(optimizer=nepa_keras.training.adamw(1e-2))  # with XLA, to which types matter
+    model.compile(optimizer=nepa_keras.training.adamw(1e-2))
     images, labels = scene(16)
     history = model.fit(images, labels, batch_size=8, epochs=10, verbose=0).history
     assert history["loss"][-1] < 0.9 * history["loss"][0]

@@ -74,24 +74,37 @@ class ClassificationReport:
 
     def __str__(self) -> str:
         accuracies = self.class_accuracies
-        order = [i for i in np.argsort(accuracies, kind="stable") if np.isfinite(accuracies[i])]
+        images = self.confusion.sum(axis=1)
         lines = [
             f"{self.count:,} images, {len(self.class_names)} classes: top-1 {100 * self.top1:.2f} %, top-5 "
             f"{100 * self.top5:.2f} %, mean over classes {100 * np.nanmean(accuracies):.2f} %, "
             f"calibration error {100 * self.calibration_error:.2f} %",
         ]
-        rows = [("class", "images", "accuracy")]
-        for i in order[:_SHOWN]:
-            images = int(self.confusion[i].sum())
-            rows.append((self.class_names[i], f"{images}", f"{100 * accuracies[i]:.1f}%"))
-        lines.append(text_table(rows))
-        if len(order) > _SHOWN:
-            lines.append(f"and {len(order) - _SHOWN} classes that are recognised better")
+        lines += weakest_classes("accuracy", accuracies, images, self.class_names)
         if mistakes := self.confusions(5):
             lines.append(
                 "most frequent mistakes: " + ", ".join(f"{a} for {b} ({n})" for b, a, n in mistakes)
             )
         return "\n".join(lines)
+
+
+def weakest_classes(
+    measure: str, scores: np.ndarray, images: np.ndarray, class_names: Sequence[str]
+) -> list[str]:
+    """A table of the classes with the lowest scores, and how many there are beside them.
+
+    Args:
+        measure: name of the score.
+        scores: (K,) in [0, 1], NaN of classes that have none.
+        images: (K,) numbers of images.
+        class_names: K names.
+    """
+    order = [i for i in np.argsort(scores, kind="stable") if np.isfinite(scores[i])]
+    rows = [("class", "images", measure)]
+    for i in order[:_SHOWN]:
+        rows.append((class_names[i], f"{images[i]}", f"{100 * scores[i]:.1f}%"))
+    more = len(order) - _SHOWN
+    return [text_table(rows), *([f"and {more} classes of a higher {measure}"] if more > 0 else [])]
 
 
 def classification_report(

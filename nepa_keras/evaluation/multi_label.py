@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nepa_keras.tables import text_table
-
-_SHOWN = 10  # classes of a report's text
+from nepa_keras.evaluation.classification import weakest_classes
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,13 @@ class MultiLabelReport:
 
     def __str__(self) -> str:
         precisions = self.average_precisions
-        order = [i for i in np.argsort(precisions, kind="stable") if np.isfinite(precisions[i])]
         lines = [
             f"{self.count:,} images, {len(self.class_names)} classes, {self.images.sum() / self.count:.2f} "
             f"labels an image: mAP {100 * self.mean_average_precision:.2f} %, F1 at probability 0.5 "
             f"{100 * self.f1:.2f} %",
         ]
-        rows = [("class", "images", "AP")]
-        for i in order[:_SHOWN]:
-            rows.append((self.class_names[i], f"{self.images[i]}", f"{100 * precisions[i]:.1f}%"))
-        lines.append(text_table(rows))
-        if len(order) > _SHOWN:
-            lines.append(f"and {len(order) - _SHOWN} classes of a higher average precision")
-        if without := len(self.class_names) - len(order):
+        lines += weakest_classes("average precision", precisions, self.images, self.class_names)
+        if without := int(np.isnan(precisions).sum()):
             lines.append(f"{without} classes have no image here and are not in the mean")
         return "\n".join(lines)
 

@@ -57,13 +57,15 @@ def write_comparison(run_dirs: Sequence[str | PathLike], path: str | PathLike) -
         section("pictures", "Pictures", _pictures(runs)),
     ]
     page.parent.mkdir(parents=True, exist_ok=True)
+    title = escape(listed([run.name for run in runs]))
     write_page(
         page,
-        "comparison.html",
         ["page.css", "comparison.css"],
-        title=escape(listed([run.name for run in runs])),
-        notes="".join(f'<p class="lead">{escape(note)}</p>' for note in notes(kinds)),
-        sections="\n".join(sections),
+        kind="Comparison of runs",
+        title=title,
+        heading=title,
+        lead="".join(f'<p class="lead">{escape(note)}</p>' for note in notes(kinds)),
+        main="\n".join(sections),
     )
     return page
 

@@ -1,6 +1,7 @@
 """report.html of a run: one file that shows what was run and what came out, and fetches nothing.
 
-Its skeleton, style and script are page.html, page.css and page.js, joined when it is written. Everything but
+Its frame, content, style and script are frame.html, page.html, page.css and page.js, joined when it is
+written. Everything but
 the explorer of patches is there without JavaScript. A content policy in the page lets no other script run
 than ours, and nothing be fetched, whatever flags, names of files and names of classes say.
 """
@@ -31,6 +32,11 @@ from nepa_keras.visualization.report.pieces import (
 from nepa_keras.visualization.report.svg_charts import Line, chart
 
 _MOST_ROWS = 200  # of the log in the table of numbers
+_LEAD = (
+    '<p class="lead">NEPA trains a Vision Transformer without labels. An image is cut into patches, which '
+    "are read row by row, as words of a text. At each patch the model says what it expects in the "
+    "<em>next</em> one: not its pixels, but its embedding, the list of numbers that the model itself makes of a patch.</p>"
+)
 
 
 def write_report(
@@ -80,18 +86,23 @@ def write_report(
     facts |= run_facts.facts_of_process()
 
     name = run.path.resolve().name
-    write_page(
-        run.report,
+    content = template(
         "page.html",
-        ["page.css"],
-        title=escape(f"Report of {name}"),
-        name=escape(name),
         facts=facts_list(facts),
         flags=_flags(run_facts.flags_of_folder(run)),
         results=_results(run_facts.results_of_folder(run)),
         explorer=_explorer(maps, reason),
         curves=_curves(run.log),
         pictures=_pictures(run),
+    )
+    write_page(
+        run.report,
+        ["page.css"],
+        kind="Run report",
+        title=escape(f"Report of {name}"),
+        heading=escape(name),
+        lead=_LEAD,
+        main=content,
     )
     return run.report
 

@@ -36,24 +36,30 @@ def template(file: str, /, **parts: str) -> str:
     return string.Template(_text(file)).substitute(parts)
 
 
-def write_page(path: Path, skeleton: str, styles: Sequence[str], /, **parts: str) -> None:
+def write_page(
+    path: Path, styles: Sequence[str], *, kind: str, title: str, heading: str, lead: str, main: str
+) -> None:
     """Write a page whose content policy lets no other script run than ours, and nothing be fetched.
 
     Args:
         path: takes the place of an earlier file at once.
-        skeleton: its file.
         styles: style sheets, by file.
-        parts: of the skeleton.
+        kind: of page, such as "Run report".
+        title, heading, lead, main: HTML of the parts of frame.html.
     """
     script = _text("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = template(
-        skeleton,
+        "frame.html",
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'",
         style="\n".join(map(_text, styles)),
         script=script,
-        **parts,
+        kind=kind,
+        title=title,
+        heading=heading,
+        lead=lead,
+        main=main,
     )
     with replacing(path) as unfinished:
         # Names of files may be bytes that are no text.
