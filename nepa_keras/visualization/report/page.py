@@ -35,7 +35,8 @@ _MOST_ROWS = 200  # of the log in the table of numbers
 _LEAD = (
     '<p class="lead">NEPA trains a Vision Transformer without labels. An image is cut into patches, which '
     "are read row by row, as words of a text. At each patch the model says what it expects in the "
-    "<em>next</em> one: not its pixels, but its embedding, the list of numbers that the model itself makes of a patch.</p>"
+    "<em>next</em> one: not its pixels, but its embedding, the list of numbers that the model itself makes "
+    "of a patch.</p>"
 )
 
 
