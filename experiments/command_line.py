@@ -14,7 +14,13 @@ from absl import app, flags
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
-from nepa_keras.training import OtherModelError, OtherRunError, Preempted, RunDir, check_trackers
+from nepa_keras.training import (
+    CheckpointMismatchError,
+    OtherRunError,
+    Preempted,
+    RunDir,
+    check_trackers,
+)
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
@@ -80,7 +86,7 @@ def end(status: int, reason: object) -> None:
 
 
 @contextmanager
-def one_sentence():
+def user_errors():
     """Ends the program with the message alone where the library refuses an input.
 
     Only for what is set up from flags: an error of the training itself keeps its traceback.
@@ -99,7 +105,7 @@ def sentence(error: Exception) -> str:
 
 
 @contextmanager
-def honest_exit(batches=None):
+def exit_with_status(batches=None):
     """Ends the program with one sentence and a status of its own where its work could not go on.
 
     Args:
@@ -116,7 +122,7 @@ def honest_exit(batches=None):
         ),
         NonFiniteError: (NOT_FINITE, ""),
         Preempted: (SAVED_EARLY, f"; {again}"),
-        OtherModelError: (1, ""),
+        CheckpointMismatchError: (1, ""),
         OtherRunError: (1, ""),
         OSError: (
             NOT_SAVED,

@@ -10,7 +10,7 @@ is still training is shown as far as it is.
 import before_keras  # noqa: F401
 import command_line
 from absl import flags
-from command_line import one_sentence
+from command_line import user_errors
 
 from nepa_keras import visualization
 
@@ -21,7 +21,7 @@ flags.DEFINE_string("output", "compare.html", "HTML file to write.")
 
 
 def main(run_dirs: list[str]):
-    with one_sentence():
+    with user_errors():
         page = visualization.write_comparison(run_dirs, FLAGS.output)
     print(f"{len(run_dirs)} runs compared in {page}")
 

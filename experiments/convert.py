@@ -21,7 +21,7 @@ import before_keras  # noqa: F401
 import keras
 import numpy as np
 from absl import flags
-from command_line import end, one_sentence, run
+from command_line import end, run, user_errors
 from given_model import MODEL, define_weights_flag, given_model
 from inputs import check_weights, say
 from shared_flags import define_image_size_flag
@@ -184,7 +184,7 @@ def differences(source, model, images):
 
 
 def main():
-    with one_sentence(), ExitStack() as stack:
+    with user_errors(), ExitStack() as stack:
         check_flags()
         FLAGS.source, FLAGS.output = map(os.path.expanduser, (FLAGS.source, FLAGS.output))
         source, model = load(stack)

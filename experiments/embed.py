@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from absl import flags
 from blocks import AUTO, define_block_flag, given_blocks
-from command_line import honest_exit, next_command, one_sentence, run
+from command_line import exit_with_status, next_command, run, user_errors
 from embedding import Embedder, load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import SEES_MORE, check_data, check_weights, open_labelled, say, say_range, say_sight
@@ -108,7 +108,7 @@ def chosen_block(embedder: Embedder, causal: bool, held: dict | None) -> int:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         check_format(FLAGS.output)
         given = settle_model()
         say(given.notes)
@@ -142,7 +142,7 @@ def main():
         "options": options,
         "blocks": FLAGS.blocks,
     }
-    with honest_exit():
+    with exit_with_status():
         record = evaluation.embed_source(extractor, batches, FLAGS.output, origin)
     bad, done = record["bad_images"], "was there already" if held and "rows" in held else "written"
     for line in bad[:_NAMED]:

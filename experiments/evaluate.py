@@ -18,7 +18,7 @@ import before_keras  # noqa: F401
 import class_scores
 import keras
 from absl import flags
-from command_line import honest_exit, next_command, one_sentence, run
+from command_line import exit_with_status, next_command, run, user_errors
 from given_model import MODEL, WEIGHTS, given_model
 from inputs import (
     SEES_MORE,
@@ -146,7 +146,7 @@ def prepare(preset: str, ema: bool, source) -> tuple:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         check_outputs()
         split = FLAGS.split or test_split(FLAGS.data)
         images = open_labelled(
@@ -164,11 +164,11 @@ def main():
     reports = {}
     for preset in FLAGS.model:
         for weights in dict.fromkeys(FLAGS.weights or [None]):
-            with one_sentence():
+            with user_errors():
                 given = given_model("--model", preset, "trained" if weights == "raw" else weights)
                 say(given.notes)
                 model, batches, source, names = prepare(given.preset, given.ema, images)
-            with honest_exit():
+            with exit_with_status():
                 logits, indices = evaluation.predict_batches(model, batches)
             for reason in batches.bad_images.reasons.values():
                 print(f"left out: {reason}")

@@ -30,7 +30,7 @@ import keras
 import numpy as np
 import runs
 from absl import flags
-from command_line import next_command, one_sentence, require_experiments_extra
+from command_line import next_command, require_experiments_extra, user_errors
 from given_model import settle_model
 from inputs import SEES_MORE, check_weights, say, say_sight, some_names, test_split
 from label_flags import flags_to_repeat
@@ -177,7 +177,7 @@ def compile_model(model, batch_size: int, updates: int, warmup: dict, processes)
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         require_experiments_extra()
         run = runs.run_dir_of_flags(f"finetune_{FLAGS.data.partition(':')[0]}")
         given = settle_model()
@@ -218,7 +218,7 @@ def main():
         f"{runs.describe_attention(model.backbone)}"
     )
     say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], SEES_MORE)
-    with one_sentence():
+    with user_errors():
         compile_model(model, batch_size, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)
 

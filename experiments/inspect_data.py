@@ -16,7 +16,7 @@ import before_keras  # noqa: F401
 import class_scores
 import numpy as np
 from absl import flags
-from command_line import end, one_sentence, run
+from command_line import end, run, user_errors
 from inputs import check_data, say
 from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
@@ -105,9 +105,9 @@ def main():
         end(1, "--transform is of the images on the sheet that --sheet=FILE draws.")
     if FLAGS.shorter_side and not FLAGS.convert:
         end(1, "--shorter_side is of the copy that --convert=FOLDER writes.")
-    with one_sentence():
+    with user_errors():
         source, channels, notes = open_data()
-        found = data.survey(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
+        found = data.inspect_source(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)
         say(notes)
         if FLAGS.sheet:

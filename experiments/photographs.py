@@ -21,7 +21,7 @@ from pathlib import Path
 
 import before_keras  # noqa: F401
 from absl import flags
-from command_line import one_sentence, run
+from command_line import run, user_errors
 from number_flags import INSIDE, define_number
 from photographs import folder, gathering, packages
 from photographs.sources import SOURCES
@@ -77,7 +77,7 @@ def gather(downloads: Path) -> list[gathering.Photograph]:
 
 def main():
     output = Path(FLAGS.output).expanduser()
-    with one_sentence(), tempfile.TemporaryDirectory() as temporary:
+    with user_errors(), tempfile.TemporaryDirectory() as temporary:
         if output.exists():
             raise ValueError(f"--output={output} exists; name a folder that is not there yet.")
         if unknown := set(FLAGS.packages) - set(PACKAGES):

@@ -1,4 +1,4 @@
-r"""Pretrain NEPA on images, and say what it was worth.
+r"""Pretrain NEPA on images, and measure what that gains on labelled test images.
 
     KERAS_BACKEND=jax python experiments/pretrain.py
     KERAS_BACKEND=jax python experiments/pretrain.py --run_dir=runs/paper_base \
@@ -30,14 +30,14 @@ import keras
 import objective
 import pretraining_backbone
 import runs
-import worth
+import transfer
 from absl import flags
 from command_line import (
     NOT_FINITE,
-    honest_exit,
+    exit_with_status,
     next_command,
-    one_sentence,
     require_experiments_extra,
+    user_errors,
 )
 from inputs import SEES_MORE, check_data, say, say_range, say_sight
 from label_flags import define_label_flags, source_options
@@ -81,7 +81,7 @@ objective.define_flags()
 flags.DEFINE_string(
     "replay", None, "Folder RUN_DIR/non_finite/step-... whose step is to be computed again."
 )
-worth.define_flags()
+transfer.define_flags()
 
 
 def load_data() -> data.ImageArrays | data.ImageSource:
@@ -155,7 +155,7 @@ def compile_model(model, updates: int, warmup: dict, processes) -> None:
 
 def replay() -> bool:
     """Computes the step of --replay again; returns whether it is not finite again."""
-    with one_sentence():
+    with user_errors():
         training.replay.read_report(FLAGS.replay)
         runs.repeat_flags(FLAGS.replay)
         source = load_data()
@@ -167,14 +167,14 @@ def replay() -> bool:
         step = training.Replay(
             model, FLAGS.replay, lambda step: batches.seek(step).endless(), batches.describe
         )
-    with honest_exit(batches):
+    with exit_with_status(batches):
         return step.run()
 
 
 def main():
     if FLAGS.replay:
         sys.exit(NOT_FINITE if replay() else 0)
-    with one_sentence():
+    with user_errors():
         require_experiments_extra()
         run = runs.run_dir_of_flags(f"pretrain_{FLAGS.data.partition(':')[0]}")
         given = pretraining_backbone.settle()
@@ -189,7 +189,7 @@ def main():
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source, given.ema)
-        worth.check_block(model.backbone, evaluates)
+        transfer.check_block(model.backbone, evaluates)
         shape = model.backbone.image_shape
         batches = build_batches(source, shape, run.bad_images, processes)
         updates, warmup = updates_and_warmup(batches)
@@ -205,12 +205,12 @@ def main():
         if FLAGS.model:
             remedy = SEES_MORE
         say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], remedy)
-    with one_sentence():
-        monitor = worth.build_monitor(source)
+    with user_errors():
+        monitor = transfer.build_monitor(source)
         compile_model(model, updates, warmup, processes)
         runs.open_run_dir(run, processes.number)
     with training.on_one_device(model) as whole:
-        before = worth.frozen(whole.backbone, source) if evaluates else None
+        before = transfer.frozen(whole.backbone, source) if evaluates else None
     runs.train(
         model,
         batches,
@@ -241,8 +241,8 @@ def finish(model, source, batches, before: tuple | None, run: training.RunDir) -
             visualization.plot_similarity(model, examples, run.picture("similarity"))
         tables = {}
         if before is not None:
-            tables["What was it worth"] = rows = worth.measure(model, source, before)
-            print(evaluation.worth_table(rows), flush=True)
+            tables["Gain from pretraining"] = rows = transfer.measure(model, source, before)
+            print(evaluation.transfer_table(rows), flush=True)
         visualization.write_report(run, model, examples, captions, tables)
     print(f"\nkept in {run}")
 

@@ -21,10 +21,10 @@ import numpy as np
 from absl import flags
 from blocks import AUTO, given_blocks
 from command_line import (
-    honest_exit,
-    one_sentence,
+    exit_with_status,
     require_experiments_extra,
     run,
+    user_errors,
 )
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import (
@@ -245,7 +245,7 @@ def few_labels(backbone, figures: Figures) -> None:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         require_experiments_extra()
         if unknown := set(FLAGS.probes) - set(PROBES):
             raise ValueError(f"There is no probe {unknown.pop()!r}; choose of {', '.join(PROBES)}.")
@@ -279,7 +279,7 @@ def main():
     *size, channels = backbone.image_shape
     say_sight("--data", FLAGS.data, train, channels, tuple(size), SEES_MORE)
     figures = Figures()
-    with honest_exit():
+    with exit_with_status():
         probe_all(backbone, *batches, figures)
     few_labels(backbone, figures)
 

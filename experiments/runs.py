@@ -11,7 +11,7 @@ from pathlib import Path
 import finished_run
 import keras
 from absl import flags
-from command_line import NOT_SAVED, by_command, end, honest_exit, one_sentence
+from command_line import NOT_SAVED, by_command, end, exit_with_status, user_errors
 from finished_run import OF_A_START
 from shared_flags import OF_A_PLACE
 
@@ -271,9 +271,9 @@ def train(
     if processes.number == 0:
         callbacks = [*callbacks, _note_places(run)]
         trackers = FLAGS.tracker
-    with one_sentence():
+    with user_errors():
         tracker = training.open_trackers(trackers, run, dict(flags_of_folder(run)))
-    with honest_exit(batches), tracker:
+    with exit_with_status(batches), tracker:
         training.fit_steps(
             model,
             steps=steps,

@@ -14,7 +14,7 @@ from pathlib import Path
 import before_keras  # noqa: F401
 import numpy as np
 from absl import flags
-from command_line import one_sentence, run
+from command_line import run, user_errors
 from embedding import load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_weights, say
@@ -153,7 +153,7 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         if FLAGS.output:
             with required_for("--output", "matplotlib"):
                 import matplotlib  # noqa: F401, now and not after the work

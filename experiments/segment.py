@@ -23,7 +23,7 @@ import keras
 import runs
 import segmenters
 from absl import flags
-from command_line import honest_exit, one_sentence, require_experiments_extra
+from command_line import exit_with_status, require_experiments_extra, user_errors
 from given_model import settle_model
 from inputs import define_classes_flag, say, say_sight
 from number_flags import FACTOR, POSITIVE, RATE, define_number, list_of_numbers
@@ -94,7 +94,7 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> list:
 
 
 def train(run: training.RunDir) -> None:
-    with one_sentence():
+    with user_errors():
         given = settle_model()
         runs.end_if_finished(run)
         processes = runs.start_processes()
@@ -210,7 +210,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
 
 
 def evaluate() -> None:
-    with one_sentence():
+    with user_errors():
         split = segmentation.test_split(FLAGS.data)
         source = segmentation.open_pairs(FLAGS.data, split, FLAGS.reduce_zero_label)
         say((*source.notes, *segmentation.mask_notes(source)))
@@ -220,7 +220,7 @@ def evaluate() -> None:
         segmenters.check_fits(segmenter, source)
         segment = segmenters.image_segmenter(segmenter)
     bad = runs.bad_images(source, None)
-    with honest_exit():
+    with exit_with_status():
         total = min(len(source), FLAGS.evaluate_images or len(source))
         shown = shown_source(source, total)
         report = evaluation.segmentation_scores(segment, shown, bad, FLAGS.evaluate_images)
@@ -230,7 +230,7 @@ def evaluate() -> None:
 
 
 def predict(run: training.RunDir) -> None:
-    with one_sentence():
+    with user_errors():
         if not FLAGS.images:
             raise ValueError("--mode=predict needs --images, a folder of pictures.")
         images = FLAGS.images.removeprefix("folder:")
@@ -244,7 +244,7 @@ def predict(run: training.RunDir) -> None:
     channels = segmenter.backbone.image_shape[-1]
     say_sight("--images", FLAGS.images, source, channels, None, "another --model sees more")
     shown = shown_source(source, len(source))
-    with honest_exit():
+    with exit_with_status():
         left_out = visualization.write_masks(segment, shown, images, run.path)
     for line in left_out:
         print(f"left out: {line}")
@@ -252,7 +252,7 @@ def predict(run: training.RunDir) -> None:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         require_experiments_extra()
         run = runs.run_dir_of_flags(f"segment_{FLAGS.mode}")
     if FLAGS.mode == "evaluate":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import before_keras  # noqa: F401
 from absl import flags
-from command_line import one_sentence, run
+from command_line import run, user_errors
 from given_model import MODEL, define_weights_flag, given_model
 from inputs import check_weights, say
 
@@ -54,7 +54,7 @@ def run_of(folder: str) -> training.RunDir | None:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         check_flags()
         given = given_model("--model", FLAGS.model, FLAGS.weights)
         say(given.notes)

@@ -32,7 +32,7 @@ from itertools import product
 import before_keras  # noqa: F401
 import keras
 from absl import flags
-from command_line import one_sentence, require_experiments_extra, run
+from command_line import require_experiments_extra, run, user_errors
 from label_flags import define_label_flags
 from number_flags import BELOW_ONE, FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from runs import current_flags
@@ -452,7 +452,7 @@ STUDIES = {
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         require_experiments_extra()
         check_flags()
         backbone = architecture()

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from absl import flags
 from blocks import AUTO, define_block_flag, given_blocks
-from command_line import honest_exit, one_sentence, require_experiments_extra, run
+from command_line import exit_with_status, require_experiments_extra, run, user_errors
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_data, check_weights, open_labelled, say, say_range, test_split
 from label_flags import define_label_flags, source_options
@@ -237,11 +237,11 @@ def draw(name: str, model, shown, others, labels, class_names, block: int, path:
 
 
 def main():
-    with one_sentence():
+    with user_errors():
         check_flags()
         require_experiments_extra()
         model = load_model()
-    with honest_exit(), one_sentence():
+    with exit_with_status(), user_errors():
         shown, others, labels, class_names = load_images(model)
         patch_number(model, shown)
         layers = visualization.patch_features(model, shown[:1])
@@ -250,11 +250,11 @@ def main():
         block = block_of_features(model)
     output, tables = Path(FLAGS.output).expanduser(), {}
     for name in FLAGS.pictures:
-        with one_sentence():
+        with user_errors():
             path = output / f"{name}.png"
             tables |= draw(name, model, shown, others, labels, class_names, block, path)
         print(f"{keras.backend.backend()}: {path}", flush=True)
-    with one_sentence():
+    with user_errors():
         print(visualization.write_report(output, model, shown[:4], tables=tables))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from nepa_keras.renamed import warn_renamed
 from nepa_keras.types import Shape, Tensor
 
 
@@ -42,7 +43,7 @@ def is_one(blocks: Any) -> bool:
 
 
 class HiddenStates(keras.Model):
-    """Part of `NepaBackbone`: `intermediates`, `block_outputs` and `taps`."""
+    """Part of `NepaBackbone`: `intermediates`, `block_outputs` and `activations`."""
 
     def intermediates(
         self,
@@ -115,7 +116,7 @@ class HiddenStates(keras.Model):
         outputs = list(self._states(entering, images, causal, training))
         return [*outputs, self.norm(outputs[-1])]
 
-    def taps(self, images: Tensor, causal: bool | None = None) -> dict:
+    def activations(self, images: Tensor, causal: bool | None = None) -> dict:
         """Everything inside an inference pass, eagerly.
 
         Returns:
@@ -132,6 +133,11 @@ class HiddenStates(keras.Model):
             "attentions": list(attentions),
             "sequence_output": self.norm(states[-1]),
         }
+
+    def taps(self, images: Tensor, causal: bool | None = None) -> dict:
+        """Former name of `activations`."""
+        warn_renamed("NepaBackbone.taps", "NepaBackbone.activations")
+        return self.activations(images, causal)
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")

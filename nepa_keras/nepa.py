@@ -118,7 +118,7 @@ class NepaPretrainer(Task):
         shape = (batch * backends.replicas(), tokens, 1)
         draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
         is_patch = (ops.arange(tokens, dtype="int32") > 0)[None, :, None]
-        masked = (backends.part_of_replica(draw) < self.masking_ratio) & is_patch
+        masked = (backends.local_rows(draw) < self.masking_ratio) & is_patch
         token = ops.convert_to_tensor(self.backbone.patch_embedding.mask_token)
         return ops.where(masked, token, embeddings)
 

@@ -68,8 +68,8 @@ class GradientNorm(FiniteMean):
         A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
         """
         # On JAX the metric lives in the train state until `backends.sync`.
-        steps = int(backends.value_here(self.steps))
-        norms = backends.value_here(self.norms)
+        steps = int(backends.local_value(self.steps))
+        norms = backends.local_value(self.norms)
         first = max(0, steps - _NORMS_KEPT)
         return first, norms[np.arange(first, steps) % _NORMS_KEPT]
 

@@ -215,7 +215,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
 
         The numbers are those of all replicas; x, y and y_pred what this one has.
         """
-        batch_size = backends.images_of_all(ops.shape(keras.tree.flatten(x)[0])[0])
+        batch_size = backends.global_batch_size(ops.shape(keras.tree.flatten(x)[0])[0])
         finite = ops.isfinite(loss)
         self._loss_tracker.update_state(
             ops.where(finite, loss, 0.0), ops.where(finite, batch_size, 0)

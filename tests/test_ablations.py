@@ -146,9 +146,9 @@ def test_learned_positions_are_in_the_input_and_not_in_the_target():
         assert_close(ops.convert_to_numpy(out["targets"]), z[:, 1:], "same_numbers")
         found = ops.convert_to_numpy(out["predictions"])
         assert_close(found, ops.convert_to_numpy(expected), "same_numbers")
-    taps = learned.taps(images)
-    assert_close(ops.convert_to_numpy(taps["embeddings"]), z, "same_numbers")
-    assert_close(ops.convert_to_numpy(taps["hidden_states"][0]), z + table, "same_numbers")
+    found = learned.activations(images)
+    assert_close(ops.convert_to_numpy(found["embeddings"]), z, "same_numbers")
+    assert_close(ops.convert_to_numpy(found["hidden_states"][0]), z + table, "same_numbers")
 
 
 def test_a_step_of_a_plain_vit_with_learned_positions():

@@ -126,7 +126,7 @@ def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
             return backends.linear(x, *map(ops.convert_to_tensor, (kernel, bias)))
         if name == "layer_norm":
             return backends.layer_norm(x, *map(ops.convert_to_tensor, (bias, bias)), 1e-6)
-        return backends.barrier(backends.gelu(x))
+        return backends.optimization_barrier(backends.gelu(x))
 
     def results(name):
         loss, gradients = loss_and_gradients(holder, lambda: ops.mean(result(name) * weights))

@@ -46,7 +46,7 @@ def test_causal_outputs_do_not_see_the_future(gated_mlp, remat):
 
 def test_causal_taps_do_not_see_the_future():
     backbone = tiny.pretrainer().backbone
-    for probabilities in backbone.taps(tiny.images(2))["attentions"]:
+    for probabilities in backbone.activations(tiny.images(2))["attentions"]:
         probabilities = ops.convert_to_numpy(probabilities)
         np.testing.assert_array_equal(np.triu(probabilities, k=1), 0.0)
         np.testing.assert_allclose(probabilities.sum(axis=-1), 1.0, rtol=1e-6)

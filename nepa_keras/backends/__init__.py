@@ -16,7 +16,7 @@ kernels.py, what layers and the optimizer compute:
     attention_form(length, width, ...)  which formulation of it runs here, in words
     attention_probabilities(q, k, ...)  that softmax
     weighted_values(weights, v)         and that product
-    barrier(x)                          identity that keeps a compiler from fusing across it
+    optimization_barrier(x)             identity that keeps a compiler from fusing across it
     compiled(function)                  the function, compiled by itself where a step is not as a whole
     remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
     global_norm(gradients)              L2 norm over a list
@@ -44,17 +44,17 @@ devices.py, many devices; each backend has its own engine. Those marked * all pr
     device_name()                       what the driver calls the first device
     start_distribution(kind, mesh)      * see `nepa_keras.distribute`
     is_distributed()                    whether models that are made now are for many devices
-    alone()                             context: as if there were this process and one device only
+    single_process()                    context: as if there were this process and one device only
     process()                           (number of this process, of all)
-    may_be_loss(error)                  whether a collective raises such an error where a process is gone
+    is_lost_process(error)              whether a collective raises such an error where a process is gone
     replicas()                          copies of the model a train step runs on, each with part of the batch
     mean_over_replicas(x)               * in a step: of what each replica has; else x
     mean_over_all(x, axis)              * in a step: over axes with the images, those of all replicas
-    images_of_all(number)               * in a step: the images of all replicas, where this one has a number
-    part_of_replica(x)                  in a step: of rows for the images of all replicas, this one's; else x
-    of_all_processes(number)            * the integers of all processes, in order
-    value_here(variable)                this process's first replica of it, as NumPy array
-    whole_value(variable)               * as NumPy array, also of one that is split between devices
+    global_batch_size(number)           * in a step: the images of all replicas, where this one has a number
+    local_rows(x)                       in a step: of rows for the images of all replicas, this one's; else x
+    all_gather(number)                  * the integers of all processes, in order
+    local_value(variable)               this process's first replica of it, as NumPy array
+    gather_variable(variable)           * as NumPy array, also of one that is split between devices
 """
 
 from nepa_keras.backends.choice import check_choice, leave_choice_to_command

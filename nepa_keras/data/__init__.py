@@ -8,6 +8,7 @@ from nepa_keras.data.copy import copy_to_records
 from nepa_keras.data.decode import ImageError, decode_image
 from nepa_keras.data.fingerprint import fingerprint
 from nepa_keras.data.image_converter import NepaImageConverter
+from nepa_keras.data.inspect_source import SourceReport, inspect_source
 from nepa_keras.data.keras_cv_batches import keras_cv_batches
 from nepa_keras.data.network import NetworkError, use_cache
 from nepa_keras.data.ordered import OrderedBatches
@@ -22,7 +23,6 @@ from nepa_keras.data.sources import (
     with_classes,
 )
 from nepa_keras.data.stored_ranges import source_range_note
-from nepa_keras.data.survey import Survey, survey
 from nepa_keras.data.transforms import (
     CenterCrop,
     FinetuningTransform,
@@ -34,6 +34,7 @@ from nepa_keras.data.transforms import (
     Resize,
     normalize,
 )
+from nepa_keras.renamed import former_names
 
 __all__ = [
     "ArraySource",
@@ -55,20 +56,28 @@ __all__ = [
     "RandomErasing",
     "RandomResizedCrop",
     "Resize",
+    "SourceReport",
     "SubsetSource",
-    "Survey",
     "copy_to_records",
     "decode_image",
     "fingerprint",
     "held_out",
     "image_files",
+    "inspect_source",
     "keras_cv_batches",
     "load",
     "normalize",
     "open_source",
     "segmentation",
     "source_range_note",
-    "survey",
     "use_cache",
     "with_classes",
 ]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "Survey": "SourceReport",
+        "survey": "inspect_source",
+    },
+)

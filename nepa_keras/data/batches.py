@@ -205,7 +205,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
                 self._transform_arrays(arrays, epoch, indices), indices, (epoch, position)
             )
         images = self._new_batch(len(indices), self.dtype)
-        draws = random_numbers(self.seed, epoch, indices, self.transform.draws).tolist()
+        draws = random_numbers(self.seed, epoch, indices, self.transform.num_random).tolist()
 
         def some(start):
             rows = range(start, min(start + _TOGETHER, len(indices)))
@@ -239,9 +239,9 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         for attempt in range(1, _REPLACEMENTS + 1):
             pixels = self._pixels(index)
             if pixels is not None:
-                self.transform(pixels, draws[: self.transform.draws], out)
+                self.transform(pixels, draws[: self.transform.num_random], out)
                 return index
-            count = self.transform.draws + attempt
+            count = self.transform.num_random + attempt
             (draws,) = random_numbers(self.seed, epoch, wanted, count).tolist()
             index = int(draws[-1] * len(self.source))
         raise ImageError(

@@ -60,7 +60,7 @@ class OrderedBatches(ImageReader):
             threads,
             value_range,
         )
-        if self.transform.draws:
+        if self.transform.num_random:
             raise ValueError(f"{type(self.transform).__name__} is random; evaluate without.")
         self.batch_size = batch_size
         self.indices = np.arange(len(self.source)) if indices is None else np.asarray(indices)

@@ -12,7 +12,7 @@ from nepa_keras.evaluation.classification import (
     classification_report,
     predict_batches,
 )
-from nepa_keras.evaluation.diagnostics import diagnostics, effective_rank, warnings_of
+from nepa_keras.evaluation.diagnostics import collapse_warnings, diagnostics, effective_rank
 from nepa_keras.evaluation.embed import embed_source, model_fingerprint
 from nepa_keras.evaluation.feature_files import Features, read_features
 from nepa_keras.evaluation.feature_sets import FeatureSets
@@ -33,7 +33,7 @@ from nepa_keras.evaluation.multi_label import (
 )
 from nepa_keras.evaluation.nearest import nearest_features
 from nepa_keras.evaluation.predictions import write_predictions
-from nepa_keras.evaluation.report import frozen_accuracies, worth_rows, worth_table
+from nepa_keras.evaluation.report import frozen_accuracies, transfer_rows, transfer_table
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
@@ -47,6 +47,7 @@ from nepa_keras.performance import (  # under their earlier place, too
     roofline_table,
     training_flops,
 )
+from nepa_keras.renamed import former_names
 
 __all__ = [
     "AFTER_NORM",
@@ -71,6 +72,7 @@ __all__ = [
     "choose_features",
     "class_balanced_subset",
     "classification_report",
+    "collapse_warnings",
     "diagnostics",
     "effective_rank",
     "embed_source",
@@ -93,8 +95,16 @@ __all__ = [
     "segmentation_scores",
     "sgd_probe_accuracy",
     "training_flops",
-    "warnings_of",
-    "worth_rows",
-    "worth_table",
+    "transfer_rows",
+    "transfer_table",
     "write_predictions",
 ]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "warnings_of": "collapse_warnings",
+        "worth_rows": "transfer_rows",
+        "worth_table": "transfer_table",
+    },
+)

@@ -64,7 +64,7 @@ def diagnostics(x: np.ndarray, before: np.ndarray | None = None) -> dict[str, fl
     return found
 
 
-def warnings_of(found: dict[str, float]) -> dict[str, str]:
+def collapse_warnings(found: dict[str, float]) -> dict[str, str]:
     """What is wrong with `diagnostics`, in words, by name; empty if nothing is."""
     words = {}
     if found["effective_rank"] < FEW_DIRECTIONS:

@@ -7,7 +7,7 @@ import numpy as np
 
 from nepa_keras import backends
 from nepa_keras.data import normalize
-from nepa_keras.evaluation.diagnostics import diagnostics, warnings_of
+from nepa_keras.evaluation.diagnostics import collapse_warnings, diagnostics
 from nepa_keras.evaluation.features import FeatureExtractor
 from nepa_keras.evaluation.knn import knn_accuracy
 from nepa_keras.evaluation.linear_probe import check_probe_rows, linear_probe_accuracy
@@ -104,7 +104,7 @@ class FeatureMonitor(keras.callbacks.Callback):
             return dict.fromkeys(self._names, float("nan"))
         found = diagnostics(features)
         drift = diagnostics(targets, before)["drift"]
-        self._warn(epoch, warnings_of({**found, "drift": drift}))
+        self._warn(epoch, collapse_warnings({**found, "drift": drift}))
         logs = {f"feature_{name}": value for name, value in found.items()}
         logs["target_drift"] = drift
         if self.labels is not None:

@@ -1,4 +1,4 @@
-"""The table at the end of a run: what was it worth."""
+"""The table at the end of a run: accuracy with and without pretraining."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def frozen_accuracies(
     }
 
 
-def worth_rows(
+def transfer_rows(
     few_label: dict[str, list[float]],
     before: dict[str, float],
     after: dict[str, float],
@@ -104,7 +104,7 @@ def worth_rows(
     return [head, *rows]
 
 
-def worth_table(rows: list[tuple[str, ...]]) -> str:
-    """The rows of `worth_rows` as lines of text, their columns aligned."""
+def transfer_table(rows: list[tuple[str, ...]]) -> str:
+    """The rows of `transfer_rows` as lines of text, their columns aligned."""
     head, *others = text_table(rows).splitlines()
-    return "\n".join(["what was it worth", head, "-" * len(head), *others])
+    return "\n".join(["gain from pretraining", head, "-" * len(head), *others])

@@ -2,7 +2,7 @@
 
 from nepa_keras.layers.attention import SelfAttention
 from nepa_keras.layers.block import TransformerBlock
-from nepa_keras.layers.convolutions import ConvNorm, Doubling
+from nepa_keras.layers.convolutions import ConvNorm, Upsample2x
 from nepa_keras.layers.linear import Linear, NormalInitializer
 from nepa_keras.layers.mlp import MLP
 from nepa_keras.layers.norm import LayerNorm
@@ -12,11 +12,11 @@ from nepa_keras.layers.residual import DropPath, LayerScale
 from nepa_keras.layers.rotary import RotaryEmbedding
 from nepa_keras.layers.sequence_embedding import SequenceEmbedding
 from nepa_keras.layers.upernet import FCNHead, FeaturePyramid, UPerNetHead
+from nepa_keras.renamed import former_names
 
 __all__ = [
     "MLP",
     "ConvNorm",
-    "Doubling",
     "DropPath",
     "FCNHead",
     "FeaturePyramid",
@@ -31,4 +31,12 @@ __all__ = [
     "SequenceEmbedding",
     "TransformerBlock",
     "UPerNetHead",
+    "Upsample2x",
 ]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "Doubling": "Upsample2x",
+    },
+)

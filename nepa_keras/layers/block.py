@@ -115,7 +115,7 @@ class TransformerBlock(keras.layers.Layer):
             branch = scale.call(branch)
         if kept is not None:
             branch = scale_samples(branch, kept)
-        return backends.barrier(x + keras.ops.cast(branch, x.dtype))
+        return backends.optimization_barrier(x + keras.ops.cast(branch, x.dtype))
 
     def call(
         self,

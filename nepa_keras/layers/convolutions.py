@@ -99,7 +99,7 @@ class ConvNorm(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
-class Doubling(keras.layers.Layer):
+class Upsample2x(keras.layers.Layer):
     """A transposed convolution of 2x2 without overlap: (B, h, w, D) -> (B, 2h, 2w, filters).
 
     One matrix product, as every patch gives four pixels of its own; XLA's transposed convolution takes
@@ -156,3 +156,7 @@ def classifier(
     )
     layer.build((None, None, None, channels))
     return layer
+
+
+# Its name in files that were saved before 0.2.
+keras.saving.get_custom_objects()["nepa_keras>Doubling"] = Upsample2x

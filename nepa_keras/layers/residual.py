@@ -64,7 +64,7 @@ class DropPath(keras.layers.Layer):
         """1 for a kept sample, 0 for a dropped one: (B,) float32."""
         shape = (batch_size * backends.replicas(),)
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        return ops.cast(backends.part_of_replica(draw) >= self.rate, "float32")
+        return ops.cast(backends.local_rows(draw) >= self.rate, "float32")
 
     def factors(self, batch_size: int | Tensor) -> Tensor:
         """What the samples are multiplied by in training: 0, or 1 / (1 - rate); (B,) float32."""

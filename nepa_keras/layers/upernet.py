@@ -11,7 +11,7 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.layers.convolutions import (
     ConvNorm,
-    Doubling,
+    Upsample2x,
     average_pool,
     batch_norm,
     channel_dropout,
@@ -42,10 +42,10 @@ class FeaturePyramid(keras.layers.Layer):
         self.width = width
         policy = self.dtype_policy
 
-        self.first = Doubling(width, name="quadruple_first", dtype=policy)
+        self.first = Upsample2x(width, name="quadruple_first", dtype=policy)
         self.norm = batch_norm("quadruple_norm", policy)
-        self.second = Doubling(width, name="quadruple_second", dtype=policy)
-        self.only = Doubling(width, name="double", dtype=policy)
+        self.second = Upsample2x(width, name="quadruple_second", dtype=policy)
+        self.only = Upsample2x(width, name="double", dtype=policy)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         shape = (None, None, None, self.width)

@@ -29,7 +29,7 @@ class ModelFlopsUtilization:
 
     def __init__(self, backbone: NepaBackbone, devices: int = 1):
         sheet = known_device(backends.device_name())
-        with backends.alone():
+        with backends.single_process():
             peak = sheet.flops_per_second if sheet else measured_peak(backbone.compute_dtype)
         self.flops, self.peak = training_flops(backbone), peak * devices
 

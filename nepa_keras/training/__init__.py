@@ -1,9 +1,10 @@
 """Optimizer, schedule and weight averaging of the recipes."""
 
+from nepa_keras.renamed import former_names
 from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.ema import ema_weights
 from nepa_keras.training.layerwise import LayerwiseWarmupCosine, LayerwiseWarmupPoly
-from nepa_keras.training.model_state import OtherModelError
+from nepa_keras.training.model_state import CheckpointMismatchError
 from nepa_keras.training.one_device import on_one_device
 from nepa_keras.training.optimizer import AdamW, adamw
 from nepa_keras.training.replay import Replay
@@ -26,10 +27,10 @@ from nepa_keras.training.validation import Validation
 __all__ = [
     "TRACKERS",
     "AdamW",
+    "CheckpointMismatchError",
     "Checkpoints",
     "LayerwiseWarmupCosine",
     "LayerwiseWarmupPoly",
-    "OtherModelError",
     "OtherRunError",
     "Preempted",
     "Replay",
@@ -50,3 +51,10 @@ __all__ = [
     "open_trackers",
     "scaled_learning_rate",
 ]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "OtherModelError": "CheckpointMismatchError",
+    },
+)

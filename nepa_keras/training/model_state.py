@@ -16,7 +16,7 @@ from nepa_keras import backends
 _MODEL, _OPTIMIZER, _METRIC = "model/", "optimizer/", "metric/"
 
 
-class OtherModelError(ValueError):
+class CheckpointMismatchError(ValueError):
     """A checkpoint does not fit the model."""
 
 
@@ -40,7 +40,7 @@ def restore_metrics(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     """Puts back what `metrics_state` gave; call it in `fit`, after the metrics were reset.
 
     Raises:
-        OtherModelError: the model has other metrics.
+        CheckpointMismatchError: the model has other metrics.
     """
     found = {name: value for name, value in state.items() if name.startswith(_METRIC)}
     _assign(_metrics(model), found)
@@ -50,7 +50,7 @@ def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
     """Puts back what `model_state` gave, also of another backend.
 
     Raises:
-        OtherModelError: it is of another model or optimizer; then nothing was changed.
+        CheckpointMismatchError: it is of another model or optimizer; then nothing was changed.
     """
     _build_optimizer(model)
     ours = {n: value for n, value in state.items() if n.startswith((_MODEL, _OPTIMIZER))}
@@ -65,14 +65,14 @@ def _build_optimizer(model: keras.Model) -> None:
 def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) -> None:
     if set(variables) != set(state):
         differing = sorted(set(variables) ^ set(state))
-        raise OtherModelError(
+        raise CheckpointMismatchError(
             f"The checkpoint is of another model or optimizer: {differing[0]} and {len(differing) - 1} "
             "others are in one of the two only."
         )
     for name, variable in variables.items():
         found = state[name]
         if found.shape != tuple(variable.shape) or not _same_kind(found.dtype.name, variable.dtype):
-            raise OtherModelError(
+            raise CheckpointMismatchError(
                 f"The checkpoint is of another model: {name} is {found.dtype.name} {found.shape} there, "
                 f"{variable.dtype} {tuple(variable.shape)} here."
             )
@@ -100,4 +100,4 @@ def _numbered(prefix: str, variables) -> dict[str, keras.Variable]:
 
 
 def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
-    return {name: backends.whole_value(variable) for name, variable in variables.items()}
+    return {name: backends.gather_variable(variable) for name, variable in variables.items()}

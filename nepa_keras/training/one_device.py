@@ -26,7 +26,7 @@ def on_one_device(model: keras.Model) -> Iterator[keras.Model]:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     state = model_state(model)
-    with backends.alone():
+    with backends.single_process():
         # One copy, as it has to be compiled; not as an attribute, or it were part of the model.
         copy = model.__dict__.get("copy_on_one_device")
         if copy is None:

@@ -26,7 +26,7 @@ class ProcessWatch:
         folder: that all processes see; made if missing, and removed when all have left in good order.
         number: of this process, from 0.
         count: of all; with 1 nothing is watched.
-        may_be_loss: whether an error is one that a collective raises whose partner is gone.
+        is_lost_process: whether an error is one that a collective raises whose partner is gone.
         patience: seconds.
         end: called with one sentence; by default it is printed, and the process ends with the status `LOST`.
     """
@@ -36,13 +36,13 @@ class ProcessWatch:
         folder: str | os.PathLike,
         number: int,
         count: int,
-        may_be_loss: Callable[[BaseException], bool],
+        is_lost_process: Callable[[BaseException], bool],
         patience: float = 60.0,
         end: Callable[[str], None] | None = None,
     ):
         self.folder = Path(folder)
         self.number, self.count = number, count
-        self.may_be_loss = may_be_loss
+        self.is_lost_process = is_lost_process
         self.patience = patience
         self.end = end or _end_process
         self._left = threading.Event()
@@ -62,7 +62,7 @@ class ProcessWatch:
     def __exit__(self, kind, error, trace) -> None:
         if self.count == 1:
             return
-        if self._thread.is_alive() and error is not None and self.may_be_loss(error):
+        if self._thread.is_alive() and error is not None and self.is_lost_process(error):
             self._thread.join(1.5 * self.patience)  # until it ends the process, if it does
         self._left.set()
         if self._thread.is_alive():

@@ -11,7 +11,7 @@ import numpy as np
 from nepa_keras import backends
 from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.training.checkpoints import Checkpoints
-from nepa_keras.training.examination import examine
+from nepa_keras.training.diagnose_step import diagnose_step
 from nepa_keras.training.model_state import model_state, restore_state
 from nepa_keras.training.non_finite import REPORT, versions
 from nepa_keras.training.run_dir import RunDir
@@ -75,7 +75,9 @@ class Replay:
             verbose=0,
             callbacks=[steps],
         )
-        for what, found in examine(self.model, steps.before, self._batch(), self._names()).items():
+        for what, found in diagnose_step(
+            self.model, steps.before, self._batch(), self._names()
+        ).items():
             print(f"{what:<24}{found}")
         print(f"step {self.step} is {'reproduced' if steps.skipped else 'not reproduced'}")
         return steps.skipped

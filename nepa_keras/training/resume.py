@@ -139,7 +139,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         known |= _OVERDUE * (time.monotonic() - self.saved_when >= _LONGEST_PAUSE)
         known |= _FAILED * (self.writing is not None and self.writing.done() and self._failed())
         if self.processes > 1:
-            all_known = backends.of_all_processes(known) if together else []
+            all_known = backends.all_gather(known) if together else []
             known = functools.reduce(operator.or_, all_known, 0)
         if known & _FAILED:
             self._wait()
@@ -168,7 +168,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def _wait(self):
         """Until the last checkpoint is written; all processes together, as all have to know if it is not."""
-        if any(backends.of_all_processes(self._failed())):
+        if any(backends.all_gather(self._failed())):
             if self.writing is not None:
                 self.writing.result()
             raise OSError("the first process could not write a checkpoint")

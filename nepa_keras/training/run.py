@@ -78,7 +78,7 @@ def fit_steps(
         ImportError: no `tracker` is given, and tensorboardX is missing.
         NonFiniteError: see `Task`.
         Preempted: the process was asked to end; the run is saved.
-        OtherModelError: the checkpoint is of another model.
+        CheckpointMismatchError: the checkpoint is of another model.
         OtherRunError: the processes, or the run in the folder, have another identity; or not all processes
             see the same checkpoint.
         BlockingIOError: another process trains in the folder.
@@ -93,7 +93,7 @@ def fit_steps(
             stack.enter_context(RunLock(run))
         checkpoints = Checkpoints(run.checkpoints, keep_last, keep_every)
         record = _Record(run, identity or {}, writes)
-        watch = ProcessWatch(run.processes, *backends.process(), backends.may_be_loss)
+        watch = ProcessWatch(run.processes, *backends.process(), backends.is_lost_process)
         stack.enter_context(watch)
         record.compare_processes()
         stateful = [record, *(part for part in callbacks if isinstance(part, Stateful))]
@@ -103,7 +103,7 @@ def fit_steps(
         if writes:
             run.truncate_log(first)
         if first >= steps:
-            if all(backends.of_all_processes(is_whole_archive(run.model))):
+            if all(backends.all_gather(is_whole_archive(run.model))):
                 return
             if writes and run.model.exists():
                 print(f"{run.model} is damaged, and written again from the newest checkpoint")
@@ -155,7 +155,7 @@ class _Record:
         """Refuse processes that were started as different runs."""
         for name, text in self.identity.items():
             digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:3])
-            if len(set(backends.of_all_processes(digest))) > 1:
+            if len(set(backends.all_gather(digest))) > 1:
                 raise OtherRunError(
                     f"The processes of the run have different {name}; start each with the same flags, and "
                     "let each see the same images."
@@ -213,7 +213,7 @@ def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: in
     say = print if backends.process()[0] == 0 else lambda sentence: None
     for sentence in checkpoints.damaged:
         say(sentence)
-    found = backends.of_all_processes(saved.step if saved else 0)
+    found = backends.all_gather(saved.step if saved else 0)
     if len(set(found)) > 1:
         raise OtherRunError(
             f"The processes found checkpoints of the steps {', '.join(map(str, found))}: "

@@ -34,7 +34,7 @@ def attention_probabilities(
     """
     backbone = backbone_of(model)
     causal = own_mask(model) if causal is None else causal
-    found = backbone.taps(np.asarray(images, "float32"), causal=causal)["attentions"]
+    found = backbone.activations(np.asarray(images, "float32"), causal=causal)["attentions"]
     return np.stack([ops.convert_to_numpy(ops.cast(a, "float32")) for a in found], axis=1)
 
 

@@ -159,7 +159,7 @@ def test_several_labels_an_image(pictures):
     assert other.labels.tolist() == [[d, 0, c, a] for a, c, d in expected]
     with pytest.raises(ValueError, match="1 classes that the model does not know: ant"):
         data.with_classes(source, ("cat", "dog"), 2)
-    found = str(data.survey(source))
+    found = str(data.inspect_source(source))
     assert "1.20 labels an image on average" in found and "dog: 3" in found
     assert data.fingerprint(source) != data.fingerprint(undivided)
     with pytest.raises(ValueError, match="A copy as TFRecord files holds one class an image"):

@@ -32,7 +32,7 @@ def test_avif_is_read_upright(tmp_path):
     assert straight.shape == (40, 60, 3) and quarter.shape == (60, 40, 3)
     assert np.abs(straight.astype(int) - pixels).mean() < 4
     assert np.abs(quarter.astype(int) - np.rot90(pixels, -1)).mean() < 4
-    assert data.survey(source).formats == {"AVIF": 2} and source.notes == ()
+    assert data.inspect_source(source).formats == {"AVIF": 2} and source.notes == ()
 
 
 def test_heic_names_what_reads_it_and_is_read_by_that(tmp_path, monkeypatch):

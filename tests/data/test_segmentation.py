@@ -304,7 +304,7 @@ def test_image_and_mask_never_drift_apart(height, width, seed):
     """Inside an area the image says the label that stands there; beyond the image there is nothing."""
     transform = segmentation.SegmentationTransform(None, photometric=False)
     pixels, out = coded(height, width, seed), np.empty((48, 48, 4), "float32")
-    (draws,) = random_numbers(seed, 0, np.array([0]), transform.draws).tolist()
+    (draws,) = random_numbers(seed, 0, np.array([0]), transform.num_random).tolist()
     transform(pixels, draws, out)
     image, labels = (out[..., :3] + 1) * 127.5, out[..., 3]
     outside = labels == 255
@@ -333,7 +333,7 @@ def test_crops_avoid_what_one_class_fills():
         good = 0
         for index in range(300):
             out = np.empty((24, 24, 4), "float32")
-            (draws,) = random_numbers(0, 0, np.array([index]), transform.draws).tolist()
+            (draws,) = random_numbers(0, 0, np.array([index]), transform.num_random).tolist()
             transform(pixels, draws, out)
             counts = np.bincount(out[..., 3].astype(int).ravel(), minlength=2)
             good += counts.min() > 0 and counts.max() < 0.75 * counts.sum()
@@ -354,7 +354,7 @@ def test_sizes_are_drawn_between_the_ratios():
 
 @pytest.mark.once
 def test_flips_and_colour_changes_happen_half_of_the_time():
-    rows = random_numbers(0, 0, np.arange(2000), segmentation.SegmentationTransform.draws)
+    rows = random_numbers(0, 0, np.arange(2000), segmentation.SegmentationTransform.num_random)
     grey = np.full((2, 2, 3), 100, np.uint8)
     changed = np.mean([(distort(grey, row[-9:]) != 100).any() for row in rows])
     # Of grey, brightness and contrast show: 1 - 1/4, less those that change nothing.

@@ -85,7 +85,7 @@ def test_readers_survey_copy_and_converter_map_alike(folder, tmp_path):
     copied = data.open_source(f"tfrecord:{tmp_path / 'copy'}")
     for index, pixels in enumerate(right):
         np.testing.assert_array_equal(data.decode_image(copied.read(index)), pixels)
-    assert data.survey(copied).ranges == [None] * 5
+    assert data.inspect_source(copied).ranges == [None] * 5
     converter = NepaImageConverter((12, 16), value_range=TWELVE_BITS)
     np.testing.assert_allclose(converter(sorted(folder.iterdir())), expected, atol=1e-6)
     np.testing.assert_allclose(converter(VALUES), expected[[1]], atol=1e-6)
@@ -131,8 +131,8 @@ def test_what_is_said_about_the_range_of_a_source(values, value_range, words, tm
     source = data.open_source(f"folder:{tmp_path}")
     note = data.source_range_note(source, value_range)
     assert note is None if words is None else re.search(words, note)
-    survey = str(data.survey(source, value_range=value_range))
-    assert note is None or note in survey
+    report = str(data.inspect_source(source, value_range=value_range))
+    assert note is None or note in report
 
 
 @pytest.mark.once

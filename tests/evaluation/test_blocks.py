@@ -71,7 +71,7 @@ def test_arrays_and_batches_choose_alike_and_the_extractor_takes_the_block():
 
     floats = tiny.images(5)
     found = evaluation.extract_features(backbone, floats, batch_size=2, block=0)
-    states = keras.ops.convert_to_numpy(backbone.taps(floats)["hidden_states"][1])
+    states = keras.ops.convert_to_numpy(backbone.activations(floats)["hidden_states"][1])
     np.testing.assert_allclose(found, states[:, 1:].mean(axis=1), rtol=1e-4, atol=2e-5)
     with pytest.raises(ValueError, match="blocks go from 0 to 1, or -1; got 2"):
         evaluation.extract_features(backbone, floats, block=2)

@@ -37,11 +37,15 @@ def test_effective_rank_ends():
 def test_numbers_of_spread_and_of_collapsed_embeddings():
     free = evaluation.diagnostics(normal(2000, 32))
     assert free["spread"] == pytest.approx(1.0, abs=0.03) and abs(free["mean_cosine"]) < 0.1
-    assert evaluation.warnings_of(free) == {}
+    assert evaluation.collapse_warnings(free) == {}
     direction = normal(1, 32)
     collapsed = evaluation.diagnostics(direction + 1e-4 * normal(200, 32, seed=1))
     assert collapsed["effective_rank"] < 1.1 and collapsed["mean_cosine"] > 0.9999
-    assert set(evaluation.warnings_of(collapsed)) == {"effective_rank", "mean_cosine", "spread"}
+    assert set(evaluation.collapse_warnings(collapsed)) == {
+        "effective_rank",
+        "mean_cosine",
+        "spread",
+    }
 
 
 @pytest.mark.once
@@ -50,7 +54,8 @@ def test_drift_is_the_turn_since_before():
     assert evaluation.diagnostics(3 * x, x)["drift"] == pytest.approx(0.0, abs=1e-12)
     assert evaluation.diagnostics(-x, x)["drift"] == pytest.approx(2.0)
     assert (
-        "lower the learning rate" in evaluation.warnings_of(evaluation.diagnostics(-x, x))["drift"]
+        "lower the learning rate"
+        in evaluation.collapse_warnings(evaluation.diagnostics(-x, x))["drift"]
     )
 
 

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nepa_keras.evaluation import FeatureExtractor, frozen_accuracies, worth_rows, worth_table
+from nepa_keras.evaluation import FeatureExtractor, frozen_accuracies, transfer_rows, transfer_table
 from tests.helpers import tiny
 
 
 def _table(few_label, **changes):
     before, after = {"knn": 0.7, "linear_probe": 0.688}, {"knn": 0.69, "linear_probe": 0.74}
     arguments = dict(num_labels=200, steps=300, num_test_images=2000)
-    return worth_table(worth_rows(few_label, before, after, **{**arguments, **changes}))
+    return transfer_table(transfer_rows(few_label, before, after, **{**arguments, **changes}))
 
 
 @pytest.mark.once

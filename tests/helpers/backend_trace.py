@@ -22,10 +22,10 @@ def pass_and_step(folder: str) -> dict[str, np.ndarray]:
     model = golden_files.pretrainer(folder, rope_rescale=None)
     images = ops.convert_to_tensor(golden_files.images(folder))
     numbers = {}
-    taps = model.backbone.taps(images)
-    for i, state in enumerate(taps["hidden_states"]):
+    found = model.backbone.activations(images)
+    for i, state in enumerate(found["hidden_states"]):
         numbers[f"states/hidden.{i}"] = state
-    for i, probabilities in enumerate(taps["attentions"]):
+    for i, probabilities in enumerate(found["attentions"]):
         numbers[f"states/attn.{i}"] = probabilities
     for name, value in model(images).items():
         numbers[f"states/{name}"] = value

@@ -72,7 +72,7 @@ assert nepa_keras.distribute().devices == int(devices)
 differences = {}
 for kind in ARRAYS:
     many = results(kind)
-    with nepa_keras.backends.alone():
+    with nepa_keras.backends.single_process():
         one = results(kind)
     assert [a.shape for a in many] == [a.shape for a in one]
     differences[kind] = max(float(np.max(np.abs(a - b))) for a, b in zip(many, one, strict=True))

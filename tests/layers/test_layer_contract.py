@@ -93,7 +93,7 @@ CASES = {
         call={"causal": True},
     ),
     "ConvNorm": Case(layers.ConvNorm, {"filters": 6, "kernel_size": 3}, (4, 5, 8), (4, 5, 6)),
-    "Doubling": Case(layers.Doubling, {"filters": 6}, (4, 5, 8), (8, 10, 6)),
+    "Upsample2x": Case(layers.Upsample2x, {"filters": 6}, (4, 5, 8), (8, 10, 6)),
     "FCNHead": Case(
         layers.FCNHead, {"num_classes": 3, "channels": 6, "dropout": 0.1}, (4, 5, 8), (4, 5, 3)
     ),
@@ -252,7 +252,7 @@ ARGUMENTS = {
         "epsilon": 1e-6,
     },
     layers.ConvNorm: {"filters": 6, "kernel_size": 3},
-    layers.Doubling: {"filters": 6},
+    layers.Upsample2x: {"filters": 6},
     layers.FeaturePyramid: {"width": 8},
     layers.FCNHead: {"num_classes": 3, "channels": 6, "dropout": 0.2},
     layers.UPerNetHead: {"num_classes": 3, "channels": 6, "pool_bins": (1, 2), "dropout": 0.2},

@@ -25,12 +25,12 @@ def soft_cross_entropy(smoothing: float = 0.0):
 def test_states_pooling_and_logits(io):
     model = golden_files.classifier()
     images = golden_files.images("classify")
-    taps = model.backbone.taps(images, causal=model.use_causal_mask)
-    for i, state in enumerate(taps["hidden_states"]):
+    found = model.backbone.activations(images, causal=model.use_causal_mask)
+    for i, state in enumerate(found["hidden_states"]):
         assert_close(ops.convert_to_numpy(state), io[f"hidden.{i}"], "states", f"hidden.{i}")
-    for i, probabilities in enumerate(taps["attentions"]):
+    for i, probabilities in enumerate(found["attentions"]):
         assert_close(ops.convert_to_numpy(probabilities), io[f"attn.{i}"], "attention", f"attn.{i}")
-    last = taps["sequence_output"]
+    last = found["sequence_output"]
     assert_close(ops.convert_to_numpy(last), io["last_hidden_state"], "states", "last_hidden_state")
     mean = ops.mean(last[:, 1:], axis=1)
     assert_close(ops.convert_to_numpy(mean), io["pooled_mean"], "states", "pooled_mean")

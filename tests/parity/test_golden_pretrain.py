@@ -31,22 +31,22 @@ def test_states_and_attention(folder):
     """Embeddings, what enters and leaves each block, probabilities, final state."""
     model = golden_files.pretrainer(folder)
     io = golden_files.tensors(f"{folder}/io.safetensors")
-    taps = model.backbone.taps(golden_files.images(folder))
+    found = model.backbone.activations(golden_files.images(folder))
     to_numpy = keras.ops.convert_to_numpy
-    assert_close(to_numpy(taps["embeddings"]), io["input_embedding"], "states", "input_embedding")
-    assert len(taps["hidden_states"]) == 1 + model.backbone.num_layers
-    for i, state in enumerate(taps["hidden_states"]):
+    assert_close(to_numpy(found["embeddings"]), io["input_embedding"], "states", "input_embedding")
+    assert len(found["hidden_states"]) == 1 + model.backbone.num_layers
+    for i, state in enumerate(found["hidden_states"]):
         assert_close(to_numpy(state), io[f"hidden.{i}"], "states", f"hidden.{i}")
-    assert len(taps["attentions"]) == model.backbone.num_layers
-    for i, probabilities in enumerate(taps["attentions"]):
+    assert len(found["attentions"]) == model.backbone.num_layers
+    for i, probabilities in enumerate(found["attentions"]):
         assert_close(to_numpy(probabilities), io[f"attn.{i}"], "attention", f"attn.{i}")
-    last = to_numpy(taps["sequence_output"])
+    last = to_numpy(found["sequence_output"])
     assert_close(last, io["last_hidden_state"], "states", "last_hidden_state")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_fast_path_of_call_gives_the_same_states(folder):
-    """`call` uses the backend's fused attention where `taps` writes it out."""
+    """`call` uses the backend's fused attention where `activations` writes it out."""
     model = golden_files.pretrainer(folder)
     io = golden_files.tensors(f"{folder}/io.safetensors")
     images = golden_files.images(folder)

@@ -12,7 +12,7 @@ import pytest
 
 import nepa_keras
 from nepa_keras import step_metrics
-from nepa_keras.training import Replay, adamw, examination, fit_steps, non_finite
+from nepa_keras.training import Replay, adamw, diagnose_step, fit_steps, non_finite
 from nepa_keras.training.checkpoints import Checkpoints
 from nepa_keras.training.model_state import model_state
 from tests.helpers import tiny
@@ -94,8 +94,10 @@ def test_a_bad_batch_is_kept_and_its_replay_begins_with_the_very_same_weights(
     seen = []
     monkeypatch.setattr(
         nepa_keras.training.replay,
-        "examine",
-        lambda model, state, *rest: seen.append(state) or examination.examine(model, state, *rest),
+        "diagnose_step",
+        lambda model, state, *rest: (
+            seen.append(state) or diagnose_step.diagnose_step(model, state, *rest)
+        ),
     )
     files = content(tmp_path)
     again = trainer(seed=1)

@@ -20,7 +20,9 @@ def array(tensor) -> np.ndarray:
 def test_attention_of_a_patch_is_a_row_of_the_softmax():
     model, images = tiny.pretrainer(), tiny.images(2, SHAPE)
     maps = v.attention_maps(model, images, query=4)
-    rows = np.stack([array(a) for a in model.backbone.taps(images)["attentions"]], 1)[..., 5, :]
+    rows = np.stack([array(a) for a in model.backbone.activations(images)["attentions"]], 1)[
+        ..., 5, :
+    ]
     np.testing.assert_allclose(maps["heads"].reshape(2, 2, 2, 6), rows[..., 1:], rtol=1e-5)
     np.testing.assert_allclose(maps["cls"], rows[..., 0], rtol=1e-5)
     np.testing.assert_allclose(maps["mean"], maps["heads"].mean(axis=2), rtol=1e-5)

@@ -126,7 +126,7 @@ def place_rows(x):
 
 
 @contextmanager
-def alone():
+def single_process():
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -139,7 +139,7 @@ def is_distributed() -> bool:
     return keras.distribution.distribution() is not None
 
 
-def may_be_loss(error: BaseException) -> bool:
+def is_lost_process(error: BaseException) -> bool:
     # Where an array is read JAX hands it on as a ValueError, which begins with the engine's status too.
     kinds = (jax.errors.JaxRuntimeError, ValueError)
     return isinstance(error, kinds) and re.match(r"[A-Z_]+: ", str(error)) is not None
@@ -161,25 +161,25 @@ def mean_over_all(x, axis):
     return keras.ops.mean(x, axis)
 
 
-def images_of_all(number):
+def global_batch_size(number):
     return number
 
 
-def part_of_replica(x):
+def local_rows(x):
     return x
 
 
-def of_all_processes(number: int) -> list[int]:
+def all_gather(number: int) -> list[int]:
     if jax.process_count() == 1:
         return [int(number)]
     return np.ravel(multihost_utils.process_allgather(np.int32(number))).tolist()
 
 
-def value_here(variable) -> np.ndarray:
+def local_value(variable) -> np.ndarray:
     return np.array(variable.value)
 
 
-def whole_value(variable) -> np.ndarray:
+def gather_variable(variable) -> np.ndarray:
     value = variable.value
     if value.is_fully_addressable or value.is_fully_replicated:
         return np.array(value)

@@ -37,7 +37,7 @@ def linear(x, kernel, bias=None):
     return of_form(x, kernel, bias)
 
 
-def barrier(x):
+def optimization_barrier(x):
     """Stops XLA:CPU from recomputing the chain of residual gradients inside every layer."""
     return jax.lax.optimization_barrier(x) if tuned_for_cpu() else x
 

@@ -48,7 +48,7 @@ def _strategy():
 
 
 @contextmanager
-def alone():
+def single_process():
     before = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
     tf.distribute.experimental_set_strategy(None)
     try:
@@ -61,7 +61,7 @@ def is_distributed() -> bool:
     return tf.distribute.has_strategy()
 
 
-def may_be_loss(error: BaseException) -> bool:
+def is_lost_process(error: BaseException) -> bool:
     return isinstance(error, tf.errors.OpError)
 
 
@@ -90,13 +90,13 @@ def mean_over_all(x, axis):
     return tf.cast(mean_over_replicas(total) / mean_over_replicas(count), x.dtype)
 
 
-def images_of_all(number):
+def global_batch_size(number):
     if replicas() == 1:
         return number
     return mean_over_replicas(tf.cast(number, "float32")) * replicas()
 
 
-def part_of_replica(x):
+def local_rows(x):
     if replicas() == 1:
         return x
     place = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -121,7 +121,7 @@ def distribute_batches(dataset):
     return strategy.distribute_datasets_from_function(parts)
 
 
-def of_all_processes(number: int) -> list[int]:
+def all_gather(number: int) -> list[int]:
     place, count = _place
     if count == 1:
         return [int(number)]
@@ -142,13 +142,13 @@ def _sum(x):
     return strategy.experimental_local_results(strategy.run(reduce, args=(x,)))[0]
 
 
-def value_here(variable) -> np.ndarray:
+def local_value(variable) -> np.ndarray:
     # A plain read of a metric's variable adds up those of all workers, each of which has to be there then.
     here = tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
     return np.array(here)
 
 
-def whole_value(variable) -> np.ndarray:
+def gather_variable(variable) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable))
 
 

@@ -17,7 +17,7 @@ from nepa_keras.backends.guard import GuardedOptimizer, is_rate
 from nepa_keras.backends.portable import global_norm
 from nepa_keras.backends.tensorflow.devices import (
     distribute_batches,
-    images_of_all,
+    global_batch_size,
     is_distributed,
     mean_over_replicas,
     process,
@@ -100,7 +100,7 @@ class Trainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(_not_empty(self, x), training=False)
         loss = _loss(self, x, y, y_pred, sample_weight, training=False)
-        self._loss_tracker.update_state(mean_over_replicas(loss), images_of_all(_images(x)))
+        self._loss_tracker.update_state(mean_over_replicas(loss), global_batch_size(_images(x)))
         return _for_workers(self.compute_metrics(x, y, y_pred, sample_weight))
 
 

@@ -15,7 +15,7 @@ _LONGEST_EVALUATION = timedelta(hours=24)  # that a process waits for the others
 class _State:
     """Of this process."""
 
-    alone = False
+    single_process = False
     in_step = False
 
 
@@ -60,19 +60,19 @@ def step():
 
 
 @contextmanager
-def alone():
-    before, _State.alone = _State.alone, True
+def single_process():
+    before, _State.single_process = _State.single_process, True
     try:
         yield
     finally:
-        _State.alone = before
+        _State.single_process = before
 
 
 def is_distributed() -> bool:
-    return not _State.alone and process()[1] > 1
+    return not _State.single_process and process()[1] > 1
 
 
-def may_be_loss(error: BaseException) -> bool:
+def is_lost_process(error: BaseException) -> bool:
     return type(error) is RuntimeError or isinstance(error, dist.DistError)  # gloo's, NCCL's
 
 
@@ -112,15 +112,15 @@ def mean_over_all(x, axis):
     return mean_over_replicas(keras.ops.mean(x, axis))
 
 
-def images_of_all(number):
+def global_batch_size(number):
     return number * replicas()
 
 
-def part_of_replica(x):
+def local_rows(x):
     return x.chunk(replicas())[process()[0]] if _State.in_step else x
 
 
-def of_all_processes(number: int) -> list[int]:
+def all_gather(number: int) -> list[int]:
     if process()[1] == 1:
         return [int(number)]
     numbers = torch.zeros(process()[1], dtype=torch.int64)
@@ -129,11 +129,11 @@ def of_all_processes(number: int) -> list[int]:
     return numbers.tolist()
 
 
-def value_here(variable) -> np.ndarray:
-    return whole_value(variable)
+def local_value(variable) -> np.ndarray:
+    return gather_variable(variable)
 
 
-def whole_value(variable) -> np.ndarray:
+def gather_variable(variable) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable))
 
 

@@ -47,7 +47,7 @@ def platform() -> str:
     return get_device().partition(":")[0]
 
 
-def barrier(x):
+def optimization_barrier(x):
     return x
 
 

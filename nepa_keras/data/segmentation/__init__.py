@@ -2,6 +2,7 @@
 
 from nepa_keras.data.segmentation.ade20k import ade20k
 from nepa_keras.data.segmentation.batches import SegmentationBatches
+from nepa_keras.data.segmentation.mask_notes import mask_notes
 from nepa_keras.data.segmentation.open import (
     KINDS,
     open_pairs,
@@ -11,7 +12,6 @@ from nepa_keras.data.segmentation.open import (
 )
 from nepa_keras.data.segmentation.pairs import IGNORED, FolderPairs, PairSource, SubsetPairs
 from nepa_keras.data.segmentation.scenes import Scenes
-from nepa_keras.data.segmentation.survey import mask_notes
 from nepa_keras.data.segmentation.transforms import SegmentationTransform, fitting_size
 
 __all__ = [

@@ -38,7 +38,7 @@ class SegmentationTransform(ImageTransform):
             two.
     """
 
-    draws = 1 + 2 * _CROPS + 1 + 9
+    num_random = 1 + 2 * _CROPS + 1 + 9
 
     def __init__(
         self,

@@ -23,19 +23,24 @@ _ATTEMPTS = 10
 
 
 class ImageTransform:
-    """A function of an image's pixels and of as many uniform random numbers as `draws` says."""
+    """A function of an image's pixels and of `num_random` uniform random numbers."""
 
-    draws = 0
+    num_random = 0
     whole_pixels = False  # whether what comes out is pixels, so that `out` may be uint8
     together = False  # whether `of_arrays` exists: images of one size at once
     of_arrays: Callable[..., np.ndarray]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "draws" in vars(cls):
+            raise TypeError(f"{cls.__name__}.draws is now called num_random.")
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         """Writes what becomes of an image.
 
         Args:
             pixels: uint8 (height, width, channels).
-            draws: uniform numbers in [0, 1), `self.draws` of them.
+            draws: uniform numbers in [0, 1), `self.num_random` of them.
             out: (new height, new width, channels), float32 for values in [-1, 1]; or, where the transform
                 has `whole_pixels`, uint8 for pixels.
         """
@@ -55,7 +60,7 @@ class ImageTransform:
             pixels: uint8 (height, width, channels).
             image_size: of the result, one side or (height, width).
         """
-        (draws,) = random_numbers(seed, epoch, np.array([index]), self.draws).tolist()
+        (draws,) = random_numbers(seed, epoch, np.array([index]), self.num_random).tolist()
         out = np.empty((*sides(image_size), pixels.shape[-1]), "float32")
         self(pixels, draws, out)
         return np.clip(np.round((out + 1) * 127.5), 0, 255).astype(np.uint8)
@@ -103,7 +108,7 @@ class RandomResizedCrop(ImageTransform):
         flip: share of the images that are mirrored from left to right.
     """
 
-    draws = 2 * _ATTEMPTS + 3
+    num_random = 2 * _ATTEMPTS + 3
     whole_pixels = True
     together = True
 
@@ -176,7 +181,7 @@ class RandomResizedCrop(ImageTransform):
         image_size: int | tuple[int, int] = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) and flips (N,) of the images `indices`, all of one height and width; see `box`."""
-        draws = random_numbers(seed, epoch, np.asarray(indices), self.draws).tolist()
+        draws = random_numbers(seed, epoch, np.asarray(indices), self.num_random).tolist()
         found = (self.box(row, height, width, image_size) for row in draws)
         boxes, flips = zip(*found, strict=True)
         return np.array(boxes), np.array(flips)

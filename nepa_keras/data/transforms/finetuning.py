@@ -20,7 +20,7 @@ class RandomErasing:
         aspect: smallest and largest height over width, drawn log-uniformly.
     """
 
-    draws = 2 * _ATTEMPTS + 4
+    num_random = 2 * _ATTEMPTS + 4
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class RandomErasing:
 
         Args:
             image: normalised, (height, width, channels); the noise is N(0, 1).
-            draws: uniform numbers in [0, 1), `self.draws` of them.
+            draws: uniform numbers in [0, 1), `self.num_random` of them.
         """
         box = self.box(draws, *image.shape[:2])
         if box is not None:
@@ -91,10 +91,10 @@ class FinetuningTransform(ImageTransform):
         self.erasing = erasing
         self.whole_pixels = erasing is None
         self._ends = np.cumsum(
-            [self.crop.draws]
-            + [0 if part is None else part.draws for part in (rand_augment, erasing)]
+            [self.crop.num_random]
+            + [0 if part is None else part.num_random for part in (rand_augment, erasing)]
         ).tolist()
-        self.draws = self._ends[-1]
+        self.num_random = self._ends[-1]
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
         first, second, _ = self._ends

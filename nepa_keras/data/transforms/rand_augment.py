@@ -100,16 +100,16 @@ class RandAugment:
             )
         self.num_ops, self.magnitude, self.std = num_ops, magnitude, std
         self.probability = probability
-        self.draws = _DRAWS * num_ops
+        self.num_random = _DRAWS * num_ops
 
     def plan(self, draws: list[float]) -> list[tuple[str, float | int | None]]:
         """Names of the operations to carry out, and their arguments.
 
         Args:
-            draws: uniform numbers in [0, 1), `self.draws` of them.
+            draws: uniform numbers in [0, 1), `self.num_random` of them.
         """
         chosen = []
-        for start in range(0, self.draws, _DRAWS):
+        for start in range(0, self.num_random, _DRAWS):
             which, whether, sign, u, v = draws[start : start + _DRAWS]
             if whether >= self.probability:
                 continue

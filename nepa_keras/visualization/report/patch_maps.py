@@ -110,8 +110,8 @@ def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> 
 
 def _of_image(backbone, image: np.ndarray, causal: bool, with_heads: bool) -> tuple[dict, list]:
     """Means of attention and cosines of every block, and its single heads (none unless asked for)."""
-    own = backbone.taps(image[None], causal=causal)
-    predicting = own if causal else backbone.taps(image[None], causal=True)
+    own = backbone.activations(image[None], causal=causal)
+    predicting = own if causal else backbone.activations(image[None], causal=True)
     attention, heads = [], []
     for probabilities in own["attentions"]:
         of_heads = _numpy(probabilities)[0, :, 1:]  # (H, T, 1 + T): queries without CLS

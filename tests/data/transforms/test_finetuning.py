@@ -110,7 +110,7 @@ def test_sharpness_leaves_flat_parts_and_moves_edges():
 
 def plans(count: int, **settings) -> list:
     augment = data.RandAugment(**settings)
-    return [augment.plan(row) for row in random_numbers(5, 0, np.arange(count), augment.draws)]
+    return [augment.plan(row) for row in random_numbers(5, 0, np.arange(count), augment.num_random)]
 
 
 @pytest.mark.once
@@ -202,7 +202,7 @@ def test_every_operation_works_at_every_magnitude(magnitude):
 def test_rand_augment_is_for_pictures():
     augment = data.RandAugment(num_ops=4, probability=1.0)
     for seed in range(20):
-        draws = random_numbers(seed, 0, np.arange(1), augment.draws)[0].tolist()
+        draws = random_numbers(seed, 0, np.arange(1), augment.num_random)[0].tolist()
         for pixels in (COLOURS, COLOURS[..., :1]):
             found = augment(pixels, draws)
             assert found.shape == pixels.shape and found.dtype == np.uint8
@@ -215,7 +215,7 @@ def test_rand_augment_is_for_pictures():
 @pytest.mark.once
 def test_a_quarter_is_erased_by_boxes_of_the_recipe():
     erasing, count = data.RandomErasing(), 20_000
-    rows = random_numbers(3, 1, np.arange(count), erasing.draws).tolist()
+    rows = random_numbers(3, 1, np.arange(count), erasing.num_random).tolist()
     boxes = [box for row in rows if (box := erasing.box(row, 200, 300))]
     assert abs(len(boxes) / count - 0.25) < 5 * math.sqrt(0.1875 / count)
     top, left, h, w = np.array(boxes).T
@@ -234,7 +234,7 @@ def test_a_quarter_is_erased_by_boxes_of_the_recipe():
 def test_erased_pixels_are_noise_and_the_rest_stays():
     erasing = data.RandomErasing(probability=1.0)
     values = []
-    for row in random_numbers(0, 0, np.arange(60), erasing.draws).tolist():
+    for row in random_numbers(0, 0, np.arange(60), erasing.num_random).tolist():
         image = np.full((40, 40, 3), 7.0, "float32")
         erasing(image, row)
         top, left, h, w = erasing.box(row, 40, 40)
@@ -282,8 +282,8 @@ def test_without_its_parts_the_transform_is_the_bicubic_crop():
     image = np.random.default_rng(1).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     crop = data.RandomResizedCrop(interpolation="bicubic")
     bare = data.FinetuningTransform(rand_augment=None, erasing=None)
-    assert bare.draws == crop.draws
-    draws = random_numbers(0, 0, np.arange(1), crop.draws)[0].tolist()
+    assert bare.num_random == crop.num_random
+    draws = random_numbers(0, 0, np.arange(1), crop.num_random)[0].tolist()
     found, expected = np.empty((2, 20, 20, 3), "float32")
     bare(image, draws, found)
     crop(image, draws, expected)

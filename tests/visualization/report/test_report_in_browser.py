@@ -121,17 +121,19 @@ def colors(values: np.ndarray, seen=None) -> np.ndarray:
 def attention(report, query: int, image: int = 0, layer: int = 1, head: int = 0) -> np.ndarray:
     """Of the model itself: a row to the patches; head 0 is the mean."""
     model, images, _ = report
-    (rows,) = keras.ops.convert_to_numpy(model.backbone.taps(images[[image]])["attentions"][layer])
+    (rows,) = keras.ops.convert_to_numpy(
+        model.backbone.activations(images[[image]])["attentions"][layer]
+    )
     row = rows.mean(axis=0)[1 + query] if head == 0 else rows[head - 1, 1 + query]
     return row[1:]
 
 
 def cosines(report, query: int, image: int = 0, layer: int = 1) -> np.ndarray:
     model, images, _ = report
-    taps = model.backbone.taps(images[[image]])
-    predicted = model.backbone.norm(taps["hidden_states"][1 + layer])
+    found = model.backbone.activations(images[[image]])
+    predicted = model.backbone.norm(found["hidden_states"][1 + layer])
     embeddings, predicted = (
-        unit(keras.ops.convert_to_numpy(x)) for x in (taps["embeddings"], predicted)
+        unit(keras.ops.convert_to_numpy(x)) for x in (found["embeddings"], predicted)
     )
     return embeddings[0, 1:] @ predicted[0, 1 + query]
 

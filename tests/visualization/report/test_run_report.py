@@ -80,9 +80,9 @@ def test_maps_are_those_of_the_model(causal):
     maps = patch_maps(model, images)
     assert (maps["rows"], maps["columns"], maps["layers"], maps["heads"]) == (2, 3, 2, 2)
     assert (maps["causal"], maps["shift"], maps["pretrained"]) == (causal, 1, True)
-    taps = model.backbone.taps(images)
+    found = model.backbone.activations(images)
     for i, of_image in enumerate(maps["images"]):
-        for layer, probabilities in enumerate(taps["attentions"]):
+        for layer, probabilities in enumerate(found["attentions"]):
             heads = keras.ops.convert_to_numpy(probabilities)[i, :, 1:]
             wanted = [heads.mean(axis=0), *heads]
             for text, expected in zip(of_image["attention"][layer], wanted, strict=True):
@@ -101,9 +101,9 @@ def test_maps_are_those_of_the_model(causal):
 def test_an_earlier_block_predicts_through_the_final_norm():
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
     cosines, _ = unpack(patch_maps(model, images)["images"][0]["cosines"][0], 6, 2)
-    taps = model.backbone.taps(images)
-    said = keras.ops.convert_to_numpy(model.backbone.norm(taps["hidden_states"][1]))[0, 1 + 2]
-    patch = keras.ops.convert_to_numpy(taps["embeddings"])[0, 1 + 4]
+    found = model.backbone.activations(images)
+    said = keras.ops.convert_to_numpy(model.backbone.norm(found["hidden_states"][1]))[0, 1 + 2]
+    patch = keras.ops.convert_to_numpy(found["embeddings"])[0, 1 + 4]
     expected = said @ patch / np.linalg.norm(said) / np.linalg.norm(patch)
     assert abs(cosines[2, 4] - expected) < 5e-3
 

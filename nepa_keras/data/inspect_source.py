@@ -30,7 +30,7 @@ _ROWS = 20  # of classes and bad images in the text
 
 
 @dataclass(frozen=True)
-class Survey:
+class SourceReport:
     """Counts over the images that were looked at.
 
     Attributes:
@@ -101,13 +101,13 @@ class Survey:
         return "\n".join(lines)
 
 
-def survey(
+def inspect_source(
     source: ImageSource,
     channels: int = 3,
     limit: int | None = None,
     threads: int | None = None,
     value_range: ValueRange | None = None,
-) -> Survey:
+) -> SourceReport:
     """Decodes every image, or `limit` of them evenly over the source.
 
     Args:
@@ -145,7 +145,7 @@ def survey(
         numbers = Counter(source.labels.tolist())
         classes = Counter({names[n] if names else str(n): c for n, c in numbers.items() if n >= 0})
         unlabelled = len(source.labels) - classes.total()
-    return Survey(
+    return SourceReport(
         total,
         looked_at,
         np.array([size for _, size, _ in results if size]).reshape(-1, 2),

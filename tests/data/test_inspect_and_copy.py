@@ -1,4 +1,4 @@
-"""What a survey finds, and that a copy holds the same images."""
+"""Findings of `inspect_source`, and that a copy holds the same images."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_the_survey_counts_and_describes_the_images(folder):
-    found = data.survey(data.open_source(folder))
+    found = data.inspect_source(data.open_source(folder))
     assert found.total == COUNT and len(found.sizes) == COUNT - 1
     assert sorted(found.sizes[:, 0]) == [30 + i for i in range(COUNT) if i != 1]
     assert found.formats == {"PNG": COUNT - 1}
@@ -34,7 +34,7 @@ def test_the_survey_counts_and_describes_the_images(folder):
     assert bad.endswith("01.png: no image of a known format")
     text = str(found)
     assert "12 images, 12 looked at, 1 bad" in text and "30x40 36x40 41x40" in text
-    assert len(data.survey(data.open_source(folder), limit=5).looked_at) == 5
+    assert len(data.inspect_source(data.open_source(folder), limit=5).looked_at) == 5
 
 
 def test_a_copy_holds_the_same_bytes(tmp_path):
@@ -121,7 +121,7 @@ def test_pipes_devices_and_odd_names_are_bad_images_of_one_line(tmp_path):
     with open(place / "sparse.jpg", "wb") as file:
         file.truncate(50 * 10**9)
     source = data.open_source(text)
-    found = data.survey(source)
+    found = data.inspect_source(source)
     reasons = dict(line.removeprefix(f"{place}/").split(": ", 1) for line in found.bad)
     assert len(found.sizes) == COUNT and len(reasons) == 9
     for name in ("pipe.jpg", "zero.png", "random.npy"):
@@ -147,7 +147,7 @@ def test_damage_to_a_copy_is_found(tmp_path):
     (number,) = np.flatnonzero(again.labels == -1)
     with pytest.raises(data.ImageError, match="its checksum is another one"):
         again.read(int(number))
-    assert len(data.survey(again).bad) == 1
+    assert len(data.inspect_source(again).bad) == 1
     whole_manifest = (tmp_path / "copy" / "manifest.json").read_text()
     (tmp_path / "copy" / "manifest.json").write_text(whole_manifest[:50])
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
@@ -165,5 +165,5 @@ def test_a_damaged_first_record_is_one_bad_image(tmp_path):
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    found = data.survey(data.open_source(f"tfrecord:{tmp_path / 'copy'}"))
+    found = data.inspect_source(data.open_source(f"tfrecord:{tmp_path / 'copy'}"))
     assert len(found.sizes) == COUNT - 1 and "record 0" in found.bad[0]

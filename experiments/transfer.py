@@ -93,7 +93,7 @@ def measure(model, source, before: tuple[dict[str, float], int]) -> list[tuple[s
         learning_rate=FLAGS.finetune_learning_rate,
         augment=False,
     )
-    return evaluation.worth_rows(
+    return evaluation.transfer_rows(
         few_label,
         before[0],
         after[0],

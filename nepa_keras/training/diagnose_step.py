@@ -14,7 +14,7 @@ from nepa_keras.training.model_state import restore_state
 _NAMED = 8  # images and variables in a list
 
 
-def examine(model: NepaPretrainer, state: dict, batch, names: list[str]) -> dict[str, str]:
+def diagnose_step(model: NepaPretrainer, state: dict, batch, names: list[str]) -> dict[str, str]:
     """What is not finite in a step, in words, from its input to its gradients.
 
     Args:
