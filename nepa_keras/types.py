@@ -1,4 +1,18 @@
-"""Names for the arguments that Python's own types do not describe."""
+"""Types of arguments that Python's own do not describe, and the letters of shapes.
+
+The letters have one meaning in all docstrings and comments:
+
+    B   images in a batch, or in an array of images
+    T   patches of an image
+    N   tokens: CLS and the patches, 1 + T
+    D   width of the model (`hidden_dim`)
+    H   attention heads
+    K   width of a head
+    L   blocks
+    C   classes, or channels of a map
+
+`height` and `width` count pixels, `h` and `w` the cells of a grid.
+"""
 
 from typing import Any, TypeAlias
 
