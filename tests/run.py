@@ -104,7 +104,7 @@ class Suite:
 
 
 def _file_of(classname: str) -> str:
-    """From JUnit's name of a test's class: tests.layers.test_upernet -> layers/test_upernet.py."""
+    """The file of a test from JUnit's class name: tests.layers.test_upernet -> layers/test_upernet.py."""
     parts = classname.removeprefix("tests.").split(".")
     return "/".join(parts) + ".py"
 
@@ -152,7 +152,7 @@ def summary(suites: list[Suite]) -> list[str]:
 
 
 def main() -> int:
-    """Parses the command line, runs the suites, prints the sums; returns the exit status."""
+    """Parse the command line, run the suites, print the totals; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--backends",

@@ -125,7 +125,7 @@ PLAIN = {"rope_theta": None, "gated_mlp": True, "qk_norm": False, "layer_scale":
 
 
 def test_learned_positions_are_in_the_input_and_not_in_the_target():
-    """As if they were added to what a model without positions reads; a masked patch keeps its place."""
+    """Learned positions are added to the embeddings; a masked patch keeps its position."""
     model = tiny.pretrainer(
         **PLAIN, position_embedding="learned", use_mask_token=True, masking_ratio=0.999999
     )

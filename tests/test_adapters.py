@@ -74,7 +74,7 @@ def test_the_table_has_each_variable_once_in_its_block():
 
 
 def test_merged_weights_give_the_same_logits(tmp_path):
-    """In a preset, and in the official format, of the trained weights and of their averages."""
+    """Merged adapters in a preset and in the official format, for trained and averaged weights."""
     model = adapted_classifier()
     fit(model, 3)
     model.save_to_preset(tmp_path / "ours")

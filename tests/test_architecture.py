@@ -140,7 +140,7 @@ def test_files_are_short_and_named_for_what_they_hold():
 
 @pytest.mark.once
 def test_no_error_is_swallowed_and_no_task_left_in_comments():
-    """Who catches everything raises it again, under a better name."""
+    """A handler that catches every exception raises it again, under a better name."""
     for path in FILES:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
@@ -152,7 +152,7 @@ def test_no_error_is_swallowed_and_no_task_left_in_comments():
 
 
 def test_import_is_light():
-    """With this run's backend no other backend is imported, and nothing for pictures or probes."""
+    """The import loads no other backend, and nothing for pictures or probes."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     listing = "print(*sorted({m.split('.')[0] for m in sys.modules}))"
     result = run_python("-c", f"import sys, keras; {listing}; import nepa_keras; {listing}")

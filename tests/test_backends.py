@@ -21,7 +21,7 @@ def random(*shape, seed=0):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 37, 70])
 def test_attention_is_softmax_over_the_visible_keys(length, causal):
-    """Also where the causal one is computed block by block, and the blocks are of unequal size."""
+    """Causal attention computed block by block, with blocks of unequal size, included."""
     q, k, v = (random(2, length, 3, 8, seed=i) for i in range(3))
     scores = np.einsum("bqhk,bthk->bhqt", q, k) * 0.5
     if causal:
@@ -36,7 +36,7 @@ def test_attention_is_softmax_over_the_visible_keys(length, causal):
 
 @pytest.fixture
 def jax_on_gpu(monkeypatch):
-    """From its call on, JAX's functions are those for a GPU, with XLA's attention as cuDNN's.
+    """Make JAX choose its GPU functions, with XLA's attention in place of cuDNN's.
 
     Its attribute `fused` has the lengths that cuDNN was asked for. BUILD.md has what a GPU says.
     """
@@ -64,7 +64,7 @@ def jax_on_gpu(monkeypatch):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("length", "width", "fused"), [(36, 8, [36]), (37, 8, [38]), (36, 12, [])])
 def test_attention_of_jax_on_gpu_is_the_same_function(causal, length, width, fused, jax_on_gpu):
-    """By cuDNN, of an even length, but for head widths that it has no kernels for."""
+    """cuDNN's attention at an even length, except for head widths that it has no kernels for."""
     q, k, v = (ops.cast(random(2, length, 3, width, seed=i), "bfloat16") for i in range(3))
     expected = backends.attention(q, k, v, scale=0.5, causal=causal)
     jax_on_gpu()
@@ -111,7 +111,7 @@ def as_on(platform: str):
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
-    """Those that differ by platform; each must give the numbers and gradients that it gives on CPU."""
+    """Kernels that differ by platform give the same numbers and gradients as on CPU."""
     x, weights = random(2, 37, 3, 8), random(2, 37, 3, 8, seed=1)
     kernel, bias = random(8, 8, seed=2), random(8, seed=3)
 
@@ -145,7 +145,7 @@ def test_kernels_of_other_platforms_are_the_same_functions(platform, causal):
     "changes", [{}, {"qk_norm_scale": True}, {"gated_mlp": True, "remat": True}]
 )
 def test_a_model_on_tpu_is_the_one_on_cpu(changes):
-    """Of 36 tokens, so that attention on CPU is in two pieces, with and without a bound of the scores."""
+    """36 tokens, so that attention on CPU is in two pieces, with and without a bound of the scores."""
     model = tiny.pretrainer(image_shape=(24, 24, 3), patch_size=4, **changes)
     images = tiny.images(4, (24, 24, 3))
 
@@ -229,7 +229,7 @@ def test_fit_takes_every_batch_of_a_generator_once_and_in_order():
 
 @pytest.mark.only_on("jax")
 def test_the_compiler_keeps_the_barriers_of_the_residual_stream(tmp_path, monkeypatch):
-    """On CPU, or the cost is quadratic in depth."""
+    """The barrier on CPU keeps the cost linear in depth."""
     model = tiny.pretrainer()
     model.compile(optimizer="sgd")
     compiled = []

@@ -171,7 +171,7 @@ def jax_without_cache():
 
 @pytest.mark.only_on("jax")
 def test_jax_keeps_what_is_compiled_and_minds_no_damage(tmp_path, jax_without_cache):
-    """Also where a process was killed in a write."""
+    """Files left by a process that was killed in a write do not matter."""
     import jax
 
     def compute():
@@ -219,7 +219,7 @@ def test_tensorflow_keeps_what_is_compiled_unless_the_user_names_a_place(tmp_pat
 @pytest.mark.full
 @pytest.mark.only_on("jax", "tensorflow")  # PyTorch compiles nothing on CPU unless it is asked to
 def test_a_run_that_goes_on_compiles_its_step_no_second_time(tmp_path, monkeypatch):
-    """By what is kept: a second run in a folder that has nothing else adds nothing to it."""
+    """A second run in the folder adds nothing to the compiled files."""
     run, aside = tmp_path / "run", tmp_path / "aside"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)  # of the suite
     flags = "--data=digits --steps=20 --batch_size=32 --noevaluate".split()

@@ -21,7 +21,7 @@ FILES = sorted(EXAMPLES.glob("*.py"))
 
 
 def run_example(name: str, folder: Path, *options) -> str:
-    """What a script prints; it may write below `folder`/tmp, its temporary folder, and nowhere else."""
+    """Output of a script, which may write below `folder`/tmp, its temporary folder, and nowhere else."""
     here, temporary = folder / "here", folder / "tmp"
     here.mkdir()
     temporary.mkdir()
@@ -180,7 +180,7 @@ def test_frames_of_a_tone():
 
 @pytest.mark.once
 def test_synthetic_voices_differ_by_word():
-    """In a process of its own: the C library keeps its state in globals."""
+    """Speech in a process of its own, as the C library keeps its state in globals."""
     code = """
 import json, numpy as np, speech
 voice = speech.Synthesizer()

@@ -74,7 +74,7 @@ def test_export_needs_no_more_than_a_path(tmp_path, quantized):
 
 @pytest.mark.only_on("tensorflow", "torch")
 def test_onnx_of_upernet_runs(tmp_path):
-    """Its GELU has to be one that ONNX knows on TensorFlow, too."""
+    """GELU has to be a form that ONNX knows, also on TensorFlow."""
     model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, taps=(0, 0, 1, 1), channels=4)
     path = tmp_path / "segmenter.onnx"
     model.export(path, "onnx", verbose=False)

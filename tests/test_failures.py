@@ -1,4 +1,4 @@
-"""What must be refused, and what must survive: non-finite steps, wrong images, wrong arguments."""
+"""Refusals and recovery: non-finite steps, wrong images, wrong arguments."""
 
 import keras
 import numpy as np
@@ -96,7 +96,7 @@ def test_a_non_finite_first_batch_changes_nothing():
 
 
 def test_a_non_finite_batch_within_an_accumulation_does_not_spread():
-    """It is one skipped step, and leaves no non-finite sum behind for the batches after it."""
+    """One skipped step, which leaves no non-finite sum behind for the batches after it."""
     model = tiny.pretrainer()
     tiny.compile_model(model, optimizer=adamw(1e-2, accumulation_steps=4, ema_decay=0.9))
     before = tiny.weights(model)

@@ -1,4 +1,4 @@
-"""What takes the place of a file or folder is whole; no pipe is waited for; names take one line."""
+"""Replaced files and folders are whole; no pipe is waited for; names take one line."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What users have in their code and on their disks: names, signatures, flags, and files of 553c603.
+"""Compatibility with users' code and files: names, signatures, flags, and files of 553c603.
 
 tests/helpers/frozen_files.py wrote the files in tests/frozen, tests/helpers/public_api.py the list of names.
 """
@@ -61,7 +61,7 @@ def test_a_preset_folder_is_loaded(name):
 
 
 def test_a_stopped_run_goes_on(tmp_path):
-    """Its checkpoint restores weights, optimizer and averages: the losses are those without a break."""
+    """The old checkpoint restores weights, optimizer and averages: losses equal the uninterrupted run's."""
     folder = shutil.copytree(FROZEN / "stopped", tmp_path / "run")
     fit_steps(frozen_files.run_model(), frozen_files.batches, 20, 4, folder)
     found, expected = (

@@ -112,7 +112,7 @@ PIXELS = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 1), "uint8")
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_pixels_are_scaled_to_the_bit(compiled):
-    """Whatever a compiler fuses: one product and one difference round twice, or once."""
+    """Any fusion by a compiler is allowed: one product and one difference round twice, or once."""
     pixels = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1)
     scale = nepa_keras.inputs.as_floats
     if compiled:
@@ -262,7 +262,7 @@ def test_an_epoch_without_a_good_step_has_no_loss_and_is_never_the_best(tmp_path
 
 
 def test_best_begins_anew_after_an_epoch_of_nan():
-    """What is good after an epoch without a good step is the best so far."""
+    """The first finite value after an epoch without one is the best so far."""
     model, epochs = tiny.compiled_pretrainer(), iter([np.nan, 0.5, 0.25])
 
     class Poison(keras.callbacks.Callback):

@@ -15,7 +15,7 @@ IMAGES = tiny.images(4, SHAPE)
 
 
 def by_hand(backbone, images, causal) -> list[np.ndarray]:
-    """What leaves each block, one layer after another; (B, 1 + T, D)."""
+    """Outputs of the blocks, computed one layer after another; each (B, N, D)."""
     x, states = backbone.patch_embedding(images), []
     rope = backbone.rotary(grid=(2, 3))
     for block in backbone.blocks:

@@ -1,4 +1,4 @@
-"""What people do with any Keras model, done with each of ours: right, or refused in a sentence."""
+"""Habits of Keras users, tried with each of our models: they work, or are refused in one sentence."""
 
 import keras
 import numpy as np
@@ -249,7 +249,7 @@ class Interrupt(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("fails_at", [0, 1])
 def test_a_pass_that_raises_leaves_the_weights(kind, fails_at):
-    """On JAX Keras takes them out of the model while it runs, and a failed pass lost them."""
+    """Weights survive a failed pass on JAX, where Keras takes them out of the model while it runs."""
     model = compiled(kind)
     expected = flat(model.predict(IMAGES, verbose=0))
     for use in (model.evaluate, model.predict):
@@ -276,7 +276,7 @@ def test_a_backbone_outlives_a_predict_that_raises():
 
 
 def test_predict_in_the_middle_of_an_epoch():
-    """On JAX the weights are in the step's state then."""
+    """The weights are read from the step's state on JAX."""
 
     class Predict(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -331,7 +331,7 @@ def test_each_policy_trains_and_classifiers_answer_in_float32(kind, policy):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_floatx_of_16_bits_trains_and_counts(kind):
-    """What is counted stays in float32: in bfloat16 a count ends at 256."""
+    """Counts stay in float32: in bfloat16 a count ends at 256."""
     keras.config.set_floatx("bfloat16")
     try:
         model = compiled(kind)
@@ -436,7 +436,7 @@ def test_arguments_of_keras_optimizers_that_ours_has_not_are_refused(argument):
     "optimizer", [lambda: adamw(WarmupCosine(1e-2, 8), ema_decay=0.9), lambda: "adam"]
 )
 def test_backup_and_restore_goes_on_as_without_a_break(kind, optimizer, tmp_path):
-    """With RoPE's random rescaling, whose state is in the file, too."""
+    """A saved model with RoPE's random rescaling, whose state is in the file, too."""
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

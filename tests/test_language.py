@@ -17,7 +17,7 @@ FOLDERS = ("nepa_keras", "experiments", "benchmarks", "examples", "tests")
 FILES = [*(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
 FILES += sorted(ROOT.glob("*.py"))
 
-# A docstring that opens with one of these is the end of a sentence whose begin is in the author's head.
+# A docstring that opens with one of these is the end of a sentence whose start the reader does not see.
 NO_OPENING = set(
     "Also And As At Because But By From How If In Inside It Its Of On Or Others So That Then There They This "
     "Those Unless Upon What Whatever When Where Whether Which Who Whose Why With Without".split()
@@ -60,7 +60,7 @@ def opening_fault(text: str) -> str | None:
 
 
 def _is_verb(text: str) -> bool:
-    """Whether the first word takes an object, as "Names files" does not say but "Names the files" does."""
+    """Tell verbs ("Names the files") from plural nouns ("Names of files") by the second word."""
     second = [*text.split(), ""][1]
     return second in {"a", "an", "the", "each", "all", "every", "one", "what", "its", "no"} or (
         second.startswith("`")

@@ -52,7 +52,7 @@ def test_remat_changes_no_number(policy):
 
 
 def test_remat_draws_the_same_random_numbers_twice():
-    """With drop path the recomputed forward must be the first one, or gradients are wrong."""
+    """Drop path recomputes the same forward pass, or gradients would be wrong."""
     model = tiny.compiled_pretrainer(optimizer=adamw(0.0), remat=True, drop_path_rate=0.5)
     plain = tiny.compiled_pretrainer(optimizer=adamw(0.0), remat=False, drop_path_rate=0.5)
     for each in (model, plain):

@@ -20,7 +20,7 @@ ON_A_GAUSSIAN = math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)  # N times t
 
 
 def lenepa(seed: int = 0, **arguments) -> LeNepaPretrainer:
-    """Of the tiny backbone, its weights far from 0."""
+    """Objective on the tiny backbone, its weights far from 0."""
     keras.utils.set_random_seed(seed)
     backbone = tiny.backbone(dtype=arguments.pop("dtype", None))
     tiny.spread_weights(backbone, seed)
@@ -98,7 +98,7 @@ def test_no_gradient_is_lost():
 
 @pytest.mark.first_on("torch")
 def test_sigreg_stands_in_for_the_stop_gradient():
-    """Without it the projected tokens shrink to a point, where nothing is left to predict."""
+    """The projected tokens shrink to a point without SIGReg, where nothing is left to predict."""
     spread = {}
     for weight in (0.0, 20.0):
         model = lenepa(sigreg_weight=weight)

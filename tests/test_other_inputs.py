@@ -128,7 +128,7 @@ class WithoutAShape(layers.Layer):
 
 
 def test_frequencies_and_coordinates_of_other_axes():
-    """By hand: one axis has every pair of the width, three axes a third of them, rounded down."""
+    """Angles by hand: one axis has every pair of the width, three axes a third of them, rounded down."""
     np.testing.assert_allclose(frequencies(8, 100.0, axes=1), 100.0 ** -(np.arange(4) / 4))
     np.testing.assert_allclose(frequencies(8, 100.0, axes=3), [1.0])
     np.testing.assert_allclose(grid_coordinates((4,))[:, 0], [-0.75, -0.25, 0.25, 0.75])

@@ -1,4 +1,4 @@
-"""What must hold for any weights and images."""
+"""Properties that hold for any weights and images."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ FEW = settings(max_examples=15, deadline=None, derandomize=True)
 
 
 def nepa_loss(predictions, targets) -> float:
-    """Of arrays."""
+    """Length of each vector of an array."""
     arrays = (ops.convert_to_tensor(predictions), ops.convert_to_tensor(targets))
     return float(nepa_keras.nepa_loss(*arrays))
 
@@ -53,7 +53,7 @@ def test_causal_taps_do_not_see_the_future():
 
 
 def test_bidirectional_outputs_see_the_future():
-    """By the argument of the call, of the constructor, and of the classifier."""
+    """Attention chosen by the argument of the call, of the constructor, and of the classifier."""
     model = tiny.pretrainer()
     images = tiny.images(1)
     changed = images.copy()
@@ -160,7 +160,7 @@ def test_loss_of_zero_vectors_is_finite_with_finite_gradients():
 
 
 def test_targets_get_no_gradient():
-    """With a prediction side that does not reach the embedding, nothing does; without stop, it does."""
+    """Targets pass no gradient to the embedding; without stop-gradient they do."""
     from tests.helpers.gradients import loss_and_gradients
 
     model = tiny.pretrainer()
@@ -183,7 +183,7 @@ def test_targets_get_no_gradient():
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.9999])
 def test_ema_of_constant_weights_is_those_weights(decay):
-    """With rate 0 the average stays at the weights, bit for bit but for one rounding."""
+    """A rate of 0 keeps the average at the weights, up to one rounding."""
     model = tiny.pretrainer()
     tiny.compile_model(model, optimizer=nepa_keras.training.adamw(0.0, ema_decay=decay))
     start = tiny.weights(model)
@@ -238,7 +238,7 @@ def test_initial_weights_are_those_of_the_recipe():
 
 
 def test_a_clone_is_trained_without_its_source():
-    """On JAX a step gives its arrays away; the source must hold others."""
+    """The clone's arrays are its own: a step on JAX gives its arrays away."""
     model = tiny.pretrainer()
     before = tiny.weights(model)
     clone = nepa_keras.NepaPretrainer(nepa_keras.clone_backbone(model.backbone))

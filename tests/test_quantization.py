@@ -93,7 +93,7 @@ def test_training_is_refused_in_one_sentence():
 
 
 def test_adapters_train_on_an_integer_backbone(tmp_path):
-    """As QLoRA; the kernels stay, and the file holds both."""
+    """Training as in QLoRA: the kernels stay, and the file holds both."""
     backbone = wide_model()
     backbone.quantize("int8")
     backbone.enable_lora(4)

@@ -13,7 +13,7 @@ SHAPE = (16, 16, 1)  # 16 patches
 
 
 def without_cache(backbone, image, known: int, norm: float | None):
-    """By the definition: the whole sequence through the model for every step."""
+    """Rollout by its definition: the whole sequence goes through the model for every step."""
     z = ops.convert_to_numpy(backbone.embed(image[None]))
     read = z.copy()
     norm = np.linalg.norm(z[0, 1 : 1 + known], axis=-1).mean() if norm is None else norm

@@ -80,7 +80,7 @@ def test_pixels_of_no_class_change_nothing():
     ids=str,
 )
 def test_any_size_goes_in_and_comes_out(head, size):
-    """What the patch of 4 does not divide is padded with zeros on the right and below, then cut off."""
+    """Other sizes than multiples of the patch are padded with zeros on the right and below, then cropped."""
     model = segmenter(head=head)
     tiny.spread_weights(model)
     images = tiny.images(2, (*size, 1))

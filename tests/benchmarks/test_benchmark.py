@@ -128,7 +128,7 @@ def test_loading_and_transforms_are_measured_against_their_alternatives():
 
 @pytest.mark.full
 def test_profile_knows_what_the_kernels_are():
-    """On each backend: most of the recorded time has a name, and matrix products are among it."""
+    """Most of the recorded time has a name on each backend, and matrix products are among it."""
     result = run("profile_step.py", f"--preset={PRESET}", "--batch_size=64")
     assert result.returncode == 0, result.stderr
     rows = dict(re.findall(r"^(\S.*?) {2,}[\d.]+ ms +([\d.]+)%$", result.stdout, re.MULTILINE))

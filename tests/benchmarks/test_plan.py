@@ -1,4 +1,4 @@
-"""What a large pretraining needs: each formula against what the program does, or against its limits."""
+"""Plans for large pretraining: each formula is compared with the program, or with its limits."""
 
 import dataclasses
 import json

@@ -97,7 +97,7 @@ def test_flags_multiply():
 
 @pytest.mark.full
 def test_a_step_is_compiled_for_tpu_chips_that_are_not_here():
-    """Where libtpu is installed, which CI's environments lack; there the sentence says how to get it."""
+    """The TPU compiler's figures with libtpu; without it (as in CI) the message says how to get it."""
     small = ["--suite=tpu", "--preset=nepa_micro_patch2_8", "--batch_size=8"]
     if importlib.util.find_spec("libtpu") is None:
         assert "pip install 'nepa_keras[tpu]'" in refusal("benchmark.py", *small)

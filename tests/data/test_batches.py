@@ -138,7 +138,7 @@ def test_threads_change_nothing():
 
 
 def test_bad_images_are_replaced_and_named(tmp_path):
-    """By the same others each time, with their labels; the file names each once, also when a run goes on."""
+    """The same replacements each time, with labels; the file names each bad image once, also after a resume."""
     streams, record = [], tmp_path / "bad.txt"
     for run in range(2):
         batches = data.AugmentedBatches(

@@ -49,7 +49,7 @@ def test_damaged_files_are_refused(name, library, monkeypatch):
 
 
 def test_both_libraries_give_the_same_pixels(monkeypatch):
-    """So that installing simplejpeg changes no training."""
+    """Installing simplejpeg changes no training."""
     jpegs = {name: content for name, (content, _, _) in ODD.items() if name.startswith("jpeg")}
     fast = {(name, c): decode_image(data, c) for name, data in jpegs.items() for c in (1, 3)}
     monkeypatch.setitem(sys.modules, "simplejpeg", None)

@@ -135,7 +135,7 @@ def test_wrong_images_and_arguments_are_refused(problem, tmp_path):
 
 
 def test_five_lines_from_a_file_to_labels(tmp_path):
-    """As in the README."""
+    """The README's example."""
     from tests.helpers import tiny
 
     backbone = tiny.backbone(image_shape=(8, 8, 3))

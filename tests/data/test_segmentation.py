@@ -301,7 +301,7 @@ def coded(height: int, width: int, seed: int) -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(60, 120), st.integers(60, 120), st.integers(0, 1000))
 def test_image_and_mask_never_drift_apart(height, width, seed):
-    """Inside an area the image says the label that stands there; beyond the image there is nothing."""
+    """Image and labels agree inside an area; outside the image both are empty."""
     transform = segmentation.SegmentationTransform(None, photometric=False)
     pixels, out = coded(height, width, seed), np.empty((48, 48, 4), "float32")
     (draws,) = random_numbers(seed, 0, np.array([0]), transform.num_random).tolist()

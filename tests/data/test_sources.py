@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 
 
 def identity(image: np.ndarray) -> int:
-    """Which of the twelve it is, from its height."""
+    """Index of one of the twelve images, read from its height."""
     return image.shape[0] - 30
 
 

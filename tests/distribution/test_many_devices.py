@@ -48,7 +48,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment(backend: str, number: int, count: int, ports) -> dict[str, str]:
-    """What tells process `number` of the others."""
+    """Environment variables that tell process `number` of the others."""
     env = {
         **os.environ,
         "KERAS_BACKEND": backend,
@@ -72,7 +72,7 @@ def environment(backend: str, number: int, count: int, ports) -> dict[str, str]:
 
 
 def start(backend: str, count: int, *command, of_last=()) -> list[subprocess.Popen]:
-    """So many processes of one run of a Python script; the last may have more arguments."""
+    """Several processes of one run of a Python script; the last may have more arguments."""
     ports = free_ports(count)
     return [
         subprocess.Popen(
@@ -236,7 +236,7 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
 def test_a_run_that_loses_a_process_ends_with_one_sentence(tmp_path, backend):
-    """By the patience of a minute, whatever the engine would have done."""
+    """The run ends after a minute, whatever the engine would have done."""
     flags = "--data=digits --batch_size=32 --steps=1000 --noevaluate --jit_compile=false".split()
     script = ROOT / "experiments" / "pretrain.py"
     log = tmp_path / "log.csv"

@@ -19,7 +19,7 @@ def normal(rows: int, width: int, seed: int = 0) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_effective_rank_counts_equal_directions(rank, seed):
-    """Of so many orthogonal directions with equal strength it is their number, in any rotation and scale."""
+    """The effective rank of k orthogonal directions of equal strength is k, in any rotation and scale."""
     left, _ = np.linalg.qr(normal(40, 12, seed))
     right, _ = np.linalg.qr(normal(16, 16, seed + 1))
     x = left[:, :rank] @ right[:rank]
@@ -102,7 +102,7 @@ def test_the_logs_have_what_the_monitor_saw_and_training_is_the_same():
 
 
 def test_a_linear_probe_is_watched_too():
-    """Of bright and dark images, which any features tell apart."""
+    """Bright and dark images, which any features tell apart."""
     labels = np.arange(60) % 2
     pixels = (
         np.random.default_rng(0).integers(0, 90, (60, 8, 8, 1)) + 150 * labels[:, None, None, None]
@@ -135,7 +135,7 @@ def test_a_collapse_is_said_once_until_it_is_over():
 
 
 def test_features_that_are_not_finite_are_said_too():
-    """From the first look on, with all columns: CSVLogger takes none later."""
+    """The log has all columns from the first look on, as CSVLogger takes none later."""
     broken = model()
     watched = evaluation.FeatureMonitor(images(), np.arange(24) % 3, say=lambda text: None)
     names = set(fit(broken, [watched], epochs=1)) - set(fit(model(), epochs=1))

@@ -16,7 +16,7 @@ from tests.helpers.scripts import refusal, run_here
 
 @pytest.mark.first_on("torch")
 def test_it_begins_at_the_weights_and_resumes_bit_for_bit(tmp_path):
-    """On images of another size, by the averages of a classifier, whose head and drop path are left out."""
+    """Another image size, from the averages of a classifier, without its head and drop path."""
     images, weights, run = source_files.folder(tmp_path), tmp_path / "weights", tmp_path / "run"
     backbone = tiny.pretrainer(image_shape=(8, 8, 3), drop_path_rate=0.5).backbone
     classifier = nepa_keras.NepaImageClassifier(backbone, 3, use_causal_mask=False)

@@ -95,7 +95,7 @@ def test_the_run_repeats_itself(pretrained, tmp_path):
 
 
 def finetuned(pretrained, folder, *flags) -> tuple[str, list[dict], dict]:
-    """What a run says, its log, and the configuration of what it keeps."""
+    """Output of a run, its log, and the configuration of the weights it keeps."""
     result = run("finetune.py", *SMALL, f"--model={pretrained}", f"--run_dir={folder}", *flags)
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((folder / "log.csv").open()))
@@ -211,7 +211,7 @@ def small_model(tmp_path_factory) -> Path:
 
 @pytest.mark.once
 def test_several_labels_an_image_from_a_csv_to_predictions(small_model, tmp_path):
-    """In this process, about 12 s: the loss, mAP in log and report, the command for evaluate.py, a table."""
+    """The loss, mAP in log and report, the command for evaluate.py, a table; in this process, about 12 s."""
     table, folder = small_model / "labels.csv", tmp_path / "run"
     labels = [f"--data=csv:{table}", f"--data_dir={small_model / 'pictures'}"]
     labels += ["--label_column=tags", "--multi_label", "--label_separator=|"]

@@ -88,7 +88,7 @@ def test_a_data_set_without_labels_is_refused_with_the_reason(tmp_path):
 
 
 def test_what_masks_hold_is_said_before_the_work(tmp_path):
-    """By the doctor, and by segment.py before it asks for a model."""
+    """Both inspect_data.py and segment.py, before it asks for a model, report it."""
     mask = np.array([[0, 0], [0, 255]], np.uint8)
     for i in range(4):
         write(tmp_path / "images" / f"{i}.png", np.zeros((2, 2, 3), np.uint8))

@@ -148,7 +148,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["debian", "resources"])
 def test_a_damaged_package_is_named(tmp_path, kind):
-    """At each length at which a download may have broken off."""
+    """A download may have stopped at any length."""
     path = tmp_path / "a_1_all.deb"
     files = {"usr/a.png": b"a" * 100}
     whole = small_packages.resources(("a",), files)

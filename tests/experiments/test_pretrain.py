@@ -105,7 +105,7 @@ SMALL = ["--preset=nepa_micro_patch4_28", "--batch_size=4", "--steps=4"]
 
 @pytest.mark.once
 def test_another_objective_on_a_source_of_files(tmp_path):
-    """On the one that needs a flag more; `data/test_sources.py` opens each kind. With the paper's parts."""
+    """A source that needs one more flag (`data/test_sources.py` opens each kind), with the paper's parts."""
     flags = [f"--data={source_files.WRITERS['tfds'](tmp_path)}", f"--data_dir={tmp_path}", *SMALL]
     flags += ["--noflip", "--gated_mlp", "--qk_norm_scale", "--warmup_epochs=1"]
     lenepa = ["--objective=lenepa", "--sigreg_over=batch", f"--run_dir={tmp_path / 'run'}"]
@@ -126,7 +126,7 @@ def test_another_objective_on_a_source_of_files(tmp_path):
 
 @pytest.mark.first_on("torch")
 def test_bad_images_are_skipped_within_the_budget_and_named_beyond(tmp_path):
-    """On each backend, as TensorFlow hides what a generator raises."""
+    """Each backend is tried, as TensorFlow hides what a generator raises."""
     flags = [f"--data={source_files.folder(tmp_path)}", *SMALL, "--steps=9"]
     bad = tmp_path / "images" / source_files.CLASSES[0] / "00.png"
     bad.write_bytes(b"no image")

@@ -78,7 +78,7 @@ FILES = sorted(RECIPES.glob("*.flags"))
 @pytest.mark.once
 @pytest.mark.parametrize("recipe", FILES, ids=[recipe.stem for recipe in FILES])
 def test_a_recipe_is_read_by_its_script_and_has_the_numbers_of_its_source(recipe):
-    """Its head has the command that runs it."""
+    """The head of a recipe has the command that runs it."""
     text = recipe.read_text()
     (script,) = (name for name in ("pretrain", "finetune", "segment") if name in recipe.stem)
     values = scripts.flag_values(f"{script}.py", f"--flagfile={recipe}")

@@ -41,7 +41,7 @@ def test_the_step_is_reproduced_without_repeating_a_flag(diverged):
 
 
 def test_a_flag_of_the_command_line_wins_over_the_flag_file(diverged):
-    """With a rate that is small enough the step is as any other."""
+    """A small enough rate makes the step like any other."""
     (kept,) = (diverged / "non_finite").iterdir()
     result = run_here("pretrain.py", f"--replay={kept}", "--base_learning_rate=1e-3")
     assert result.returncode == 0, result.stderr
@@ -63,7 +63,7 @@ def test_folders_that_cannot_be_replayed_are_refused(place, flags, words, diverg
 
 
 def test_a_run_on_files_is_reproduced(tmp_path):
-    """Whose batches are pixels; in this process, as it is about the batch."""
+    """Fine-tuning, whose batches are pixels; in this process, as the test is about the batch."""
     (tmp_path / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 10), "uint8")
     for number, image in enumerate(pixels):

@@ -320,7 +320,7 @@ def test_ctrl_c_is_one_word():
 
 @pytest.fixture
 def listening_to_ctrl_c():
-    """As in a terminal; under nohup and in the background of a script a process ignores it."""
+    """Restore SIGINT as in a terminal; under nohup or in a script's background a process ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -79,7 +79,7 @@ def test_every_setting_is_tried_for_either_start_and_the_best_is_counted(found):
 
 @pytest.mark.first_on("torch")
 def test_the_test_images_choose_nothing(images, found):
-    """With test labels turned around, what is chosen and its validation accuracies stay."""
+    """Reversed test labels change neither the choice nor its validation accuracies."""
     backbone = tiny.backbone()
     tiny.spread_weights(backbone)
     wrong = SimpleNamespace(**{**vars(images), "test_labels": 1 - images.test_labels})
@@ -152,7 +152,7 @@ def test_a_brief_pretraining_makes_the_steps_it_is_told(images):
 
 
 def test_table_1b_is_built_up_part_by_part():
-    """From learned positions alone to all four; only the row that is to fail has SwiGLU without QK-norm."""
+    """Rows go from learned positions alone to all four parts; one row alone has SwiGLU without QK-norm."""
     configs = [
         ablations.ablated(ablation, tiny.backbone(), seed=1).backbone.get_config()
         for ablation in ablations.PARTS.values()

@@ -29,7 +29,7 @@ def assert_damage_is_named(checkpoints: Checkpoints) -> None:
 
 
 def places(content: bytes, count: int, draw) -> list[int]:
-    """Of bytes, the first and the last among them."""
+    """Positions of bytes, the first and the last among them."""
     inner = draw.choice(len(content), min(count, len(content)), replace=False).tolist()
     return list(dict.fromkeys([0, len(content) - 1, *inner]))[: max(count, 2)]
 
@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_the_earlier_files_alone(checkpoints):
 
 
 def test_a_folder_that_cannot_be_written_to_is_named():
-    """As another user where this process is one whom no mode of a folder stops."""
+    """Run as another user where this process is one that no folder's mode stops."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = filled(folder)
         for path in [Path(folder), *Path(folder).glob("*"), *Path(folder).glob("*/*")]:
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written_to_is_named():
 
 
 def test_a_save_never_removes_the_only_whole_checkpoint(tmp_path):
-    """Whatever else has a name like one: empty folders of later steps, of another run for example."""
+    """Other folders that have a checkpoint's name are ignored, such as empty ones of later steps."""
     for name in ("step-00008888", "step-00009999"):
         (tmp_path / name).mkdir()
     checkpoints = Checkpoints(tmp_path)

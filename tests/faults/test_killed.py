@@ -18,7 +18,7 @@ def deaths(what: str, folder: Path, kills: int) -> dict:
 
 @pytest.mark.once
 def test_a_killed_save_keeps_the_complete_checkpoints(tmp_path):
-    """At each boundary of the first, second and fourth save, and at 200 random moments."""
+    """Kills at each boundary of the first, second and fourth save, and at 200 random moments."""
     account = deaths("saves", tmp_path, 200)
     assert account["faults"] == []
     assert account["kills"] == 200 + 8 * 3 and account["in_a_save"] > 100

@@ -61,7 +61,7 @@ def wait_for_rows(process, folder: Path, rows: int) -> None:
 
 
 def rows_of(folder: Path) -> list[dict]:
-    """Of the log, without what is of the clock."""
+    """Rows of the log without the columns that depend on the clock."""
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [
@@ -85,7 +85,7 @@ def straight(model, tmp_path_factory):
 
 
 def stop(process, folder: Path, rows: int, number: int) -> str:
-    """Sends a signal after so many rows of the log; what the process said to its end."""
+    """Send a signal after a number of log rows, and return the output up to the end."""
     wait_for_rows(process, folder, rows)
     process.send_signal(number)
     _, errors = process.communicate()
@@ -96,7 +96,7 @@ def stop(process, folder: Path, rows: int, number: int) -> str:
 @pytest.mark.full
 @pytest.mark.parametrize("script", ["pretrain.py", "finetune.py", "segment.py"])
 def test_stopped_and_started_again_it_is_the_run_without_a_break(script, model, straight, tmp_path):
-    """By SIGTERM, pretraining then by kill -9, too: at the end weights and log are bit for bit the same."""
+    """Stopped by SIGTERM, and pretraining also by kill -9: weights and log end bit-identical."""
     errors = stop(start(*command(script, model, tmp_path)), tmp_path, 3, signal.SIGTERM)
     assert "the same command goes on" in errors
     if script == "pretrain.py":
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_trained(
 
 
 def test_a_run_goes_on_with_another_backend(tmp_path):
-    """Of a model that draws no random numbers: as the run without a break, but for rounding."""
+    """A model that draws no random numbers ends like the uninterrupted run, up to rounding."""
 
     def train(backend: str, *arguments) -> int:
         return run_python(

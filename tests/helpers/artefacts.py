@@ -1,4 +1,4 @@
-"""What people serve: files that a model exports, in the format that each backend can write."""
+"""Exported models, in the format that each backend can write."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What tests/test_frozen.py reads. Needs nothing of the tests, so that an older version can write it.
+"""Files for tests/test_frozen.py. Imports nothing of the tests, so that an older version can write them.
 
 git worktree add ../old 553c603
 PYTHONPATH=../old KERAS_BACKEND=torch python tests/helpers/frozen_files.py tests/frozen
@@ -63,7 +63,7 @@ def images(seed: int = 0, count: int = 4):
 
 
 def outputs(model):
-    """Of a batch, as arrays by name."""
+    """Outputs for a batch, as arrays by name."""
     found = model.predict(images(), verbose=0)
     return found if isinstance(found, dict) else {"logits": found}
 

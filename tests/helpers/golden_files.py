@@ -34,7 +34,7 @@ def channels_last(images: np.ndarray) -> np.ndarray:
 
 
 def images(folder: str) -> np.ndarray:
-    """The normalised images of a model folder, (B, H, W, C)."""
+    """The normalised images of a model folder, (B, height, width, C)."""
     return channels_last(tensors(f"{folder}/io.safetensors")["pixel_values"])
 
 

@@ -36,7 +36,7 @@ def kept_by_torch(model, images) -> int:
 
 
 def flops_by_torch(model, images) -> int:
-    """Of matrix products; attention by its products, as PyTorch does not count its fused kernel on CPU."""
+    """FLOPs of matrix products; those of attention written out, as PyTorch does not count its fused CPU kernel."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -63,7 +63,7 @@ def kept_by_jax(model, images) -> int:
 
 
 def measure(**arguments) -> dict:
-    """Of the preset with these arguments: differences of one and two blocks, one and three images."""
+    """Bytes and FLOPs per block and image: differences of one and two blocks, one and three images."""
     by_torch = keras.backend.backend() == "torch"
     kept = kept_by_torch if by_torch else kept_by_jax
     per_image = []

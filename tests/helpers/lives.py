@@ -38,7 +38,7 @@ PREEMPTED = 75
 
 
 class Watched(Checkpoints):
-    """Tells what is under way, and dies at a word of a save."""
+    """Print what is under way, and exit at a chosen event of a save."""
 
     def __init__(self, *arguments, tell, die_at=None, **keywords):
         super().__init__(*arguments, **keywords)
@@ -103,7 +103,7 @@ class Life:
         return False
 
     def end(self, number: int | None = None) -> None:
-        """Sends a signal, if one is given, and waits for the end."""
+        """Send a signal, if one is given, and wait for the end."""
         if number is not None:
             os.kill(self.pid, number)
         while self.wait_until(None, 600):
@@ -122,7 +122,7 @@ class Life:
 
 
 class Account:
-    """What was done to the lives and what was found wrong."""
+    """Record of the kills and of the faults that were found."""
 
     def __init__(self):
         self.counts = dict.fromkeys(["kills", "in_a_save", "starting", "sigterm", "finished"], 0)

@@ -84,7 +84,7 @@ def registered() -> list[str]:
 
 
 def flags() -> list[str]:
-    """Of each script: name and default."""
+    """Name and default of each flag of each script."""
     lines = []
     for script in SCRIPTS:
         text = scripts.run_here(script, "--helpxml").stdout
@@ -95,7 +95,7 @@ def flags() -> list[str]:
 
 
 def variables() -> list[str]:
-    """Of the models with most parts, in the order in which checkpoints number them."""
+    """Variables of the models with most parts, in the order in which checkpoints number them."""
     every = dict(gated_mlp=True, qk_norm_scale=True, qk_norm_bias=True, use_mask_token=True)
     models = (
         nepa_keras.NepaPretrainer(tiny.backbone(**every), masking_ratio=0.4),

@@ -28,7 +28,7 @@ def path_of(script: str) -> Path:
 
 
 def start(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
-    """Starts a script in a process.
+    """Start a script in a process.
 
     Args:
         script: name of its file, such as pretrain.py.
@@ -46,7 +46,7 @@ def start(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess
 
 
 def run(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
-    """Runs a script in a process to its end; see `start`."""
+    """Run a script in a process to its end; see `start`."""
     process = start(script, *flags, cwd=cwd, **variables)
     try:
         out, err = process.communicate(timeout=SECONDS)
@@ -58,7 +58,7 @@ def run(script: str, *flags, cwd: Path = ROOT, **variables: str) -> subprocess.C
 def run_python(
     *arguments, cwd: Path = ROOT, timeout: float | None = SECONDS, **variables: str
 ) -> subprocess.CompletedProcess:
-    """Runs `python` with arguments, such as "-m", "tests.helpers.lives", in a process to its end."""
+    """Run `python` with arguments, such as "-m", "tests.helpers.lives", in a process to its end."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=environment(**variables),
@@ -70,7 +70,7 @@ def run_python(
 
 
 def run_here(script: str, *arguments) -> subprocess.CompletedProcess:
-    """Runs the `main` of a script in this process, with flags of its own.
+    """Run the `main` of a script in this process, with flags of its own.
 
     Saves the seconds that a process takes to start, where a script only refuses what it is given. An
     exception that the script does not turn into a sentence is raised, where a process prints a traceback.
@@ -108,7 +108,7 @@ def flag_values(script: str, *arguments) -> dict[str, object]:
 
 
 def _forget_flags() -> None:
-    """Removes the flags that a script defined, so that the next one can define them again."""
+    """Remove the flags that a script defined, so that the next one can define them again."""
     defined = flags.FLAGS.flags_by_module_dict()
     for flag in [f for module, of in defined.items() if not module.startswith("absl.") for f in of]:
         delattr(flags.FLAGS, flag.name)

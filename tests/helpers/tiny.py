@@ -52,7 +52,7 @@ def spread_weights(model: keras.Model, seed: int = 0) -> None:
 
 
 def compile_model(model: keras.Model, optimizer="sgd", **arguments) -> None:
-    """As `model.compile`, but TensorFlow without XLA unless asked for.
+    """Compile a model like `model.compile`, but on TensorFlow without XLA unless asked for.
 
     XLA compiles each tiny step for seconds. The golden and the parity tests use the default, and
     `test_compiled_and_eager_agree` compares the two.
@@ -97,7 +97,7 @@ def relative_distance(found, expected) -> float:
 
 
 def assert_same_weights(first, second, kind: str = "same_numbers") -> None:
-    """Compares the trainable weights within a tolerance of `tests/helpers/tolerances.py`."""
+    """Compare the trainable weights within a tolerance of `tests/helpers/tolerances.py`."""
     pairs = zip(weights(first), weights(second), first.trainable_variables, strict=True)
     for a, b, variable in pairs:
         assert_close(a, b, kind, variable.path)

@@ -1,4 +1,4 @@
-"""Trains a tiny pretrainer on however many devices there are, and writes what came of it as JSON.
+"""Train a tiny pretrainer on all devices, and write its losses and weights as JSON.
 
     python -m tests.helpers.train_curve OUT KIND MESH DEVICES PART...     one process of it; MESH may be "-"
 

@@ -164,7 +164,7 @@ def test_half_precision_sources_are_read(dtype, tmp_path):
 
 
 def test_image_preparation_travels_with_the_weights(tmp_path):
-    """Whatever a checkpoint says of it, through both layouts; a converter given by hand wins."""
+    """The checkpoint's preprocessing survives both layouts; a converter given by hand wins."""
     source = folder_of("classify", tmp_path)
     preparation = {"size": {"shortest_edge": 32}, "do_center_crop": True, "resample": 3}
     preparation |= {"crop_size": {"height": 28, "width": 28}, "image_mean": [0.5] * 3, "extra": 1}
@@ -183,7 +183,7 @@ def test_image_preparation_travels_with_the_weights(tmp_path):
 
 
 def test_image_preparation_follows_the_size_of_the_model(tmp_path):
-    """Of a checkpoint that is loaded at another size, through both layouts and by way of its backbone."""
+    """Preprocessing of a checkpoint loaded at another size, in both layouts and by way of its backbone."""
     source = folder_of("classify", tmp_path)
     plain = {"size": {"height": 28, "width": 28}, "resample": 2}
     crop = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": 28, "extra": 1}

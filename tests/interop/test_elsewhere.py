@@ -106,7 +106,7 @@ def test_files_of_pytorch_are_read_in_place_of_safetensors(tmp_path):
 
 
 def test_two_classes_without_names(tmp_path):
-    """As transformers writes them, which leaves out what is its default."""
+    """Configurations as Transformers writes them, which leaves out its defaults."""
     tensors = dict(golden_files.tensors("classify/weights.safetensors"))
     tensors["classifier.weight"] = tensors["classifier.weight"][:2].copy()
     tensors["classifier.bias"] = tensors["classifier.bias"][:2].copy()

@@ -235,7 +235,7 @@ def torch_file(path, tensors=None):
 
 
 def test_a_state_dict_is_read_without_torch(tmp_path):
-    """In a process that cannot import torch, the weights of a file that torch wrote."""
+    """A process that cannot import torch reads the weights of a file that torch wrote."""
     shutil.copy(golden_files.GOLDEN / "pretrain_gelu/config.json", tmp_path)
     torch_file(tmp_path / "pytorch_model_ema.bin")
     code = """
@@ -278,7 +278,7 @@ def test_state_dicts_of_half_precision_and_shared_storage(tmp_path):
 
 
 class Hostile:
-    """Runs a command when it is unpickled."""
+    """Object that runs a command when it is unpickled."""
 
     def __init__(self, call, *arguments):
         self.call, self.arguments = call, arguments
@@ -420,7 +420,7 @@ def check_mutations(valid, path, open_file, count, seed):
 
 
 def test_mutated_safetensors(tmp_path, mutation_count):
-    """And a model takes a surviving file wholly or, unchanged, not at all."""
+    """A model takes a surviving file wholly or stays unchanged."""
     model = tiny.pretrainer()
     valid = save(interop.official_tensors(model))
     survivors = check_mutations(

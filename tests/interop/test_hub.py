@@ -37,7 +37,7 @@ print(model.count_params(), model.class_names[3])
 
 
 def test_a_checkpoint_is_fetched_once_and_then_found_offline(hub, environment):
-    """Of a branch, and of the one that is meant where none is named."""
+    """The revision of a branch, and the default branch where none is named."""
     code = "".join(LOAD.format(handle=f"hf://{REPOSITORY}{branch}") for branch in ("@v1", ""))
     result = run_python("-c", code, **environment)
     assert result.returncode == 0, result.stderr

@@ -42,7 +42,7 @@ class RotarySum(keras.layers.Layer):
 
 
 class Case(NamedTuple):
-    """How to make a layer, what to feed it, and what comes out."""
+    """A layer's constructor, input and output."""
 
     layer: type
     arguments: dict
@@ -363,7 +363,7 @@ def test_dtype_policy_and_shapes(case, policy):
 
 
 def test_norms_attention_and_rope_are_float32_inside_mixed_precision():
-    """What the recipe keeps in float32 is not computed from rounded parts."""
+    """Parts that the recipe keeps in float32 are not computed from rounded values."""
     policy = keras.DTypePolicy("mixed_bfloat16")
     norm = layers.LayerNorm(dtype=policy)
     x = 1000.0 + np.random.default_rng(0).standard_normal((64, 32)).astype("float32")

@@ -27,7 +27,7 @@ def table_of(grid, width=3):
 
 
 def test_its_own_grid_is_a_sum():
-    """Also where the sequence ends early, as in pretraining."""
+    """A shorter sequence, as in pretraining, takes the first positions."""
     layer, vectors = table_of((2, 3))
     for tokens in (7, 6, 1):
         x = tiny.images(2, (tokens, 3))
@@ -39,7 +39,7 @@ def test_its_own_grid_is_a_sum():
 @given(SIDES)
 @pytest.mark.once
 def test_a_constant_and_one_axis_at_a_time(sides):
-    """Of any number of axes: a constant stays, and what varies along one axis is resized along it alone."""
+    """Any number of axes: a constant stays, and variation along one axis is resized along it alone."""
     old, new = zip(*sides, strict=True)
     constant = resize_grid(np.full((np.prod(old), 2), 0.7, "float32"), old, new)
     np.testing.assert_allclose(constant, np.full((np.prod(new), 2), 0.7), rtol=1e-6)

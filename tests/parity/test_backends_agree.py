@@ -45,7 +45,7 @@ def traces(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
 
 
 def compare(traces, pair, part: str, kind: str | None) -> int:
-    """Compares all arrays of a part; returns how many there were."""
+    """Compare all arrays of a part; return their number."""
     first, second = (traces[backend] for backend in pair)
     assert sorted(first) == sorted(second)
     names = [name for name in first if part in name.split("/")]

@@ -61,7 +61,7 @@ def test_its_own_norm_has_the_epsilon_of_the_configuration(epsilon, io):
 
 
 def test_soft_hard_and_smoothed_losses(io):
-    """With Keras' own losses, as a user would compile them."""
+    """Keras' own losses, as a user would compile them."""
     model = golden_files.classifier()
     images = golden_files.images("classify")
     hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -147,7 +147,7 @@ def test_drop_path_rates_grow_linearly():
 
 
 def test_last_token_pooling(io):
-    """Without the pooling layer: the last token, not CLS, straight into the linear layer."""
+    """A head without pooling: the last token, not CLS, straight into the linear layer."""
     backbone = golden_files.backbone("classify")
     model = nepa_keras.NepaImageClassifier(backbone, 10, pooling="last")
     weights = dict(golden_files.tensors("classify/weights.safetensors"))

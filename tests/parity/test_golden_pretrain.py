@@ -16,7 +16,7 @@ FOLDERS = ("pretrain_gelu", "pretrain_gated")
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_parameters_have_the_official_names_and_shapes(folder):
-    """What was loaded comes back unchanged, and nothing else is in the model."""
+    """Loaded tensors come back unchanged, and the model holds no others."""
     model = golden_files.pretrainer(folder)
     weights = golden_files.tensors(f"{folder}/weights.safetensors")
     tensors = nepa_keras.interop.official_tensors(model)
@@ -79,7 +79,7 @@ def test_predictions_and_targets_are_shifted_by_one(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_loss_is_that_of_the_reference(folder):
-    """By hand from `call`, and as `evaluate` reports it."""
+    """The loss computed from `call`, and as `evaluate` reports it."""
     model = golden_files.pretrainer(folder)
     expected = golden_files.tensors(f"{folder}/io.safetensors")["loss"][0]
     images = golden_files.images(folder)
@@ -92,7 +92,7 @@ def test_the_loss_is_that_of_the_reference(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_gradients_tensor_by_tensor(folder):
-    """Of every parameter, relative to the largest value in that tensor."""
+    """Gradients of every parameter, relative to the largest value in that tensor."""
     model = golden_files.pretrainer(folder)
     images = keras.ops.convert_to_tensor(golden_files.images(folder))
 

@@ -105,7 +105,7 @@ def test_printed_table_counts_every_parameter_once(folder):
 
 
 def test_embedding_rate_reaches_the_update():
-    """With factor 0 the embedding stays while everything else moves."""
+    """A factor of 0 holds the embedding while everything else moves."""
     model = golden_files.pretrainer("pretrain_gelu", rope_rescale=None)
     before = nepa_keras.interop.official_tensors(model)
     model.compile(optimizer=adamw(1e-3, embedding_learning_rate_factor=0.0))

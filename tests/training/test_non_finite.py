@@ -19,7 +19,7 @@ from tests.helpers import tiny
 
 
 def trainer(seed: int = 0, dtype=None, **optimizer):
-    """With parts that draw random numbers, so that a replay needs the seeds, too."""
+    """Model with parts that draw random numbers, so that a replay needs the seeds, too."""
     keras.utils.set_random_seed(seed)
     model = nepa_keras.NepaPretrainer(tiny.backbone(drop_path_rate=0.3, dtype=dtype))
     tiny.compile_model(model, adamw(1e-2, ema_decay=0.9, **optimizer))
@@ -52,7 +52,7 @@ def report_of(run_dir, step: int) -> dict:
 
 
 class StateBefore(keras.callbacks.Callback):
-    """What a step of the run begins with."""
+    """State before a step of the run."""
 
     def __init__(self, step: int):
         super().__init__()
@@ -114,7 +114,7 @@ def test_a_bad_batch_is_kept_and_its_replay_begins_with_the_very_same_weights(
 
 
 def test_a_kept_batch_is_finite_after_replay(tmp_path, capsys):
-    """As when the files were mended: the step is not reproduced, and nothing is found."""
+    """Mended files: the step is not reproduced, and nothing is found."""
     fit_steps(trainer(), stream({2}), 3, 4, tmp_path)
     assert Replay(trainer(), tmp_path / "non_finite/step-00000002", stream()).run() is False
     out = capsys.readouterr().out

@@ -47,7 +47,7 @@ def test_the_course_is_the_formula_on_the_device_too(step, power):
 
 
 def test_the_optimizer_moves_each_layer_group_at_its_rate():
-    """Of the first step of Adam without decay every weight moves by its rate, but for epsilon."""
+    """The first step of Adam without decay moves every weight by its rate, up to epsilon."""
     keras.utils.set_random_seed(0)
     model = nepa_keras.NepaImageSegmenter(tiny.backbone(), 3, channels=8, dropout=0.0)
     tiny.spread_weights(model)

@@ -12,7 +12,7 @@ PATIENCE = 0.6
 
 
 class Engine(Exception):
-    """What a collective raises."""
+    """Error that a collective raises."""
 
 
 def watch(folder, number, said):

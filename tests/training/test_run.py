@@ -108,7 +108,7 @@ def test_a_terminal_sees_one_bar_with_everything(model, tmp_path, capsys, monkey
 
 
 def test_a_run_begins_with_the_time_of_its_first_step(tmp_path, capsys):
-    """Also where it goes on; with compilation where there was one, which is fast on JAX."""
+    """A resumed run included; compiled where the first was, which is fast on JAX."""
     jit_compile = keras.backend.backend() == "jax"
     for steps in (2, 4):
         model = tiny.compiled_pretrainer(compile_arguments={"jit_compile": jit_compile})

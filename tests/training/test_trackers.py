@@ -23,7 +23,7 @@ PICTURE = np.zeros((4, 6, 3), "uint8")
 
 
 class Calls(list):
-    """What was called: name, arguments, and keywords, if any."""
+    """Record of a call: name, arguments, and keywords, if any."""
 
     def of(self, name: str) -> list:
         return [call[1:] for call in self if call[0] == name]
@@ -216,7 +216,7 @@ live("wandb", pathlib.Path(sys.argv[1], "wandb"))
 
 @pytest.mark.full
 def test_the_packages_take_what_the_stand_ins_take(tmp_path):
-    """Where both are installed, which CI's environments lack; else the sentence that says how to get them."""
+    """Real trackers where both are installed; else (as in CI) the message that says how to get them."""
     packages = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     for name in missing:

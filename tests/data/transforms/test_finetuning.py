@@ -24,7 +24,7 @@ def apply(name: str, argument, pixels: np.ndarray = COLOURS) -> np.ndarray:
 
 
 def blended(other, factor) -> np.ndarray:
-    """What Pillow's enhancement by a factor is: away from `other`, cut to bytes."""
+    """Reference for Pillow's enhancement by a factor: extrapolation away from `other`, clipped to bytes."""
     mixed = np.asarray(other, "float64") * (1 - factor) + COLOURS * float(factor)
     return np.clip(mixed, 0, 255)
 
@@ -171,7 +171,7 @@ def test_arguments_of_the_recipe_s_magnitude():
 
 @pytest.mark.once
 def test_operations_grow_with_the_magnitude():
-    """At no magnitude nothing changes, but for those that have none."""
+    """Magnitude 0 changes nothing, except for operations without a magnitude."""
     for name, (_, argument) in OPERATIONS.items():
         weak, middle, strong = argument(0.0, 1), argument(0.5, 1), argument(1.0, 1)
         if name in ("auto_contrast", "equalize", "invert"):
