@@ -138,7 +138,7 @@ def test_threads_change_nothing():
 
 
 def test_bad_images_are_replaced_and_named(tmp_path):
-    """The same replacements each time, with labels; the file names each bad image once, also after a resume."""
+    """The same replacements each time, with labels; the file names each bad image once."""
     streams, record = [], tmp_path / "bad.txt"
     for run in range(2):
         batches = data.AugmentedBatches(

@@ -36,7 +36,7 @@ def kept_by_torch(model, images) -> int:
 
 
 def flops_by_torch(model, images) -> int:
-    """FLOPs of matrix products; those of attention written out, as PyTorch does not count its fused CPU kernel."""
+    """FLOPs of matrix products; attention written out, as PyTorch does not count its fused CPU kernel."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
