@@ -1,20 +1,20 @@
 """NEPA, Next-Embedding Predictive Autoregression (arXiv 2512.16922), for Keras 3.
 
-NepaBackbone         the Vision Transformer
-NepaPretrainer       the objective; compile, fit, evaluate
-objectives           others beside it
-NepaImageClassifier  fine-tuning
-NepaImageSegmenter   a class for each pixel
-NepaImageConverter   pictures to what a model takes
-EmbeddingRollout     the model reading its own predictions
-clone_backbone       the same weights in another configuration
-distribute           many devices
-training             optimizer, schedule, averaged weights
+NepaBackbone         Vision Transformer
+NepaPretrainer       pretraining with the paper's objective
+objectives           other pretraining objectives
+NepaImageClassifier  image classification
+NepaImageSegmenter   semantic segmentation
+NepaImageConverter   preprocessing of images
+EmbeddingRollout     generation of embeddings from the model's own predictions
+clone_backbone       copy of a backbone in another configuration
+distribute           training on many devices
+training             optimizer, schedules, averaged weights, checkpoints
 layers, data, evaluation, performance, visualization, interop
 """
 
 from nepa_keras import (
-    backends,  # noqa: F401  first: it says in one sentence which backend is wrong or missing
+    backends,  # noqa: F401  imported first: it reports a wrong or missing backend in one sentence
     data,
     evaluation,
     interop,

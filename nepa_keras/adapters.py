@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) of a backbone: y = x W + b + (x A) B, of which A and B train."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685) for a backbone: y = x W + b + (x A) B; only A and B train."""
 
 from typing import Self
 
@@ -8,31 +8,36 @@ from nepa_keras.layers import Linear
 
 
 class Adaptable(keras.Model):
-    """`enable_lora`, and adapters in the configuration, for `load_model`.
+    """Mixin that gives a backbone `enable_lora` and stores the adapters in its configuration.
 
     Attributes:
         blocks: layers whose dense layers get adapters.
-        lora_rank: of the adapters; None where there are none.
+        lora_rank: rank of the adapters; None without adapters.
+
+    Example:
+        >>> backbone.enable_lora(rank=4)
+        >>> sorted({variable.path.split("/")[-1] for variable in backbone.trainable_variables})
+        ['lora_kernel_a', 'lora_kernel_b']
     """
 
     lora_rank: int | None = None
 
     def enable_lora(self, rank: int) -> None:
-        """Adds adapters to the dense layers of the blocks; everything else here is frozen.
+        """Add adapters to the dense layers of the blocks and freeze all other weights of the backbone.
 
-        They start as zero. `save` keeps them apart from the kernels, so that a run can go on;
-        `save_to_preset` and the official format hold the sums. Compile afterwards.
+        The adapters start as zero. `save` stores them apart from the kernels, so that training can go on;
+        `save_to_preset` and the official format store the merged kernels. Compile the model afterwards.
 
         Args:
-            rank: width between the two matrices of an adapter.
+            rank: inner width of an adapter, the columns of A and rows of B.
 
         Raises:
-            ValueError: the rank is below 1, or there are adapters already.
+            ValueError: the rank is below 1, or the backbone already has adapters.
         """
         if rank < 1 or self.lora_rank is not None:
             raise ValueError(
-                f"Adapters have a rank of at least 1 and are added once; got rank {rank}, and there are "
-                f"{'none' if self.lora_rank is None else f'some of rank {self.lora_rank}'}."
+                f"Adapters need a rank of at least 1 and are added once; got rank {rank}, and the backbone "
+                f"has {'none' if self.lora_rank is None else f'some of rank {self.lora_rank}'}."
             )
         for variable in self.weights:
             variable.trainable = False
@@ -43,13 +48,13 @@ class Adaptable(keras.Model):
         self.lora_rank = rank
 
     def get_config(self) -> dict:
-        """As `keras.Model.get_config`, with the rank where there are adapters."""
+        """Extend `keras.Model.get_config` by the rank of the adapters, if any."""
         config = super().get_config()
         return config if self.lora_rank is None else {**config, "lora_rank": self.lora_rank}
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        """As `keras.Model.from_config`, with adapters where there were some."""
+        """Create the model by `keras.Model.from_config`, and its adapters if the configuration has a rank."""
         config = dict(config)
         rank = config.pop("lora_rank", None)
         model = super().from_config(config)

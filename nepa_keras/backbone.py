@@ -1,6 +1,6 @@
-"""NepaBackbone: patch embedding -> blocks -> norm.
+"""NepaBackbone: patch embedding -> Transformer blocks -> final LayerNorm.
 
-B batch, T patches, D width, L layers, H heads, K head width.
+B images, T patches, N = 1 + T tokens, D width, L blocks, H heads, K head width.
 """
 
 from typing import Self
@@ -15,7 +15,7 @@ from nepa_keras.hidden_states import HiddenStates
 from nepa_keras.presets import PresetMixin
 from nepa_keras.types import Shape, Tensor
 
-# Those of `NepaBackbone` that a configuration holds as they are.
+# Arguments of `NepaBackbone` that `get_config` returns unchanged.
 _ARGUMENTS = (
     "image_shape patch_size hidden_dim num_layers num_heads mlp_dim gated_mlp activation qkv_bias "
     "qk_norm qk_norm_scale qk_norm_bias layer_scale drop_path_rate dropout_rate "
@@ -29,47 +29,47 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
     """The Vision Transformer of NEPA (arXiv 2512.16922), causal or bidirectional.
 
     Args:
-        image_shape: (height, width, channels) the model is built with; other sizes that the patch
-            divides work too, as positions are relative, or resized if learned.
+        image_shape: (height, width, channels) that the model is built with. Other sizes that `patch_size`
+            divides work too: rotary positions are relative, learned ones are resized.
         patch_size: side of a patch in pixels.
         hidden_dim: width D.
-        num_layers: L.
-        num_heads: H.
+        num_layers: number of blocks L.
+        num_heads: number of attention heads H.
         mlp_dim: inner width of the MLP.
-        gated_mlp: act(gate(x)) * up(x) in place of act(up(x)).
-        activation: default erf "gelu", gated "silu".
-        qkv_bias: bias of the q, k, v projections.
-        qk_norm: LayerNorm of q and k over the head width, before RoPE.
-        qk_norm_scale, qk_norm_bias: whether that norm has a scale and a bias.
-        layer_scale: initial value of LayerScale, or None for no LayerScale.
-        drop_path_rate: rate of the last block; grows linearly from 0 at the first.
-        dropout_rate: on the output of both branches of every block.
-        attention_dropout_rate: on the attention probabilities.
-        use_causal_mask: whether token t sees only tokens 0..t (pretraining).
-        use_mask_token: whether there is a mask token, for `NepaPretrainer(masking_ratio=...)`.
+        gated_mlp: use the gated MLP act(x W_gate) * (x W_up) in place of act(x W_up).
+        activation: name of the activation; default "gelu" (erf form), gated "silu" (SwiGLU).
+        qkv_bias: add a bias in the q, k, v projections.
+        qk_norm: apply LayerNorm to q and k over the head width, before RoPE.
+        qk_norm_scale, qk_norm_bias: give that norm a scale, a bias.
+        layer_scale: initial value of LayerScale; None for no LayerScale.
+        drop_path_rate: drop-path rate of the last block; grows linearly from 0 at the first.
+        dropout_rate: dropout rate on the output of the attention and MLP branches.
+        attention_dropout_rate: dropout rate on the attention probabilities.
+        use_causal_mask: let token t attend to tokens 0 ... t only (pretraining).
+        use_mask_token: create a mask token, for `NepaPretrainer(masking_ratio=...)`.
         rope_theta, rope_rescale, rope_shift, rope_jitter, rope_extent: see `RotaryEmbedding`;
-            rope_theta=None leaves rotary positions out, for the ablation.
-        layer_norm_epsilon: of every norm.
+            rope_theta=None disables rotary positions, for the ablation.
+        layer_norm_epsilon: epsilon of all norms.
         remat: recompute each block in the backward pass, trading time for memory.
-        embedding: a layer in place of the patch embedding, for anything that is no image: see
-            `SequenceEmbedding`. Then `image_shape` is the shape of one input, `images` are those inputs,
-            `patch_size` means nothing, and positions have as many axes as the layer's grid.
-        position_embedding: "learned" adds a `PositionEmbedding` of the grid of `image_shape`; with
-            rope_theta=None, the positions of a plain ViT, where the paper's Table 1b begins.
+        embedding: layer that replaces the patch embedding for inputs other than images, see
+            `SequenceEmbedding`. `image_shape` is then the shape of one input, `patch_size` is ignored, and
+            positions have as many axes as the layer's grid.
+        position_embedding: "learned" adds a `PositionEmbedding` for the grid of `image_shape`; with
+            rope_theta=None, the positions of a plain ViT, the baseline of the paper's Table 1b.
 
     Call arguments:
         images: (B, height, width, channels), floats in [-1, 1] or uint8 pixels.
         causal: overrides `use_causal_mask`.
-        embeddings: token embeddings (B, 1 + T, D) to use in place of those of the images.
+        embeddings: token embeddings (B, N, D) that replace those of the images.
 
     Returns:
-        {"embeddings": (B, 1 + T, D), "sequence_output": (B, 1 + T, D)}: CLS and patch embeddings
-        without positions, before any block, and the final-normed output.
+        {"embeddings": (B, N, D), "sequence_output": (B, N, D)}: the inputs of block 0 without positions,
+        and the output of the final norm.
 
     Example:
-        >>> backbone = NepaBackbone.from_preset("nepa_base_patch14_224", load_weights=False)
-        >>> backbone(keras.ops.zeros((2, 224, 224, 3)))["sequence_output"].shape
-        (2, 257, 768)
+        >>> backbone = NepaBackbone((28, 28, 1), patch_size=4, hidden_dim=32, num_heads=2, mlp_dim=64)
+        >>> tuple(backbone(images)["sequence_output"].shape)  # 16 images of 7 x 7 patches
+        (16, 50, 32)
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         if embedding is None:
             self.patch_embedding = layers.PatchEmbedding(hidden_dim, patch_size, **options)
         else:
-            # Now, as of a built layer a copy would be built at once, outside of its place in the paths.
+            # Serialised before it is built: a copy of a built layer would be built under a wrong path.
             self._embedding_config = keras.saving.serialize_keras_object(embedding)
             self.patch_embedding = layers.SequenceEmbedding(embedding, **options)
         grid = self.patch_embedding.grid((None, *self.image_shape))
@@ -189,7 +189,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         self.build((None, *self.image_shape))
 
     def __dir__(self):
-        # Keras saves layers by the first of these names that leads to them: in files it is one of `layers`.
+        # Keras saves a layer under the first attribute that holds it; hide this one, to keep the file layout.
         return [name for name in super().__dir__() if name != "embedding"]
 
     def build(self, input_shape: Shape) -> None:
@@ -198,7 +198,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         tokens = self.patch_embedding.compute_output_shape(input_shape)
         if tokens[-1] != self.hidden_dim:
             raise ValueError(
-                f"The embedding makes tokens of width {tokens[-1]}, but hidden_dim is {self.hidden_dim}; "
+                f"The embedding returns tokens of width {tokens[-1]}, but hidden_dim is {self.hidden_dim}; "
                 "make them equal."
             )
         self.patch_embedding.build(input_shape)
@@ -211,7 +211,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
             self.rotary.build(self.patch_embedding.grid(input_shape))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images (B, height, width, channels) -> embeddings (B, 1 + T, D)."""
+        """Embed images (B, height, width, channels) as z_0 ... z_T, (B, N, D), without positions."""
         return self.patch_embedding(images)
 
     def call(
@@ -228,23 +228,23 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
     def encode(
         self, x: Tensor, images: Tensor, training: bool = False, causal: bool | None = None
     ) -> Tensor:
-        """Token embeddings -> final-normed output; x (B, N, D), the first N tokens of the images."""
+        """Run blocks and final norm on x (B, tokens, D), the embeddings of the images' first tokens."""
         entering = self.add_positions(x, images)
-        for state in self._states(entering, images, causal, training):  # noqa: B007  up to the last
+        for state in self._states(entering, images, causal, training):  # noqa: B007  keeps the last
             pass
         return self.norm(state)
 
     def add_positions(self, x: Tensor, images: Tensor) -> Tensor:
-        """Token embeddings -> what enters block 0: the same, or with learned positions added; both (B, N, D).
+        """Add learned positions, if any, to token embeddings x: the input of block 0, same shape as x.
 
-        Positions are added here and not in `embed`, so that the target z_t is the embedding of patch t alone
-        (with positions in it a part would be known from the place), and a masked patch keeps its place. In
-        causal pretraining nothing is predicted from the last patch, whose vector gets no gradient.
+        They are added here and not in `embed`, so that the target z_t depends on the content of patch t alone
+        (a position in the target would be predictable without seeing the image), and a masked patch keeps its
+        position. In causal pretraining the position of the last patch gets no gradient: it is no input.
         """
         return x if self.positions is None else self.positions(x, grid=self._grid(images))
 
     def _states(self, x, images, causal, training=False, return_probabilities=False):
-        """Yields what leaves each block, (B, N, D), or that with the block's attention probabilities."""
+        """Yield the output of each block, (B, tokens, D), or pairs of it and the attention probabilities."""
         rope = self.rope(images, training)
         options = {
             "rope": rope and [table[: ops.shape(x)[1]] for table in rope],
@@ -261,7 +261,7 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
             yield x
 
     def rope(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor] | None:
-        """The tables of `RotaryEmbedding` for these images; None of a backbone without."""
+        """Tables of `RotaryEmbedding` for these images; None for a backbone without rotary positions."""
         if self.rotary is None:
             return None
         return self.rotary(grid=self._grid(images), training=training)

@@ -1,4 +1,4 @@
-"""NepaImageClassifier: mean of the patch tokens -> norm -> linear."""
+"""NepaImageClassifier: backbone -> mean of the patch tokens -> norm -> linear layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,29 +26,30 @@ from nepa_keras.types import Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class NepaImageClassifier(Task):
-    """Image classifier on a backbone (SPEC section 2).
+    """Image classifier on a backbone, the fine-tuning model of the paper.
 
     Args:
-        backbone: a `NepaBackbone`; it is trained along.
-        num_classes: K.
-        pooling: "mean" of the patch tokens, CLS excluded, then a norm; or "last" token, no norm.
-        use_causal_mask: bidirectional unless True.
-        class_names: K names, for `decode_predictions`.
-        multi_label: an image may show several classes, or none: probabilities of each class by itself
-            (sigmoid), and a loss such as `keras.losses.BinaryCrossentropy(from_logits=True)` with targets
-            (B, K) from 0 to 1.
-        frozen: names of variables, or of layers with all theirs, that are not trained, such as
-            "patch_embedding/kernel", "position_embedding" or "block_0".
+        backbone: the `NepaBackbone`, trained together with the head.
+        num_classes: number of classes C.
+        pooling: "mean" of the patch tokens without CLS, then a norm (the released models); or the "last"
+            token, without a norm.
+        use_causal_mask: keep the causal mask of pretraining; False gives bidirectional attention.
+        class_names: C names, for `decode_predictions`.
+        multi_label: an image may have several labels or none. Probabilities are then independent
+            (sigmoid), and the loss is one such as `keras.losses.BinaryCrossentropy(from_logits=True)` with
+            targets (B, C) from 0 to 1.
+        frozen: names of variables, or of layers, that are not trained, such as "patch_embedding/kernel",
+            "position_embedding" or "block_0".
 
     Call arguments:
-        images: (B, height, width, channels), normalised floats.
+        images: (B, height, width, channels), floats in [-1, 1].
 
     Returns:
-        Logits (B, K), float32. The last layer starts at zero.
+        Logits (B, C), float32. The last layer is initialised to zero.
 
     Raises:
-        ValueError: unknown pooling, another number of names than classes, or a frozen name that no variable
-            has.
+        ValueError: unknown pooling, a number of names other than `num_classes`, or a frozen name that no
+            variable has.
 
     Example:
         >>> classifier = NepaImageClassifier(backbone, num_classes=10)
@@ -57,13 +58,15 @@ class NepaImageClassifier(Task):
         ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         ...     metrics=["accuracy"],
         ... )
-        >>> classifier.fit(images, labels)
+        >>> history = classifier.fit(images, labels, verbose=0)
+        >>> classifier.predict(images, verbose=0).shape
+        (16, 10)
     """
 
     has_head = True
     official_architecture = CLASSIFICATION
     causes_of_non_finite = (
-        "a loss for probabilities, where the head gives logits (from_logits=True)",
+        "a loss for probabilities, while the head returns logits (set from_logits=True)",
         "labels outside 0 ... num_classes - 1",
         *Task.causes_of_non_finite,
     )
@@ -112,7 +115,7 @@ class NepaImageClassifier(Task):
 
     @property
     def _logits_dtype(self) -> str:
-        """At least float32, as a softmax in 16 bits is a coarse one."""
+        """Float32 or wider: a softmax in 16 bits is imprecise."""
         return keras.backend.result_type(self.variable_dtype, "float32")
 
     def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
@@ -134,13 +137,13 @@ class NepaImageClassifier(Task):
         known = None
         if is_sparse(self.loss):
             known = is_label(y, self.num_classes, self._ignored)
-            y = ops.where(known, y, 0)  # PyTorch fails at others
+            y = ops.where(known, y, 0)  # PyTorch raises for labels out of range
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return loss_or_nan(loss, x, known)
 
     @property
     def _ignored(self) -> int | None:
-        """The label that a sparse loss was told to ignore."""
+        """Label that a sparse loss is told to ignore, or None."""
         return getattr(self.loss, "ignore_class", None)
 
     def examine_labels(self, y: np.ndarray) -> None:
@@ -150,13 +153,14 @@ class NepaImageClassifier(Task):
             examine_targets(y, self.num_classes)
 
     def decode_predictions(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
-        """Names and probabilities of the most likely classes of each image, best first.
-
-        With `multi_label` they are probabilities of each class by itself.
+        """Return names and probabilities of the most likely classes of each image, best first.
 
         Args:
-            logits: (B, K), as `predict` returns.
-            top: classes for each image.
+            logits: (B, C), as `predict` returns them.
+            top: number of classes per image.
+
+        Returns:
+            For each image a list of (name, probability): softmax, or sigmoid with `multi_label`.
         """
         names = self.class_names or [str(i) for i in range(self.num_classes)]
         return [

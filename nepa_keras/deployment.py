@@ -1,4 +1,4 @@
-"""What all models share between training and use: quantization that is saved with them, and `export`."""
+"""Use of trained models: `predict`, `export`, and quantization that is saved with a model."""
 
 import gc
 import json
@@ -15,18 +15,18 @@ from nepa_keras import backends
 from nepa_keras.presets import backbone_of
 from nepa_keras.symbolic import Symbolic
 
-_LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights, for which 3 GiB are needed
+_LARGEST_ONNX_OF_TENSORFLOW = 25_000_000  # weights; converting them needs 3 GiB of memory
 _WRITTEN_ELSEWHERE = {
-    ("jax", "onnx"): "tensorflow or torch",  # jax2onnx fails where the batch size is free
+    ("jax", "onnx"): "tensorflow or torch",  # jax2onnx fails for a free batch size
     ("torch", "tf_saved_model"): "tensorflow or jax",
 }
 
 
 def as_batches(x: Any) -> Any:
-    """What Keras takes as data: an iterator of arrays as one of tuples, and all else as it is.
+    """Prepare data for Keras: turn an iterator of arrays into one of tuples; return other data unchanged.
 
     Raises:
-        ValueError: a list, in which Keras sees inputs and not images, or no images.
+        ValueError: x is a list, which Keras would take for several inputs, or has no images.
     """
     if isinstance(x, list):
         raise ValueError(f"x is a list of {len(x)}, but one array is needed; pass np.stack(x).")
@@ -38,7 +38,7 @@ def as_batches(x: Any) -> Any:
 
 
 def _check_export(model, format):
-    """Refuses what the backend's exporter cannot write, before it says so in its own words."""
+    """Refuse formats that the backend's exporter cannot write, with a clearer message than its own."""
     backend = keras.backend.backend()
     if (backend, format) in _WRITTEN_ELSEWHERE:
         raise NotImplementedError(
@@ -67,7 +67,7 @@ def _check_export(model, format):
 
 
 def _run_onnx(path):
-    """Runs a file on zeros: a converter may write what cannot be run."""
+    """Run an ONNX file on zeros: a converter may write a file that cannot be run."""
     import onnxruntime
 
     try:
@@ -75,19 +75,19 @@ def _run_onnx(path):
         for each in session.get_inputs():
             shape = [size if isinstance(size, int) else 1 for size in each.shape]
             session.run(None, {each.name: np.zeros(shape, "float32")})
-    except Exception as error:  # onnxruntime's have no class in common
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise RuntimeError(f"{path} was written, but it does not run: {error}") from error
 
 
 class Deployable(Symbolic, backends.Model):
-    """`export` for images of the model's size, and quantization in the configuration, for `load_model`.
+    """Base of all models: `export` for images of the model's size, and quantization in the configuration.
 
     Attributes:
-        image_shape: (height, width, channels), of the model or its backbone.
+        image_shape: (height, width, channels) of the model or its backbone.
     """
 
     def predict(self, x: Any, *args, **kwargs) -> Any:
-        """As `keras.Model.predict`, also of a generator of arrays."""
+        """Call `keras.Model.predict`; x may also be a generator of arrays."""
         return super().predict(as_batches(x), *args, **kwargs)
 
     def export(
@@ -98,15 +98,23 @@ class Deployable(Symbolic, backends.Model):
         input_signature: list | None = None,
         **kwargs,
     ) -> None:
-        """As `keras.Model.export`; by default for images of the model's size and any batch.
+        """Call `keras.Model.export`, by default for images of the model's size and any batch size.
 
-        For any size, where the backend can: `keras.Model(x, model(x)).export(...)` with
-        `x = keras.Input((None, None, 3))`. An ONNX file is run once, if onnxruntime is there.
+        To export for images of any size, where the backend supports it, use
+        `keras.Model(x, model(x)).export(...)` with `x = keras.Input((None, None, 3))`. An ONNX file is run
+        once if onnxruntime is installed.
+
+        Args:
+            filepath: file or folder to write.
+            format: a format of `keras.Model.export`, such as "tf_saved_model" or "onnx".
+            verbose: print progress.
+            input_signature: list of `keras.InputSpec`; default images of the model's size.
+            **kwargs: more arguments of `keras.Model.export`.
 
         Raises:
             NotImplementedError: the backend cannot write the format.
             ImportError: a package is missing.
-            ValueError: for ONNX, the model is too large for TensorFlow's converter, or does not compute in
+            ValueError: for ONNX, the model is too large for TensorFlow's converter or does not compute in
                 float32.
             RuntimeError: the ONNX file does not run.
         """
@@ -122,11 +130,16 @@ class Deployable(Symbolic, backends.Model):
     def quantize(
         self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs
     ) -> None:
-        """As `keras.Model.quantize`: "int8" takes all dense layers, and the rest stays as it is.
+        """Call `keras.Model.quantize`: "int8" quantizes all dense layers and no others.
 
-        Quantize what is trained. The file that `save` writes is then about a quarter as large.
+        Quantize after training. The file that `save` writes is then about a quarter as large.
+
+        Args:
+            mode: quantization mode, such as "int8"; or pass `config`.
+            config: a Keras quantization configuration.
+            filters: which layers to quantize, as in Keras.
         """
-        gc.freeze()  # Keras collects garbage after each layer, which takes as long as there are objects
+        gc.freeze()  # Keras collects garbage after each layer; the cost grows with the number of objects
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".* does not have a `quantize` method")
@@ -135,7 +148,7 @@ class Deployable(Symbolic, backends.Model):
             gc.unfreeze()
 
     def get_config(self) -> dict:
-        """As `keras.Model.get_config`, with how layers are quantized where some are."""
+        """Extend `keras.Model.get_config` by the quantization of each quantized layer."""
         held = {id(layer) for layer in self._held_layers()}
         found = {
             self._path_of(layer): keras.saving.serialize_keras_object(layer.quantization_config)
@@ -147,7 +160,7 @@ class Deployable(Symbolic, backends.Model):
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        """As `keras.Model.from_config`, with the same layers quantized, for weights that are read then."""
+        """Create the model and quantize the same layers, before weights are loaded."""
         config = dict(config)
         quantization = config.pop("quantization", {})
         model = cls(**config)
@@ -160,7 +173,7 @@ class Deployable(Symbolic, backends.Model):
         return model
 
     def _held_layers(self) -> list:
-        """Those of a model inside this one, which has a configuration of its own."""
+        """Return the layers of an inner model (the backbone), whose own configuration describes them."""
         backbone = backbone_of(self)
         return [] if backbone is self else backbone._flatten_layers()
 

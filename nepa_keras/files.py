@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, opened without waiting for a pipe, and named on one line."""
+"""Safe file operations: atomic writing, opening regular files only, names printable on one line."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file for reading bytes, which a pipe or a device would keep waiting, or feed without end.
+    """Open a regular file for reading bytes; refuse pipes and devices, which could block or never end.
 
     Raises:
-        OSError: it is missing, cannot be read, or is no regular file.
+        OSError: the file is missing, cannot be read, or is no regular file.
     """
     file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  the caller closes it
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -27,14 +27,14 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # On systems without O_NONBLOCK no pipe has a name in a folder.
+    # Systems without O_NONBLOCK have no named pipes in folders.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
 def printable(name: str) -> str:
-    r"""A file's name for a message or one line of a log: what is no printable character is escaped.
+    r"""Escape the unprintable characters of a file name, for a message or one line of a log.
 
-    Line ends become \n, bytes that are not UTF-8 \xNN.
+    Line ends become \n; bytes that are not UTF-8 become \xNN.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in name)
 
@@ -47,7 +47,7 @@ def _escaped(character: str) -> str:
 
 
 def is_whole_archive(path: str | Path) -> bool:
-    """Whether a file is a zip archive, as `.keras` files are, whose members have their checksums."""
+    """Tell whether a file is an intact zip archive, as `.keras` files are: all checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -65,15 +65,15 @@ def is_whole_archive(path: str | Path) -> bool:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a path to write a file or folder to, which then takes the place of `path`.
+    """Give a path to write a file or folder to, which replaces `path` when the block ends.
 
-    Until the block ends, what is at `path` stays as it is; an error leaves it so, and nothing beside it. A
-    kill can leave `unfinished-NAME`, which the next write removes. A folder is replaced in two renames: a
-    kill between them leaves the old one as `old-NAME`. What was written is on the disk before it gets its
-    name, so that a crash of the machine leaves the one or the other, too.
+    Until then, and if the block raises, `path` stays as it is. A killed process can leave `unfinished-NAME`,
+    which the next write removes. A folder is replaced by two renames: a kill between them leaves the old one
+    as `old-NAME`. The content is flushed to disk before the rename, so that after a crash of the machine
+    either the old or the new version is there.
 
     Args:
-        path: in an existing folder; `~` is the home folder.
+        path: file or folder to write, in an existing folder; `~` is the home folder.
     """
     path = Path(path).expanduser()
     unfinished, old = (path.with_name(f"{kind}-{path.name}") for kind in ("unfinished", "old"))
@@ -103,7 +103,7 @@ def _replace_folder(new: Path, path: Path, old: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk (fsync)."""
+    """Flush a file, or the names in a folder, to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

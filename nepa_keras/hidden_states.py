@@ -1,6 +1,6 @@
-"""Inside a pass of a backbone: features of its blocks, and attention probabilities.
+"""Features and attention probabilities from inside a backbone.
 
-B batch, T patches on a grid (h, w for images), D width, L layers, H heads.
+B images, T patches on a grid (h, w), N = 1 + T tokens, D width, L blocks, H heads.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from nepa_keras.types import Shape, Tensor
 
 
 def block_numbers(blocks: int | Sequence[int] | None, num_layers: int) -> list[int]:
-    """Numbers 0 ... L - 1 of the blocks that are asked for; None asks for all.
+    """Return the requested blocks as numbers from 0 to L - 1; None requests all blocks.
 
     Raises:
-        ValueError: one that does not exist, no number, or none at all.
+        ValueError: `blocks` is empty, holds something other than whole numbers, or names no existing block.
     """
     try:
         asked: Any = range(num_layers) if blocks is None else blocks
@@ -38,12 +38,12 @@ def block_numbers(blocks: int | Sequence[int] | None, num_layers: int) -> list[i
 
 
 def is_one(blocks: Any) -> bool:
-    """Whether a single block is asked for, and no list of them."""
+    """Tell whether a single block is requested, not a list of blocks."""
     return blocks is not None and not isinstance(blocks, Sequence)
 
 
 class HiddenStates(keras.Model):
-    """Part of `NepaBackbone`: `intermediates`, `block_outputs` and `activations`."""
+    """Mixin of `NepaBackbone`: `intermediates`, `block_outputs` and `activations`."""
 
     def intermediates(
         self,
@@ -55,31 +55,32 @@ class HiddenStates(keras.Model):
         causal: bool | None = None,
         training: bool = False,
     ) -> Any:
-        """Features of the patches after some blocks, for dense tasks; blocks behind the last one do not run.
+        """Return patch features after chosen blocks, for dense tasks; later blocks are not computed.
 
-        Of a `keras.Input` it gives symbolic tensors, for a functional model that trains, is saved and
-        exported like any other.
+        For a `keras.Input` the results are symbolic tensors: a functional model made of them can be trained,
+        saved and exported like any other.
 
         Args:
             images: (B, height, width, channels) of any size that the patch divides.
-            blocks: numbers from 0, or from -1 for the last backwards; one, or several in any order; default
-                all. What leaves the last block is not normed yet.
-            reshape: patches on their grid, (B, h, w, D), in place of (B, T, D).
-            norm: put each through the final norm; of the last block that is `sequence_output`.
-            cls_token: give each as a pair with the CLS token, (B, D).
-            causal: whether token t sees only tokens 0..t; None for the backbone's own choice. For dense tasks
-                False, as then each patch sees the whole image.
-            training: as of `call`; in a functional model it is that of the pass.
+            blocks: a block number or several in any order, from 0, or negative from the end; default all.
+            reshape: return patches on their grid, (B, h, w, D), instead of (B, T, D).
+            norm: apply the final norm to each result; for the last block this gives `sequence_output`.
+            cls_token: return each result as a pair with the CLS token (B, D).
+            causal: let each token see only itself and earlier tokens; None uses the backbone's setting. Use
+                False for dense tasks, so that each patch sees the whole image.
+            training: as in `call`; a functional model sets it for its own passes.
 
         Returns:
-            A tensor (or pair) for each block in the order of `blocks`, as a list; of a single number alone.
+            A list of tensors (or pairs) in the order of `blocks`; for a single block number, that one alone.
 
         Raises:
-            ValueError: there is no such block, or images do not fit.
+            ValueError: a block does not exist, or the images do not fit.
 
         Example:
-            >>> x = keras.Input((224, 224, 3))
-            >>> maps = backbone.intermediates(x, blocks=(3, 7, 11), reshape=True, causal=False)
+            >>> x = keras.Input((28, 28, 1))
+            >>> maps = backbone.intermediates(x, blocks=(1, 3), reshape=True, causal=False)
+            >>> maps[0].shape
+            (None, 7, 7, 32)
             >>> model = keras.Model(x, keras.layers.Conv2D(1, 1)(keras.layers.Concatenate()(maps)))
         """
         if isinstance(images, keras.KerasTensor):
@@ -100,28 +101,32 @@ class HiddenStates(keras.Model):
         return found[0] if is_one(blocks) else found
 
     def _grid(self, images):
-        """Cells along each axis: integers, or tensors where a graph knows one only when it runs."""
+        """Cells along each axis: integers, or tensors if a graph knows a size only at run time."""
         shape = (images.shape[0], *ops.shape(images)[1:])
         grid = self.patch_embedding.grid(shape)
         known = [isinstance(size, int) for size in grid]
-        if any(known) and not all(known):  # which Keras takes for no argument of a layer
+        if any(known) and not all(known):  # Keras accepts no mixture as an argument of a layer
             grid = tuple(ops.convert_to_tensor(size, "int32") for size in grid)
         return grid
 
     def block_outputs(
         self, images: Tensor, causal: bool | None = None, training: bool = False
     ) -> list[Tensor]:
-        """What leaves each block, and last what the final norm makes of it: L + 1 of (B, 1 + T, D)."""
+        """Return the output of each block, and the last one after the final norm: L + 1 tensors (B, N, D)."""
         entering = self.add_positions(self.embed(images), images)
         outputs = list(self._states(entering, images, causal, training))
         return [*outputs, self.norm(outputs[-1])]
 
     def activations(self, images: Tensor, causal: bool | None = None) -> dict:
-        """Everything inside an inference pass, eagerly.
+        """Return all activations of an inference pass, computed eagerly.
 
         Returns:
-            The outputs of `call`, "hidden_states": what enters block 0 and what leaves each block, L + 1 of
-            (B, 1 + T, D), and "attentions": softmax probabilities, L of (B, H, 1 + T, 1 + T).
+            The outputs of `call`; "hidden_states", the input of block 0 and the output of each block, L + 1
+            tensors (B, N, D); and "attentions", softmax probabilities, L tensors (B, H, N, N).
+
+        Example:
+            >>> tuple(backbone.activations(images)["attentions"][0].shape)
+            (16, 2, 50, 50)
         """
         embeddings = self.embed(images := ops.convert_to_tensor(images))
         entering = self.add_positions(embeddings, images)
@@ -142,14 +147,14 @@ class HiddenStates(keras.Model):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class Intermediates(keras.layers.Layer):
-    """`backbone.intermediates` as a layer, the form in which a functional model holds it.
+    """Layer that computes `backbone.intermediates` inside a functional model.
 
-    A call of the backbone with other outputs would not do: to Keras each call of one operation has as many
-    outputs as the first.
+    A second call of the backbone itself would not do: Keras assumes that all calls of one operation have
+    the same number of outputs.
 
     Args:
-        backbone: a `NepaBackbone`; held, not copied, and trained along unless its `trainable` is False.
-        blocks, reshape, norm, cls_token, causal: as of `intermediates`.
+        backbone: the `NepaBackbone`; shared, not copied, and trained unless its `trainable` is False.
+        blocks, reshape, norm, cls_token, causal: see `intermediates`.
 
     Call arguments:
         images: (B, height, width, channels).
@@ -200,8 +205,8 @@ class Intermediates(keras.layers.Layer):
 
     def get_config(self) -> dict:
         backbone = keras.saving.serialize_keras_object(self.backbone)
-        # Keras gives a number only to the second of two layers that share an object, and in a file the first
-        # would have another backbone.
+        # Keras numbers a shared object only where it occurs again; without a number here, a file would hold
+        # two backbones.
         backbone["shared_object_id"] = id(self.backbone)
         return {**super().get_config(), "backbone": backbone, **self._options()}
 

@@ -1,4 +1,4 @@
-"""Checksums of the files in a folder, in a file beside them: whether they are as they were written."""
+"""A manifest with size and checksum of each file in a folder, to detect damage."""
 
 import hashlib
 import json
@@ -16,13 +16,14 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_manifest(folder: Path, required: Iterable[str]) -> dict[str, dict]:
-    """Size and SHA-256 by name of a file.
+    """Return size and SHA-256 of each file by its name.
 
     Args:
-        required: files that must be among them.
+        folder: folder with the manifest.
+        required: names that the manifest must have.
 
     Raises:
-        OSError, ValueError: it is missing or damaged, or lacks one of them.
+        OSError, ValueError: the manifest is missing, damaged, or lacks a required name.
     """
     manifest = json.loads((folder / MANIFEST).read_text())
     if not isinstance(manifest, dict) or not set(required) <= set(manifest):
@@ -33,23 +34,24 @@ def read_manifest(folder: Path, required: Iterable[str]) -> dict[str, dict]:
 
 
 def check_content(name: str, content: bytes, expected: dict) -> None:
-    """Compare the content of a file with what its manifest says.
+    """Compare the content of a file with its entry in the manifest.
 
     Raises:
-        ValueError: it is another.
+        ValueError: they differ.
     """
     digest = hashlib.sha256(content).hexdigest()
     _compare(name, {"size": len(content), "sha256": digest}, expected)
 
 
 def check_files(folder: Path, required: Iterable[str]) -> None:
-    """Compare the files of a folder with its manifest, without holding them in memory.
+    """Compare the files of a folder with its manifest, without loading them into memory.
 
     Args:
-        required: files that must be among them.
+        folder: folder with the manifest.
+        required: names that the manifest must have.
 
     Raises:
-        OSError, ValueError: one is missing or another; the manifest is missing or damaged.
+        OSError, ValueError: a file is missing or changed, or the manifest is missing or damaged.
     """
     for name, expected in read_manifest(folder, required).items():
         _compare(name, _fingerprint(folder / name), expected)

@@ -1,13 +1,13 @@
-"""Next-Embedding Predictive Autoregression (arXiv 2512.16922), the paper in one file.
+"""NEPA, Next-Embedding Predictive Autoregression (arXiv 2512.16922): the paper's method in one file.
 
-An image becomes z_1 ... z_T, one linear embedding per patch, after a CLS token z_0. A causal
-Transformer h reads z_0 ... z_t, and its output at t must point where the next embedding points:
+f embeds each of the T patches of an image linearly, z_t = f(x_t), after a learned CLS token z_0. A causal
+Transformer h, the `NepaBackbone`, predicts each embedding from those before it (Algorithm 1):
 
     z^_{t+1} = h(z_0, ..., z_t)
     L = - 1/(B T) sum_b sum_t cos(z^_{t+1}, stop_gradient(z_{t+1})),   t = 0 ... T - 1
 
-The target is the input embedding itself: no decoder, no tokenizer, no teacher, no pairs.
-B batch, T patches, D width.
+The target is the input embedding itself: no decoder, no tokenizer, no teacher network, no contrastive
+pairs. B images, T patches, N = 1 + T tokens, D width.
 """
 
 from typing import Any
@@ -24,22 +24,22 @@ from nepa_keras.types import Tensor
 
 
 def normalize(x: Tensor) -> Tensor:
-    """x / max(|x|_2, 1e-12) over the last axis, in float32."""
+    """Divide x by max(|x|_2, 1e-12) over the last axis, in float32."""
     x = ops.cast(x, "float32")
-    # sqrt has no gradient at 0, so the floor goes under the root.
+    # The gradient of sqrt is infinite at 0, so the floor is applied before the root.
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     return x * ops.rsqrt(ops.maximum(squares, 1e-24))
 
 
 def nepa_loss(predictions: Tensor, targets: Tensor, stop_gradient: bool = True) -> Tensor:
-    """- mean cosine of predictions and targets, both (B, T, D); in [-1, 1], -1 is perfect."""
+    """Negative mean cosine of predictions and targets, (B, T, D) each: from -1 (aligned) to 1."""
     if stop_gradient:
         targets = ops.stop_gradient(targets)
     return -ops.mean(ops.sum(normalize(predictions) * normalize(targets), axis=-1))
 
 
 def spread(x: Tensor) -> Tensor:
-    """1 - |mean of the unit vectors|^2 of x (B, T, D): 1 all directions, 0 collapsed to one."""
+    """1 - |mean unit vector of x|^2 for x (B, T, D): 1 for all directions, 0 for a single one (collapse)."""
     mean = backends.mean_over_all(normalize(ops.stop_gradient(x)), axis=(0, 1))
     return 1.0 - ops.sum(ops.square(mean))
 
@@ -48,32 +48,32 @@ def spread(x: Tensor) -> Tensor:
 class NepaPretrainer(Task):
     """A backbone trained to predict its next input embedding.
 
-    The last three arguments are the ablations of the paper; causality is the backbone's
-    `use_causal_mask`.
+    `shift`, `stop_gradient`, `masking_ratio` and the backbone's `use_causal_mask` are the paper's ablations.
 
     Args:
-        backbone: a `NepaBackbone`.
-        shift: predict the next position; False predicts the same one (training then fails).
-        stop_gradient: no gradient through the targets; False collapses to a loss of -1.
-        masking_ratio: share of the input patches replaced by the mask token in training (targets
-            stay clean); needs `NepaBackbone(use_mask_token=True)`.
-        seed: of the masks.
+        backbone: the `NepaBackbone` to train.
+        shift: predict the next position; False predicts the same position, which fails (Table 1a).
+        stop_gradient: block the gradient through the targets; False collapses to a loss of -1 (Table 1a).
+        masking_ratio: fraction of the patch embeddings replaced by the mask token in training (Table 1c);
+            targets stay unmasked. Needs `NepaBackbone(use_mask_token=True)`.
+        seed: seed of the random masks.
 
     Call arguments:
-        images: (B, height, width, channels), normalised floats.
+        images: (B, height, width, channels), floats in [-1, 1].
 
     Returns:
         {"predictions": (B, T, D), "targets": (B, T, D)}.
 
     Example:
-        >>> model = NepaPretrainer(NepaBackbone.from_preset("nepa_micro_patch4_28", load_weights=False))
+        >>> model = NepaPretrainer(backbone)
         >>> model.compile(optimizer=nepa_keras.training.adamw(1e-3))
-        >>> model.fit(images, batch_size=128)  # arrays, tf.data or PyTorch loaders; labels are ignored
-        >>> model.evaluate(images)["loss"]
+        >>> history = model.fit(images, batch_size=8, verbose=0)
+        >>> sorted(model.evaluate(images, verbose=0))
+        ['loss', 'prediction_spread', 'target_spread']
     """
 
     own_loss = "every image counts once"
-    takes_metrics = False  # there are no labels to compute any of
+    takes_metrics = False  # there are no labels to compare with
 
     def __init__(
         self,
@@ -99,10 +99,12 @@ class NepaPretrainer(Task):
         self.built = True
 
     def call(self, images: Tensor, training: bool = False) -> dict[str, Tensor]:
-        z = self.backbone.embed(images)  # (B, 1 + T, D)
+        z = self.backbone.embed(images)  # z_0 ... z_T: (B, N, D)
         x = self._mask(z) if training and self.masking_ratio else z
         if self.shift and self.backbone.use_causal_mask:
-            x = x[:, :-1]  # nothing is predicted from the last patch, and no other output sees it
+            x = x[
+                :, :-1
+            ]  # z_T has no successor, and the causal mask hides it from the other outputs
         h = self.backbone.encode(x, images, training)
         predictions = h[:, : ops.shape(z)[1] - 1] if self.shift else h[:, 1:]
         return {"predictions": predictions, "targets": z[:, 1:]}
@@ -113,7 +115,7 @@ class NepaPretrainer(Task):
         return {name: keras.KerasTensor(shape, z.dtype) for name in ("predictions", "targets")}
 
     def _mask(self, embeddings: Tensor) -> Tensor:
-        """Replaces a random share of the patch embeddings by the mask token; CLS stays."""
+        """Replace a random fraction of the patch embeddings by the mask token; CLS stays."""
         batch, tokens = ops.shape(embeddings)[:2]
         shape = (batch * backends.replicas(), tokens, 1)
         draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
@@ -141,7 +143,7 @@ class NepaPretrainer(Task):
         return self.get_metrics_result()
 
     def evaluate(self, *args, return_dict: bool = True, **kwargs) -> dict[str, float] | Any:
-        """As `keras.Model.evaluate`, but returns a dictionary unless told otherwise."""
+        """Call `keras.Model.evaluate`, with a dictionary as the default result."""
         return super().evaluate(*args, return_dict=return_dict, **kwargs)
 
     def get_config(self) -> dict:

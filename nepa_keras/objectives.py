@@ -1,9 +1,9 @@
-"""Objectives beside the paper's, each a `NepaPretrainer` that compiles, fits and saves as it does.
+"""Pretraining objectives other than the paper's; each is a `NepaPretrainer` and is trained and saved like it.
 
-PatchNepaPretrainer  NEPA without the prediction from CLS
-LeNepaPretrainer     squared error in a projector that is thrown away, SIGReg in place of the stop-gradient
+PatchNepaPretrainer  NEPA without the prediction of the first patch from CLS
+LeNepaPretrainer     LeNEPA: squared error in a projected space, with SIGReg instead of the stop-gradient
 
-B batch, T patches, P = T - 1 pairs of a prediction and its target, D width, d projected width, S slices.
+B images, T patches, T - 1 pairs of a prediction and its target, D width, d projected width.
 """
 
 import math
@@ -20,31 +20,36 @@ from nepa_keras.types import Shape, Tensor
 
 __all__ = ["LeNepaPretrainer", "PatchNepaPretrainer", "Projector", "sigreg", "squared_error"]
 
-_KNOTS = 17  # of the integral over [-_LARGEST, _LARGEST]
+_KNOTS = 17  # points of the integral over [-_LARGEST, _LARGEST]
 _LARGEST = 5.0
-_CLS_AND_ONE = 2  # tokens
+_CLS_AND_ONE = 2  # tokens of an image with one patch
 
 
 def sigreg(tokens: Tensor, directions: Tensor, over: str = "batch") -> Tensor:
-    """Distance of tokens from N(0, I), by slices: SIGReg of LeJEPA (arXiv 2511.08544, Algorithm 1).
+    """SIGReg of LeJEPA (arXiv 2511.08544, Algorithm 1): distance of the tokens' distribution from N(0, I).
 
     The mean over the directions a of
 
         integral |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt,   phi(t) = mean_n exp(i t <a, x_n>),
 
-    from -5 to 5 by the trapezoid rule with 17 knots, in float32. N times it, N the number of tokens that the
-    mean is over, is the Epps-Pulley statistic that LeJEPA weighs: 1.06 is its expectation on N(0, I). Here
-    there is no N, as in LeNEPA's code, so that one weight serves batches and images of any size. All tokens
-    in one point 0 give 0.41, tokens of no bound up to 2.5.
+    from -5 to 5 by the trapezoid rule with 17 points, in float32. LeJEPA weights n times this value (the
+    Epps-Pulley statistic, whose expectation on N(0, I) is 1.06), with n the number of tokens in the mean. As
+    in LeNEPA's code there is no factor n, so that one weight suits batches and images of any size. Tokens
+    that are all 0 give 0.41; the upper limit is 2.5.
 
     Args:
         tokens: (B, T, d).
-        directions: (S, d), of length 1.
-        over: "batch", one mean over all tokens of all replicas; or "image", one over the tokens of each
-            image, and the distances' mean over the images.
+        directions: (num_slices, d), vectors of length 1.
+        over: "batch", the mean over n takes all tokens of all replicas; "image", it takes the tokens of one
+            image, and the result is averaged over the images.
 
     Raises:
-        ValueError: another `over`.
+        ValueError: another value of `over`.
+
+    Example:
+        >>> tokens = np.random.default_rng(0).standard_normal((64, 50, 8))
+        >>> bool(sigreg(tokens, np.eye(8)) < 0.01)
+        True
     """
     if over not in ("batch", "image"):
         raise ValueError(f'over must be "batch" or "image", got {over!r}.')
@@ -56,7 +61,7 @@ def sigreg(tokens: Tensor, directions: Tensor, over: str = "batch") -> Tensor:
     step = 2 * _LARGEST / (_KNOTS - 1)
     real, imaginary = first = ops.cos(step * slices), ops.sin(step * slices)
     distance = 0.0
-    # At 0 the two are equal, and at -t as far from each other as at t.
+    # The integrand is 0 at t = 0 and even, so t > 0 counts twice.
     for k in range(1, _KNOTS // 2 + 1):
         normal = math.exp(-0.5 * (k * step) ** 2)
         gap = ops.square(mean(real) - normal) + ops.square(mean(imaginary))
@@ -70,7 +75,7 @@ def sigreg(tokens: Tensor, directions: Tensor, over: str = "batch") -> Tensor:
 
 
 def squared_error(predictions: Tensor, targets: Tensor, stop_gradient: bool = False) -> Tensor:
-    """Mean over the numbers of each token of the squared difference, (B, P) of (B, P, d), in float32."""
+    """Squared difference averaged over the last axis, (B, T, d) -> (B, T), in float32."""
     predictions, targets = (ops.cast(tokens, "float32") for tokens in (predictions, targets))
     if stop_gradient:
         targets = ops.stop_gradient(targets)
@@ -79,21 +84,21 @@ def squared_error(predictions: Tensor, targets: Tensor, stop_gradient: bool = Fa
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class PatchNepaPretrainer(NepaPretrainer):
-    """`NepaPretrainer` without the prediction of the first patch from CLS, which sees no patch.
+    """NEPA without the prediction of the first patch from CLS, which has seen no patch.
 
-    The mean of the loss is then over the P pairs of patches. The paper's Algorithm 1 predicts from CLS too.
+    The loss is the mean over the other T - 1 patches; the paper's Algorithm 1 includes the one from CLS.
 
     Args:
-        backbone: a `NepaBackbone` of two patches or more.
-        **kwargs: those of `NepaPretrainer`.
+        backbone: a `NepaBackbone` for images of two patches or more.
+        shift, stop_gradient, masking_ratio, seed: see `NepaPretrainer`.
 
     Returns:
-        {"predictions": (B, P, D), "targets": (B, P, D)}; with shift=False all T patches.
+        {"predictions": (B, T - 1, D), "targets": (B, T - 1, D)}; with shift=False all T patches.
 
     Example:
-        >>> model = PatchNepaPretrainer(NepaBackbone.from_preset("nepa_micro_patch4_28", load_weights=False))
+        >>> model = PatchNepaPretrainer(backbone)
         >>> model.compile(optimizer=nepa_keras.training.adamw(1e-3))
-        >>> model.fit(images, batch_size=128)
+        >>> history = model.fit(images, batch_size=8, verbose=0)
     """
 
     def __init__(
@@ -109,7 +114,8 @@ class PatchNepaPretrainer(NepaPretrainer):
         shape = (None, *backbone.image_shape)
         if shift and backbone.patch_embedding.compute_output_shape(shape)[1] == _CLS_AND_ONE:
             raise ValueError(
-                "Of one patch nothing is predicted without CLS; take a smaller patch_size, or NepaPretrainer."
+                "An image of one patch leaves nothing to predict without CLS; use a smaller patch_size, or "
+                "NepaPretrainer."
             )
 
     def call(self, images: Tensor, training: bool = False) -> dict[str, Tensor]:
@@ -127,14 +133,19 @@ class PatchNepaPretrainer(NepaPretrainer):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class Projector(keras.layers.Layer):
-    """Linear, BatchNorm, ReLU, Linear: (B, P, D) -> (B, P, d).
+    """Projector of LeNEPA: linear, BatchNorm, ReLU, linear; (B, T, D) -> (B, T, d).
 
-    The statistics are those of the tokens in the batch, of all replicas, in training and evaluation: what is
-    thrown away after training needs no moving averages. Both kernels start normal with variance 2 / fan-in.
+    BatchNorm uses the statistics of the current batch over all replicas, in evaluation too: the projector is
+    discarded after training and needs no moving averages. Both kernels are normal with
+    variance 2 / fan-in at initialisation.
 
     Args:
-        hidden_dim: width between the two.
-        projected_dim: d.
+        hidden_dim: width between the two linear layers.
+        projected_dim: output width d.
+
+    Example:
+        >>> tuple(Projector(hidden_dim=64, projected_dim=8)(np.ones((2, 49, 32))).shape)
+        (2, 49, 8)
     """
 
     def __init__(self, hidden_dim: int, projected_dim: int, **kwargs):
@@ -143,9 +154,9 @@ class Projector(keras.layers.Layer):
         self.projected_dim = projected_dim
 
     def build(self, input_shape: Shape) -> None:
-        # Without a bias, which the mean takes away.
+        # No bias: BatchNorm subtracts the mean.
         self.hidden = self._linear(self.hidden_dim, input_shape, "hidden", use_bias=False)
-        shape, of_norm = (self.hidden_dim,), {"autocast": False}  # in float32, as the statistics
+        shape, of_norm = (self.hidden_dim,), {"autocast": False}  # float32, like the statistics
         self.gamma = self.add_weight(shape, "ones", name="gamma", **of_norm)
         self.beta = self.add_weight(shape, "zeros", name="beta", **of_norm)
         self.output_dense = self._linear(
@@ -174,39 +185,40 @@ class Projector(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LeNepaPretrainer(PatchNepaPretrainer):
-    """LeNEPA (arXiv 2607.00958): NEPA by squared error, without stop-gradient, kept apart by SIGReg.
+    """LeNEPA (arXiv 2607.00958): NEPA by squared error without stop-gradient, regularised by SIGReg.
 
-        u^_{t+1} = g(h(z_1, ..., z_t)),  u_t = g(z_t),  g a projector that is thrown away
+        u^_{t+1} = g(h(z_1, ..., z_t)),  u_t = g(z_t),  g a projector that is discarded after training
         L = mean |u^ - u|^2 + weight * (SIGReg(u^) + SIGReg(u)) / 2
 
-    The mean of the square is over the d numbers too, and SIGReg is of each image's own tokens, both as in the
-    authors' code. Nothing is predicted from CLS, which their model lacks. What their paper leaves open, or
-    what differs: `projector` is run on predictions and on targets apart, each with its own statistics; both
-    have the P tokens of the pairs, not all T; the directions are drawn anew in each step, the same for both
-    and in all replicas, and always the same in evaluation. The logs have `squared_error` beside the loss.
+    The square is averaged over the d dimensions too, and SIGReg is computed per image, both as in the
+    authors' code. The first patch is not predicted, as their model has no CLS. Choices where the paper is
+    silent, or differences: the projector runs on predictions and targets separately, each with its own batch
+    statistics; both have the T - 1 tokens of the pairs, not all T; the directions are drawn anew in each
+    training step, the same for both and for all replicas, and are fixed in evaluation. `squared_error` is
+    logged beside the loss.
 
-    Frozen features are those of `backbone`, and `save_to_preset` and `interop.export_huggingface` write it
-    alone; `save` keeps the projector. Pictures of predictions compare embeddings, in which this objective
-    does not predict.
+    Frozen features come from `backbone`; `save_to_preset` and `interop.export_huggingface` write the backbone
+    alone, `save` keeps the projector. Pictures of predictions compare unprojected embeddings, which this
+    objective does not predict.
 
     Args:
-        backbone: a `NepaBackbone` of two patches or more.
-        projected_dim: d.
+        backbone: a `NepaBackbone` for images of two patches or more.
+        projected_dim: projected width d.
         projector_dim: hidden width of the projector; default 4 D.
-        sigreg_weight: of SIGReg, see `sigreg`.
+        sigreg_weight: weight of SIGReg in the loss.
         sigreg_over: "image" or "batch", see `sigreg`.
-        num_slices: S.
-        shift, masking_ratio: of `NepaPretrainer`.
-        stop_gradient: no gradient of the squared error through the targets.
-        seed: of the directions and masks.
+        num_slices: number of random directions in `sigreg`.
+        shift, masking_ratio: see `NepaPretrainer`.
+        stop_gradient: block the gradient of the squared error through the targets.
+        seed: seed of directions and masks.
 
     Returns:
-        {"predictions": (B, P, d), "targets": (B, P, d)}, projected.
+        {"predictions": (B, T - 1, d), "targets": (B, T - 1, d)}, projected.
 
     Example:
-        >>> model = LeNepaPretrainer(NepaBackbone.from_preset("nepa_micro_patch4_28", load_weights=False))
+        >>> model = LeNepaPretrainer(backbone, projected_dim=8)
         >>> model.compile(optimizer=nepa_keras.training.adamw(1e-3))
-        >>> model.fit(images, batch_size=128)
+        >>> history = model.fit(images, batch_size=8, verbose=0)
         >>> model.backbone.save_to_preset("backbone")
     """
 
@@ -252,7 +264,7 @@ class LeNepaPretrainer(PatchNepaPretrainer):
         }
 
     def directions(self, training: bool) -> Tensor:
-        """Random ones (S, d) of length 1: others in each training step, in evaluation always the same."""
+        """Random unit vectors (num_slices, d): new ones in each training step, fixed in evaluation."""
         seed = self.seed_generator if training else 0
         shape = (self.num_slices, self.projected_dim)
         return normalize(keras.random.normal(shape, seed=seed, dtype="float32"))

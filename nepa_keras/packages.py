@@ -1,4 +1,4 @@
-"""Optional packages."""
+"""Imports of optional packages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def required_for(purpose: str, package: str) -> Iterator[None]:
-    """Around imports of an optional package: say what it is for and how it is installed.
+    """Wrap imports of an optional package: explain what needs it and how to install it.
 
     Args:
-        purpose: what needs it, the subject of a sentence in the singular.
-        package: its name for pip.
+        purpose: what needs the package, the subject of a sentence in the singular.
+        package: name for pip.
 
     Raises:
         ImportError: the package is missing.

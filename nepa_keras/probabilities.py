@@ -1,14 +1,14 @@
-"""Probabilities of classes from logits, in NumPy."""
+"""Class probabilities from logits, in NumPy."""
 
 import numpy as np
 
 
 def probabilities(logits: np.ndarray, multi_label: bool = False) -> np.ndarray:
-    """float64 (..., K): that an image is of each class (softmax), or shows it (sigmoid of each by itself).
+    """Convert logits to probabilities by softmax, or by sigmoid for independent classes; float64 (..., C).
 
     Args:
-        logits: (..., K).
-        multi_label: an image may show several classes.
+        logits: (..., C).
+        multi_label: an image may have several classes.
     """
     logits = np.asarray(logits, "float64")
     if multi_label:

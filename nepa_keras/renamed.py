@@ -1,4 +1,4 @@
-"""Earlier names of public objects, which still work and warn."""
+"""Former names of public objects, which still work and warn."""
 
 import importlib
 import warnings
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def former_names(package: str, names: dict[str, str]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package that has renamed some of its objects.
+    """Create the `__getattr__` of a package that has renamed some of its objects.
 
     Args:
-        package: its `__name__`.
-        names: former names and those of today.
+        package: the package's `__name__`.
+        names: new names by former names.
     """
 
     def __getattr__(name: str) -> Any:
@@ -24,5 +24,5 @@ def former_names(package: str, names: dict[str, str]) -> Callable[[str], Any]:
 
 
 def warn_renamed(former: str, name: str) -> None:
-    """Warn the caller of the caller, with `DeprecationWarning`."""
+    """Issue a `DeprecationWarning` at the caller's caller."""
     warnings.warn(f"{former} is now called {name}.", DeprecationWarning, stacklevel=3)

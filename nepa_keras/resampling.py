@@ -1,6 +1,6 @@
-"""Weights that bring a grid to another size: of pixels of an image, or of learned positions.
+"""Resizing by matrices: of the pixels of an image, or of a grid of learned positions.
 
-They are made by NumPy, so that a resize is a matrix product along each axis, the same on every backend.
+NumPy computes the matrices, so that a resize is one matrix product per axis, the same on every backend.
 """
 
 import math
@@ -17,10 +17,15 @@ def resize_matrices(
     size_out: int,
     interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """Weights with antialias, (N, size_out, size_in), of the intervals start + length.
+    """Antialiased resize weights (B, size_out, size_in) for the intervals [start, start + length).
 
     The filter is widened by the scale when shrinking, has half-pixel centres, is cut at the borders of the
-    interval and normalised there, as Pillow and torchvision do.
+    interval and renormalised there, as in Pillow and torchvision.
+
+    Args:
+        start, length: (B,), one interval per image.
+        size_in, size_out: sizes before and after.
+        interpolation: "bilinear" or "bicubic".
     """
     start, length = np.asarray(start)[:, None, None], np.asarray(length)[:, None, None]
     scale = length / size_out
@@ -33,26 +38,25 @@ def resize_matrices(
 
 
 def _cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
-    """Keys' cubic convolution of a distance; a as Pillow and torchvision's antialiased resize have it."""
+    """Keys' cubic convolution kernel; `a` as in Pillow and torchvision's antialiased resize."""
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
 def resize_grid(cells: Any, old: Sequence[int], new: Sequence[int], ops: Any = np) -> Any:
-    """Vectors of the cells of a grid, row by row, on a grid of another size.
+    """Resize a grid of vectors, bicubic with antialias and half-pixel centres, one axis after the other.
 
-    Bicubic with antialias and half-pixel centres along each axis in turn, as PyTorch's `interpolate` does it
-    for images. A constant stays the same, and so does a ramp that is enlarged, but for what lies within two
-    cells of a border. An axis that keeps its size is not touched.
+    Weights are those of PyTorch's `interpolate` for images. A constant stays the same, and so does an
+    enlarged linear ramp, except within two cells of a border. An axis that keeps its size is left unchanged.
 
     Args:
-        cells: (T, D), T the product of `old`.
+        cells: (T, D), row by row; T is the product of `old`.
         old, new: cells along each axis.
-        ops: what computes it, numpy or keras.ops.
+        ops: numpy or keras.ops, for the computation.
 
     Returns:
-        (T', D), T' the product of `new`.
+        (T', D); T' is the product of `new`.
     """
     width = cells.shape[-1]
     for axis, (size_in, size_out) in enumerate(zip(old, new, strict=True)):

@@ -1,12 +1,12 @@
-"""Continues a sequence by its own predictions: what NEPA expects, looked at far beyond the next embedding.
+"""Rollout: continue a sequence by the model's own predictions, many steps beyond the next embedding.
 
-The paper predicts one step. Here the prediction is fed back as if it were the next embedding, and so on. The
-objective knows directions only, so a prediction is given a length before it goes in:
+The paper predicts one step. Here each prediction is fed back as the next embedding. The objective
+determines only the direction of a prediction, so it gets a length n before it is fed back:
 
     x_t = z_t                          t <= k, the known patches
     x_t = n * z^_t / |z^_t|            t > k,  z^_t = h(x_0, ..., x_{t-1})
 
-B batch, T patches, D width.
+B images, T patches, N = 1 + T tokens, D width, H heads, K head width.
 """
 
 from typing import Self
@@ -22,27 +22,28 @@ from nepa_keras.types import Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class EmbeddingRollout(backends.Model):
-    """From the first k patches on, the embeddings that the model predicts when it reads its own predictions.
+    """Generate the embeddings after the first k patches from the model's own predictions.
 
-    Keys and values of all blocks are kept, so that a step costs one token through the model whatever came
-    before it, but for the attention to what came before.
+    Keys and values of all blocks are cached: a step runs one token through the model.
 
     Args:
-        backbone: of a `NepaPretrainer`; it reads causally whatever its own choice is.
-        norm: length n of an embedding that is fed back; default the mean length of the known patches of the
-            same image.
+        backbone: backbone of a `NepaPretrainer`; always read causally.
+        norm: length n of an embedding that is fed back; default the mean length of the known patch embeddings
+            of the same image.
 
     Call arguments:
-        inputs: {"images": what the backbone takes, "known": (B,) integers k, from 1 to T, or from 0
-            with a norm}.
+        inputs: {"images": images for the backbone, "known": (B,) integers k from 1 to T, or from 0 if `norm`
+            is given}.
 
     Returns:
-        {"embeddings": (B, T, D), what the model was given, that is the known embeddings and then its own
-        predictions, "predictions": (B, T, D), what it had expected in their place}.
+        {"embeddings": (B, T, D), the known embeddings followed by generated ones, "predictions": (B, T, D),
+        the prediction at every position}.
 
     Example:
         >>> rollout = EmbeddingRollout(model.backbone)
-        >>> out = rollout.predict({"images": images, "known": np.full(len(images), 98)})
+        >>> out = rollout.predict({"images": images, "known": np.full(len(images), 24)}, verbose=0)
+        >>> out["embeddings"].shape
+        (16, 49, 32)
     """
 
     def __init__(self, backbone: NepaBackbone, norm: float | None = None, **kwargs):
@@ -54,7 +55,7 @@ class EmbeddingRollout(backends.Model):
 
     def call(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         images, known = inputs["images"], ops.cast(inputs["known"], "int32")
-        z = self.backbone.embed(images)  # (B, 1 + T, D)
+        z = self.backbone.embed(images)  # (B, N, D)
         norm = self._norm(z[:, 1:], known)  # (B, 1)
         batch, tokens = ops.shape(z)[0], z.shape[1] - 1
         rope = self.backbone.rope(images)
@@ -78,7 +79,7 @@ class EmbeddingRollout(backends.Model):
         return {"embeddings": ops.where(is_known, z[:, 1:], own), "predictions": predictions}
 
     def _step(self, token, caches, position, rope):
-        """The `sequence_output` (B, D) of one more token (B, D), and the caches with it."""
+        """Run one more token (B, D); return its `sequence_output` (B, D) and the extended caches."""
         if rope is not None:
             rope = [ops.take(table, ops.reshape(position, (1,)), axis=0) for table in rope]
         x, filled = token[:, None], []
@@ -88,7 +89,7 @@ class EmbeddingRollout(backends.Model):
         return self.backbone.norm(x)[:, 0], filled
 
     def _norm(self, z, known):
-        """(B, 1), float32."""
+        """Lengths of generated embeddings, (B, 1) float32."""
         if self.norm is not None:
             return ops.full((ops.shape(z)[0], 1), self.norm, dtype="float32")
         is_known = ops.cast(

@@ -1,6 +1,6 @@
-"""NepaImageSegmenter: outputs of four blocks -> pyramid -> UPerNet -> a class for each pixel.
+"""NepaImageSegmenter: outputs of four blocks -> feature pyramid -> UPerNet -> a class for each pixel.
 
-B batch, h x w patches, D width, K classes.
+B images, h x w patches, D width, C classes.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ HEADS = ("upernet", "linear")
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
-    """Mean cross-entropy over the pixels that count, in float32; 0 if none does.
+    """Mean cross-entropy over the labelled pixels, float32; 0 without labelled pixels.
 
-    In a step on several replicas: their mean is that of the pixels of all.
+    In a step on several replicas, the mean of their values is the mean over the pixels of all replicas.
 
     Args:
-        logits: (B, height, width, K).
+        logits: (B, height, width, C).
         labels: (B, height, width), integers.
-        ignore_label: of pixels that do not count.
+        ignore_label: label of pixels to leave out.
     """
     labels = ops.cast(labels, "int32")
     counts = ops.not_equal(labels, ignore_label)
@@ -43,51 +43,55 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -
 
 
 def default_taps(num_layers: int) -> tuple[int, ...]:
-    """The blocks at a third, a half, two thirds and the end: 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24."""
+    """Blocks at one third, one half, two thirds and the end: 3, 5, 7, 11 of 12, and 7, 11, 15, 23 of 24."""
     shares = (1 / 3, 1 / 2, 2 / 3, 1)
     return tuple(max(round(num_layers * share) - 1, 0) for share in shares)
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class NepaImageSegmenter(Task):
-    """Semantic segmentation on a backbone (SPEC section 6): UPerNet, or a linear probe of the patches.
+    """Semantic segmentation on a backbone: UPerNet (arXiv 1807.10221), or a linear probe of the patches.
 
-    It has its own loss: cross-entropy over the pixels that are not `ignore_label`, and in training that of
-    the auxiliary head times its weight. `fit` logs the share of pixels that are right as `pixel_accuracy`.
+    The model has its own loss: cross-entropy over all pixels whose label is not `ignore_label`, plus in
+        training
+    the weighted loss of the auxiliary head. `fit` logs the fraction of correct pixels as `pixel_accuracy`.
 
     Args:
         backbone: a `NepaBackbone`; attention is bidirectional.
-        num_classes: K.
-        head: "upernet", or "linear": one linear layer on the final-normed patches, enlarged bilinearly.
-        taps: four blocks, counted from 0, that UPerNet reads, without the final norm; default
+        num_classes: number of classes C.
+        head: "upernet"; or "linear", a linear layer on the final-normed patches, upsampled bilinearly.
+        taps: four blocks, counted from 0, whose outputs (without final norm) UPerNet reads; default
             `default_taps`.
-        channels: of UPerNet; default D.
-        dropout: rate of whole channels before the last convolution of UPerNet and of the auxiliary head.
-        auxiliary_weight: of the loss of an FCN head on the third tap; 0 for no such head.
-        ignore_label: of pixels that neither train nor count.
-        freeze_backbone: train the head alone, on the backbone as in inference.
-        class_names: K names, or None.
-        frozen: names of variables or layers that are not trained, as `NepaImageClassifier`.
+        channels: width of UPerNet; default D.
+        dropout: dropout rate of whole channels before the last convolution of UPerNet and auxiliary head.
+        auxiliary_weight: weight of the loss of an FCN head on the third tap; 0 for no such head.
+        ignore_label: label of pixels that are left out of the loss and the accuracy.
+        freeze_backbone: train only the head, with the backbone in inference mode.
+        class_names: C names, or None.
+        frozen: names of variables or layers that are not trained, as in `NepaImageClassifier`.
 
     Call arguments:
-        images: (B, height, width, channels), normalised floats of any size: what the patch does not divide is
-            padded with zeros on the right and at the bottom, and cut off the logits.
+        images: (B, height, width, channels), floats in [-1, 1], any size: images are padded with zeros at the
+            right and bottom to a multiple of the patch, and the logits are cropped.
 
     Returns:
-        Logits (B, height, width, K), float32; in training {"logits": the same, "auxiliary": of that head}.
+        Logits (B, height, width, C), float32; in training {"logits": logits, "auxiliary": auxiliary logits}.
 
     Raises:
-        ValueError: an unknown head, taps that are no four blocks in order, or as `NepaImageClassifier`.
+        ValueError: an unknown head, taps that are not four blocks in order, or as in `NepaImageClassifier`.
 
     Example:
-        >>> segmenter = NepaImageSegmenter(backbone, num_classes=150)
+        >>> segmenter = NepaImageSegmenter(backbone, num_classes=10, channels=8)
         >>> segmenter.compile(optimizer=nepa_keras.training.adamw(1e-4))
-        >>> segmenter.fit(images, labels)  # (N, height, width, channels) and (N, height, width)
+        >>> masks = np.random.default_rng(0).integers(0, 10, (16, 28, 28))
+        >>> history = segmenter.fit(images, masks, verbose=0)
+        >>> segmenter.predict(images, verbose=0).shape
+        (16, 28, 28, 10)
     """
 
-    own_loss = "every pixel counts once that has not the ignored label"
-    loss_is_mean_over_images = False  # but over the pixels of all replicas
-    use_causal_mask = False  # a pixel's class depends on all of the image
+    own_loss = "every labelled pixel counts once"
+    loss_is_mean_over_images = False  # it is a mean over the pixels of all replicas
+    use_causal_mask = False  # a pixel's class depends on the whole image
 
     has_head = True
     official_architecture = None
@@ -141,7 +145,7 @@ class NepaImageSegmenter(Task):
         self._build_heads()
         self.built = True
         if freeze_backbone:
-            # Not by its `trainable`: on TensorFlow that does nothing where a config says so already.
+            # Not `backbone.trainable`: on TensorFlow it has no effect if the config has set it already.
             for variable in backbone.weights:
                 variable.trainable = False
         freeze(self, self.frozen)
@@ -173,10 +177,10 @@ class NepaImageSegmenter(Task):
         height, width = images.shape[1:3]
         if height is None or width is None:
             raise ValueError(
-                "A segmenter has to know the size of the images while TensorFlow makes its graph; give it, "
-                f"as in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter itself."
+                "A segmenter needs the size of the images when TensorFlow traces its graph; give the size, as "
+                f"in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter directly."
             )
-        images = as_floats(images, self.compute_dtype)  # before what fills it up with zeros
+        images = as_floats(images, self.compute_dtype)  # before the padding with zeros
         patch = self.backbone.patch_size
         padding = [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)]
         images = ops.pad(images, padding) if any(map(sum, padding)) else images
@@ -228,7 +232,7 @@ class NepaImageSegmenter(Task):
     ) -> Tensor:
         self._refuse_with_own_loss(sample_weight=sample_weight)
         known = is_label(y, self.num_classes, self.ignore_label)
-        y = ops.where(known, y, self.ignore_label)  # PyTorch fails at others
+        y = ops.where(known, y, self.ignore_label)  # PyTorch raises for labels out of range
         outputs = y_pred if isinstance(y_pred, dict) else {"logits": y_pred}
         loss = segmentation_loss(outputs["logits"], y, self.ignore_label)
         if "auxiliary" in outputs:

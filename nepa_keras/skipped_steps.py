@@ -1,4 +1,4 @@
-"""What `fit` says of non-finite steps, which change nothing, and when it gives up."""
+"""Non-finite steps in `fit`: warnings about skipped steps, and the error that ends training."""
 
 import math
 import warnings
@@ -12,20 +12,19 @@ from nepa_keras.types import Logs
 
 
 class NonFiniteError(RuntimeError):
-    """Training met too many non-finite steps in a row."""
+    """Error for too many non-finite steps in a row."""
 
 
 class WatchNonFinite(keras.callbacks.Callback):
-    """Warns of the first skipped step, and stops `fit` once `patience` in a row were skipped.
+    """Callback that warns at the first skipped step and stops `fit` after `patience` skipped steps in a row.
 
-    A metric that is NaN, as the loss of an epoch without a good step, is not taken for the best by callbacks
-    that look for it (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau); Keras' own take the first value they
-    see, whatever it is.
+    EarlyStopping, ModelCheckpoint and ReduceLROnPlateau take the first value of their metric as the best one,
+    even NaN (the loss of an epoch without a finite step). This callback makes them ignore NaN.
 
     Args:
-        patience: steps.
-        callbacks: of the same `fit`, which this one comes before.
-        every: batches between two looks.
+        patience: steps in a row.
+        callbacks: the other callbacks of the same `fit`, which run after this one.
+        every: batches between two checks.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class WatchNonFinite(keras.callbacks.Callback):
         self._check(None)
         for callback in self.seeking:
             if callback.best is None and math.isnan((logs or {}).get(callback.monitor, 0.0)):
-                callback.best = math.nan  # nothing is better than that, until the next epoch begins
+                callback.best = math.nan  # no value beats NaN; reset when the next epoch begins
 
     def _check(self, batch):
         backends.sync(self.model)
@@ -64,9 +63,7 @@ class WatchNonFinite(keras.callbacks.Callback):
         if not longest:
             return
         where = "" if batch is None else f" (seen at batch {batch} of the epoch)"
-        causes = (
-            f"Likely causes, the likeliest first: {'; '.join(self.model.causes_of_non_finite)}."
-        )
+        causes = f"Likely causes, most likely first: {'; '.join(self.model.causes_of_non_finite)}."
         if longest >= self.patience:
             raise NonFiniteError(
                 f"{longest} steps in a row had a non-finite loss, gradient or learning rate{where} and were "
@@ -76,6 +73,6 @@ class WatchNonFinite(keras.callbacks.Callback):
             self.warned = True
             warnings.warn(
                 f"A step had a non-finite loss, gradient or learning rate{where} and was skipped; the "
-                f"weights are as before it. {causes}",
+                f"weights did not change. {causes}",
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""Metrics of a training step, which is told of its loss, norm, rate and whether it was skipped."""
+"""Metrics of a training step: loss, gradient norm, learning rate, skipped steps."""
 
 import keras
 import numpy as np
@@ -7,26 +7,26 @@ from keras import ops
 from nepa_keras import backends
 from nepa_keras.types import Tensor
 
-_NORMS_KEPT = 1000  # the longest row of a run's log
+_NORMS_KEPT = 1000  # the longest log interval of a run
 
 
 class _OfAllReplicas(keras.metrics.Metric):
-    """A metric that is given the same values in all replicas of a model, so each has the result.
+    """A metric that gets the same values in all replicas, so that each replica has the result.
 
-    In float32 whatever Keras' floatx is, as a count in bfloat16 ends at 256.
+    Always float32, whatever Keras' floatx: a count in bfloat16 stops at 256.
     """
 
     def __init__(self, *args, dtype: str | None = None, **kwargs):
         super().__init__(*args, dtype=dtype or "float32", **kwargs)
 
     def add_variable(self, *args, **kwargs):
-        # By default a sum, and of Keras' floatx.
+        # Keras' default is a sum over replicas, in floatx.
         fixed = {"aggregation": "mean", "dtype": self.dtype}
         return super().add_variable(*args, **{**kwargs, **fixed})
 
 
 class MeanOrNaN(_OfAllReplicas, keras.metrics.Mean):
-    """Mean of the scalars it is given; NaN of none, where Keras' own is 0, which looks like a loss."""
+    """Mean of scalars; NaN if there are none (Keras' own gives 0, which looks like a loss)."""
 
     def result(self) -> Tensor:
         return ops.where(self.count > 0, super().result(), float("nan"))
@@ -34,7 +34,7 @@ class MeanOrNaN(_OfAllReplicas, keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class FiniteMean(MeanOrNaN):
-    """Mean of the finite scalars it is given, so that one bad step does not hide the others."""
+    """Mean of the finite scalars among those given, so that one bad step does not hide the others."""
 
     def update_state(self, value: Tensor, sample_weight: Tensor = 1.0) -> None:
         finite = ops.isfinite(value)
@@ -44,7 +44,7 @@ class FiniteMean(MeanOrNaN):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class GradientNorm(FiniteMean):
-    """As `FiniteMean`, and the latest 1000 values one by one, to be read by the host after many steps."""
+    """A `FiniteMean` that also keeps the latest 1000 values, for the host to read after many steps."""
 
     def __init__(self, name="gradient_norm", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -63,11 +63,11 @@ class GradientNorm(FiniteMean):
         self.steps.assign(0.0)
 
     def latest(self) -> tuple[int, np.ndarray]:
-        """(first, norms): steps since the reset before the norms that are kept, and these in order.
+        """Return (first, norms): the number of steps before the kept values, and these in order.
 
-        A norm is NaN where the loss was not finite, and infinite where only the gradient was not.
+        A value is NaN if the loss was not finite, infinite if only the gradient was not.
         """
-        # On JAX the metric lives in the train state until `backends.sync`.
+        # On JAX the value is in the train state until `backends.sync`.
         steps = int(backends.local_value(self.steps))
         norms = backends.local_value(self.norms)
         first = max(0, steps - _NORMS_KEPT)
@@ -76,7 +76,7 @@ class GradientNorm(FiniteMean):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LastValue(_OfAllReplicas, keras.metrics.Metric):
-    """The latest value."""
+    """The latest value given."""
 
     def __init__(self, name="last_value", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -86,12 +86,12 @@ class LastValue(_OfAllReplicas, keras.metrics.Metric):
         self.value.assign(value)
 
     def result(self) -> Tensor:
-        return ops.copy(self.value)  # on PyTorch a plain read would change with the next reset
+        return ops.copy(self.value)  # on PyTorch an uncopied value would change at the next reset
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class SkippedSteps(_OfAllReplicas, keras.metrics.Metric):
-    """Counts skipped steps since the last reset, and the longest run of them ever."""
+    """Number of skipped steps since the last reset, and the longest sequence of them ever."""
 
     def __init__(self, name="skipped_steps", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -109,5 +109,5 @@ class SkippedSteps(_OfAllReplicas, keras.metrics.Metric):
         return ops.copy(self.count)
 
     def reset_state(self) -> None:
-        """A run of skipped steps goes on across epochs, so only the count starts anew."""
+        """Reset the count only: a sequence of skipped steps may cross epochs."""
         self.count.assign(0.0)

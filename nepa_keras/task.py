@@ -1,4 +1,4 @@
-"""Task: a backbone with an objective, trained by a step that lets no non-finite update through."""
+"""Task, the base of the trainable models: a backbone with an objective and a guarded training step."""
 
 import functools
 import warnings
@@ -20,7 +20,7 @@ from nepa_keras.types import Tensor
 
 
 def _check_for_low_precision(optimizer: Any, dtype: str) -> None:
-    """Refuses Keras' Adam on weights of 16 bits, where its constants round to 0 and 1."""
+    """Refuse Keras' Adam optimizers for 16-bit weights, where their constants round to 0 and 1."""
     kinds = (keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam)
     if dtype in ("bfloat16", "float16") and isinstance(optimizer, kinds):
         raise ValueError(
@@ -30,30 +30,32 @@ def _check_for_low_precision(optimizer: Any, dtype: str) -> None:
 
 
 class Task(PresetMixin, Deployable, backends.Trainer):
-    """Base of the trainable models.
+    """Base class of the trainable models.
 
-    The step is one story on each backend (`backends/*/trainer.py`): forward -> loss -> gradients -> finite
-    check -> clip -> update -> metrics. The check is on device and before the update, and needs no host
-    synchronisation. Besides the loss and its own metrics, `fit` logs gradient_norm (before clipping),
-    learning_rate and skipped_steps (non-finite ones, which change nothing).
+    The training step (`backends/*/trainer.py`) has the same stages on each backend: forward -> loss ->
+    gradients -> finite check -> clipping -> update -> metrics. The check runs on the device before the
+    update, without host synchronisation. Besides the loss and the model's own metrics, `fit` logs
+    gradient_norm (before clipping), learning_rate and skipped_steps (non-finite steps, which change no
+    weights).
 
     Args:
-        backbone: a `NepaBackbone`; it is trained along.
-        dtype: of the model around it; default that of the backbone.
+        backbone: the `NepaBackbone`, trained together with the task.
+        dtype: dtype policy of the layers around the backbone; default the backbone's.
 
     Attributes:
-        max_skipped_in_a_row: `fit` stops with `NonFiniteError` after so many; default 20.
-        own_loss: what counts in the loss of a model that takes no other; None where `compile` gives it.
-        takes_metrics: whether `compile` takes metrics.
-        loss_is_mean_over_images: of one replica; else it is a share of that of all.
-        takes_pixels: uint8 images are scaled to [-1, 1], where they are refused by default.
+        max_skipped_in_a_row: number of consecutive skipped steps after which `fit` raises `NonFiniteError`.
+        own_loss: description of a model's built-in loss; None if the loss is given to `compile`.
+        takes_metrics: `compile` accepts metrics.
+        loss_is_mean_over_images: a replica's loss is the mean over its images; otherwise it is the replica's
+            share of the global loss.
+        takes_pixels: scale uint8 images to [-1, 1] instead of refusing them.
     """
 
-    max_skipped_in_a_row: float = 20  # infinite to go on whatever happens
+    max_skipped_in_a_row: float = 20  # infinite: never stop
     causes_of_non_finite: tuple[str, ...] = (
-        "images that are not normalised to [-1, 1], or hold values that are not finite",
+        "images that are not normalised to [-1, 1], or have non-finite values",
         "a learning rate that is too high",
-        "float16, where float32 or bfloat16 would do",
+        "float16 precision (use float32 or bfloat16)",
     )
     train_function: Callable | None
     test_function: Callable | None
@@ -81,10 +83,11 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
-        """As `keras.Model.compile`; `jit_compile="auto"` compiles wherever it pays.
+        """Call `keras.Model.compile`; `jit_compile="auto"` compiles where that is faster.
 
         Raises:
-            ValueError: the loss takes probabilities; the models give logits.
+            ValueError: the loss takes probabilities (the models return logits), or an argument does not fit a
+                model with its own loss or metrics.
         """
         self._check_loss(loss)
         self._refuse_with_own_loss(loss=loss, loss_weights=loss_weights)
@@ -92,7 +95,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             raise ValueError(f"{type(self).__name__} reports its own metrics; leave out yours.")
         if any(isinstance(weight, str) for weight in keras.tree.flatten(loss_weights)):
             raise ValueError(
-                f"loss_weights are numbers, got {loss_weights}; metrics come fourth, so name them: "
+                f"loss_weights must be numbers, got {loss_weights}; pass metrics by name: "
                 f"metrics={loss_weights}."
             )
         optimizer = keras.optimizers.get(optimizer)
@@ -100,7 +103,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         if jit_compile == "auto":
             jit_compile = backends.default_jit_compile() and not run_eagerly
         if isinstance(optimizer, backends.GuardedOptimizer):
-            # Our optimizer scales the loss itself, as the guard and the clip need the true norm.
+            # The optimizer scales the loss itself: guard and clipping need the unscaled norm.
             auto_scale_loss = False
             if self.dtype_policy.compute_dtype == "float16":
                 optimizer.enable_loss_scaling()
@@ -116,7 +119,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             auto_scale_loss=auto_scale_loss,
         )
         self.__dict__["_loss_tracker"] = MeanOrNaN(name="loss")  # in place of Keras' own
-        self._tracker.unlock()  # Keras locks the models that it quantizes
+        self._tracker.unlock()  # Keras locks quantized models
         self.step_metrics = {
             "gradient_norm": GradientNorm(name="gradient_norm"),
             "learning_rate": LastValue(name="learning_rate"),
@@ -124,7 +127,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         }
 
     def _check_loss(self, loss: Any) -> None:
-        """Refuse a loss that is not for what the model gives."""
+        """Refuse a loss that does not fit the model's outputs."""
         refuse_probabilities(loss)
 
     def _refuse_with_own_loss(self, **arguments: Any) -> None:
@@ -135,7 +138,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             )
 
     def compile_from_config(self, config: dict) -> None:
-        """Restores `compile` when a saved model is loaded."""
+        """Repeat the `compile` of a saved model."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -154,7 +157,7 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         self.predict_function = self._examining(self.predict_function, labelled=False)
 
     def _examining(self, function: Any, labelled: bool = True) -> Callable:
-        """A step function of Keras that looks at the first batch of each `fit`, `evaluate` or `predict`."""
+        """Wrap a Keras step function to check the first batch of each `fit`, `evaluate` or `predict`."""
         self.__dict__["unexamined"] = True  # not as an attribute, which Keras would track
         if getattr(function, "examines", False):
             return function
@@ -180,19 +183,19 @@ class Task(PresetMixin, Deployable, backends.Trainer):
             warnings.warn(sentence, stacklevel=2)
 
     def examine_labels(self, y: np.ndarray) -> None:
-        """Looks at labels on the host, before they are computed with: those of the first batch, or all.
+        """Check labels on the host before they are used: those of the first batch, or all.
 
         Raises:
-            ValueError: they cannot be meant; see `nepa_keras.inputs`.
+            ValueError: the labels are invalid; see `nepa_keras.inputs`.
         """
 
     def __call__(self, images: Tensor, *args, **kwargs) -> Any:
         check_dtype(keras.backend.standardize_dtype(images.dtype), self.takes_pixels)
         return super().__call__(images, *args, **kwargs)
 
-    @functools.cached_property  # asked for in each step
+    @functools.cached_property  # read in each step
     def moving_statistics(self) -> list[keras.Variable]:
-        """Variables that a forward pass updates (of BatchNorm); a skipped step restores them."""
+        """Variables that the forward pass updates (BatchNorm statistics); a skipped step restores them."""
         norms = (
             layer
             for layer in self._flatten_layers()
@@ -211,9 +214,9 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         ok: Tensor,
         learning_rate: Tensor,
     ) -> dict[str, Tensor]:
-        """Updates the metrics after a step and returns the logs; called by the backend's step.
+        """Update the metrics after a training step and return the logs; called by the backend's `train_step`.
 
-        The numbers are those of all replicas; x, y and y_pred what this one has.
+        Loss, norm and rate are those of all replicas; x, y and y_pred are the replica's own.
         """
         batch_size = backends.global_batch_size(ops.shape(keras.tree.flatten(x)[0])[0])
         finite = ops.isfinite(loss)
@@ -228,16 +231,16 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         return {**logs, **{name: m.result() for name, m in self.step_metrics.items()}}
 
     def get_metrics_result(self) -> dict[str, Tensor]:
-        """The step metrics belong to training only; evaluation reports the rest."""
+        """Return the results without the step metrics, which belong to training only."""
         result = super().get_metrics_result()
         return {k: v for k, v in result.items() if k not in self.step_metrics}
 
     def fit(self, x: Any = None, *args, callbacks: Any = None, **kwargs) -> keras.callbacks.History:
-        """As `keras.Model.fit`; stops after `max_skipped_in_a_row` non-finite steps.
+        """Call `keras.Model.fit`; stop after `max_skipped_in_a_row` consecutive non-finite steps.
 
         Raises:
-            NonFiniteError: so many steps in a row had a non-finite loss or gradient.
-            ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
+            NonFiniteError: that many consecutive steps had a non-finite loss or gradient.
+            ValueError: images or labels are invalid, such as integer images or labels out of range.
         """
         self._examine_all(*args[:1], **kwargs)
         self._refuse_with_own_loss(class_weight=kwargs.get("class_weight"))
@@ -249,10 +252,10 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         return super().fit(as_batches(x), *args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, x: Any = None, *args, **kwargs) -> Any:
-        """As `keras.Model.evaluate`, also of a generator of arrays.
+        """Call `keras.Model.evaluate`; x may also be a generator of arrays.
 
         Raises:
-            ValueError: images or labels cannot be meant, such as integers, or numbers of no class.
+            ValueError: images or labels are invalid, such as integer images or labels out of range.
         """
         self._examine_all(*args[:1], **kwargs)
         return super().evaluate(as_batches(x), *args, **kwargs)
@@ -261,21 +264,21 @@ class Task(PresetMixin, Deployable, backends.Trainer):
         return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
 
     def save_own_variables(self, store: MutableMapping) -> None:
-        """Keeps the state of random draws, too, so that training goes on from a file as it would have."""
+        """Save the random state too, so that training resumed from the file draws the same numbers."""
         super().save_own_variables(store)
         for i, seed in enumerate(self._seeds()):
             store[f"seed_{i}"] = seed
 
     def load_own_variables(self, store: MutableMapping) -> None:
-        """Also of a file without the state of random draws, or of other ones; these then stay as they are."""
+        """Load the random state if the file has one that fits; otherwise leave it unchanged."""
         seeds = self._seeds()
         if set(store.keys()) == {f"seed_{i}" for i in range(len(seeds))}:
             for i, seed in enumerate(seeds):
                 seed.assign(store[f"seed_{i}"])
 
     def _examine_all(self, y=None, **other):
-        """Labels in memory, of which a later batch could hold the first wrong one."""
-        if isinstance(y, np.ndarray) and y.ndim < 3:  # masks of pixels are many
+        """Check all labels in memory: the first invalid one may come in a later batch."""
+        if isinstance(y, np.ndarray) and y.ndim < 3:  # pixel masks are too large to check
             self.examine_labels(y)
 
     def get_config(self) -> dict:

@@ -1,6 +1,6 @@
-"""Types of arguments that Python's own do not describe, and the letters of shapes.
+"""Type aliases for arguments, and the letters of shapes.
 
-The letters have one meaning in all docstrings and comments:
+A letter has one meaning in all docstrings and comments:
 
     B   images in a batch, or in an array of images
     T   patches of an image
@@ -11,19 +11,19 @@ The letters have one meaning in all docstrings and comments:
     L   blocks
     C   classes, or channels of a map
 
-`height` and `width` count pixels, `h` and `w` the cells of a grid.
+`height` and `width` count pixels; `h` and `w` count cells of a grid.
 """
 
 from typing import Any, TypeAlias
 
 Tensor: TypeAlias = Any
-"""A tensor of the active backend, or where a graph is made a `keras.KerasTensor`.
+"""A tensor of the active backend, or a `keras.KerasTensor` in a functional model.
 
-Any, as the backend is chosen at import; most functions also take NumPy arrays in its place.
+The alias is `Any`, as the backend is chosen at import. Most functions also take NumPy arrays.
 """
 
 Shape: TypeAlias = tuple[Any, ...]
-"""The sizes of an array: integers; None, or a tensor, where a graph knows one only when it runs."""
+"""Sizes of an array: integers, or None or a tensor for a size that a graph knows only at run time."""
 
 Logs: TypeAlias = Any
-"""The results of an epoch by name, as callbacks get them: a dictionary, though Keras' default is None."""
+"""Results of an epoch by name, as callbacks get them: a dictionary (Keras' default is None)."""

@@ -152,7 +152,7 @@ def test_pixels_of_a_size_that_is_filled_up():
 
 
 def test_pixels_of_0_and_1_are_warned_of():
-    with pytest.warns(UserWarning, match="all 0 or 1"):
+    with pytest.warns(UserWarning, match="values 0 and 1 only"):
         model = classifier()
         model.takes_pixels = True
         model.predict(PIXELS % 2, verbose=0)
@@ -221,7 +221,7 @@ def test_a_pixel_that_overflows_is_no_good_step(make, value):
     ],
 )
 def test_a_loss_for_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match=r"gives logits.*from_logits=True"):
+    with pytest.raises(ValueError, match=r"returns logits.*from_logits=True"):
         classifier(loss)
 
 

@@ -122,7 +122,7 @@ def test_without_cls_the_loss_is_that_of_the_pairs_of_patches():
     assert tuple(specification["predictions"].shape) == (None, 3, 16)
     unshifted = PatchNepaPretrainer(backbone, shift=False)
     assert tuple(unshifted(images)["targets"].shape) == (4, 4, 16)
-    with pytest.raises(ValueError, match="Of one patch nothing is predicted"):
+    with pytest.raises(ValueError, match="An image of one patch leaves nothing to predict"):
         PatchNepaPretrainer(tiny.backbone(patch_size=8))
 
 

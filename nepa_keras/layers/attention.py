@@ -1,6 +1,6 @@
 """Multi-head self-attention with QK-norm and rotary positions.
 
-B batch, T tokens (CLS first), D width, H heads, K = D / H head width.
+B images, N tokens (CLS first), D width, H heads, K = D / H head width.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,33 @@ from nepa_keras.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class SelfAttention(keras.layers.Layer):
-    """q, k, v = x W; LayerNorm(q), LayerNorm(k); RoPE; softmax(q k^T / sqrt(K)) v; W_o.
+    """Causal or bidirectional self-attention: softmax(q k^T / sqrt(K)) v W_o, with [q | k | v] = x W.
 
-    One matrix holds the three projections, as [q | k | v] columns. The parts are run by their `call`:
-    see `TransformerBlock`.
+    Before the product, q and k pass a LayerNorm over the head width (QK-norm) and the rotation of RoPE. Inner
+    layers are run by `call`, see `TransformerBlock`.
 
     Args:
-        num_heads: H; divides the width.
-        qkv_bias: whether q, k, v have a bias.
-        qk_norm: LayerNorm of q and of k over the head width, before the rotation.
-        qk_norm_scale, qk_norm_bias: whether these norms have a scale and a bias.
-        dropout: rate on the attention probabilities; uses the explicit formulation.
-        epsilon: of the norms.
+        num_heads: number of heads H; must divide the width.
+        qkv_bias: add a bias in the q, k, v projections.
+        qk_norm: apply LayerNorm to q and k over the head width, before the rotation.
+        qk_norm_scale, qk_norm_bias: give these norms a scale, a bias.
+        dropout: dropout rate on the attention probabilities; disables the fused kernel in training.
+        epsilon: epsilon of the norms.
 
     Call arguments:
-        x: (B, T, D).
-        rope: tables (cos, sin), each (T, K), or None.
-        causal: whether token t sees only tokens 0..t.
-        return_probabilities: also return the softmax, (B, H, T, T) float32.
-        scale: factors (D,) of the output, or None; see `Linear`.
+        x: (B, N, D).
+        rope: tables (cos, sin), each (N, K), or None.
+        causal: let token t attend to tokens 0 ... t only.
+        return_probabilities: also return the softmax, (B, H, N, N) float32.
+        scale: factors (D,) for the output, or None; see `Linear`.
+
+    Returns:
+        (B, N, D), or that and the probabilities.
+
+    Example:
+        >>> y, probabilities = SelfAttention(num_heads=2)(np.ones((1, 5, 8)), return_probabilities=True)
+        >>> tuple(probabilities.shape)
+        (1, 2, 5, 5)
     """
 
     def __init__(
@@ -83,8 +91,8 @@ class SelfAttention(keras.layers.Layer):
         self.output_dense.build(input_shape)
 
     def _positioned(self, x, norm, rope):
-        """Norm, then rotation, in float32, then the compute dtype; x (B, T, H, K)."""
-        tables = rope and [ops.expand_dims(table, 1) for table in rope]  # (T, 1, K)
+        """Apply norm and rotation to q or k, x (B, N, H, K), in float32; return the compute dtype."""
+        tables = rope and [ops.expand_dims(table, 1) for table in rope]  # (N, 1, K)
         if tables and self._bound() is not None and self.variable_dtype == "float32":
             cos, sin = tables
             return ops.cast(backends.rotated_norm(x, cos, sin, self.epsilon), self.compute_dtype)
@@ -95,16 +103,16 @@ class SelfAttention(keras.layers.Layer):
         return ops.cast(x, self.compute_dtype)
 
     def _bound(self):
-        """Of the scores: norms without a scale make vectors of length sqrt(K), which rotation keeps."""
+        """Upper bound of |q k^T / sqrt(K)|, or None: norms without scale give |q| = |k| = sqrt(K)."""
         if not self.qk_norm or self.qk_norm_scale or self.qk_norm_bias:
             return None
         return self.head_dim**0.5
 
     def _queries_keys_values(self, x, rope):
-        """(B, T, D) -> three of (B, T, H, K)."""
+        """Project x (B, N, D) to q, k, v, each (B, N, H, K)."""
         shape = (3, self.num_heads, self.head_dim)
         if backends.platform() == "tpu" and self.qkv.is_plain:
-            # One product's result would be copied three times, to and from the layout of heads.
+            # Three products: XLA would copy slices of a single one to and from the layout of heads.
             q, k, v = self.qkv.parts(x, shape)
         else:
             qkv = ops.reshape(self.qkv.call(x), (-1, ops.shape(x)[1], *shape))
@@ -113,7 +121,7 @@ class SelfAttention(keras.layers.Layer):
         return q, self._positioned(k, self.k_norm, rope), v
 
     def _joined(self, heads, scale=None):
-        """(B, T, H, K) -> (B, T, D)."""
+        """Join the heads and project them, (B, N, H, K) -> (B, N, D)."""
         heads = ops.reshape(heads, (-1, ops.shape(heads)[1], self.num_heads * self.head_dim))
         return self.output_dense.call(heads, scale=scale)
 
@@ -143,7 +151,7 @@ class SelfAttention(keras.layers.Layer):
         return (y, probabilities) if return_probabilities else y
 
     def empty_cache(self, batch: int | Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of no token yet, two of (batch, tokens, H, K)."""
+        """Create an empty cache of keys and values, two tensors (batch, tokens, H, K)."""
         shape = (batch, tokens, self.num_heads, self.head_dim)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
@@ -155,13 +163,13 @@ class SelfAttention(keras.layers.Layer):
         rope: Sequence[Tensor] | None = None,
         scale: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Causal attention of one token to those before it, without computing them again.
+        """Causal attention of one token to itself and the cached tokens before it.
 
         Args:
             x: (B, 1, D), the token at `position`.
-            cache: keys and values of `empty_cache`, filled before `position`.
+            cache: keys and values from `empty_cache`, filled up to `position`.
             position: integer scalar.
-            rope: tables (1, K) of the position.
+            rope: tables (1, K) for this position.
             scale: as in `call`.
 
         Returns:

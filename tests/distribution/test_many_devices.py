@@ -292,7 +292,7 @@ def test_a_mesh_of_other_devices_is_refused():
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     assert Processes(0, 2, 8).images_of_process(64) == 32
-    with pytest.raises(ValueError, match=r"--batch_size=60 .* all 8 devices.* 56 would do"):
+    with pytest.raises(ValueError, match=r"--batch_size=60 .* all 8 devices.* use 56"):
         Processes(0, 2, 8).images_of_process(60)
 
 

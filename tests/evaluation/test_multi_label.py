@@ -89,7 +89,7 @@ def test_a_classifier_of_several_classes_an_image_trains_and_says_what_it_is(tmp
     model = small_classifier(multi_label=True, class_names=("a", "b", "c"))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)).astype("float32")
     targets = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 1, 1]], "float32")
-    with pytest.raises(ValueError, match=r"CategoricalCrossentropy is for one class an image"):
+    with pytest.raises(ValueError, match=r"CategoricalCrossentropy is for one class per image"):
         model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     model.compile("sgd", loss=keras.losses.BinaryCrossentropy(from_logits=True))
     history = model.fit(images, targets, batch_size=4, verbose=0)
