@@ -38,7 +38,8 @@ class Processes(NamedTuple):
         if batch_size % self.devices:
             raise ValueError(
                 f"{flag}={batch_size} counts the images of all {self.devices} devices, so it must be "
-                f"a multiple of {self.devices}: use {batch_size // self.devices * self.devices or self.devices}."
+                f"a multiple of {self.devices}: use "
+                f"{batch_size // self.devices * self.devices or self.devices}."
             )
         return batch_size // self.count
 

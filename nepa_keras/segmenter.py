@@ -177,8 +177,8 @@ class NepaImageSegmenter(Task):
         height, width = images.shape[1:3]
         if height is None or width is None:
             raise ValueError(
-                "A segmenter needs the size of the images when TensorFlow traces its graph; give the size, as "
-                f"in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter directly."
+                "A segmenter needs the size of the images when TensorFlow traces its graph; give the size, "
+                f"as in keras.Input((512, 512, {images.shape[-1]})), or call the segmenter directly."
             )
         images = as_floats(images, self.compute_dtype)  # before the padding with zeros
         patch = self.backbone.patch_size

@@ -1,60 +1,60 @@
-"""The only place that names a backend: a package each, with the same three modules and the same names.
+"""Backend code, and the only place that names a backend: one package each, with the same modules and names.
 
-What `keras.ops` cannot express, or expresses slowly, is one function here; the active Keras backend
-decides at import which package provides it. Everything else in the library is written once.
+A function belongs here if `keras.ops` cannot express it or makes it slow. The active Keras backend selects
+the package at import; the rest of the library is written once.
 
-kernels.py, what layers and the optimizer compute:
+kernels.py: computations of layers and optimizer
 
-    scale_pixels(x)                     uint8 to float32 in [-1, 1], with the numbers of `data.normalize`
-    linear(x, kernel, bias)             (..., D) @ (D, E) + (E,)
-    layer_norm(x, gamma, beta, epsilon) over the last axis
-    gelu(x)                             x times the normal distribution of x
+    scale_pixels(x)                     uint8 to float32 in [-1, 1], bit-identical to `data.normalize`
+    linear(x, kernel, bias)             x @ kernel + bias over the last axis
+    layer_norm(x, gamma, beta, epsilon) LayerNorm over the last axis
+    gelu(x)                             x Phi(x), Phi the normal distribution function
     rotate(x, cos, sin)                 rotary positions
-    rotated_norm(x, cos, sin, epsilon)  those of layer_norm(x)
-    attention(q, k, v, ...)             softmax(q k^T * scale) v without keeping the probabilities; no
-                                        |q k^T * scale| exceeds `bound`, if one is given
-    attention_form(length, width, ...)  which formulation of it runs here, in words
-    attention_probabilities(q, k, ...)  that softmax
-    weighted_values(weights, v)         and that product
-    optimization_barrier(x)             identity that keeps a compiler from fusing across it
-    compiled(function)                  the function, compiled by itself where a step is not as a whole
-    remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass
-    global_norm(gradients)              L2 norm over a list
-    adamw_update(...)                   one AdamW + EMA step over lists of variables
+    rotated_norm(x, cos, sin, epsilon)  rotary positions of layer_norm(x)
+    attention(q, k, v, ...)             softmax(q k^T * scale) v without storing the probabilities; `bound`
+                                        is an upper bound of |q k^T * scale|, or None
+    attention_form(length, width, ...)  name of the attention implementation that would be used
+    attention_probabilities(q, k, ...)  softmax(q k^T * scale)
+    weighted_values(weights, v)         attention weights times values
+    optimization_barrier(x)             identity that stops the compiler from fusing across it
+    compiled(function)                  the function, compiled separately if the step is not compiled as a
+    whole remat(layer, x, **kwargs)           layer(x), recomputed in the backward pass global_norm(gradients)
+    L2 norm over a list adamw_update(...)                   one AdamW and EMA step over lists of variables
 
-    platform()                          that steps are compiled for, "cpu" among others: what is faster on
-                                        one is decided by it, and by nothing else
+    platform()                          "cpu", "gpu", "tpu" ... that steps are compiled for; the only
+    criterion
+                                        for choosing the faster implementation
 
-trainer.py, the train step in one function:
+trainer.py: the training step
 
-    Model                               `keras.Model` whose weights outlive a pass that raises
-    Trainer                             a `Model` with a step of forward, loss, gradients, finite check,
-                                        update and metrics
-    default_jit_compile()               what `jit_compile="auto"` means
-    keep_compiled(folder)               keeps what is compiled from now on there, where the backend can
-    first_batch(batches, number)        first of the batches of a step function, and the batches again
-    sync(model)                         brings the variables up to date inside of `fit`
-    is_rate(rate), LARGEST_RATE         whether a learning rate can be meant (guard.py, for all)
-    GuardedOptimizer                    protocol of an optimizer with a check of its own (guard.py, for all)
+    Model                               `keras.Model` that keeps its weights if a pass raises
+    Trainer                             `Model` with the guarded step: forward, loss, gradients, finite check,
+                                        update, metrics
+    default_jit_compile()               value of `jit_compile="auto"`
+    keep_compiled(folder)               cache compiled code in a folder, if the backend supports it
+    first_batch(batches, number)        the first batch of an iterator, and the iterator from its start
+    sync(model)                         copy the training state to the variables during `fit`
+    is_rate(rate), LARGEST_RATE         validity of a learning rate (guard.py, all backends)
+    GuardedOptimizer                    protocol of an optimizer with its own finite check (guard.py, all)
 
-choice.py, for all: which backend is asked for, and whether it is installed.
+choice.py: checks, before Keras is imported, that the requested backend exists and is installed
 
-devices.py, many devices; each backend has its own engine. Those marked * all processes must call.
+devices.py: many devices. All processes must call the functions marked *.
 
-    device_name()                       what the driver calls the first device
+    device_name()                       the driver's name of the first device
     start_distribution(kind, mesh)      * see `nepa_keras.distribute`
-    is_distributed()                    whether models that are made now are for many devices
-    single_process()                    context: as if there were this process and one device only
-    process()                           (number of this process, of all)
-    is_lost_process(error)              whether a collective raises such an error where a process is gone
-    replicas()                          copies of the model a train step runs on, each with part of the batch
-    mean_over_replicas(x)               * in a step: of what each replica has; else x
-    mean_over_all(x, axis)              * in a step: over axes with the images, those of all replicas
-    global_batch_size(number)           * in a step: the images of all replicas, where this one has a number
-    local_rows(x)                       in a step: of rows for the images of all replicas, this one's; else x
-    all_gather(number)                  * the integers of all processes, in order
-    local_value(variable)               this process's first replica of it, as NumPy array
-    gather_variable(variable)           * as NumPy array, also of one that is split between devices
+    is_distributed()                    True if models made now are for many devices
+    single_process()                    context that behaves as one process with one device
+    process()                           (rank, number of processes)
+    is_lost_process(error)              True if a collective may raise this error because a process died
+    replicas()                          copies of the model in a training step, each with part of the batch
+    mean_over_replicas(x)               * in a step: mean over replicas; elsewhere x
+    mean_over_all(x, axis)              * in a step: mean over axes that include the images of all replicas
+    global_batch_size(number)           * in a step: number of images of all replicas, from the replica's own
+    local_rows(x)                       in a step: this replica's part of rows for all images; elsewhere x
+    all_gather(number)                  * list of the integers of all processes, by rank
+    local_value(variable)               value on this process's first replica, as NumPy array
+    gather_variable(variable)           * full value as NumPy array, also of a variable split between devices
 """
 
 from nepa_keras.backends.choice import check_choice, leave_choice_to_command

@@ -1,4 +1,4 @@
-"""Where compiled code is kept: in a folder for each kind of processor."""
+"""Folder for compiled code, one per kind of processor."""
 
 import hashlib
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def folder_of_processor(folder: str | os.PathLike) -> str:
-    """A folder below, as the compilers' keys leave out the instructions that the processor has.
+    """Return a subfolder for this processor, as the compilers' cache keys omit its instruction set.
 
-    Code with others, from another machine that the run was on before, would end the process without a word.
+    Code compiled on a machine with other instructions, where the run was before, would crash the process.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

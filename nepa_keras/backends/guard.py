@@ -1,31 +1,31 @@
-"""What an optimizer has that guards itself against non-finite steps."""
+"""Protocol of optimizers that guard against non-finite steps."""
 
 from typing import Protocol, runtime_checkable
 
-LARGEST_RATE = 1e3  # an update of Adam is about as large as the rate; float32 overflows long after
+LARGEST_RATE = 1e3  # Adam's updates are about as large as the rate; float32 overflows far later
 
 
 def is_rate(rate):
-    """Whether a learning rate, a float or a tensor, is a number from 0 to 1000; NaN is none."""
+    """Check that a learning rate (float or tensor) is a number from 0 to 1000; NaN is not."""
     return (rate >= 0.0) & (rate <= LARGEST_RATE)
 
 
 @runtime_checkable
 class GuardedOptimizer(Protocol):
-    """A Keras optimizer that knows the loss and turns a non-finite step into the identity.
+    """A Keras optimizer that is given the loss and turns a non-finite step into the identity.
 
-    `training.AdamW` is one. With any other optimizer the train step compares and restores by itself, which
-    costs a copy of weights and slots.
+    `training.AdamW` is one. With other optimizers the training step compares and restores the state itself,
+    which costs a copy of weights and optimizer variables.
     """
 
     variables: list
     trainable_variables: list
 
     def apply_guarded(self, gradients, variables=None, loss=0.0):
-        """One step; returns (global gradient norm before clipping, whether norm and loss were finite)."""
+        """Apply one step; return (gradient norm before clipping, True if norm and loss are finite)."""
 
     def scale_loss(self, loss):
-        """The loss whose gradients `apply_guarded` takes."""
+        """Return the scaled loss whose gradients `apply_guarded` takes."""
 
     def enable_loss_scaling(self):
-        """Begin to scale the loss, for float16."""
+        """Turn on loss scaling, for float16."""

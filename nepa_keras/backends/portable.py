@@ -1,4 +1,4 @@
-"""Formulations in `keras.ops` that more than one backend uses as they are."""
+"""Implementations in `keras.ops` that several backends share."""
 
 import itertools
 import math
@@ -6,14 +6,14 @@ import math
 import keras
 from keras import ops
 
-_CAUSAL_BLOCKS, _SMALLEST_BLOCK = 4, 16  # of queries
+_CAUSAL_BLOCKS, _SMALLEST_BLOCK = 4, 16  # number of query blocks, and least queries in one
 
 
 def scale_pixels(x):
-    """uint8 to float32 in [-1, 1], by sums and products that do not round.
+    """Scale uint8 to float32 in [-1, 1], by operations that are exact on every backend.
 
-    The host's 2 / 255 x - 1 rounds twice, and once where a compiler fuses it. Its results are multiples of
-    2**-24, a few of these away from (2 x - 255) / 255: by how many is a step function of x.
+    NumPy's 2 / 255 x - 1 rounds twice, a compiled version once (fused multiply-add). NumPy's results are
+    multiples of 2**-24 and differ from (2 x - 255) / 255 by a few of these units, a step function of x.
     """
     x = ops.cast(x, "float32")
     away = sum(ops.cast(x >= first, "float32") for first in (48.0, 96.0, 192.0, 192.0))
@@ -28,17 +28,17 @@ def linear(x, kernel, bias=None):
 
 
 def linear_of_rows(x, kernel, bias=None):
-    """The same as one 2-D product: on CPU batched ones are slower, elsewhere reshaping can move memory."""
+    """Compute `linear` as one 2-D product: faster on CPU than batched ones, elsewhere reshaping may copy."""
     y = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
     y = y if bias is None else y + bias
     return ops.reshape(y, (*ops.shape(x)[:-1], kernel.shape[-1]))
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    """Two-pass LayerNorm over the last axis; the mean is removed before squaring.
+    """Two-pass LayerNorm over the last axis: the mean is subtracted before squaring.
 
-    `keras.ops.layer_normalization` computes x*inv - mean*inv, which cancels when the mean is large
-    beside the deviation.
+    `keras.ops.layer_normalization` computes x*inv - mean*inv, which cancels if the mean is much larger than
+    the standard deviation.
     """
     y = _normalise(epsilon)(x)
     if gamma is not None:
@@ -47,10 +47,10 @@ def layer_norm(x, gamma, beta, epsilon):
 
 
 def _normalise(epsilon):
-    """y = (x - mean) / sqrt(var + epsilon) with its gradient written out.
+    """Return the function y = (x - mean) / sqrt(var + epsilon) with an explicit gradient.
 
-    dx = (g - mean(g) - y mean(g y)) / sqrt(var + epsilon) takes fewer passes over memory than what
-    automatic differentiation makes of the above.
+    dx = (g - mean(g) - y mean(g y)) / sqrt(var + epsilon) needs fewer passes over memory than automatic
+    differentiation.
     """
 
     @ops.custom_gradient
@@ -70,9 +70,9 @@ def _normalise(epsilon):
 
 
 def gelu_of(distribution):
-    """The function x Phi(x) of a function Phi, the normal distribution, its gradient written out.
+    """Return x Phi(x) for an implementation of the normal distribution Phi, with an explicit gradient.
 
-    The gradient is Phi(x) + x phi(x), with phi the density.
+    The gradient is Phi(x) + x phi(x), where phi is the density.
     """
 
     @ops.custom_gradient
@@ -89,9 +89,9 @@ def gelu_of(distribution):
 
 
 def rotate(x, cos, sin):
-    """x * cos + rotate_half(x) * sin, rotate_half([a, b]) = [-b, a]; x (..., K).
+    """x * cos + rotate_half(x) * sin, where rotate_half([a, b]) = [-b, a]; x (..., K).
 
-    Both halves of the tables are equal, as those of `layers.rotary.rope_tables` are.
+    The two halves of each table are equal, as in `layers.rotary.rope_tables`.
     """
     first, second = ops.split(x, 2, axis=-1)
     return x * cos + ops.concatenate([-second, first], axis=-1) * sin
@@ -104,7 +104,7 @@ def global_norm(gradients):
 
 
 def attention_probabilities(q, k, scale, causal, first=0):
-    """softmax(q k^T * scale) in float32; q (B, Q, H, K), k (B, T, H, K) -> (B, H, Q, T).
+    """softmax(q k^T * scale) in float32; q (B, queries, H, K), k (B, N, H, K) -> (B, H, queries, N).
 
     `first` is the position of the first query.
     """
@@ -118,14 +118,15 @@ def attention_probabilities(q, k, scale, causal, first=0):
 
 
 def weighted_values(weights, v):
-    """weights (B, H, Q, T), v (B, T, H, K) -> (B, Q, H, K)."""
+    """Sum the values: weights (B, H, queries, N), v (B, N, H, K) -> (B, queries, H, K)."""
     return ops.transpose(ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3))), (0, 2, 1, 3))
 
 
 def blocks_of_queries(length, causal, platform):
-    """How many `explicit_attention` is computed in.
+    """Number of blocks of queries for `explicit_attention`.
 
-    On CPU several, which save products; elsewhere one, as traffic is the limit and slices cost it.
+    Several on CPU, to skip masked products; one elsewhere, where memory traffic is the limit and slicing adds
+    to it.
     """
     if length is None or not causal:  # a graph for any number of tokens, or nothing to leave out
         return 1
@@ -133,17 +134,16 @@ def blocks_of_queries(length, causal, platform):
 
 
 def explicit_form(length, causal, platform):
-    """What it is there, in words that follow "attention"."""
+    """Describe the implementation in words that follow "attention"."""
     blocks = blocks_of_queries(length, causal, platform)
     pieces = "one piece" if blocks == 1 else f"{blocks} pieces"
     return f"by explicit scores in {pieces} ({platform.upper()})"
 
 
 def explicit_attention(q, k, v, scale, causal, blocks=1):
-    """Attention by explicit scores; q, k, v (B, T, H, K) -> (B, T, H, K).
+    """Attention by explicit scores; q, k, v (B, N, H, K) -> (B, N, H, K).
 
-    In n > 1 blocks, if causal, of queries, each against the keys it sees: the scores are (n + 1) / 2n
-    of the full square.
+    If causal, n blocks of queries are each multiplied by the keys they see: (n + 1) / 2n of all scores.
     """
     if blocks == 1:
         probabilities = attention_probabilities(q, k, scale, causal)
@@ -160,12 +160,12 @@ def explicit_attention(q, k, v, scale, causal, blocks=1):
 
 
 def compiled(function):
-    """The function itself: the compiler sees the whole step."""
+    """Return the function unchanged: the whole step is compiled."""
     return function
 
 
 def remat(layer, x, **kwargs):
-    """`layer(x, **kwargs)`, recomputed in the backward pass with the same random numbers."""
+    """Compute `layer(x, **kwargs)` and recompute it in the backward pass, with the same random numbers."""
     seeds = layer.non_trainable_variables
     at_start = [ops.copy(seed) for seed in seeds]
     recomputing = False
@@ -178,8 +178,8 @@ def remat(layer, x, **kwargs):
         at_end = [ops.copy(seed) for seed in seeds]
         _assign(seeds, at_start)
         try:
-            # PyTorch ends a recomputation by an exception once it has what it needs. `layer.__call__` would
-            # describe it, in a cycle of references that holds the activations until the next collection.
+            # PyTorch ends a recomputation early by an exception. `layer.__call__` would add information to
+            # it, in a reference cycle that keeps the activations until the next garbage collection.
             return layer.call(x, **kwargs)
         finally:
             _assign(seeds, at_end)
@@ -193,7 +193,7 @@ def _assign(variables, values):
 
 
 def _bias_correction(beta, step):
-    """1 - beta^step; not by a difference, which in float32 loses its digits where beta^step is near 1."""
+    """1 - beta^step by expm1: the plain difference loses float32 digits when beta^step is near 1."""
     return -ops.expm1(step * math.log(beta)) if beta > 0.0 else 1.0
 
 
@@ -214,17 +214,18 @@ def adamw_update(
     ok,
     average_keep,
 ):
-    """One AdamW step and EMA update that a false `ok` turns into the identity, without a branch.
+    """One AdamW step and EMA update; a false `ok` turns it into the identity, without a branch.
 
-    With ok = 0 the gradient reads 0, both betas read 1, the rate reads 0 and the average keeps
-    everything, so a bad step leaves weights, slots and averages bit for bit as they were.
+    With ok = 0 the gradient is replaced by 0, both betas by 1, the rate by 0 and the EMA decay by 1, so that
+    weights, moments and averages stay bit-identical.
 
     Args:
         variables, gradients, moments, velocities: lists of equal length.
         averages: list of EMA variables, or None.
-        learning_rate, weight_decay: of this group of variables.
+        learning_rate, weight_decay: values for this group of variables.
+        beta_1, beta_2, epsilon: constants of Adam.
         step: float scalar, number of updates including this one.
-        gradient_scale: float scalar every gradient is multiplied by (clipping, loss scale).
+        gradient_scale: float scalar that multiplies all gradients (clipping, loss scale).
         ok: boolean scalar.
         average_keep: EMA decay of this step.
     """
@@ -249,21 +250,21 @@ def adamw_update(
 
 
 def first_batch(batches, number):
-    """The first of the batches that Keras hands to a step function, and the batches with it again.
+    """Return the first batch for a step function, and an iterable of all batches.
 
     Args:
         batches: a list or an iterator.
-        number: of batches that the function takes from an iterator.
+        number: number of batches that the step function takes from an iterator.
 
     Returns:
-        (first, batches): a batch of NumPy arrays, or None where the backend cannot look at one.
+        (first, batches): first as NumPy arrays, or None if the backend cannot read it.
     """
     first, batches = peek(batches)
     return keras.tree.map_structure(ops.convert_to_numpy, first), batches
 
 
 def peek(batches):
-    """The first of a list or an iterator, and the whole again."""
+    """Return the first item of a list or iterator, and an iterable of all items."""
     if isinstance(batches, list):
         return batches[0], batches
     first = next(batches)

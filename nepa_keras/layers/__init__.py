@@ -1,4 +1,4 @@
-"""The layers of NEPA, each usable on its own."""
+"""Layers of NEPA, each usable on its own."""
 
 from nepa_keras.layers.attention import SelfAttention
 from nepa_keras.layers.block import TransformerBlock

@@ -1,7 +1,7 @@
-"""Parts of heads for dense prediction: convolution with BatchNorm, doubling, resizing, pooling.
+"""Building blocks of dense-prediction heads: convolution with BatchNorm, upsampling, resizing, pooling.
 
-B batch, h x w places, D width. As in mmsegmentation no convolution has a bias before its BatchNorm, and those
-before a ReLU start at Normal(0, sqrt(2 / fan-out)).
+B images, h x w cells, D width, C channels. As in mmsegmentation, no convolution before a BatchNorm has a
+bias, and convolutions before a ReLU are initialised by Normal(0, sqrt(2 / fan-out)).
 """
 
 import math
@@ -16,7 +16,7 @@ from nepa_keras.types import Shape, Tensor
 
 
 class _BatchNorm(keras.layers.BatchNormalization):
-    """With the statistics of the images of all devices, on each backend."""
+    """BatchNorm with statistics over the images of all devices, on each backend."""
 
     def _moments(self, inputs, mask):
         if backends.replicas() == 1:
@@ -26,15 +26,15 @@ class _BatchNorm(keras.layers.BatchNormalization):
 
 
 def batch_norm(name: str, dtype: keras.DTypePolicy) -> keras.layers.BatchNormalization:
-    """With the constants of PyTorch's."""
+    """Create a BatchNorm with PyTorch's default momentum and epsilon."""
     return _BatchNorm(momentum=0.9, epsilon=1e-5, name=name, dtype=dtype)
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with half-pixel centres and no antialias, (B, h, w, C) -> (B, *size, C)."""
+    """Resize bilinearly with half-pixel centres and without antialias, (B, h, w, C) -> (B, *size, C)."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
-    # In float32, as in lower precision TensorFlow's gradient does not compile.
+    # In float32: TensorFlow's gradient does not compile in lower precision.
     larger = ops.image.resize(
         ops.cast(x, "float32"), size, interpolation="bilinear", data_format="channels_last"
     )
@@ -42,10 +42,10 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def average_pool(x: Tensor, bins: int) -> Tensor:
-    """Means over a grid of parts that overlap where they must: (B, h, w, C) -> (B, bins, bins, C).
+    """Average over a grid of bins, which may overlap: (B, h, w, C) -> (B, bins, bins, C).
 
-    Part i of n pixels goes from floor(i n / bins) to ceil((i + 1) n / bins), so n may be less than bins, at
-    which Keras' own function fails on TensorFlow.
+    Bin i of n pixels covers floor(i n / bins) to ceil((i + 1) n / bins). So n may be smaller than bins, for
+    which Keras' adaptive pooling fails on TensorFlow.
     """
     rows, columns = (_bin_matrix(n, bins) for n in x.shape[1:3])
     x = ops.einsum("ph,bhwc->bpwc", ops.convert_to_tensor(rows, x.dtype), x)
@@ -62,7 +62,16 @@ def _bin_matrix(n: int, bins: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class ConvNorm(keras.layers.Layer):
-    """Convolution, BatchNorm, ReLU: (B, h, w, any) -> (B, h, w, filters)."""
+    """Convolution, BatchNorm, ReLU: (B, h, w, any) -> (B, h, w, filters).
+
+    Args:
+        filters: output channels.
+        kernel_size: side of the kernel.
+
+    Example:
+        >>> tuple(ConvNorm(filters=4, kernel_size=3)(np.ones((1, 7, 7, 2))).shape)
+        (1, 7, 7, 4)
+    """
 
     def __init__(self, filters: int, kernel_size: int = 1, **kwargs):
         super().__init__(**kwargs)
@@ -100,10 +109,17 @@ class ConvNorm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class Upsample2x(keras.layers.Layer):
-    """A transposed convolution of 2x2 without overlap: (B, h, w, D) -> (B, 2h, 2w, filters).
+    """Transposed 2x2 convolution with stride 2: (B, h, w, D) -> (B, 2h, 2w, filters).
 
-    One matrix product, as every patch gives four pixels of its own; XLA's transposed convolution takes
-    several times as long on CPU, and the most of the time of a segmenter.
+    Computed as one matrix product, as each cell makes four pixels independently; XLA's transposed convolution
+    is several times slower on CPU, where it would dominate the time of a segmenter.
+
+    Args:
+        filters: output channels.
+
+    Example:
+        >>> tuple(Upsample2x(filters=4)(np.ones((1, 7, 7, 2))).shape)
+        (1, 14, 14, 4)
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -112,7 +128,7 @@ class Upsample2x(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
-        # Each new pixel is a sum over the D values of one patch.
+        # Fan-in D: each output pixel is a sum over the D values of one cell.
         self.kernel = self.add_weight(
             (width, 2, 2, self.filters),
             NormalInitializer(1 / math.sqrt(width)),
@@ -136,7 +152,7 @@ class Upsample2x(keras.layers.Layer):
 
 
 def channel_dropout(rate: float, dtype: keras.DTypePolicy) -> keras.layers.SpatialDropout2D:
-    """Dropout of whole channels of (B, height, width, channels)."""
+    """Create a dropout of whole channels for (B, height, width, channels)."""
     return keras.layers.SpatialDropout2D(
         rate, data_format="channels_last", name="dropout", dtype=dtype
     )
@@ -145,7 +161,7 @@ def channel_dropout(rate: float, dtype: keras.DTypePolicy) -> keras.layers.Spati
 def classifier(
     num_classes: int, channels: int, dtype: keras.DTypePolicy, name: str = "classifier"
 ) -> keras.layers.Conv2D:
-    """A built 1x1 convolution, Normal(0, 0.01) at the start."""
+    """Create a built 1x1 convolution, initialised by Normal(0, 0.01)."""
     layer = keras.layers.Conv2D(
         num_classes,
         1,
@@ -158,5 +174,5 @@ def classifier(
     return layer
 
 
-# Its name in files that were saved before 0.2.
+# The class name in files saved before 0.2.
 keras.saving.get_custom_objects()["nepa_keras>Doubling"] = Upsample2x

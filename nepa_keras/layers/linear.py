@@ -1,4 +1,4 @@
-"""Initialiser and dense layer shared by all parts of the Transformer."""
+"""Weight initializer and dense layer of the Transformer."""
 
 import math
 import random
@@ -17,9 +17,17 @@ from nepa_keras.types import Shape, Tensor
 class NormalInitializer(keras.initializers.Initializer):
     """Normal(0, stddev) drawn by NumPy, so that a seed gives the same weights on every backend.
 
-    The reference cuts the normal at +-2 *absolute*, a hundred standard deviations away: no draw
-    ever reaches the cut, so there is none here. Without a seed one is taken from Python's
-    generator, which `keras.utils.set_random_seed` seeds.
+    The authors' code truncates at +-2 *absolute*, 100 standard deviations; no draw gets there, so nothing is
+    truncated here. Without a seed, one is drawn from Python's generator, which
+    `keras.utils.set_random_seed` seeds.
+
+    Args:
+        stddev: standard deviation.
+        seed: integer seed, or None.
+
+    Example:
+        >>> tuple(NormalInitializer(stddev=0.02, seed=0)((3, 4)).shape)
+        (3, 4)
     """
 
     def __init__(self, stddev: float = 0.02, seed: int | None = None):
@@ -29,7 +37,7 @@ class NormalInitializer(keras.initializers.Initializer):
     def __call__(self, shape: Shape, dtype: str | None = None) -> Tensor:
         seed = random.getrandbits(32) if self.seed is None else self.seed
         values = np.random.default_rng(seed).standard_normal(shape, dtype="float32")
-        values *= self.stddev  # in place: large models are many gigabytes
+        values *= self.stddev  # in place, to save memory for large models
         return ops.convert_to_tensor(values, dtype=dtype)
 
     def get_config(self) -> dict:
@@ -40,22 +48,22 @@ class NormalInitializer(keras.initializers.Initializer):
 class Linear(keras.layers.Dense):
     """`x @ kernel + bias` over the last axis: (..., D) -> (..., units).
 
-    A `keras.layers.Dense` whose product is one fused kernel of the backend, so that Keras' `quantize` and
-    `enable_lora` work. Its `call` casts for itself and may be run directly.
+    A `keras.layers.Dense` that uses the backend's fused kernel and supports Keras' `quantize` and
+    `enable_lora`. `call` casts its input, so it may be run directly.
 
     Args:
         units: width of the output.
-        use_bias: whether there is a bias.
-        kernel_initializer: default normal, standard deviation 0.02.
-        **kwargs: more arguments of `keras.layers.Dense`, such as `lora_rank`.
+        use_bias: add a bias.
+        kernel_initializer: default normal with standard deviation 0.02.
+        **kwargs: other arguments of `keras.layers.Dense`, such as `lora_rank`.
 
     Call arguments:
         x: (..., D).
-        scale: factors (units,) of the output, multiplied into the kernel, or None. Its gradient then needs
-            no output: sum_d W dW. Not for an activation that is not linear.
+        scale: factors (units,) of the output, which are multiplied into the kernel, or None. Their gradient
+            then needs no output: sum_d W dW. Only for a linear activation.
 
     Example:
-        >>> Linear(8)(keras.ops.ones((2, 5, 4))).shape
+        >>> tuple(Linear(8)(np.ones((2, 5, 4))).shape)
         (2, 5, 8)
     """
 
@@ -71,10 +79,10 @@ class Linear(keras.layers.Dense):
 
     def call(self, x: Tensor, training: bool | None = None, scale: Tensor | None = None) -> Tensor:
         if self.quantization_mode is not None:
-            # `__call__` takes Keras' quantized path, and never comes here.
+            # `__call__` takes Keras' quantized path and does not come back here.
             y = ops.cast(self(x, training=training), self.compute_dtype)
             return y if scale is None else y * ops.cast(scale, y.dtype)
-        # `self.kernel` would multiply the adapters out, which costs as much as a kernel that is trained.
+        # Not `self.kernel`, which merges the adapters at the cost of a full trained kernel.
         y = self._product(x, self._kernel, self.bias, scale)
         if self.lora_enabled:
             inner = self._product(x, self.lora_kernel_a)  # (..., rank)
@@ -85,18 +93,18 @@ class Linear(keras.layers.Dense):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the product is by the kernel alone, not quantized and without adapters."""
+        """True if the kernel alone gives the output: not quantized and without adapters."""
         return self.quantization_mode is None and not self.lora_enabled
 
     def parts(self, x: Tensor, shape: Sequence[int]) -> list[Tensor]:
-        """The output of a plain layer, its columns as `shape`, each entry of the first axis a product.
+        """Compute the output in several products, one for each entry of the first axis of `shape`.
 
         Args:
             x: (B, T, D).
-            shape: (parts, *others), the product of which is `units`.
+            shape: (parts, *others), whose product is `units`; the layer's columns in this order.
 
         Returns:
-            Tensors (B, T, *others).
+            A list of `parts` tensors (B, T, *others).
         """
         dtype, (count, *others) = self.compute_dtype, shape
         kernels = ops.split(ops.cast(self._kernel, dtype), count, axis=1)
@@ -125,7 +133,7 @@ class Linear(keras.layers.Dense):
     def quantize(
         self, mode: str | None = None, type_check: bool = True, config: Any = None
     ) -> None:
-        """As `keras.layers.Dense.quantize`, which refuses subclasses, as their `call` may be another."""
+        """Call `keras.layers.Dense.quantize`, which would refuse this subclass because of its own `call`."""
         super().quantize(mode, type_check=type_check and type(self) is not Linear, config=config)
 
     def enable_lora(
@@ -135,20 +143,21 @@ class Linear(keras.layers.Dense):
         a_initializer: str | keras.initializers.Initializer | None = None,
         b_initializer: str | keras.initializers.Initializer = "zeros",
     ) -> None:
-        """As `keras.layers.Dense.enable_lora`; a seed gives the same adapters on every backend.
+        """Call `keras.layers.Dense.enable_lora`; a seed gives the same adapters on every backend.
 
         Args:
-            rank: width between the two matrices.
-            lora_alpha: the adapters' product is multiplied by lora_alpha / rank; default rank.
-            a_initializer: of the first matrix; default normal, standard deviation sqrt(2 / D).
-            b_initializer: of the second.
+            rank: inner width of the adapter.
+            lora_alpha: the adapter is scaled by lora_alpha / rank; default rank.
+            a_initializer: initializer of the first matrix; default normal with standard deviation sqrt(2 /
+                D).
+            b_initializer: initializer of the second matrix.
         """
         if a_initializer is None and self.built:
             a_initializer = NormalInitializer(math.sqrt(2.0 / self._kernel.shape[0]))
         super().enable_lora(rank, lora_alpha, a_initializer, b_initializer)
 
     def merged_kernel(self) -> Tensor:
-        """The kernel with the adapters in it, (D, units), in the dtype of the variable."""
+        """Return the kernel (D, units) with the adapters merged into it, in the variable dtype."""
         if not self.lora_enabled:
             return ops.convert_to_tensor(self._kernel)
         product = ops.matmul(self.lora_kernel_a, self.lora_kernel_b)
@@ -156,7 +165,7 @@ class Linear(keras.layers.Dense):
         return ops.cast(merged, self.variable_dtype)
 
     def save_own_variables(self, store: MutableMapping) -> None:
-        """Keeps adapters apart: Keras writes their sum with the kernel, from which training cannot go on."""
+        """Save adapters separately: Keras saves the merged kernel, from which training cannot continue."""
         base = keras.layers.Layer if self.lora_enabled else keras.layers.Dense
         base.save_own_variables(self, store)
 
@@ -166,5 +175,5 @@ class Linear(keras.layers.Dense):
             return
         first = ops.convert_to_numpy(self.lora_kernel_a) if self.lora_enabled else None
         super().load_own_variables(store)
-        if self.lora_enabled:  # Keras sets both to zero, where neither has a gradient
+        if self.lora_enabled:  # Keras sets both matrices to zero, and then neither gets a gradient
             self.lora_kernel_a.assign(first)

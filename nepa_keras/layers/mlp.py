@@ -1,4 +1,4 @@
-"""The block's MLP, plain or gated."""
+"""The MLP of a Transformer block, plain or gated."""
 
 import keras
 
@@ -8,7 +8,7 @@ from nepa_keras.types import Shape, Tensor
 
 
 def _activation(name: str):
-    if name == "gelu":  # the erf form: the tanh one differs by up to 7e-4 in the states
+    if name == "gelu":  # erf form; the tanh form changes hidden states by up to 7e-4
         return backends.gelu
     return keras.activations.get(name)
 
@@ -17,16 +17,20 @@ def _activation(name: str):
 class MLP(keras.layers.Layer):
     """act(x W_up) W_down, or gated: (act(x W_gate) * x W_up) W_down; (..., D) -> (..., D).
 
-    The parts are run by their `call`: see `TransformerBlock`.
+    Inner layers are run by `call`, see `TransformerBlock`.
 
     Args:
         mlp_dim: inner width.
-        gated: whether there is a gate (with "silu": SwiGLU).
-        activation: name of a Keras activation; default erf "gelu", gated "silu".
+        gated: use a gate (with "silu": SwiGLU).
+        activation: name of a Keras activation; default "gelu" (erf form), gated "silu".
 
     Call arguments:
         x: (..., D).
         scale: factors (D,) of the output, or None; see `Linear`.
+
+    Example:
+        >>> tuple(MLP(mlp_dim=32, gated=True)(np.ones((1, 5, 8))).shape)
+        (1, 5, 8)
     """
 
     def __init__(self, mlp_dim: int, gated: bool = False, activation: str | None = None, **kwargs):

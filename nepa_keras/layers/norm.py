@@ -1,4 +1,4 @@
-"""LayerNorm as the model needs it: last axis, always computed in float32."""
+"""LayerNorm over the last axis, always computed in float32."""
 
 import keras
 from keras import ops
@@ -12,9 +12,14 @@ class LayerNorm(keras.layers.Layer):
     """(x - mean) / sqrt(var + epsilon) * gamma + beta over the last axis.
 
     Args:
-        epsilon: added to the biased variance.
-        scale: whether there is a gamma.
-        center: whether there is a beta.
+        epsilon: value added to the (biased) variance.
+        scale: learn a factor gamma.
+        center: learn an offset beta.
+
+    Example:
+        >>> y = LayerNorm(scale=False, center=False)(np.array([[1.0, 3.0]]))
+        >>> keras.ops.convert_to_numpy(y).round(4).tolist()
+        [[-1.0, 1.0]]
     """
 
     def __init__(self, epsilon: float = 1e-12, scale: bool = True, center: bool = True, **kwargs):

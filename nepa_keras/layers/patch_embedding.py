@@ -1,4 +1,4 @@
-"""f: image -> z_0 (CLS), z_1 ... z_T (patches in row-major order)."""
+"""The embedding f of images: z_0 (CLS), z_1 ... z_T (patches in row-major order)."""
 
 import keras
 from keras import ops
@@ -12,26 +12,30 @@ from nepa_keras.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class PatchEmbedding(keras.layers.Layer):
-    """Linear embedding of non-overlapping patches after a learned CLS vector.
+    """Linear embedding of non-overlapping patches, after a learned CLS vector.
 
-    A convolution whose stride is its kernel is one matrix product over patches, and is computed so.
-    The result is kept in the variable dtype (float32 in mixed precision): it enters the residual
-    stream and is the target of the objective.
+    Equivalent to a convolution with kernel = stride = patch, but computed as one matrix product. The output
+    has the variable dtype (float32 in mixed precision), as it enters the residual stream and is the target of
+    the objective.
 
     Args:
         hidden_dim: width D.
         patch_size: side of a square patch in pixels.
-        use_mask_token: whether a learned vector can stand in for masked patches.
+        use_mask_token: create a learned vector that can replace patches.
 
     Call arguments:
-        images: (B, height, width, C), floats in [-1, 1], or uint8, which are scaled to them;
-            `patch_size` divides height and width.
+        images: (B, height, width, C), floats in [-1, 1], or uint8 pixels, which are scaled to that range;
+            `patch_size` must divide height and width.
 
     Returns:
-        (B, 1 + T, D).
+        (B, N, D).
 
     Raises:
-        ValueError: from the call, the images are other integers, or of a size that the patch does not divide.
+        ValueError: in `call`, the images have another integer type or a size that the patch does not divide.
+
+    Example:
+        >>> tuple(PatchEmbedding(hidden_dim=32, patch_size=4)(images).shape)
+        (16, 50, 32)
     """
 
     def __init__(self, hidden_dim: int, patch_size: int, use_mask_token: bool = False, **kwargs):
@@ -54,13 +58,13 @@ class PatchEmbedding(keras.layers.Layer):
             self.mask_token = learned_vector(self, "mask_token", self.hidden_dim)
 
     def grid(self, image_shape: Shape) -> Shape:
-        """Patches per column and row of images (B, height, width, C).
+        """Number of patches per column and per row for images of shape (B, height, width, C).
 
-        A size that a graph knows only when it runs may be a tensor, or None, of which comes the same.
+        A size that is a tensor or None gives a tensor or None.
 
         Raises:
-            ValueError: the shape is not four-dimensional, has other channels than the layer was
-                built with, or a side is not a multiple of the patch.
+            ValueError: the shape is not four-dimensional, has other channels than the layer was built with,
+                or a side is not a multiple of the patch.
         """
         if len(image_shape) != 4:
             raise ValueError(
@@ -83,7 +87,7 @@ class PatchEmbedding(keras.layers.Layer):
         return tuple(None if size is None else size // self.patch_size for size in (height, width))
 
     def _sizes_near(self, height, width) -> str:
-        """The next smaller and the next larger size that can be cut, in words."""
+        """Next smaller and next larger size that is a multiple of the patch, as text."""
         p = self.patch_size
 
         def sides(round_side):
@@ -100,12 +104,12 @@ class PatchEmbedding(keras.layers.Layer):
         channels = images.shape[-1]
         x = as_floats(images, self.compute_dtype)
         x = ops.reshape(x, (-1, grid_h, p, grid_w, p, channels))
-        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, H', W', p, p, C)
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, h, w, p, p, C)
         x = ops.reshape(x, (-1, p * p * channels))
         kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, width))
         patches = backends.linear(x, kernel, ops.convert_to_tensor(self.bias))
         patches = ops.cast(ops.reshape(patches, (-1, grid_h * grid_w, width)), self.variable_dtype)
-        return after_cls(self.cls_token, patches)  # (B, 1 + T, D)
+        return after_cls(self.cls_token, patches)  # (B, N, D)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         grid = self.grid(input_shape)

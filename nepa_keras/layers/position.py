@@ -1,6 +1,6 @@
-"""Learned position embeddings: a vector for CLS and one for each cell of a grid, resized to other grids.
+"""Learned position embeddings: one vector for CLS and one per grid cell, resized for other grids.
 
-B batch, N tokens, T cells of a grid (CLS excluded), D width.
+B images, T grid cells (patches), N = 1 + T tokens, D width.
 """
 
 import contextlib
@@ -18,39 +18,39 @@ from nepa_keras.types import Shape, Tensor
 
 
 def _as_number(size: Any) -> Any:
-    """The number in a tensor that is known, as sizes are in PyTorch's trace for ONNX; others as they are."""
+    """Return the number in a tensor of known value, as in PyTorch's ONNX trace; else the argument."""
     if ops.is_tensor(size):
-        with contextlib.suppress(TypeError):  # of a graph that does not know it yet
+        with contextlib.suppress(TypeError):  # the value is not known while the graph is made
             return operator.index(size)
     return size
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class PositionEmbedding(keras.layers.Layer):
-    """Adds a learned vector to each token, by its place: the positions of a plain ViT (arXiv 2010.11929).
+    """Add a learned vector to each token by its position, as in a plain ViT (arXiv 2010.11929).
 
-    For a grid of another size the vectors of the cells are resized, bicubic with antialias (`resize_grid`);
-    that of CLS stays.
+    For another grid the cell vectors are resized, bicubic with antialias (`resize_grid`); the CLS vector is
+    not.
 
     Args:
-        grid: cells along each axis that have a vector, such as (rows, columns) of patches.
+        grid: cells along each axis of the table, such as (rows, columns) of patches.
 
     Call arguments:
-        x: (B, N, D), CLS and the first N - 1 cells of a grid, row by row.
+        x: (B, tokens, D), CLS and the first cells of a grid, row by row.
         grid: cells along each axis of that grid; default the layer's own.
 
     Returns:
-        (B, N, D).
+        (B, tokens, D).
 
     Raises:
-        ValueError: a grid has a side below 1; from the call, the grid has another number of axes, or sides
-            that are unknown while a graph is made, or there are more tokens than the grid has.
+        ValueError: a grid has a side below 1; in `call`, the grid has another number of axes or unknown
+            sides, or there are more tokens than the grid has.
 
     Example:
         >>> positions = PositionEmbedding((16, 16))
-        >>> positions(keras.ops.zeros((2, 257, 64))).shape
+        >>> tuple(positions(np.ones((2, 257, 64))).shape)
         (2, 257, 64)
-        >>> positions(keras.ops.zeros((2, 1 + 8 * 12, 64)), grid=(8, 12)).shape
+        >>> tuple(positions(np.ones((2, 1 + 8 * 12, 64)), grid=(8, 12)).shape)
         (2, 97, 64)
     """
 
@@ -59,8 +59,8 @@ class PositionEmbedding(keras.layers.Layer):
         self.grid = tuple(grid)
         if not self.grid or not all(isinstance(size, int) and size > 0 for size in self.grid):
             raise ValueError(
-                f"A table of positions needs the number of cells along each axis, got {self.grid}; give "
-                "whole numbers of at least 1."
+                f"PositionEmbedding needs the number of cells along each axis, got {self.grid}; give whole "
+                "numbers of at least 1."
             )
 
     def build(self, input_shape: Shape) -> None:
@@ -72,19 +72,19 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def table(self, grid: Sequence[int] | None = None) -> Tensor:
-        """The vectors (1, 1 + T, D) of CLS and the cells of a grid, row by row; default the layer's own."""
+        """Return the vectors (1, N, D) of CLS and of a grid, row by row; default the layer's own grid."""
         vectors = ops.convert_to_tensor(self.vectors)
         if grid is None:
             return vectors
         if len(grid) != len(self.grid):
             raise ValueError(
-                f"The positions are of a grid of {self.grid} cells; one of {tuple(grid)} has another number "
-                "of axes."
+                f"The positions have a grid of {self.grid} cells, but the inputs have one of {tuple(grid)}, "
+                "with another number of axes; build the model for such inputs."
             )
         grid = [_as_number(size) for size in grid]
         if not all(isinstance(size, int) for size in grid):
             raise ValueError(
-                "Learned positions need the size of the inputs while a graph is made, and it is unknown; "
+                "Learned positions need the size of the inputs when a graph is traced, but it is unknown; "
                 "give it, as in keras.Input((224, 224, 3)), or use rotary positions alone "
                 "(position_embedding=None)."
             )
@@ -99,7 +99,7 @@ class PositionEmbedding(keras.layers.Layer):
         if tokens is not None and tokens > table.shape[1]:
             raise ValueError(
                 f"There are {tokens} tokens, but a grid of {tuple(grid or self.grid)} cells has "
-                f"{table.shape[1]} with CLS; give the grid that they are of."
+                f"{table.shape[1]} with CLS; pass the grid of these tokens."
             )
         return x + ops.cast(table[:, : ops.shape(x)[1]], x.dtype)
 

@@ -1,4 +1,4 @@
-"""What happens to a branch before it joins the residual stream: LayerScale, then DropPath."""
+"""Operations on a residual branch: LayerScale, then DropPath."""
 
 import keras
 from keras import ops
@@ -9,10 +9,15 @@ from nepa_keras.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LayerScale(keras.layers.Layer):
-    """x * lambda, one learned factor per channel (Touvron et al., 2021).
+    """Multiply each channel by a learned factor (Touvron et al., 2021, arXiv 2103.17239).
 
     Args:
-        initial_value: of every factor (SPEC: 1e-5).
+        initial_value: initial value of all factors; the paper uses 1e-5.
+
+    Example:
+        >>> y = LayerScale(initial_value=0.5)(np.ones((1, 2)))
+        >>> keras.ops.convert_to_numpy(y).tolist()
+        [[0.5, 0.5]]
     """
 
     def __init__(self, initial_value: float = 1e-5, **kwargs):
@@ -24,7 +29,7 @@ class LayerScale(keras.layers.Layer):
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.initial_value),
             name="scale",
-            autocast=False,  # or a recomputed block, outside the model's scope, gives other numbers
+            autocast=False,  # a recomputed block runs outside the autocast scope and must not differ
         )
 
     def call(self, x: Tensor) -> Tensor:
@@ -38,17 +43,22 @@ class LayerScale(keras.layers.Layer):
 
 
 def scale_samples(x: Tensor, factors: Tensor) -> Tensor:
-    """x (B, ...) times factors (B,)."""
+    """Multiply the samples of x (B, ...) by factors (B,)."""
     return x * ops.cast(ops.reshape(factors, (-1,) + (1,) * (len(x.shape) - 1)), x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class DropPath(keras.layers.Layer):
-    """In training, zeroes whole samples of a branch and divides the survivors by 1 - rate.
+    """Stochastic depth: in training, set whole samples of a branch to zero and divide the others by 1 - rate.
 
     Args:
-        rate: probability that a sample loses the branch, in [0, 1).
-        seed: of the draws.
+        rate: probability in [0, 1) that a sample loses the branch.
+        seed: seed of the random draws.
+
+    Example:
+        >>> y = DropPath(rate=0.5, seed=0)(np.ones((8, 2)), training=True)
+        >>> sorted(set(keras.ops.convert_to_numpy(y).ravel().tolist()))
+        [0.0, 2.0]
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs):
@@ -61,13 +71,13 @@ class DropPath(keras.layers.Layer):
         self.built = True
 
     def keep_mask(self, batch_size: int | Tensor) -> Tensor:
-        """1 for a kept sample, 0 for a dropped one: (B,) float32."""
+        """Draw the kept samples: (B,) float32, 1 for kept, 0 for dropped."""
         shape = (batch_size * backends.replicas(),)
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return ops.cast(backends.local_rows(draw) >= self.rate, "float32")
 
     def factors(self, batch_size: int | Tensor) -> Tensor:
-        """What the samples are multiplied by in training: 0, or 1 / (1 - rate); (B,) float32."""
+        """Draw the factors of the samples in training: (B,) float32, 0 or 1 / (1 - rate)."""
         return self.keep_mask(batch_size) / (1.0 - self.rate)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
-"""Rotary position embedding (RoPE) on relative coordinates of a grid with n axes (SPEC section 2).
+"""Rotary position embedding (RoPE) on relative coordinates of a grid with n axes.
 
-An image has two axes, a signal one, a video three. B batch, H heads, T cells of the grid (CLS excluded),
-K head width, n axes.
+An image has two axes, a signal one, a video three. T grid cells (CLS excluded), N = 1 + T tokens, K head
+width, n axes.
 """
 
 import math
@@ -15,25 +15,25 @@ from nepa_keras.types import Shape, Tensor
 
 
 def grid_coordinates(grid: Sequence[int]) -> np.ndarray:
-    """Centres of the cells of a grid, row-major, in [-1, 1]: (T, n), for an image as (y, x)."""
+    """Centres of grid cells in [-1, 1], row-major: (T, n), for an image (y, x)."""
     axes = [(np.arange(size) + 0.5) / size * 2.0 - 1.0 for size in grid]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
 def _coordinates_in_graph(grid):
-    """As `grid_coordinates` of sizes that are known when the graph runs; float32."""
+    """Compute `grid_coordinates` for sizes known only at run time; float32."""
     sizes = [ops.cast(size, "float32") for size in grid]
     axes = [(ops.arange(size, dtype="float32") + 0.5) / size * 2.0 - 1.0 for size in sizes]
     return ops.reshape(ops.stack(ops.meshgrid(*axes, indexing="ij"), axis=-1), (-1, len(grid)))
 
 
 def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarray:
-    """w_m = theta^(-2nm/K) for m < K/2n, the same for each of the n axes.
+    """Return w_m = theta^(-2nm/K) for m < K/2n, the same for each of the n axes.
 
-    Three axes do not divide every head width: what remains of it is not rotated.
+    With three axes the head width may leave a remainder, which is not rotated.
 
     Raises:
-        ValueError: for two axes, `head_dim` is not a multiple of 4; else it is odd or less than 2n.
+        ValueError: `head_dim` is not a multiple of 2n for one or two axes; for more, it is odd or below 2n.
     """
     if head_dim % (2 * axes if axes <= 2 else 2) or head_dim < 2 * axes:
         needed = f"a multiple of {2 * axes}" if axes <= 2 else f"even and at least {2 * axes}"
@@ -45,7 +45,7 @@ def frequencies(head_dim: int, theta: float = 100.0, axes: int = 2) -> np.ndarra
 
 
 def rope_tables(coordinates: Tensor, head_dim: int, theta: float = 100.0) -> tuple[Tensor, Tensor]:
-    """cos and sin tables (T, K), float32, of coordinates (T, n); columns [y.., x.., y.., x..] for n = 2."""
+    """Return cos and sin, (T, K) float32, for coordinates (T, n); columns [y.., x.., y.., x..] for n = 2."""
     coordinates = ops.convert_to_tensor(coordinates, dtype="float32")
     axes = coordinates.shape[1]
     scaled = 2.0 * math.pi * frequencies(head_dim, theta, axes)
@@ -59,24 +59,32 @@ def rope_tables(coordinates: Tensor, head_dim: int, theta: float = 100.0) -> tup
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class RotaryEmbedding(keras.layers.Layer):
-    """The cos/sin tables of a grid, with an unrotated first row for CLS: two (1 + T, K) float32.
+    """Cos and sin tables of RoPE for a grid, with an unrotated first row for CLS.
 
-    In training all coordinates may be shifted (uniform +-shift, per axis), jittered (log-uniform,
-    per axis) and rescaled (log-uniform in [1/rescale, rescale], one factor), in this order, drawn
-    once per forward pass.
+    In training the coordinates may be shifted (uniform +-shift, per axis), jittered (log-uniform, per axis)
+    and rescaled (log-uniform in [1/rescale, rescale], one factor), in this order, by random draws that all
+    tokens of a forward pass share.
 
     Args:
         head_dim: head width K, a multiple of 4 for two axes; see `frequencies`.
         theta: base of the frequencies.
-        rescale, jitter: largest factor, >= 1, or None for off.
-        shift: largest shift, or None for off.
-        extent: coordinates lie in [-extent, extent]. With the paper's 1 the fastest pair turns twice along an
-            axis, enough to tell 16 patches apart; a signal of hundreds of steps needs more.
-        axes: n, to check the head width now.
-        seed: of the draws.
+        rescale, jitter: largest factor, >= 1; None to disable.
+        shift: largest shift; None to disable.
+        extent: coordinates lie in [-extent, extent]. With the paper's value 1 the fastest pair turns twice
+            along an axis, which distinguishes 16 patches; a signal of hundreds of steps needs more.
+        axes: number of axes n, for the check of the head width.
+        seed: seed of the random draws.
 
     Call arguments:
-        grid: cells along each axis, as (rows, columns) of patches.
+        grid: cells along each axis, such as (rows, columns) of patches.
+
+    Returns:
+        (cos, sin), each (N, K) float32.
+
+    Example:
+        >>> cos, sin = RotaryEmbedding(head_dim=16)(grid=(7, 7))
+        >>> tuple(cos.shape)
+        (50, 16)
     """
 
     def __init__(
@@ -115,7 +123,7 @@ class RotaryEmbedding(keras.layers.Layer):
         return keras.random.uniform(shape, -limit, limit, dtype="float32", seed=self.seed_generator)
 
     def coordinates(self, grid: Sequence[int], training: bool = False) -> Tensor:
-        """Coordinates (T, n) of the cells, changed by the random draws when training."""
+        """Coordinates (T, n) of the cells; with random shift, jitter and rescale in training."""
         known = all(isinstance(size, int) for size in grid)
         found = grid_coordinates(grid) if known else _coordinates_in_graph(grid)
         coordinates = ops.convert_to_tensor(self.extent * found, dtype="float32")

@@ -1,6 +1,6 @@
-"""f for anything that is no image: z_0 (CLS), z_1 ... z_T from a layer that makes one embedding per cell.
+"""The embedding f for inputs other than images: z_0 (CLS), z_1 ... z_T from any layer that maps to a grid.
 
-B batch, T cells, D width.
+B inputs, T grid cells, N = 1 + T tokens, D width.
 """
 
 import math
@@ -14,14 +14,14 @@ from nepa_keras.types import Shape, Tensor
 
 
 def learned_vector(layer: keras.layers.Layer, name: str, width: int) -> keras.Variable:
-    """A weight (1, 1, D) of a layer, such as CLS."""
+    """Add a weight (1, 1, D) to a layer, such as the CLS token."""
     return layer.add_weight(
         shape=(1, 1, width), initializer=NormalInitializer(), name=name, autocast=False
     )
 
 
 def after_cls(cls_token: Tensor, tokens: Tensor) -> Tensor:
-    """(B, T, D) -> (B, 1 + T, D)."""
+    """Prepend the CLS token: (B, T, D) -> (B, N, D)."""
     cls = ops.broadcast_to(cls_token, (ops.shape(tokens)[0], 1, tokens.shape[-1]))
     return ops.concatenate([cls, tokens], axis=1)
 
@@ -30,25 +30,25 @@ def after_cls(cls_token: Tensor, tokens: Tensor) -> Tensor:
 class SequenceEmbedding(keras.layers.Layer):
     """The output of a layer as tokens, row by row, after a learned CLS vector.
 
-    The tokens are what NEPA predicts, so the layer should see each cell alone: one that also sees the next
-    cell (overlapping windows, a deep CNN) leaves less to predict. The result is kept in the variable dtype,
-    as that of `PatchEmbedding`.
+    NEPA predicts these tokens, so the layer should compute each one from its own part of the input:
+        overlapping
+    windows or a deep CNN leave less to predict. The output has the variable dtype, as in `PatchEmbedding`.
 
     Args:
-        layer: makes (B, *grid, D) of its inputs, with one, two, three or more axes in the grid, as `Conv1D`
-            with its kernel as stride of a signal, `Conv3D` of a video, `Dense` of feature vectors. A layer of
-            your own says what it makes by `compute_output_shape`.
-        use_mask_token: whether a learned vector can stand in for masked cells.
+        layer: maps inputs to (B, *grid, D) with one or more grid axes: for example `Conv1D` with stride =
+            kernel for a signal, `Conv3D` for a video, `Dense` for feature vectors. A custom layer must have
+            `compute_output_shape`.
+        use_mask_token: create a learned vector that can replace cells.
 
     Call arguments:
-        inputs: what `layer` takes.
+        inputs: the inputs of `layer`.
 
     Returns:
-        (B, 1 + T, D), in which T is the product of the grid.
+        (B, N, D), where T is the product of the grid.
 
     Example:
         >>> embedding = SequenceEmbedding(keras.layers.Conv1D(64, 16, strides=16))
-        >>> embedding(keras.ops.zeros((2, 800, 1))).shape
+        >>> tuple(embedding(keras.ops.zeros((2, 800, 1))).shape)
         (2, 51, 64)
     """
 
@@ -65,17 +65,17 @@ class SequenceEmbedding(keras.layers.Layer):
         self.mask_token = learned_vector(self, "mask_token", width) if self.use_mask_token else None
 
     def grid(self, input_shape: Shape) -> tuple[int, ...]:
-        """Cells along each axis for inputs of a shape with the batch.
+        """Number of cells along each axis for inputs of a shape (with the batch axis).
 
         Raises:
-            ValueError: the layer has no axis between batch and width, or one of unknown length, or does not
-            say which shape it makes.
+            ValueError: the layer's output has no grid axis or one of unknown length, or the layer does not
+                define its output shape.
         """
         output = self._layer_output(input_shape)
         if len(output) < 3 or not all(output[1:]):
             raise ValueError(
-                f"{self.layer.name} makes {tuple(output)} of {tuple(input_shape)}; an embedding makes "
-                "(batch, *grid, width) with an axis or more of known length in the grid."
+                f"{self.layer.name} maps the shape {tuple(input_shape)} to {tuple(output)}; an embedding layer "
+                "must return (batch, *grid, width), with one or more grid axes of known length."
             )
         return tuple(output[1:-1])
 
@@ -84,7 +84,7 @@ class SequenceEmbedding(keras.layers.Layer):
             return self.layer.compute_output_shape(tuple(input_shape))
         except NotImplementedError:
             raise ValueError(
-                f"{self.layer.name} does not say which shape it makes; give its class a method "
+                f"{self.layer.name} does not define its output shape; give its class a method "
                 "compute_output_shape(input_shape)."
             ) from None
 

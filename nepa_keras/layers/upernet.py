@@ -1,6 +1,6 @@
-"""Heads for dense prediction: a pyramid from one scale, UPerNet (arXiv 1807.10221), FCN.
+"""Heads for dense prediction: feature pyramid from one scale, UPerNet (arXiv 1807.10221), FCN.
 
-B batch, h x w patches, D width, C channels of the head, K classes.
+B images, h x w cells, D width, C classes.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,24 @@ from nepa_keras.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class FeaturePyramid(keras.layers.Layer):
-    """Four maps of one scale to four scales: x4, x2, x1 and half (SPEC section 6).
+    """Rescale four maps of one scale to a pyramid: by 4, 2, 1 and 1/2, as in BEiT's segmentation code.
 
-    Twice two transposed convolutions with BatchNorm and GELU between them, one, nothing, and max-pooling.
+    By 4: two transposed convolutions with BatchNorm and GELU between them; by 2: one; by 1: identity; by 1/2:
+    max-pooling.
 
     Args:
         width: D.
 
     Call arguments:
-        maps: four of (B, h, w, D).
+        maps: four maps (B, h, w, D).
 
     Returns:
         (B, 4h, 4w, D), (B, 2h, 2w, D), (B, h, w, D), (B, h // 2, w // 2, D).
+
+    Example:
+        >>> maps = 4 * [np.ones((1, 8, 8, 4))]
+        >>> [tuple(x.shape) for x in FeaturePyramid(width=4)(maps)]
+        [(1, 32, 32, 4), (1, 16, 16, 4), (1, 8, 8, 4), (1, 4, 4, 4)]
     """
 
     def __init__(self, width: int, **kwargs):
@@ -74,19 +80,24 @@ class FeaturePyramid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class UPerNetHead(keras.layers.Layer):
-    """Pyramid pooling on the smallest map, top-down additions, and a convolution over all scales.
+    """UPerNet: pyramid pooling on the smallest map, top-down fusion, convolution over all scales.
 
     Args:
-        num_classes: K.
-        channels: C.
-        pool_bins: sides of the grids that the smallest map is averaged to.
-        dropout: rate of whole channels before the last convolution.
+        num_classes: C.
+        channels: width of all convolutions.
+        pool_bins: sides of the grids that the smallest map is pooled to.
+        dropout: dropout rate of whole channels before the last convolution.
 
     Call arguments:
-        maps: from the largest to the smallest, of any widths, such as those of `FeaturePyramid`.
+        maps: maps from the largest to the smallest, of any widths, such as those of `FeaturePyramid`.
 
     Returns:
-        Logits on the grid of the largest, (B, h, w, K).
+        Logits (B, h, w, C) on the grid of the largest map.
+
+    Example:
+        >>> maps = [np.ones((1, side, side, 4)) for side in (16, 8, 4, 2)]
+        >>> tuple(UPerNetHead(num_classes=10, channels=8)(maps).shape)
+        (1, 16, 16, 10)
     """
 
     def __init__(
@@ -158,7 +169,17 @@ class UPerNetHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class FCNHead(keras.layers.Layer):
-    """One 3x3 convolution and a classifier: (B, h, w, D) -> logits (B, h, w, K)."""
+    """A 3x3 convolution and a 1x1 classifier: (B, h, w, D) -> logits (B, h, w, C).
+
+    Args:
+        num_classes: C.
+        channels: width of the convolution.
+        dropout: dropout rate of whole channels before the classifier.
+
+    Example:
+        >>> tuple(FCNHead(num_classes=10, channels=8)(np.ones((1, 7, 7, 4))).shape)
+        (1, 7, 7, 10)
+    """
 
     def __init__(self, num_classes: int, channels: int = 256, dropout: float = 0.1, **kwargs):
         super().__init__(**kwargs)
