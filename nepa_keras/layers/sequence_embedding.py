@@ -74,7 +74,7 @@ class SequenceEmbedding(keras.layers.Layer):
         output = self._layer_output(input_shape)
         if len(output) < 3 or not all(output[1:]):
             raise ValueError(
-                f"{self.layer.name} maps the shape {tuple(input_shape)} to {tuple(output)}; an embedding layer "
+                f"{self.layer.name} maps the shape {tuple(input_shape)} to {tuple(output)}; an embedding "
                 "must return (batch, *grid, width), with one or more grid axes of known length."
             )
         return tuple(output[1:-1])

@@ -281,8 +281,8 @@ def test_help_by_one_letter():
 
 
 BACKENDS = {
-    "pytorch": "asks for 'pytorch', which is none of the backends; set KERAS_BACKEND=torch.",
-    "JAX": "asks for 'JAX', which is none of the backends; set KERAS_BACKEND=jax.",
+    "pytorch": "asks for 'pytorch', which is no supported backend; set KERAS_BACKEND=torch.",
+    "JAX": "asks for 'JAX', which is no supported backend; set KERAS_BACKEND=jax.",
     "tf": "set KERAS_BACKEND=tensorflow.",
     "numpy": "set KERAS_BACKEND=jax or KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch.",
 }

@@ -1,4 +1,4 @@
-"""JAX: everything in one jitted function of the state, XLA fused but for the residual stream."""
+"""JAX: the whole training step is one jitted function of the state."""
 
 from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *

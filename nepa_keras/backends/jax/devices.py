@@ -13,11 +13,11 @@ from jax.experimental import multihost_utils
 from nepa_keras.backends.jax import target
 
 _DATA, _SHARDS = "batch", "shards"  # axes of the mesh
-_LONGEST_EVALUATION = 24 * 3600  # seconds that a process waits at its end for the others
+_LONGEST_EVALUATION = 24 * 3600  # seconds that a process waits for the others before it exits
 
 
 def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
+    """See `nepa_keras.distribute`; return (rank, number of processes, number of devices)."""
     _join_processes()
     devices = target.devices()
     place = jax.process_index(), jax.process_count(), len(devices)
@@ -39,7 +39,7 @@ def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, in
 
 
 def _join_processes() -> None:
-    """Joins the processes that the environment tells of: ours to name, Slurm, Open MPI, a TPU pod."""
+    """Join the processes described by the environment: JAX_* variables, Slurm, Open MPI, a TPU pod."""
     env = os.environ
     started = any(int(env.get(name, 1)) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
     address = env.get("JAX_COORDINATOR_ADDRESS")
@@ -72,7 +72,7 @@ def _sharded(mesh, devices):
 
 
 class _OverAllDevices(keras.distribution.TensorLayout):
-    """Rows over all axes of the mesh; with Keras' own, over one, the devices of a group repeat each other."""
+    """Rows split over all axes of the mesh; Keras' layout uses one axis and repeats rows within a group."""
 
     @property
     def backend_layout(self):
@@ -81,14 +81,14 @@ class _OverAllDevices(keras.distribution.TensorLayout):
 
 
 class _Sharded(keras.distribution.ModelParallel):
-    """Splits each matrix, kernel and table along its largest axis that can be; all else is everywhere.
+    """Split each variable of two or more axes along its largest divisible axis; replicate the others.
 
-    Every device has its own images; what it needs of the weights it gathers from its group, for the moment of
-    their use. What the optimizer keeps of a variable has its layout, as Keras hands it on.
+    Every device has its own images; a weight is gathered from the device group only while it is used.
+    Optimizer variables have the layout of their weight, which Keras passes on.
     """
 
     def __init__(self, mesh, split: str):
-        layouts = keras.distribution.LayoutMap(mesh)  # by path; ours go by shape
+        layouts = keras.distribution.LayoutMap(mesh)  # unused: it maps paths, we decide by shape
         super().__init__(layout_map=layouts, batch_dim_name=_DATA, auto_shard_dataset=False)
         self.split = split
 
@@ -108,7 +108,7 @@ class _Sharded(keras.distribution.ModelParallel):
 
 
 def place_rows(x):
-    """An array on the devices of the distribution, which share its rows, or have all if they cannot."""
+    """Put an array on the distribution's devices: rows are split, or replicated if they cannot be."""
     distribution = keras.distribution.distribution()
     if x is None or distribution is None:
         return jax.device_put(x)
@@ -119,7 +119,7 @@ def place_rows(x):
         if processes > 1:
             raise ValueError(
                 f"A batch of {len(x)} images cannot be shared by the {parts} devices of a process; make each "
-                f"batch a multiple of {parts}, and leave out a last one that is none."
+                f"batch a multiple of {parts}, and drop a smaller last batch."
             )
         sharding = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     return jax.make_array_from_process_local_data(sharding, x)
@@ -140,7 +140,7 @@ def is_distributed() -> bool:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    # Where an array is read JAX hands it on as a ValueError, which begins with the engine's status too.
+    # Reading an array raises a ValueError instead, whose text also begins with XLA's status code.
     kinds = (jax.errors.JaxRuntimeError, ValueError)
     return isinstance(error, kinds) and re.match(r"[A-Z_]+: ", str(error)) is not None
 

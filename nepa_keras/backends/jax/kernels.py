@@ -1,4 +1,4 @@
-"""JAX: what the layers compute, on CPU and elsewhere: there XLA fuses more, and memory is the limit."""
+"""JAX: computations of the layers, for CPU and for accelerators, where XLA fuses more and memory is the limit."""
 
 import ctypes
 import functools
@@ -13,16 +13,16 @@ from nepa_keras.backends.jax.target import TUNE_CPU, platform, tuned_for_cpu
 
 
 def _keep_freed_memory():
-    """Tells glibc not to give memory back to the system; only before JAX starts its threads.
+    """Tell glibc to keep freed memory; works only before JAX starts its threads.
 
-    XLA allocates the temporary memory of a step anew each time. Giving it back costs a page fault
-    for each 4 KiB of it in the next step, together a tenth to a fifth of a tiny one.
+    XLA allocates the temporary memory of each step anew. Memory returned to the system costs a page fault per
+    4 KiB in the next step: 10 to 20 % of the time of a tiny step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:  # another C library
         return
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    mallopt(arena_max, 1)  # the others cannot hold blocks of this size
+    mallopt(arena_max, 1)  # other arenas cannot hold blocks of this size
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**26)
@@ -38,11 +38,11 @@ def linear(x, kernel, bias=None):
 
 
 def optimization_barrier(x):
-    """Stops XLA:CPU from recomputing the chain of residual gradients inside every layer."""
+    """Keep XLA:CPU from recomputing the chain of residual gradients inside every layer."""
     return jax.lax.optimization_barrier(x) if tuned_for_cpu() else x
 
 
-# By erfc, as a SavedModel of JAX's erf asks for a newer StableHLO than TensorFlow's.
+# erfc, because a SavedModel with JAX's erf needs a newer StableHLO than TensorFlow's.
 _gelu_on_cpu = portable.gelu_of(lambda x: 0.5 * jax.lax.erfc(x * -(0.5**0.5)))
 
 
@@ -52,7 +52,7 @@ def gelu(x):
 
 @jax.custom_vjp
 def _gelu(x):
-    """x Phi(x), inside in float32; only x is kept for the gradient, as memory is what it waits for."""
+    """x Phi(x), computed in float32; only x is kept for the gradient, to save memory traffic."""
     wide = x.astype(jnp.promote_types(x.dtype, "float32"))
     return (wide * _distribution(wide)).astype(x.dtype)
 
@@ -80,7 +80,7 @@ def layer_norm(x, gamma, beta, epsilon):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalise(x, epsilon):
-    """As that of `portable.layer_norm`, but keeps x, which the residual stream has anyway, not y."""
+    """Compute `portable._normalise`, but keep x, which is in memory anyway, instead of y for the gradient."""
     return _normalised(x, *_statistics(x, epsilon))
 
 
@@ -121,9 +121,10 @@ def rotated_norm(x, cos, sin, epsilon):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _rotated_norm(x, cos, sin, epsilon):
-    """As one function, of which only x is kept, in its dtype; the tables get no gradient.
+    """Norm and rotation as one function that keeps only x for the gradient, in its dtype.
 
-    Slices of a normalised x in float32, and of its gradient, would leave the chip and come back.
+    Separate functions would write slices of the normalised x and of its gradient to memory in float32. The
+    tables get no gradient.
     """
     return _rotated_norm_forward(x, cos, sin, epsilon)[0]
 
@@ -146,23 +147,23 @@ _rotated_norm.defvjp(_rotated_norm_forward, _rotated_norm_gradient)
 
 
 def _swapped(x):
-    """[a, b] -> [b, a]; in bfloat16 by a product with a permutation, exact and cheaper than slices."""
+    """[a, b] -> [b, a]; in bfloat16 by an exact product with a permutation, cheaper than slices."""
     if x.dtype != jnp.bfloat16:
         return jnp.roll(x, x.shape[-1] // 2, axis=-1)
     return x @ jnp.roll(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape[-1] // 2, axis=0)
 
 
 def _signed(sin):
-    """[-s, s] of [s, s]."""
+    """[s, s] -> [-s, s]."""
     half = sin.shape[-1] // 2
     return jnp.concatenate([-sin[..., :half], sin[..., half:]], axis=-1)
 
 
 def remat(layer, x, **kwargs):
-    """`layer(x, **kwargs)`, recomputed in the backward pass.
+    """Compute `layer(x, **kwargs)` and recompute it in the backward pass.
 
-    The layer runs statelessly inside, or the states of its seed generators would leak out of the
-    checkpointed trace.
+    The layer runs statelessly, otherwise the states of its seed generators would leak out of the checkpointed
+    trace.
     """
     seeds = layer.non_trainable_variables
 

@@ -1,4 +1,4 @@
-"""JAX: the platform that a step is compiled for, by which kernels, step and devices are chosen."""
+"""JAX: the platform that a step is compiled for, which selects kernels, options and devices."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,27 +7,27 @@ from contextlib import contextmanager
 import jax
 import keras
 
-# The switch of everything that only XLA on CPU needs.
+# Enables all workarounds that only XLA on CPU needs.
 TUNE_CPU = os.environ.get("NEPA_KERAS_TUNE_CPU", "1") != "0"
-_target: list[Sequence] = []  # devices of `compiled_for`, the innermost last
+_target: list[Sequence] = []  # devices of nested `compiled_for` contexts, innermost last
 
 
 def platform() -> str:
-    """Of the devices that a step runs on: "cpu", "gpu" or "tpu"."""
+    """Platform of the devices that steps run on: "cpu", "gpu" or "tpu"."""
     return _target[-1][0].platform if _target else jax.default_backend()
 
 
 def devices() -> list:
-    """All that a distribution is made of, as Keras takes them."""
+    """All devices for a distribution, as Keras takes them."""
     return list(_target[-1]) if _target else keras.distribution.list_devices()
 
 
 @contextmanager
 def compiled_for(devices: Sequence) -> Iterator[None]:
-    """Context: what is traced is for these devices, which need not be here.
+    """Trace code for these devices, which need not exist on this machine, inside the context.
 
-    Only to lower and compile: nothing can run on the devices of a topology
-    (`jax.experimental.topologies`), so models are made within `jax.eval_shape`.
+    For lowering and compiling only: nothing can run on the devices of a topology
+    (`jax.experimental.topologies`), so models must be made inside `jax.eval_shape`.
     """
     _target.append(devices)
     try:

@@ -1,4 +1,4 @@
-"""JAX: a train step as one jitted function of the state."""
+"""JAX: the training step as one jitted function of the state."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ from nepa_keras.backends.portable import global_norm, peek
 
 
 def _place_batch(data, layouts=None):
-    """A batch on its devices; Keras' own gives a last, smaller one the layout of the first."""
+    """Put a batch on its devices. Keras' own function gives a smaller last batch the layout of the first."""
     return keras.tree.map_structure(place_rows, data)
 
 
 keras_trainer._distribute_data = _place_batch
 
-# Of a train step on CPU; see `Trainer.make_train_function`.
+# For training steps on CPU; see `Trainer.make_train_function`.
 CPU_COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class Model(keras.Model):
-    """`keras.Model` whose weights outlive a pass that is interrupted or raises.
+    """`keras.Model` that keeps its weights if a pass is interrupted or raises.
 
-    Keras takes the values out of the variables, and puts them back only after an `evaluate` or `predict`
-    that came to its end.
+    Keras moves the values out of the variables and puts them back only after `evaluate` or `predict` has
+    completed.
     """
 
     def evaluate(self, *args, **kwargs):
@@ -65,24 +65,22 @@ class Model(keras.Model):
         return super()._make_function(held_step, **kwargs)
 
     def _hold(self, state):
-        """Tells `jax_state_sync` of the newest values; those before were donated to the step."""
+        """Give `jax_state_sync` the newest values; the older ones were donated to the step."""
         trainable, non_trainable, *others = state
         kinds = ("optimizer_variables", "metrics_variables")[2 - len(others) :]
         held = dict(zip(kinds, others, strict=True))
         held |= {"trainable_variables": trainable, "non_trainable_variables": non_trainable}
-        self.__dict__["_jax_state"] = (
-            held  # not as an attribute, which Keras would track in each step
-        )
+        self.__dict__["_jax_state"] = held  # set as an attribute, Keras would track it in each step
         self._jax_state_synced = False
 
 
 class Trainer(Model):
-    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+    """`keras.Model` with a guarded training step; `nepa_keras.task.Task` has the methods it calls."""
 
     def make_train_function(self, force=False):
-        """Keras' own; on CPU with a compiler that keeps `barrier`.
+        """Create the training function; on CPU with a compiler that keeps `optimization_barrier`.
 
-        Otherwise a pass removes the barriers before fusion, and the cost of a step grows with the square
+        Otherwise an XLA pass removes the barriers before fusion, and the time of a step grows with the square
         of the depth.
         """
         compiled = self.jit_compile and not self.run_eagerly
@@ -101,7 +99,7 @@ class Trainer(Model):
             self.train_function: Callable = self._make_function(step)
 
     def train_step(self, state, data):
-        """One guarded step; returns (logs, state)."""
+        """Run one guarded step; return (logs, state)."""
         trainable, non_trainable, optimizer_values, metric_values = state
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         gradient_function = jax.value_and_grad(self.compute_loss_and_updates, has_aux=True)
@@ -162,7 +160,7 @@ def default_jit_compile() -> bool:
 
 
 def keep_compiled(folder) -> None:
-    """Unless JAX_COMPILATION_CACHE_DIR or JAX's own setting names another folder."""
+    """Cache compiled code in a folder, unless JAX_COMPILATION_CACHE_DIR or JAX's setting names another."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", folder_of_processor(folder))
 

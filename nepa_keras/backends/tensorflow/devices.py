@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-_place = (0, 1)  # number of this process, and of all
+_place = (0, 1)  # rank, number of processes
 
 
 def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
+    """See `nepa_keras.distribute`; return (rank, number of processes, number of devices)."""
     if kind == "fsdp":
         raise ValueError(
             "--distribute=fsdp is for JAX: tf.distribute keeps all weights on each device. Use "
@@ -35,7 +35,7 @@ def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, in
 
 
 def _strategy():
-    """For the workers of TF_CONFIG, the chips of a TPU or the GPUs; None for one device."""
+    """Strategy for the workers of TF_CONFIG, the chips of a TPU or the GPUs; None for one device."""
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     if "TPU_NAME" in os.environ:
@@ -75,14 +75,14 @@ def replicas() -> int:
 
 
 def mean_over_replicas(x):
-    """Of a tensor or a list, also of gradients; as it is outside of a step on many devices."""
+    """Average a tensor, or a list such as gradients, over replicas; outside a step return it unchanged."""
     if replicas() == 1:
         return x
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, x)
 
 
 def mean_over_all(x, axis):
-    """Sums by counts, as a replica may have more images than another, or none."""
+    """Divide the sum by the count over all replicas, as a replica may have fewer images, or none."""
     if replicas() == 1:
         return tf.reduce_mean(x, axis)
     total = tf.cast(tf.reduce_sum(x, axis), "float32")
@@ -104,7 +104,7 @@ def local_rows(x):
 
 
 def distribute_batches(dataset):
-    """Batches of this process as one for each of its devices."""
+    """Split the batches of this process between its devices."""
     strategy = tf.distribute.get_strategy()
     here = strategy.num_replicas_in_sync // process()[1]
 
@@ -135,7 +135,7 @@ def _sum(x):
     strategy = tf.distribute.get_strategy()
 
     def reduce(x):
-        # An argument of a compiled function has no device, without which the sum is refused.
+        # all_reduce needs a tensor with a device, which arguments of a compiled function lack.
         here = tf.identity(x)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
@@ -143,7 +143,7 @@ def _sum(x):
 
 
 def local_value(variable) -> np.ndarray:
-    # A plain read of a metric's variable adds up those of all workers, each of which has to be there then.
+    # Reading a metric's variable directly would sum over all workers, and wait for them.
     here = tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
     return np.array(here)
 

@@ -1,15 +1,15 @@
-"""TensorFlow: attention by explicit scores, all fused by XLA."""
+"""TensorFlow: computations of the layers; attention by explicit scores, fused by XLA."""
 
 import tensorflow as tf
 
 from nepa_keras.backends import portable
 
-# By erf, as ONNX has no erfc, which Keras' own uses.
+# erf, because ONNX has no erfc, which Keras' gelu uses.
 gelu = portable.gelu_of(lambda x: 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5))
 
 
 def platform() -> str:
-    """What the first of the devices that TensorFlow places a step on is: "cpu", "gpu" or "tpu"."""
+    """Platform of the first device that TensorFlow uses: "cpu", "gpu" or "tpu"."""
     found = [kind for kind in ("TPU", "GPU") if tf.config.list_physical_devices(kind)]
     return [*found, "CPU"][0].lower()
 
@@ -17,7 +17,7 @@ def platform() -> str:
 def linear(x, kernel, bias=None):
     if platform() == "cpu":
         return portable.linear_of_rows(x, kernel, bias)
-    y = tf.einsum("...d,de->...e", x, kernel)  # `tf.matmul` and its kin reshape to two axes
+    y = tf.einsum("...d,de->...e", x, kernel)  # `tf.matmul` would reshape to two axes
     return y if bias is None else y + bias
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow: a train step by GradientTape, compiled with XLA, on several devices by tf.distribute."""
+"""TensorFlow: the training step by GradientTape, compiled by XLA, on several devices by tf.distribute."""
 
 import functools
 import inspect
@@ -24,13 +24,13 @@ from nepa_keras.backends.tensorflow.devices import (
     replicas,
 )
 
-_MOST_SIZES = 16  # of images, for which compiled functions are kept
+_MOST_SIZES = 16  # number of image sizes whose compiled functions are kept
 
 Model = keras.Model
 
 
 class Trainer(keras.Model):
-    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+    """`keras.Model` with a guarded training step; `nepa_keras.task.Task` has the methods it calls."""
 
     def fit(self, x=None, *args, **kwargs):
         return super().fit(_without_autotuning(self, x), *args, **kwargs)
@@ -45,10 +45,10 @@ class Trainer(keras.Model):
         self._make_for_each_size("predict_function", super().make_predict_function, force)
 
     def _make_for_each_size(self, name, keras_make_function, force):
-        """Keras' own, one for each size of images: a single one gives up their sizes once it has seen two."""
+        """Create one Keras function per image size: a single one makes sizes dynamic after the second size."""
         if getattr(self, name) is not None and not force:
             return
-        functions: dict = {}  # by sizes
+        functions: dict = {}  # compiled functions by image sizes
 
         def run(batches):
             batches, sizes = _sizes(batches)
@@ -65,7 +65,7 @@ class Trainer(keras.Model):
         setattr(self, name, run)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' own takes the mean over the replicas' parts of a batch, which may differ in length."""
+        """Build the model by one replica's batch: Keras averages over parts, which may differ in length."""
         if iterator is not None and self._distribute_strategy is not None:
             _, _, batches = next(iter(iterator))
             strategy = self.distribute_strategy
@@ -76,7 +76,7 @@ class Trainer(keras.Model):
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def train_step(self, data):
-        """One guarded step; returns the logs."""
+        """Run one guarded step; return the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
         statistics = [(v, tf.identity(v.value)) for v in self.moving_statistics]
@@ -94,7 +94,7 @@ class Trainer(keras.Model):
         return _for_workers(logs)
 
     def test_step(self, data):
-        """Keras' own, but with the mean over the replicas, where Keras' own takes all losses for shares."""
+        """Run Keras' step, but average the losses of replicas, where Keras takes them for shares of a sum."""
         if not is_distributed():
             return super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -105,11 +105,10 @@ class Trainer(keras.Model):
 
 
 def _without_autotuning(model, batches):
-    """A generator of NumPy batches as a pipeline without autotuning; anything else as it is.
+    """Turn a generator of NumPy batches into a pipeline without autotuning; return other data unchanged.
 
-    With many devices it gives the batches of this process, and each device gets its part.
-
-    Keras' own has it on, and then the end of `fit` can wait for minutes until the tuner wakes up.
+    With many devices the generator gives the batches of this process, which are split between its devices.
+    Keras enables autotuning, and then the end of `fit` can wait for minutes until the tuner wakes up.
     """
     if not inspect.isgenerator(batches):
         return batches
@@ -134,15 +133,15 @@ def _without_autotuning(model, batches):
     if not is_distributed():
         return dataset
     model._symbolic_build(data_batch=keras.tree.map_structure(ops.convert_to_tensor, first))
-    # That of the process; or Keras built by a batch, which were lost.
+    # Reset to the strategy of the process; otherwise Keras would consume a batch to build the model.
     model._distribute_strategy = None
     return distribute_batches(dataset)
 
 
 def _build_optimizer(model):
-    """Makes the variables of the optimizer outside of the compiled step, if the model is built.
+    """Create the optimizer's variables outside of the compiled step, if the model is built.
 
-    Made within, each takes two graphs to initialise, which TensorFlow never frees, and a second trace.
+    Created inside, each takes two graphs to initialise, which TensorFlow never frees, and a second trace.
     """
     built = all(layer.built for layer in model._flatten_layers())
     if built and not model.optimizer.built and not is_distributed():
@@ -150,7 +149,7 @@ def _build_optimizer(model):
 
 
 def _sizes(batches):
-    """What Keras hands to a step function, and the shapes in it without the batch's."""
+    """Return the batches for a step function, and their shapes without the batch axis."""
     if isinstance(batches, Iterator) and not hasattr(batches, "element_spec"):
         first = next(batches)
         batches, specs = itertools.chain([first], batches), first
@@ -161,10 +160,10 @@ def _sizes(batches):
 
 
 def _loss(model, x, y, y_pred, sample_weight, training):
-    """Of this replica, as its share of that of all.
+    """Loss of this replica as its share of the global loss.
 
-    A loss that was given to `compile` Keras divides by the number of replicas. A mean over images counts by
-    the number of them, which is not that of each replica, and may be 0: a mean of nothing.
+    Keras divides a loss given to `compile` by the number of replicas; that is undone here. A mean over images
+    is weighted by the replica's number of images, which may differ between replicas and may be 0.
     """
     loss = model.compute_loss(
         x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
@@ -178,12 +177,12 @@ def _loss(model, x, y, y_pred, sample_weight, training):
 
 
 def _not_empty(model, x):
-    """The images of this replica. Convolutions of none, which TensorFlow gives another shape on CPU, fail."""
+    """Check that this replica has images: TensorFlow's convolutions fail for none on CPU."""
     if replicas() == 1 or model.loss_is_mean_over_images:
         return x
     message = (
-        f"A device has no image of a batch; let the {replicas()} devices divide the batch size and the "
-        "number of images."
+        f"A device has no image of a batch; make the batch size and the number of images multiples of "
+        f"{replicas()}, the number of devices."
     )
     with tf.control_dependencies([tf.debugging.assert_positive(_images(x), message)]):
         return tf.nest.map_structure(tf.identity, x)
@@ -201,7 +200,7 @@ def _mean_gradients(gradients):
 
 
 def _for_workers(logs):
-    """Keras takes the mean over the first axis and all workers, which scalars do not have."""
+    """Add the axis that Keras averages over, together with all workers."""
     return {k: tf.reshape(v, [1]) for k, v in logs.items()} if process()[1] > 1 else logs
 
 
@@ -216,10 +215,10 @@ def _apply(optimizer, gradients, variables, loss, learning_rate):
     before = [tf.identity(v.value) for v in state]
     if replicas() > 1 and (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue):
         raise ValueError(
-            "Keras' optimizers clip on TensorFlow before gradients of devices are summed, which is not the "
-            "clipping of one device; use nepa_keras.training.adamw(clip_norm=...)."
+            "On TensorFlow, Keras' optimizers clip before the gradients of devices are summed, which differs "
+            "from one device; use nepa_keras.training.adamw(clip_norm=...)."
         )
-    # Keras takes the sum over the replicas.
+    # Keras sums over the replicas.
     gradients = [g if g is None else g / replicas() for g in gradients]
     optimizer.apply(gradients, variables)
     for variable, old in zip(state, before, strict=True):
@@ -228,7 +227,7 @@ def _apply(optimizer, gradients, variables, loss, learning_rate):
 
 
 def default_jit_compile() -> bool:
-    """XLA also on CPU, where it is about a third faster; it cannot compile a step of several devices."""
+    """Return True for one device: XLA is a third faster on CPU too, but cannot compile a distributed step."""
     return not is_distributed()
 
 
@@ -236,21 +235,24 @@ _CACHE = "--tf_xla_persistent_cache_directory"
 
 
 def keep_compiled(folder) -> None:
-    """Unless TF_XLA_FLAGS names another folder; read when TensorFlow first looks for its devices."""
+    """Cache compiled code in a folder, unless TF_XLA_FLAGS names one.
+
+    TensorFlow reads the setting when it first lists its devices.
+    """
     given = os.environ.get("TF_XLA_FLAGS", "")
     if _CACHE not in given:
         os.environ["TF_XLA_FLAGS"] = f"{given} {_CACHE}={folder_of_processor(folder)}".strip()
 
 
 def sync(model) -> None:
-    """Nothing: the variables are the state."""
+    """Do nothing: the variables are the state."""
 
 
 def first_batch(batches, number):
-    if isinstance(batches, list) and is_distributed():  # of `predict`, in parts
+    if isinstance(batches, list) and is_distributed():  # from `predict`, split by device
         parts = tf.distribute.get_strategy().experimental_local_results(batches[0])
         return keras.tree.map_structure(lambda *x: np.concatenate(x), *parts), batches
-    if not isinstance(batches, tf.data.Iterator):  # of several devices, if it has a specification
+    if not isinstance(batches, tf.data.Iterator):  # with an element_spec it is a distributed one
         return (
             (None, batches)
             if hasattr(batches, "element_spec")
@@ -260,16 +262,14 @@ def first_batch(batches, number):
     if not taken:
         return None, batches
     again = functools.reduce(tf.data.Dataset.concatenate, map(_of_one_batch, taken))
-    # With the same specification, so that the step is not compiled for another one.
-    if (
-        again.element_spec != batches.element_spec
-    ):  # of a fixed batch size, or of images of any size
+    # Keep the specification (a fixed batch size, any image size): another one would be compiled anew.
+    if again.element_spec != batches.element_spec:
         again = tf.data.Dataset.from_generator(lambda: taken, output_signature=batches.element_spec)
     return keras.tree.map_structure(ops.convert_to_numpy, taken[0]), iter(_not_tuned(again))
 
 
 def _of_one_batch(batch):
-    """A pipeline of a batch whose size is open; one from a generator takes longer to make."""
+    """Make a pipeline of one batch with a dynamic batch size; faster to create than from a generator."""
     size = tf.nest.flatten(batch)[0].shape[0]
     return tf.data.Dataset.from_tensor_slices(batch).batch(size)
 

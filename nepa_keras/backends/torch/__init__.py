@@ -1,4 +1,4 @@
-"""PyTorch: blocks compiled on a GPU, the rest eager, with its fused kernels for attention and AdamW."""
+"""PyTorch: blocks compiled on a GPU, the rest eager, with fused kernels for attention and AdamW."""
 
 from nepa_keras.backends.guard import *
 from nepa_keras.backends.portable import *

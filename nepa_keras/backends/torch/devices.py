@@ -1,4 +1,4 @@
-"""Many devices on PyTorch: one process each, started by torchrun; gradients are DDP's."""
+"""Many devices on PyTorch: one process each, started by torchrun; gradients are averaged by DDP."""
 
 import os
 from contextlib import contextmanager
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-_LONGEST_EVALUATION = timedelta(hours=24)  # that a process waits for the others
+_LONGEST_EVALUATION = timedelta(hours=24)  # time that a process waits for the others
 
 
 class _State:
-    """Of this process."""
+    """Flags of this process."""
 
     single_process = False
     in_step = False
 
 
 def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Interface: `nepa_keras.distribute`; returns (number of this process, of all, devices of all)."""
+    """See `nepa_keras.distribute`; return (rank, number of processes, number of devices)."""
     if kind == "fsdp":
         raise ValueError(
             "--distribute=fsdp is for JAX: Keras' variables on PyTorch keep the whole tensors that "
@@ -37,21 +37,21 @@ def start_distribution(kind: str, mesh: tuple[int, int] | None) -> tuple[int, in
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        # Both, as numbers of processes are exchanged on the host.
+        # Both engines: integers of processes are exchanged on the host.
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, timeout=_LONGEST_EVALUATION)
     return dist.get_rank(), count, count
 
 
 def wrap(model):
-    """The model in DDP, for the passes of training; made anew when the model is compiled."""
-    # The first step shows which variables the loss does not reach, such as a mask token that is not used.
+    """Wrap the model in DDP for training passes; repeated when the model is compiled again."""
+    # static_graph: DDP finds the variables without gradient, such as an unused mask token, in step one.
     return torch.nn.parallel.DistributedDataParallel(model, static_graph=True)
 
 
 @contextmanager
 def step():
-    """Inside, `mean_over_replicas` is of the processes: all are in the same step."""
+    """Mark a training step, in which `mean_over_replicas` averages over the processes."""
     _State.in_step = is_distributed()
     try:
         yield
@@ -87,14 +87,14 @@ def replicas() -> int:
 
 
 def mean_over_replicas(x):
-    """Also of gradients, where x has one."""
+    """Average over processes, with gradient, inside a step; elsewhere return x."""
     if not _State.in_step:
         return x
     return _Mean.apply(x)
 
 
 class _Mean(torch.autograd.Function):
-    """Each process has a part in the mean, and its loss has a part in the mean of losses: its own adjoint."""
+    """Mean over processes. It is its own adjoint, as losses are averaged in the same way."""
 
     @staticmethod
     def forward(ctx, x):
@@ -108,7 +108,7 @@ class _Mean(torch.autograd.Function):
 
 
 def mean_over_all(x, axis):
-    """Processes have equal parts of a batch."""
+    """Average over axes and processes, which have equal parts of a batch."""
     return mean_over_replicas(keras.ops.mean(x, axis))
 
 

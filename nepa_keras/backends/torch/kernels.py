@@ -1,4 +1,4 @@
-"""PyTorch: its fused kernels for dense, norm, attention and AdamW."""
+"""PyTorch: fused kernels for dense layers, norm, attention and AdamW."""
 
 import functools
 import warnings
@@ -14,7 +14,7 @@ from nepa_keras.backends import portable
 
 
 def scale_pixels(x):
-    """As `portable.scale_pixels`, by a table: in one pass where sums and products take ten."""
+    """Compute `portable.scale_pixels` by a lookup table, in one pass instead of ten."""
     table = portable.scale_pixels(torch.arange(256, device=x.device))
     return table.index_select(0, x.reshape(-1).to(torch.int32)).view(x.shape)
 
@@ -24,7 +24,7 @@ def linear(x, kernel, bias=None):
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    width = int(x.shape[-1])  # a number also while PyTorch traces an export
+    width = int(x.shape[-1])  # a constant also when PyTorch traces an export
     return F.layer_norm(x, (width,), gamma, beta, epsilon)
 
 
@@ -33,7 +33,7 @@ def gelu(x):
 
 
 def attention(q, k, v, scale, causal, bound=None):
-    """Fused attention; q, k, v (B, T, H, K) -> (B, T, H, K)."""
+    """Fused attention; q, k, v (B, N, H, K) -> (B, N, H, K)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale).transpose(1, 2)
 
@@ -43,7 +43,7 @@ def attention_form(length, width, dtype, causal):
 
 
 def platform() -> str:
-    """Of the device that Keras puts tensors on: "cpu", "cuda" or another."""
+    """Type of the device that Keras puts tensors on: "cpu", "cuda" or another."""
     return get_device().partition(":")[0]
 
 
@@ -52,14 +52,14 @@ def optimization_barrier(x):
 
 
 class _State:
-    """Of this process, as PyTorch's threads for gradients run functions again."""
+    """Flag of this process, not of a thread: autograd's threads run functions again."""
 
     compiles = False
 
 
 @contextmanager
 def compiling(wanted: bool):
-    """Inside, `compiled` compiles, or does not."""
+    """Let `compiled` compile inside the context if wanted."""
     before, _State.compiles = _State.compiles, wanted
     try:
         yield
@@ -68,34 +68,33 @@ def compiling(wanted: bool):
 
 
 def compiled(function):
-    """In a step of a model with `jit_compile`: the function in one graph, for each kind of arguments.
+    """Compile the function as one graph per kind of arguments, in a step of a model with `jit_compile`.
 
-    The tensors of layers among the arguments are inputs of the graph, so layers that are alike share it.
+    Variables of a layer argument are inputs of the graph, so that equal layers share it.
     """
     return functools.partial(_run, _compile(function)) if _State.compiles else function
 
 
 def _run(program, *arguments):
-    """Runs it so that the same graph serves each time: PyTorch looks at strides, and at where Keras is."""
+    """Run a compiled function under equal conditions (strides, Keras' scope), so that its graph is reused."""
     alike = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in arguments]
-    with AutocastScope(None):  # layers cast for themselves; a recomputed one is in no scope anyway
+    with AutocastScope(None):  # layers cast for themselves; recomputed ones have no scope either
         return program(*alike)
 
 
 @functools.cache
 def _compile(function):
-    # Each size of images or batch is a graph, those of all models of a process count together, and what is
-    # above the limit is eager.
+    # Each image or batch size needs a graph; beyond this limit, over all models, PyTorch runs eagerly.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    # It traces what Keras computes of dtypes, which is always the same.
+    # Harmless: Keras caches functions of dtypes, whose results are constant.
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     return torch.compile(function, dynamic=False)
 
 
 def rotate(x, cos, sin):
-    """As `portable.rotate`; x (B, T, H, K)."""
+    """Compute `portable.rotate`; x (B, N, H, K)."""
     if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
-        # The exporter loses writes into slices, and a compiler makes one pass of this.
+        # The exporter loses writes to slices; a compiler fuses the portable form into one pass.
         return portable.rotate(x, cos, sin)
     return _Rotate.apply(x, cos, sin)
 
@@ -105,7 +104,7 @@ def rotated_norm(x, cos, sin, epsilon):
 
 
 class _Rotate(torch.autograd.Function):
-    """Two passes over x each way, where slices and a concatenation take five."""
+    """Rotation in two passes over x each way; slices and a concatenation take five."""
 
     @staticmethod
     def forward(ctx, x, cos, sin):
@@ -115,7 +114,7 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         cos, sin = ctx.saved_tensors
-        return _turned(gradient, cos, -sin), None, None  # the inverse of a rotation
+        return _turned(gradient, cos, -sin), None, None  # the inverse rotation
 
 
 def _turned(x, cos, sin):
@@ -127,11 +126,11 @@ def _turned(x, cos, sin):
 
 
 def global_norm(gradients):
-    """L2 norm over all tensors of a list; one pass, without a tensor of squares."""
+    """L2 norm over all tensors of a list, in one pass without a tensor of squares."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-@torch.compiler.disable  # fused kernels that change their arguments, which a compiler cannot follow
+@torch.compiler.disable  # fused in-place kernels, which a compiler cannot trace
 @torch.no_grad()
 def adamw_update(
     variables,
@@ -150,7 +149,7 @@ def adamw_update(
     ok,
     average_keep,
 ):
-    """As `portable.adamw_update`, by torch's fused kernel, which skips itself where not `ok`."""
+    """Compute `portable.adamw_update` by torch's fused kernel, which skips itself if not `ok`."""
     weights = [v.value for v in variables]
     step, gradient_scale = ops.convert_to_tensor(step), ops.convert_to_tensor(gradient_scale)
     torch._fused_adamw_(
@@ -167,7 +166,7 @@ def adamw_update(
         weight_decay=weight_decay,
         eps=epsilon,
         maximize=False,
-        grad_scale=1.0 / gradient_scale,  # the kernel divides by it
+        grad_scale=1.0 / gradient_scale,  # the kernel divides gradients by this value
         found_inf=1.0 - ok.to(torch.float32),
     )
     if averages is not None:
@@ -175,6 +174,6 @@ def adamw_update(
         averages = [a.value for a in averages]
         if share.device.type == "cpu":
             torch._foreach_lerp_(averages, weights, float(share))
-        else:  # a tensor share, so that the host does not wait for the device
+        else:  # the share stays a tensor: the host must not wait for the device
             torch._foreach_mul_(averages, 1.0 - share)
             torch._foreach_add_(averages, torch._foreach_mul(weights, share))

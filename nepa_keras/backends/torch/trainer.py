@@ -1,4 +1,4 @@
-"""PyTorch: a train step with compiled blocks, or eager; on several processes with gradients by DDP."""
+"""PyTorch: the training step, eager or with compiled blocks; on several processes with DDP."""
 
 import os
 from importlib.util import find_spec
@@ -18,10 +18,11 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Model(keras.Model):
-    """`keras.Model` of which `jit_compile` compiles what goes through `compiled`, and the rest is eager.
+    """`keras.Model` whose `jit_compile` compiles the functions given to `compiled`; the rest stays eager.
 
-    Keras would compile the step as a whole: each block anew, which takes minutes, and in pieces, as it reads
-    seeds and rates on the host.
+    Keras would compile the whole step: each block separately, which takes minutes, and with graph breaks, as
+        it
+    reads seeds and rates on the host.
     """
 
     def _should_torch_compile(self):
@@ -41,18 +42,20 @@ class Model(keras.Model):
 
 
 class Trainer(Model):
-    """`keras.Model` whose train step is guarded; see `nepa_keras.task.Task` for what it calls."""
+    """`keras.Model` with a guarded training step; `nepa_keras.task.Task` has the methods it calls."""
 
     def make_train_function(self, force=False):
         if force or self.train_function is None:
-            self.__dict__["in_parallel"] = None  # not as an attribute, or Keras saw the model twice
+            self.__dict__["in_parallel"] = (
+                None  # as an attribute, Keras would track the model twice
+            )
         super().make_train_function(force)
 
     def _initialize_ddp(self):
-        """Nothing, where Keras 3.16 wraps the model in DDP: `in_parallel` is the one wrapper."""
+        """Do nothing: Keras 3.16 would wrap the model in DDP here, but `in_parallel` is the wrapper."""
 
     def get_metrics_result(self):
-        """Of this process. Keras 3.16 asks all processes for theirs, which may not be in the same call."""
+        """Return the metrics of this process. Keras 3.16 would wait for all processes, which may be elsewhere."""
         results = {}
         for metric in self.metrics:
             result = metric.result()
@@ -60,7 +63,7 @@ class Trainer(Model):
         return results
 
     def train_step(self, data):
-        """One guarded step; returns the logs."""
+        """Run one guarded step; return the logs."""
         x, y, sample_weight = keras.tree.map_structure(
             lambda a: None if a is None else ops.convert_to_tensor(a),
             keras.utils.unpack_x_y_sample_weight(data),
@@ -91,7 +94,7 @@ class Trainer(Model):
             logs = self.record_step(
                 x, y, y_pred, sample_weight, loss, norm, ok, learning_rate.clone()
             )
-            if replicas() > 1:  # metrics given to `compile` know the images of this process only
+            if replicas() > 1:  # metrics given to `compile` have seen this process's images only
                 values = torch.stack([v.to(torch.float32) for v in logs.values()])
                 logs = dict(zip(logs, mean_over_replicas(values), strict=True))
             return logs
@@ -108,16 +111,19 @@ def _apply(optimizer, gradients, variables, loss, learning_rate):
 
 
 def default_jit_compile() -> bool:
-    """On a GPU, where a step is shorter by far; on CPU it hardly is."""
+    """Return True on a GPU, where compiled steps are much faster; on CPU they hardly are."""
     return torch.cuda.is_available() and find_spec("triton") is not None
 
 
 def keep_compiled(folder) -> None:
-    """Unless TORCHINDUCTOR_CACHE_DIR names a folder other than the default, which PyTorch sets itself."""
+    """Cache compiled code in a folder, unless TORCHINDUCTOR_CACHE_DIR names one.
+
+    PyTorch sets the variable to a default itself, which does not count.
+    """
     default = default_cache_dir()
     if os.environ.get(_CACHE, default) == default:
         os.environ[_CACHE] = folder_of_processor(folder)
 
 
 def sync(model) -> None:
-    """Nothing: the variables are the state."""
+    """Do nothing: the variables are the state."""
