@@ -1,4 +1,4 @@
-"""Optimizer, schedule and weight averaging of the recipes."""
+"""Training: optimizer, schedules, averaged weights, resumable runs, validation, trackers."""
 
 from nepa_keras.renamed import former_names
 from nepa_keras.training.checkpoints import Checkpoints

@@ -1,4 +1,4 @@
-"""Callbacks of a run: where it is, how fast, its progress line and its trackers."""
+"""Callbacks of a run: step counter, throughput, progress line, trackers."""
 
 import datetime
 import math
@@ -13,20 +13,20 @@ from nepa_keras.types import Logs
 
 
 class StepClock(keras.callbacks.Callback):
-    """Counts the steps of a run, and ends its log intervals and the run where they end.
+    """Count the steps of a run; end log intervals and the run at the right step.
 
-    Epochs of `fit` are log intervals. Keras begins each at its first batch, so one that a break cut in two
-    ends early. Put it before all other callbacks, which ask it where the run is.
+    An epoch of `fit` is a log interval. Keras starts an epoch at its first batch, so the rest of an
+    interrupted interval is a shorter epoch. Put this callback before all others, which read its attributes.
 
     Args:
-        step: steps that were done before this `fit`.
-        steps: of the run.
+        step: steps done before this `fit`.
+        steps: steps of the whole run.
         interval: steps of a log interval.
-        restore_metrics: gives the metrics the means of an interval that was begun before this `fit`; called
-            when `fit` has reset them.
+        restore_metrics: called after `fit` has reset the metrics, to restore the means of an interrupted
+            interval.
 
     Attributes:
-        step: steps that are done.
+        step: steps done.
         epoch_start: step at which this epoch of `fit` began.
     """
 
@@ -41,11 +41,11 @@ class StepClock(keras.callbacks.Callback):
         self.step = self.epoch_start = self.resumed_at = step
         self.steps, self.interval = steps, interval
         self.restore_metrics = restore_metrics
-        self.cut = False  # whether this interval was begun before this `fit`
+        self.cut = False  # True if this interval began before this `fit`
 
     @property
     def interval_start(self) -> int:
-        """Step at which this log interval began, maybe before this `fit`."""
+        """Step at which this log interval began, possibly before this `fit`."""
         return self.epoch_start // self.interval * self.interval
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -67,17 +67,17 @@ class StepClock(keras.callbacks.Callback):
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds `images_per_second` to the logs of each epoch; the first batch, which compiles, is left out.
+    """Log `images_per_second` of each epoch, without the first batch, which compiles.
 
-    Put it before the callbacks that write logs.
+    Put this callback before those that write logs.
 
     Args:
-        clock: of the same `fit`.
+        clock: the `StepClock` of the same `fit`.
         batch_size: images per batch.
-        seconds_waited: gives the seconds spent waiting for data so far; then `data_wait`, a fraction of the
-            epoch's time, is logged too.
-        mfu: gives the fraction of the machine's peak that so many images per second use, see
-            `performance.ModelFlopsUtilization`; then `mfu` is logged too.
+        seconds_waited: returns the seconds spent waiting for data so far; if given, `data_wait` (fraction of
+            the epoch) is logged.
+        mfu: converts images per second to the fraction of the machine's peak, such as
+            `performance.ModelFlopsUtilization`; if given, `mfu` is logged.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Throughput(keras.callbacks.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Of this epoch so far; NaN until a batch was timed."""
+        """Images per second in this epoch so far; NaN before a batch was timed."""
         if self.started is None or self.clock.step == self.started_at:
             return float("nan")
         images = (self.clock.step - self.started_at) * self.batch_size
@@ -117,14 +117,14 @@ class Throughput(keras.callbacks.Callback):
 
     @property
     def data_wait(self) -> float:
-        """Fraction of this epoch so far spent waiting for data; NaN until a batch was timed."""
+        """Fraction of this epoch so far spent waiting for data; NaN before a batch was timed."""
         if self.started is None or self.clock.step == self.started_at or not self.seconds_waited:
             return float("nan")
         waited = self.seconds_waited() - self.waited_before
         return min(1.0, waited / (time.perf_counter() - self.started))
 
     def measured(self) -> dict[str, float]:
-        """`images_per_second` and, where they are known of, `data_wait` and `mfu`."""
+        """Return `images_per_second` and, if available, `data_wait` and `mfu`."""
         found = {"images_per_second": self.images_per_second}
         if self.seconds_waited is not None:
             found["data_wait"] = self.data_wait
@@ -137,15 +137,14 @@ class Throughput(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Loss, throughput, fraction of waiting, MFU and the time that remains, over all steps of a run.
+    """Show loss, throughput, data wait, MFU and remaining time over all steps of a run.
 
-    And how long the first step took, which has traced and compiled what the others run.
-
-    A terminal has one bar that is drawn again; a file a plain line now and then. Use it with
-    `fit(verbose=0)`, whose own bars count epochs.
+    The duration of the first step, which includes tracing and compilation, is printed separately. A terminal
+    gets one progress bar, a file an occasional line. Use it with `fit(verbose=0)`, whose own bars count
+    epochs.
 
     Args:
-        throughput: of the same `fit`.
+        throughput: the `Throughput` of the same `fit`.
     """
 
     def __init__(self, throughput: Throughput):
@@ -166,7 +165,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step, steps = self.clock.step, self.clock.steps
         if step == self.clock.resumed_at + 1:
-            float(logs["loss"])  # the step is done when its loss is there
+            float(logs["loss"])  # wait until the step is done
             took = time.perf_counter() - self.began
             compiled = ", with compilation" if self.model.jit_compile else ""
             print(f"first step {took:.1f} s{compiled}", flush=True)
@@ -184,9 +183,9 @@ class Progress(keras.callbacks.Callback):
 
 
 def progress_line(step: int, steps: int, batch_size: int, values: dict[str, float]) -> str:
-    """A line for a file: "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, 0:01:56 left".
+    """Format progress for a file: "step 480 of 1,600, loss -0.4321, img/s 1,234, data_wait 2%, 0:01:56 left".
 
-    What is not known yet is left out.
+    Values that are not known yet are left out.
     """
     forms = {"loss": "{:.4f}", "img/s": "{:,.0f}", "data_wait": "{:.0%}", "mfu": "{:.1%}"}
     known = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -199,10 +198,10 @@ def progress_line(step: int, steps: int, batch_size: int, values: dict[str, floa
 
 
 class TrackerLog(keras.callbacks.Callback):
-    """Hands the logs of each epoch to a tracker.
+    """Pass the logs of each epoch to a tracker.
 
     Args:
-        tracker: begun.
+        tracker: a tracker whose `begin` has been called.
     """
 
     def __init__(self, tracker: Tracker):

@@ -1,19 +1,20 @@
-"""Checkpoints of a run, written so that a crash at any moment loses nothing but the steps since the last.
+"""Checkpoints of a run. A crash at any moment loses at most the steps since the last one.
 
     RUN_DIR/checkpoints/
-        step-00000400/             complete, or it would not have this name
+        step-00000400/             complete: it gets this name last
             state.safetensors      weights, moving statistics, seeds, optimizer with its averages
-            record.json            step and whatever the run wants to know again
-            config.json            what the model is, and where its weights are: `presets.training_state`
-            preprocessor_config.json  how images are prepared, where that is known
-            manifest.json          size and SHA-256 of the others
+            record.json            step, identity of the run, log, state of callbacks
+            config.json            class and arguments of the model, place of its weights:
+                                   `presets.training_state`
+            preprocessor_config.json  how images are prepared, if known
+            manifest.json          size and SHA-256 of the other files
         step-00000800/
         unfinished-step-00001200/  left by a crash; removed by the next save
         damaged-step-00001000/     found damaged when the run resumed; renamed by the next save
 
-A checkpoint is written under another name, brought to the disk (fsync), renamed, and the rename brought to
-the disk; only then older ones are removed. What is read is compared with the manifest first: a damaged one is
-named, and the one before it is used. The folder of a checkpoint is one for `from_preset`, too.
+A checkpoint is written under another name, flushed to disk (fsync) and renamed, and the rename is flushed;
+only then older ones are removed. Files are checked against the manifest when read: a damaged checkpoint is
+reported, and the one before it is used. `from_preset` also reads the folder of a checkpoint.
 """
 
 import json
@@ -46,12 +47,12 @@ T = TypeVar("T")
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was read whole.
+    """A checkpoint that was read and found whole.
 
     Attributes:
-        step: of the run.
+        step: steps of the run done.
         state: arrays by name, for `model_state.restore_state`.
-        record: what the run had kept.
+        record: JSON content stored with them.
     """
 
     step: int
@@ -63,14 +64,20 @@ class Checkpoints:
     """The checkpoints in a folder.
 
     Args:
-        folder: made by the first save.
-        keep_last: so many of the newest stay.
-        keep_every: those whose step it divides stay, too.
-        at_boundary: called with a word between any two operations of a save, for tests that end the process
+        folder: created by the first save.
+        keep_last: number of newest checkpoints to keep.
+        keep_every: also keep those whose step is a multiple of this.
+        at_boundary: called with a word between any two operations of a save, for tests that kill the process
             there.
 
     Attributes:
         damaged: a sentence for each checkpoint that `newest` found damaged.
+
+    Example:
+        >>> checkpoints = Checkpoints("checkpoints", keep_last=1)
+        >>> path = checkpoints.save(100, {"model/00000": np.zeros(3)}, record={})
+        >>> checkpoints.newest().step
+        100
     """
 
     def __init__(
@@ -89,10 +96,10 @@ class Checkpoints:
         self.at_boundary = at_boundary
         self.damaged: list[str] = []
         self._damaged_paths: list[Path] = []
-        self.lock = threading.Lock()  # of a save, which a reader waits for
+        self.lock = threading.Lock()  # held during a save, so that readers wait
 
     def steps(self) -> list[int]:
-        """Of the complete checkpoints, damaged or not, in order."""
+        """Steps of the complete checkpoints, damaged or not, in order."""
         if not self.folder.is_dir():
             return []
         names = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
@@ -105,17 +112,18 @@ class Checkpoints:
         record: dict,
         described: Mapping[str, dict] | None = None,
     ) -> Path:
-        """Writes a checkpoint; those that are there stay as they are until it is complete.
+        """Write a checkpoint; existing ones stay as they are until it is complete.
 
-        If there is a whole one of the step it stays, as the steps of a run are the same each time; a damaged
-        one is replaced.
+        An existing whole checkpoint of the same step is kept, as the steps of a run are deterministic; a
+        damaged one is replaced.
 
         Args:
             step, state, record: see `Saved`.
-            described: JSON files by name that make it a folder for `from_preset`, of `describe_model`.
+            described: JSON files by name, from `describe_model`, that make the folder loadable by
+                `from_preset`.
 
         Raises:
-            OSError: the disk is full or cannot be written to; nothing of the new one is left.
+            OSError: the disk is full or not writable; nothing of the new checkpoint is left.
         """
         with self.lock:
             return self._save(step, state, {_RECORD: {**record, "step": step}, **(described or {})})
@@ -161,11 +169,11 @@ class Checkpoints:
         return final
 
     def newest(self, at_most: float = math.inf) -> Saved | None:
-        """The newest whole checkpoint up to a step, or None; `damaged` names those that were passed over."""
+        """Read the newest whole checkpoint up to a step, or None; `damaged` lists the skipped ones."""
         return self._newest(self._read, at_most)
 
     def newest_step(self) -> int | None:
-        """The step of the newest whole checkpoint, which is not held in memory; see `newest`."""
+        """Step of the newest whole checkpoint, checked without loading it; see `newest`."""
 
         def check(path: Path, step: int) -> int:
             check_files(path, _REQUIRED)
@@ -174,10 +182,10 @@ class Checkpoints:
         return self._newest(check)
 
     def record(self, step: int) -> dict:
-        """What the run had kept beside the state of a step; the rest of the checkpoint may be damaged.
+        """Read the record of a step's checkpoint, even if other files of it are damaged.
 
         Raises:
-            OSError, ValueError: it is missing or damaged.
+            OSError, ValueError: the record is missing or damaged.
         """
         path = self.path(step)
         content = (path / _RECORD).read_bytes()
@@ -213,7 +221,7 @@ class Checkpoints:
         return Saved(step, load(content[STATE]), json.loads(content[_RECORD]))
 
     def path(self, step: int) -> Path:
-        """Of the checkpoint of a step, which may or may not be there."""
+        """Folder of the checkpoint of a step, which need not exist."""
         return self.folder / f"step-{step:08d}"
 
     def _remove_unfinished(self) -> None:
@@ -221,19 +229,19 @@ class Checkpoints:
             shutil.rmtree(entry, ignore_errors=True)
 
     def _set_damaged_aside(self, saved: Path) -> None:
-        """Rename those that `newest` found damaged: they count for nothing, and a person may look at them."""
+        """Rename checkpoints that `newest` found damaged: they are ignored, but kept for inspection."""
         for path in self._damaged_paths:
             if path.exists() and path != saved:
                 os.rename(path, path.with_name(f"{_DAMAGED}{path.name}"))
         self._damaged_paths = []
 
     def _remove_old(self, newest: int) -> None:
-        """Removes checkpoints before that of `newest`, which is whole; of later ones nothing is known."""
+        """Remove checkpoints before `newest`, which is whole; later ones are left alone."""
         older = [step for step in self.steps() if step < newest]
         for step in older[: max(0, len(older) + 1 - self.keep_last)]:
             if not self.keep_every or step % self.keep_every:
                 path = self.path(step)
-                # Under a name that no reader takes for complete, while its files go one by one.
+                # Renamed first: its files are deleted one by one, and no reader may take it for complete.
                 gone = path.with_name(f"{_UNFINISHED}old-{path.name}")
                 os.rename(path, gone)
                 shutil.rmtree(gone, ignore_errors=True)

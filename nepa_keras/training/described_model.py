@@ -1,4 +1,4 @@
-"""What a checkpoint of a run says of its model, so that `from_preset` makes one of it."""
+"""Description of a model in a checkpoint of a run, so that `from_preset` can read the checkpoint."""
 
 import keras
 import numpy as np
@@ -9,19 +9,19 @@ from nepa_keras.presets.preset import model_config, preprocessor_of_source
 from nepa_keras.presets.training_state import ADAPTERS, describe_state
 from nepa_keras.training.model_state import variables_by_name
 
-_HOW_IT_RAN = ("dtype", "remat")  # of the run's steps; the weights are for any
+_HOW_IT_RAN = ("dtype", "remat")  # settings of the training run, which the weights do not depend on
 
 
 def describe_model(
     model: keras.Model, state: dict[str, np.ndarray], preprocessor: dict | None = None
 ) -> dict[str, dict]:
-    """JSON files by name that make a checkpoint a folder for `from_preset`; none of another library's model.
+    """Return JSON files by name that make a checkpoint readable by `from_preset`; none for foreign models.
 
     Args:
-        model: compiled, with its optimizer built.
-        state: of `model_state`.
-        preprocessor: content of `preprocessor_config.json`; default as the checkpoint said that the model is
-            from, if any.
+        model: compiled, with a built optimizer.
+        state: result of `model_state`.
+        preprocessor: content of `preprocessor_config.json`; default that of the checkpoint the model was
+            loaded from, if any.
     """
     if not hasattr(model, "from_preset"):
         return {}
@@ -30,7 +30,7 @@ def describe_model(
     weights = {v.path: names[id(v)] for v in kept}
     averages = {}
     optimizer = model.optimizer
-    # Before the first step they are zeros.
+    # Before the first step the averages are zeros.
     if getattr(optimizer, "averages", None) and state[names[id(optimizer.iterations)]] > 0:
         pairs = zip(optimizer.trainable_variables, optimizer.averages, strict=True)
         averages = {v.path: names[id(average)] for v, average in pairs if v.path in weights}

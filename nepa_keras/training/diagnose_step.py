@@ -1,4 +1,4 @@
-"""What in a step is not finite: pixels, weights, outputs of blocks, images, gradients."""
+"""Diagnosis of a non-finite step: pixels, weights, outputs of blocks, losses, gradients."""
 
 import math
 
@@ -11,17 +11,17 @@ from nepa_keras.clone import relative_path
 from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.training.model_state import restore_state
 
-_NAMED = 8  # images and variables in a list
+_NAMED = 8  # images or variables listed by name
 
 
 def diagnose_step(model: NepaPretrainer, state: dict, batch, names: list[str]) -> dict[str, str]:
-    """What is not finite in a step, in words, from its input to its gradients.
+    """Find what is not finite in a step, from its input to its gradients, as text by topic.
 
     Args:
-        state: of the model before the step, of `model_state`. Afterwards the model has its weights and
-            another optimizer.
-        batch: that of the step, as `fit` takes it.
-        names: of its images, or none.
+        model: compiled. It is left with the weights before the step and with another optimizer.
+        state: state of the model before the step, from `model_state`.
+        batch: the step's batch, as `fit` takes it.
+        names: names of its images, or none.
     """
     restore_state(model, state)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -38,7 +38,7 @@ def diagnose_step(model: NepaPretrainer, state: dict, batch, names: list[str]) -
     found["loss not finite of"] = f"{len(bad)} of {len(losses)} images" + _listed(
         [names[i] if names else f"number {i}" for i in bad]
     )
-    restore_state(model, state)  # the random numbers of the step again
+    restore_state(model, state)  # to repeat the random numbers of the step
     watch = _WatchGradients(getattr(model.optimizer, "loss_scale", None))
     model.compile(optimizer=watch, jit_compile=model.jit_compile)
     model.train_on_batch(x, y, sample_weight)
@@ -61,12 +61,12 @@ def _range(x) -> str:
 
 
 def _largest(x) -> float:
-    """The largest absolute value; NaN if there is one."""
+    """Largest absolute value; NaN if any value is NaN."""
     return float(np.max(np.abs(ops.convert_to_numpy(ops.cast(x, "float32")))))
 
 
 def _largest_of(values: dict[str, float]) -> str:
-    """The three largest; NaN counts as larger than all."""
+    """Format the three largest values; NaN counts as the largest."""
     order = sorted(values, key=lambda name: np.nan_to_num(values[name], nan=math.inf), reverse=True)
     return ", ".join(f"{name} {values[name]:.3g}" for name in order[:3])
 
@@ -77,7 +77,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _losses(model, x, y, sample_weight) -> np.ndarray:
-    """The loss of each image (B,), by the forward pass of the whole batch as in training."""
+    """Loss of each image (B,), from one forward pass of the whole batch in training mode."""
     y_pred = model(x, training=True)
 
     def of(i):
@@ -92,14 +92,14 @@ def _losses(model, x, y, sample_weight) -> np.ndarray:
 
 
 class _WatchGradients(keras.optimizers.Optimizer):
-    """Looks at the gradients of a step and changes no weight.
+    """Optimizer that inspects the gradients of a step and changes no weight.
 
     Args:
-        loss_scale: what the loss is multiplied by, or None.
+        loss_scale: factor of the loss, or None.
 
     Attributes:
-        counts: of values that are not finite, for each variable.
-        largest: absolute value of those that are, for each variable.
+        counts: number of non-finite gradient values of each variable.
+        largest: largest finite absolute gradient value of each variable.
     """
 
     def __init__(self, loss_scale=None):
@@ -107,7 +107,7 @@ class _WatchGradients(keras.optimizers.Optimizer):
         self.scale = 1.0 if loss_scale is None else float(loss_scale)
 
     def enable_loss_scaling(self):
-        """The scale is that of the run."""
+        """Do nothing: the scale is that of the run."""
 
     def scale_loss(self, loss):
         return loss * self.scale
@@ -124,7 +124,7 @@ class _WatchGradients(keras.optimizers.Optimizer):
         return self._trainable_variables
 
     def apply_guarded(self, gradients, variables=None, loss=0.0):
-        """As `AdamW.apply_guarded`, but for the update."""
+        """Do what `AdamW.apply_guarded` does, except for the update."""
         if not self.built:
             self.build(variables)
         present = [ops.zeros(()) if g is None else ops.cast(g, "float32") for g in gradients]

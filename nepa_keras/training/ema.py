@@ -1,4 +1,4 @@
-"""Using the averaged weights in place of the trained ones."""
+"""Averaged (EMA) weights in place of the trained ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,18 @@ from keras import ops
 
 @contextmanager
 def ema_weights(model: keras.Model) -> Iterator[keras.Model]:
-    """Inside the block the model holds its EMA weights; on exit the trained ones are back.
+    """Give the model its EMA weights inside the block; the trained weights come back on exit.
 
     Args:
         model: compiled with `adamw(..., ema_decay=...)` and trained for at least one step.
 
     Raises:
-        ValueError: the optimizer keeps no average, or has made no step.
+        ValueError: the optimizer keeps no averages, or has made no step.
+
+    Example:
+        >>> history = model.fit(images, batch_size=8, verbose=0)
+        >>> with ema_weights(model):
+        ...     results = model.evaluate(images, verbose=0)
     """
     averages = getattr(model.optimizer, "averages", None)
     if not averages or int(model.optimizer.iterations) == 0:

@@ -1,4 +1,4 @@
-"""Parameter groups: which variables decay, and at which rate they learn."""
+"""Parameter groups: weight decay and learning rate of each variable."""
 
 import math
 import re
@@ -14,10 +14,10 @@ from nepa_keras.types import Tensor
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Refuse a learning rate that cannot be meant.
+    """Refuse an invalid learning rate.
 
     Raises:
-        ValueError: it is negative, above 1000, or no number.
+        ValueError: it is negative, above 1000, or NaN.
     """
     if not backends.is_rate(rate):
         raise ValueError(
@@ -26,7 +26,7 @@ def check_rate(name: str, rate: float) -> None:
 
 
 def layer_id(path: str, num_layers: int) -> int:
-    """Depth of a variable in a model with a `NepaBackbone`, by its path.
+    """Depth of a variable in a model with a `NepaBackbone`, from its path.
 
     Returns:
         0 for patch and position embedding, i + 1 for block i, num_layers + 1 for final norm and heads.
@@ -42,12 +42,12 @@ def _is_of_embedding(path: str) -> bool:
 
 
 class LayerGroup(NamedTuple):
-    """Variables with one learning rate.
+    """Variables that share a learning rate.
 
     Attributes:
-        name: for people.
-        exponent: power of the layer decay that the rate is multiplied by.
-        head: whether it has the head's rate in place of the peak rate.
+        name: name in tables.
+        exponent: power of the layer decay in their rate.
+        head: the base rate is the head's instead of the peak rate.
     """
 
     name: str
@@ -56,32 +56,32 @@ class LayerGroup(NamedTuple):
 
 
 class Layerwise:
-    """Interface of a schedule with a rate for each layer group, as `AdamW` uses it."""
+    """Interface of schedules with a rate for each layer group, as used by `AdamW`."""
 
     def layer_group(self, path: str) -> LayerGroup:
-        """The group of a variable, by its path."""
+        """Group of a variable, from its path."""
         raise NotImplementedError
 
     def warmup_of(self, group: LayerGroup) -> int:
-        """Steps of a group's warm-up."""
+        """Warm-up steps of a group."""
         raise NotImplementedError
 
     def rate_at(self, step: int, group: LayerGroup) -> float:
-        """The rate of a group at a step, on the host."""
+        """Rate of a group at a step, computed on the host."""
         raise NotImplementedError
 
     def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
-        """The rates of groups at a step, on the device."""
+        """Rates of groups at a step, computed on the device."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Variables (by index in the optimizer's list) that share a rate and a decay.
+    """Variables (by index in the optimizer's list) that share a learning rate and a weight decay.
 
     Attributes:
-        learning_rate_factor: of the optimizer's rate.
-        layer_group: theirs in the schedule, if it is a layer-wise one.
+        learning_rate_factor: factor of the optimizer's rate.
+        layer_group: group in the schedule, if the schedule is layer-wise.
     """
 
     name: str
@@ -97,15 +97,17 @@ def parameter_groups(
     embedding_learning_rate_factor: float = 1.0,
     schedule: Layerwise | None = None,
 ) -> list[ParameterGroup]:
-    """The official groups: everything of rank >= 2 decays, nothing else does.
+    """Group variables as in the authors' code: those of rank >= 2 have weight decay, others do not.
 
-    Matrices, the patch kernel, the CLS token (1, 1, D) and learned positions (1, 1 + T, D) decay; biases,
-    norms and LayerScale are vectors and do not. The embedding (CLS, patches, learned positions) may have
-    its own rate.
+    Decay applies to matrices, the patch kernel, the CLS token (1, 1, D) and learned positions (1, N, D), not
+    to vectors: biases, norms, LayerScale. The embedding (CLS, patches, learned positions) may have its own
+    rate.
 
     Args:
-        schedule: with a layer-wise one there are two groups for each of its layer groups, in the
-            order of the variables.
+        variables: trainable variables in the optimizer's order.
+        weight_decay: decay of the variables that have one.
+        embedding_learning_rate_factor: factor of the embedding's rate.
+        schedule: a layer-wise schedule gives two groups per layer group, in the order of the variables.
     """
     if schedule is not None:
         return _layerwise_groups(variables, weight_decay, schedule)
@@ -152,12 +154,13 @@ def group_table(
     schedule: Layerwise | None = None,
     frozen: Sequence[keras.Variable] = (),
 ) -> str:
-    """The groups as text; every variable is in exactly one.
+    """Format the groups as a table; every variable is in exactly one row.
 
     Args:
-        groups: of `variables`.
-        schedule: a layer-wise one, whose rates and warm-ups are shown.
-        frozen: variables that are not trained, also the statistics of BatchNorm.
+        groups: groups of `variables`.
+        variables: trainable variables.
+        schedule: a layer-wise schedule, whose rates and warm-ups are shown.
+        frozen: variables that are not trained, including BatchNorm statistics.
     """
     head = ("lr x",) if schedule is None else ("peak lr", "warm-up")
     rows: list[tuple[str, ...]] = [("parameter group", "tensors", "parameters", *head, "decay")]
@@ -176,5 +179,5 @@ def group_table(
 
 
 def _counts(variables: Sequence[keras.Variable]) -> tuple[str, str]:
-    """Tensors and parameters."""
+    """Number of tensors and number of parameters, as text."""
     return f"{len(variables)}", f"{sum(math.prod(v.shape) for v in variables):,}"

@@ -1,4 +1,4 @@
-"""Learning rates with one for each layer group, smaller towards the input."""
+"""Schedules with a learning rate for each layer group, usually smaller towards the input."""
 
 import math
 
@@ -20,28 +20,32 @@ _TOP = LayerGroup("last block", 0)
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
-    """`WarmupCosine` for each block, at a rate and with a warm-up of its own.
+    """`WarmupCosine` with layer decay: each block has its own rate and warm-up.
 
-        rate of a variable = base * f * (its warm-up and cosine),   f = layer_decay^exponent
+        rate of a variable = base * f * (warm-up and cosine of its group),   f = layer_decay^exponent
 
-    The base is the head's rate for the classifier and the final norm, else the peak rate. The warm-up has
-    w = W - round(W min(f, 1)) steps, at least 1: the head warms up at once, the deepest block over nearly W.
-    Called with a step, it gives the rate of the last block.
+    The base is the head's rate for the classifier and the final norm, else the peak rate. A group's warm-up
+    has W - round(W min(f, 1)) steps, at least 1: the head is warm at once, the deepest block after almost W
+    steps. Called with a step, the schedule returns the rate of the last block.
 
     Args:
-        peak_learning_rate, total_steps, warmup_ratio, warmup_steps: as `WarmupCosine`.
-        num_layers: blocks of the backbone.
-        layer_decay: of the rate from a block to the one below.
+        peak_learning_rate, total_steps, warmup_ratio, warmup_steps: see `WarmupCosine`.
+        num_layers: number of blocks L.
+        layer_decay: factor of the rate from each block to the one below.
         head_learning_rate: default the peak rate.
-        own_warmup: False gives all the same W.
-        final_layer_decay: what `layer_decay` has moved to at the end of the run; for `own_warmup=False`.
-            None for a layer decay that stays.
-        layer_decay_course: how it moves: "cosine" for a half cosine (the released scripts' "llrd_cosine"), or
-            "linear" (the paper's, arXiv 2512.16922, Table 5: from 0.35 or 0.60 to 1).
+        own_warmup: False gives all groups the same warm-up W.
+        final_layer_decay: value that `layer_decay` reaches at the end of the run; needs `own_warmup=False`.
+            None keeps it constant.
+        layer_decay_course: "cosine" changes it by a half cosine (the released scripts' "llrd_cosine"),
+            "linear" linearly (the paper, Table 5: from 0.35 or 0.60 to 1).
 
     Raises:
         ValueError: as `WarmupCosine`; a layer decay that is not positive; `final_layer_decay` together with
-            `own_warmup`; an unknown course, or a linear one without a `final_layer_decay`.
+            `own_warmup`; an unknown course, or a linear one without `final_layer_decay`.
+
+    Example:
+        >>> schedule = LayerwiseWarmupCosine(1e-3, total_steps=100, num_layers=4, layer_decay=0.65)
+        >>> optimizer = nepa_keras.training.adamw(schedule)
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
             )
         if own_warmup and final_layer_decay is not None:
             raise ValueError(
-                "A final_layer_decay is for own_warmup=False: each block's own warm-up rests on one decay."
+                "final_layer_decay needs own_warmup=False: each block's own warm-up assumes a constant decay."
             )
         if layer_decay_course not in ("cosine", "linear"):
             raise ValueError(
@@ -84,34 +88,34 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         self.layer_decay_course = layer_decay_course
 
     def at(self, step: int) -> float:
-        """The rate of the last block at a 0-based step, in double precision."""
+        """Rate of the last block at a 0-based step, in double precision."""
         return self.rate_at(step, _TOP)
 
     def __call__(self, step: Tensor) -> Tensor:
         return self.rates(step, [_TOP])[0]
 
     def layer_group(self, path: str) -> LayerGroup:
-        """The group of a variable, by its path."""
+        """Group of a variable, from its path."""
         layer = layer_id(path, self.num_layers)
         if layer <= self.num_layers:
             return LayerGroup(_name_of(layer), self.num_layers - layer)
         return LayerGroup("fc_norm", 0) if "fc_norm/" in path else LayerGroup("head", 0, head=True)
 
     def base(self, group: LayerGroup) -> float:
-        """The rate before layer decay and schedule."""
+        """Rate of a group before layer decay and schedule."""
         if group.head and self.head_learning_rate is not None:
             return self.head_learning_rate
         return self.peak_learning_rate
 
     def warmup_of(self, group: LayerGroup) -> int:
-        """Steps of a group's own warm-up; rounds half to even."""
+        """Warm-up steps of a group; halves are rounded to even."""
         if not self.own_warmup or self.warmup_steps == 0:
             return self.warmup_steps
         factor = min(self.layer_decay**group.exponent, 1.0)
         return min(max(self.warmup_steps - round(self.warmup_steps * factor), 1), self.total_steps)
 
     def layer_decay_at(self, step: int) -> float:
-        """The layer decay at a 0-based step, in double precision; at `total_steps` the final one."""
+        """Layer decay at a 0-based step, in double precision; the final one at `total_steps`."""
         if self.final_layer_decay is None:
             return self.layer_decay
         done = min(step / self.total_steps, 1.0)
@@ -120,13 +124,13 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
         return self.layer_decay + (self.final_layer_decay - self.layer_decay) * done
 
     def rate_at(self, step: int, group: LayerGroup) -> float:
-        """The rate of a layer group at a 0-based step, in double precision."""
+        """Rate of a layer group at a 0-based step, in double precision."""
         decay = self.layer_decay_at(step)
         own = WarmupCosine(self.base(group), self.total_steps, warmup_steps=self.warmup_of(group))
         return decay**group.exponent * own.at(step)
 
     def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
-        """The rates of layer groups at a step, float32 (len(groups),), on the device."""
+        """Rates of layer groups at a step, float32 (len(groups),), on the device."""
 
         def constant(values, dtype="float32"):
             return ops.convert_to_tensor(np.asarray(values, dtype))
@@ -162,24 +166,28 @@ class LayerwiseWarmupCosine(Layerwise, WarmupCosine):
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSchedule):
-    """BEiT's layer decay over a linear warm-up and a polynomial, for dense prediction.
+    """BEiT's layer decay with linear warm-up and polynomial decay, for dense prediction.
 
         rate = peak * decay^(L + 1 - id) * (s + (1 - s) k / W)                    for k < W
-        rate = peak * decay^(L + 1 - id) * (1 - (k - W) / (total - W))^power      then
+        rate = peak * decay^(L + 1 - id) * (1 - (k - W) / (total - W))^power      otherwise
 
-    with id 0 for the embedding, i + 1 for block i, and L + 1 for everything else.
+    The layer id is 0 for the embedding, i + 1 for block i, and L + 1 for everything else.
 
     Args:
-        peak_learning_rate: of the heads.
-        total_steps: of the run.
-        num_layers: L, blocks of the backbone.
-        layer_decay: from one id to the next.
+        peak_learning_rate: rate of the heads.
+        total_steps: steps of the run.
+        num_layers: number of blocks L.
+        layer_decay: factor of the rate from each id to the one below.
         warmup_steps: W.
-        warmup_start: s, share of the rate at the first step.
-        power: of the polynomial.
+        warmup_start: s, fraction of the rate at the first step.
+        power: exponent of the polynomial.
 
     Raises:
         ValueError: no steps, a warm-up longer than the run, or a decay that is not positive.
+
+    Example:
+        >>> schedule = LayerwiseWarmupPoly(1e-4, total_steps=100, num_layers=4, warmup_steps=10)
+        >>> optimizer = nepa_keras.training.adamw(schedule)
     """
 
     def __init__(
@@ -194,7 +202,9 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
     ):
         check_rate("peak_learning_rate", peak_learning_rate)
         if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
-            raise ValueError(f"A warm-up of {warmup_steps} steps does not fit into {total_steps}.")
+            raise ValueError(
+                f"A warm-up of {warmup_steps} steps does not fit into {total_steps} steps."
+            )
         if layer_decay <= 0:
             raise ValueError(f"layer_decay={layer_decay} must be above 0.")
         self.peak_learning_rate = peak_learning_rate
@@ -206,18 +216,18 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         self.power = power
 
     def layer_group(self, path: str) -> LayerGroup:
-        """The group of a variable, by its path."""
+        """Group of a variable, from its path."""
         layer = layer_id(path, self.num_layers)
         if layer <= self.num_layers:
             return LayerGroup(_name_of(layer), self.num_layers + 1 - layer)
         return LayerGroup("heads", 0, head=True)
 
     def warmup_of(self, group: LayerGroup) -> int:
-        """Steps of the warm-up, the same for all groups."""
+        """Warm-up steps, the same for all groups."""
         return self.warmup_steps
 
     def rate_at(self, step: int, group: LayerGroup) -> float:
-        """The rate of a layer group at a 0-based step, in double precision."""
+        """Rate of a layer group at a 0-based step, in double precision."""
         peak = self.peak_learning_rate * self.layer_decay**group.exponent
         if step < self.warmup_steps:
             return peak * (self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps)
@@ -225,7 +235,7 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         return peak * (1.0 - min(done, 1.0)) ** self.power
 
     def __call__(self, step: Tensor) -> Tensor:
-        """The rate of the heads."""
+        """Rate of the heads."""
         step = ops.cast(step, "int32")
         rising = ops.cast(step, "float32") / max(self.warmup_steps, 1)
         rising = self.warmup_start + (1.0 - self.warmup_start) * rising
@@ -235,7 +245,7 @@ class LayerwiseWarmupPoly(Layerwise, keras.optimizers.schedules.LearningRateSche
         return self.peak_learning_rate * ops.where(step < self.warmup_steps, rising, falling)
 
     def rates(self, step: Tensor, groups: list[LayerGroup]) -> Tensor:
-        """The rates of layer groups at a step, float32 (len(groups),), on the device."""
+        """Rates of layer groups at a step, float32 (len(groups),), on the device."""
         factors = [self.layer_decay**group.exponent for group in groups]
         return self(step) * ops.convert_to_tensor(np.asarray(factors, "float32"))
 

@@ -4,8 +4,8 @@
     optimizer/00000 ...   iterations, moments, averages
     metric/00000 ...      means of the log interval so far
 
-Variables are numbered in the order of their creation: paths hold names of models, which Keras numbers in the
-order of a process.
+Variables are numbered in the order of creation: their paths contain model names, which Keras numbers per
+process.
 """
 
 import keras
@@ -17,27 +17,28 @@ _MODEL, _OPTIMIZER, _METRIC = "model/", "optimizer/", "metric/"
 
 
 class CheckpointMismatchError(ValueError):
-    """A checkpoint does not fit the model."""
+    """Error for a checkpoint that does not fit the model."""
 
 
 def model_state(model: keras.Model) -> dict[str, np.ndarray]:
-    """All that a step reads and changes of a compiled model: weights, statistics, seeds, optimizer.
+    """Return everything of a compiled model that a step reads and changes, as NumPy arrays.
 
-    All processes of a run must call it together, as parts may be with another.
+    These are weights, statistics, seeds and optimizer. All processes of a run must call it together, as each
+    may hold a part of the variables.
     """
-    # On JAX the newest weights are in the train state until they are synchronised.
+    # On JAX the newest weights are in the training state until they are synchronised.
     backends.sync(model)
     _build_optimizer(model)
     return _values(variables_by_name(model))
 
 
 def metrics_state(model: keras.Model) -> dict[str, np.ndarray]:
-    """The means of the epoch so far, to be kept beside `model_state`."""
+    """Return the means of the epoch so far, to be stored with `model_state`."""
     return _values(_metrics(model))
 
 
 def restore_metrics(model: keras.Model, state: dict[str, np.ndarray]) -> None:
-    """Puts back what `metrics_state` gave; call it in `fit`, after the metrics were reset.
+    """Restore the result of `metrics_state`; call it during `fit`, after the metrics were reset.
 
     Raises:
         CheckpointMismatchError: the model has other metrics.
@@ -47,10 +48,10 @@ def restore_metrics(model: keras.Model, state: dict[str, np.ndarray]) -> None:
 
 
 def restore_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
-    """Puts back what `model_state` gave, also of another backend.
+    """Restore the result of `model_state`, from any backend.
 
     Raises:
-        CheckpointMismatchError: it is of another model or optimizer; then nothing was changed.
+        CheckpointMismatchError: the state is of another model or optimizer; nothing is changed then.
     """
     _build_optimizer(model)
     ours = {n: value for n, value in state.items() if n.startswith((_MODEL, _OPTIMIZER))}
@@ -67,7 +68,7 @@ def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) 
         differing = sorted(set(variables) ^ set(state))
         raise CheckpointMismatchError(
             f"The checkpoint is of another model or optimizer: {differing[0]} and {len(differing) - 1} "
-            "others are in one of the two only."
+            "others are in only one of the two."
         )
     for name, variable in variables.items():
         found = state[name]
@@ -81,12 +82,12 @@ def _assign(variables: dict[str, keras.Variable], state: dict[str, np.ndarray]) 
 
 
 def _same_kind(there: str, here: str) -> bool:
-    """The state of a seed generator, small numbers, is int32, uint32 or int64, as the backend has it."""
+    """Compare dtypes; seed states are int32, uint32 or int64, depending on the backend."""
     return there == here or {there, here} <= {"int32", "uint32", "int64"}
 
 
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """The variables of a model and its optimizer by their names in a checkpoint."""
+    """Return the variables of a model and its optimizer by their names in a checkpoint."""
     optimizer = _numbered(_OPTIMIZER, model.optimizer.variables)
     return _numbered(_MODEL, model.variables) | optimizer
 

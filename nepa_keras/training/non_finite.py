@@ -1,13 +1,13 @@
-"""What a run keeps of steps that were not finite, so that they can be computed again; see `replay`.
+"""Records of non-finite steps, from which they can be computed again; see `replay`.
 
     RUN_DIR/non_finite/
         step-00000123/                 the step after 123 others was skipped
             report.json                its batch, the gradient norms of its log interval, versions
-            flags.txt                  of the run, where it has one
-            checkpoints/step-00000100/ the newest at or before the step, as links to the run's own
+            flags.txt                  flags of the run, if it has the file
+            checkpoints/step-00000100/ the newest one at or before the step, as hard links
 
-The weights of the step cannot be copied in the step itself unless the host waits for the device in each. They
-need not be: a run is the same each time, so a checkpoint and the number of the step give them.
+The weights of the step itself are not saved, as the host would have to wait for the device in every step.
+Runs are deterministic: the checkpoint and the number of the step reproduce them.
 """
 
 import json
@@ -29,12 +29,12 @@ from nepa_keras.training.run_dir import RunDir
 from nepa_keras.types import Logs
 
 REPORT = "report.json"
-_MOST = 3  # folders of a run
+_MOST = 3  # records kept per run
 _QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 
 
 def quantiles(norms: np.ndarray) -> dict[str, float]:
-    """p50, p99 and max of the finite ones of (N,); NaN where there are none."""
+    """p50, p99 and max of the finite values of a vector; NaN if there are none."""
     finite = norms[np.isfinite(norms)]
     if not len(finite):
         return dict.fromkeys(_QUANTILES, float("nan"))
@@ -42,9 +42,9 @@ def quantiles(norms: np.ndarray) -> dict[str, float]:
 
 
 class GradientNormQuantiles(keras.callbacks.Callback):
-    """Adds `gradient_norm_p50`, `_p99` and `_max` to the logs of each epoch, of its latest 1000 steps.
+    """Log `gradient_norm_p50`, `_p99` and `_max` of each epoch, over its latest 1000 steps.
 
-    Put it before the callbacks that write logs. Only here the host sees the norms one by one.
+    Put this callback before those that write logs. The host reads the norms only at the end of an epoch.
     """
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -53,18 +53,18 @@ class GradientNormQuantiles(keras.callbacks.Callback):
 
 
 class KeepNonFinite(keras.callbacks.Callback):
-    """Keeps what a replay of a skipped step needs: of several in a row the first, and three in a run at most.
+    """Keep what a replay of a skipped step needs: the first of consecutive ones, at most three per run.
 
-    Put it before the callback that saves checkpoints, and call `look` before each save, as that removes older
-    checkpoints. It is a context around `fit`, too, for the steps that stop it. Overflows that a loss scale of
-    float16 is there for are passed over. Of several processes the first keeps.
+    Put this callback before the one that saves checkpoints, and call `look` before each save, which removes
+    older checkpoints. It is also a context around `fit`, for steps that stop it. Overflows that float16 loss
+    scaling expects are ignored. Of several processes the first writes.
 
     Args:
-        run_dir: of the run.
-        checkpoints: of the run; one is at or before each of its steps.
-        clock: of the same `fit`.
-        describe_batch: gives what the batch after so many is made of, as JSON has it.
-        replay_with: what to put before the folder to have a command that computes the step again.
+        run_dir: folder of the run.
+        checkpoints: checkpoints of the run, of which one is at or before each step.
+        clock: the `StepClock` of the same `fit`.
+        describe_batch: returns a JSON description of the batch after a number of steps.
+        replay_with: command that computes the step again, without the folder that follows it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class KeepNonFinite(keras.callbacks.Callback):
         self.describe_batch, self.replay_with = describe_batch, replay_with
         self.writes = backends.process()[0] == 0
         self.looked_to = clock.step
-        self.last_skipped: int | None = None  # of those that were looked at
+        self.last_skipped: int | None = None  # last skipped step seen by `look`
 
     def __enter__(self):
         return self
@@ -93,13 +93,13 @@ class KeepNonFinite(keras.callbacks.Callback):
         self.look()
 
     def look(self, stopped: bool = False) -> None:
-        """Keeps the first step that was skipped since the last look, unless it follows one seen then.
+        """Keep the first step skipped since the last look, unless it directly follows one seen then.
 
         Args:
-            stopped: skipped steps have ended the run, so even those of a loss scale are no mere overflow.
+            stopped: True if skipped steps have ended the run; then overflows of a loss scale count too.
 
         Raises:
-            OSError: the disk is full or cannot be written to.
+            OSError: the disk is full or not writable.
         """
         if not self.writes or (self.clock.step == self.looked_to and not stopped):
             return
@@ -125,7 +125,7 @@ class KeepNonFinite(keras.callbacks.Callback):
             return
         saved = self.checkpoints.newest(at_most=step)
         if saved is None:
-            print(f"\nstep {step} was not finite, and no whole checkpoint before it is left.")
+            print(f"\nstep {step} was not finite, but no whole checkpoint before it is left.")
             return
         path = self.checkpoints.path(saved.step)
         if self.describe_batch is not None:
@@ -139,12 +139,12 @@ class KeepNonFinite(keras.callbacks.Callback):
                 shutil.copy2(self.run_dir.flags, unfinished)
             (unfinished / REPORT).write_text(json.dumps(report, indent=1))
         command = f"{self.replay_with}{shlex.quote(str(final))}"
-        again = f", to be computed again by {command}" if self.replay_with else ""
+        again = f"; compute it again with {command}" if self.replay_with else ""
         print(f"\nstep {step} was not finite and changed nothing; it is kept in {final}{again}")
 
 
 def versions() -> dict[str, str]:
-    """Of Python, Keras and the backend."""
+    """Versions of Python, Keras and the backend."""
     backend = keras.backend.backend()
     return {
         "python": sys.version.split()[0],
@@ -159,7 +159,7 @@ def _norms(model) -> tuple[int, np.ndarray]:
 
 
 def _link(source: str, target: str) -> None:
-    """As a checkpoint's files never change, a second name of them will do."""
+    """Hard-link a file, as the files of a checkpoint never change; copy it if links are not supported."""
     try:
         os.link(source, target)
     except OSError:  # a file system without links

@@ -1,4 +1,4 @@
-"""A model that trains on many devices, as one that measures, exports and saves like any other."""
+"""A single-device copy of a model that trains on many devices, for evaluation, export and saving."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,18 @@ from nepa_keras.training.model_state import model_state, restore_state
 
 @contextmanager
 def on_one_device(model: keras.Model) -> Iterator[keras.Model]:
-    """Inside the block: a copy with the weights, optimizer and averages of `model`, on one device.
+    """Give a copy of the model on one device, with its weights, optimizer and averages.
 
-    Whatever is made, run or trained in the block is of this process alone, so batches may have any size and
-    processes need not do the same. All processes must enter it together, outside of a step. Without many
+    Everything made or run inside the block belongs to this process alone: batches may have any size, and
+    processes may do different things. All processes must enter it together, outside a step. Without many
     devices it is the model itself.
 
     Args:
         model: compiled.
+
+    Example:
+        >>> with on_one_device(model) as single:
+        ...     single.save_to_preset("backbone")
     """
     if not backends.is_distributed():
         yield model
@@ -27,7 +31,7 @@ def on_one_device(model: keras.Model) -> Iterator[keras.Model]:
         model.optimizer.build(model.trainable_variables)
     state = model_state(model)
     with backends.single_process():
-        # One copy, as it has to be compiled; not as an attribute, or it were part of the model.
+        # Reused, as it is compiled; kept in __dict__, so that Keras does not take it for a part.
         copy = model.__dict__.get("copy_on_one_device")
         if copy is None:
             copy = type(model).from_config(model.get_config())

@@ -1,8 +1,8 @@
-"""AdamW of the recipe: exact epsilon, decay groups, clipping, guard, EMA, in one step.
+"""AdamW of the recipes: epsilon after bias correction, parameter groups, clipping, guard and EMA in one step.
 
-Keras' AdamW adds epsilon before the bias correction and its `use_ema` overwrites the weights, so
-the recipe's numbers need their own optimizer. The guard costs neither branch nor copy: a step whose
-gradient norm or rate is not finite runs with rate 0 and betas 1 (see `backends.adamw_update`).
+Keras' AdamW adds epsilon before the bias correction, and its `use_ema` overwrites the weights. The guard
+needs neither a branch nor a copy: a step whose gradient norm or rate is not finite runs with rate 0 and betas
+1 (see `backends.adamw_update`).
 """
 
 import functools
@@ -23,7 +23,7 @@ from nepa_keras.types import Tensor
 
 _LOSS_SCALE_GROWTH_STEPS = 2000
 
-# Arguments of Keras' optimizers that its `apply` reads, and ours in their place.
+# Arguments of Keras' optimizers that are not supported, and ours that replace them.
 _OURS = {
     "use_ema": "ema_decay",
     "clipnorm": "clip_norm",
@@ -35,22 +35,26 @@ _OURS = {
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class AdamW(keras.optimizers.Optimizer):
-    """Decoupled weight decay, then Adam, then the average.
+    """AdamW with decoupled weight decay, global clipping, and an average of the weights.
 
         g <- g * min(1, clip_norm / (|g| + 1e-6))
         w <- w (1 - lr * decay) - lr * m^ / (sqrt(v^) + epsilon)
         e <- w after the first step, then ema_decay * e + (1 - ema_decay) * w
 
     Args:
-        learning_rate: a float or a schedule; with a layer-wise one each block has its own rate.
-        weight_decay: on variables of rank >= 2 (matrices, patch kernel, CLS).
-        beta_1, beta_2, epsilon: of Adam; epsilon is added after the bias correction.
+        learning_rate: a float or a schedule; a layer-wise schedule gives each block its own rate.
+        weight_decay: decay of variables of rank >= 2 (matrices, patch kernel, CLS token).
+        beta_1, beta_2, epsilon: constants of Adam; epsilon is added after the bias correction.
         clip_norm: bound of the global gradient norm, or None.
-        ema_decay: of the weight average, or None for none.
-        accumulation_steps: batches whose mean gradient makes one update. A non-finite batch ends
-            the accumulation, and the next batch starts another.
-        embedding_learning_rate_factor: the embedding's rate relative to the others; not together with
-            a layer-wise schedule, which has one for it.
+        ema_decay: decay of the weight average, or None for no average.
+        accumulation_steps: number of batches whose mean gradient makes one update. A non-finite batch ends
+            an accumulation, and the next batch starts another.
+        embedding_learning_rate_factor: factor of the embedding's rate; not together with a layer-wise
+            schedule, which has its own.
+
+    Example:
+        >>> schedule = nepa_keras.training.WarmupCosine(1e-3, total_steps=100)
+        >>> model.compile(optimizer=AdamW(schedule, weight_decay=0.05, ema_decay=0.9999))
     """
 
     def __init__(
@@ -95,7 +99,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.loss_scale: keras.Variable | None = None
 
     def enable_loss_scaling(self, initial: float = 2.0**15) -> None:
-        """Dynamic loss scaling for float16: halved by a skipped step, doubled after 2000 good ones."""
+        """Scale the loss dynamically, for float16: halve at a skipped step, double after 2000 finite ones."""
         if self.loss_scale is None:
             scale = keras.initializers.Constant(initial)
             self.loss_scale = self.add_variable((), scale, "float32", name="loss_scale")
@@ -117,11 +121,11 @@ class AdamW(keras.optimizers.Optimizer):
 
     @property
     def trainable_variables(self) -> list:
-        """The variables the optimizer was built for, in order."""
+        """Variables that the optimizer was built for, in order."""
         return self._trainable_variables
 
     def table(self, model: keras.Model) -> str:
-        """The parameter groups of a model as a table."""
+        """Format the parameter groups of a model as a table."""
         variables = model.trainable_variables
         frozen = [v for v in model.weights if not any(v is w for w in variables)]
         return group_table(self._groups(variables), variables, self.layerwise, frozen)
@@ -131,7 +135,7 @@ class AdamW(keras.optimizers.Optimizer):
         return parameter_groups(variables, self.weight_decay, factor, self.layerwise)
 
     def _group_rates(self) -> list:
-        """The rate of each group at this step."""
+        """Rate of each group at this step."""
         if self.layerwise is None:
             rate = ops.cast(self.learning_rate, "float32")
             return [rate * group.learning_rate_factor for group in self.groups]
@@ -141,16 +145,16 @@ class AdamW(keras.optimizers.Optimizer):
         return [rates[different.index(layer)] for layer in layers]
 
     def ema_values(self) -> list:
-        """The averaged weights as NumPy arrays, in the order of the trainable variables."""
+        """Return the averaged weights as NumPy arrays, in the order of the trainable variables."""
         assert self.averages is not None, "the optimizer was made without ema_decay"
         return [ops.convert_to_numpy(a) for a in self.averages]
 
     @property
     def _model_variables_moving_average(self) -> list[keras.Variable]:
-        """The averages, where `keras.callbacks.SwapEMAWeights` looks for them."""
+        """The averages under the name that `keras.callbacks.SwapEMAWeights` reads."""
         if self.averages is None:
             raise AttributeError(
-                "There are no averaged weights; make the optimizer with ema_decay."
+                "There are no averaged weights; create the optimizer with ema_decay=..."
             )
         return self.averages
 
@@ -160,7 +164,7 @@ class AdamW(keras.optimizers.Optimizer):
     def apply(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
-        """As `keras.optimizers.Optimizer.apply`; a non-finite step changes nothing."""
+        """Call `apply_guarded`, in the form of `keras.optimizers.Optimizer.apply`."""
         self.apply_guarded(grads, trainable_variables)
 
     def apply_guarded(
@@ -169,17 +173,22 @@ class AdamW(keras.optimizers.Optimizer):
         variables: Sequence[keras.Variable] | None = None,
         loss: Tensor | float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """One step.
+        """Update the variables once; a non-finite step changes nothing.
+
+        Args:
+            gradients: gradients of the (scaled) loss, None for variables that it does not depend on.
+            variables: default those the optimizer was built for.
+            loss: value for the finite check.
 
         Returns:
-            (norm, ok): the global gradient norm before clipping (of the mean over the batches so
-            far when accumulating), and whether norm, loss and rates were finite.
+            (norm, ok): the global gradient norm before clipping (when accumulating, of the mean over the
+            batches so far), and whether norm, loss and rates are finite.
         """
         variables = self._trainable_variables if variables is None else list(variables)
         if not self.built:
             self.build(variables)
         self._check_variables_are_known(variables)
-        # A variable the loss does not reach (an unused mask token) stays as it is.
+        # A variable without gradient (an unused mask token) stays as it is.
         present = [i for i, g in enumerate(gradients) if g is not None]
         by_index = {self._get_variable_index(variables[i]): gradients[i] for i in present}
         complete = True
@@ -200,7 +209,7 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _update(self, gradients, rates, scale, ok):
         step = ops.cast(self._iterations, "float32") + 1.0
-        # float32 whatever Keras' floatx is.
+        # Always float32, whatever Keras' floatx.
         keep = ops.cast(self._iterations > 0, "float32") * (self.ema_decay or 0.0)
         for group, rate in zip(self.groups, rates, strict=True):
             members = [i for i in group.indices if i in gradients]
@@ -225,12 +234,12 @@ class AdamW(keras.optimizers.Optimizer):
         self._iterations.assign_add(ops.cast(ok, self._iterations.dtype))
 
     def _accumulate(self, gradients):
-        """Adds to the sums; returns the mean gradients and whether this batch completes them."""
+        """Add to the sums; return the mean gradients and whether this batch completes them."""
         share = 1.0 / self.accumulation_steps
         for i, gradient in gradients.items():
             self.sums[i].assign(self.sums[i] + ops.cast(gradient, "float32") * share)
         self.micro_step.assign_add(1)
-        # A copy: torch's fused step scales its gradients in place.
+        # Copied: torch's fused kernel scales gradients in place.
         complete = ops.equal(ops.convert_to_tensor(self.micro_step), self.accumulation_steps)
         return {i: ops.copy(self.sums[i]) for i in gradients}, complete
 
@@ -244,7 +253,7 @@ class AdamW(keras.optimizers.Optimizer):
         if self.loss_scale is None:
             return
         good = ops.where(ok, self.good_steps + 1, 0)
-        # The sums of an accumulation share one scale.
+        # All batches of an accumulation must have the same scale.
         grow = (good >= _LOSS_SCALE_GROWTH_STEPS) & complete
         factor = ops.cast(ops.where(ok, ops.where(grow, 2.0, 1.0), 0.5), "float32")
         self.loss_scale.assign(ops.maximum(self.loss_scale * factor, 1.0))

@@ -1,4 +1,4 @@
-"""A bounded end for the processes of a run one of which is gone."""
+"""Detection of lost processes, so that the other processes of a run end within a bounded time."""
 
 import os
 import sys
@@ -13,22 +13,22 @@ _FAILED = "failed"
 
 
 class ProcessWatch:
-    """Ends this process within a bounded time once another one of the run is lost.
+    """End this process within a bounded time once another process of the run is lost.
 
-    Left to the engines, a collective whose partner was killed raises, is aborted after minutes with a page
-    of C++, or waits for hours. So each process counts in a file of its own, and reads those of the others.
-    One whose count stands still for `patience` seconds is lost; one that left by an error says so in its
-    file. The main thread may be inside a collective then, where no exception reaches it, so that `end` is
-    called by the thread that watches. An error of the engine that leaves this context is held back for as
-    long: a lost process may be its reason, which then is the better sentence.
+    If a process is killed, the collectives of the others may raise, abort after minutes, or wait for hours.
+    So each process writes a counter to a file of its own and reads those of the others. A process whose
+    counter stands still for `patience` seconds is lost; one that leaves by an error writes so into its file.
+    As the main thread may be inside a collective, where no exception reaches it, the watching thread calls
+    `end`. An error of a collective is held back for as long, because a lost process may be its cause and is
+    the better message.
 
     Args:
-        folder: that all processes see; made if missing, and removed when all have left in good order.
-        number: of this process, from 0.
-        count: of all; with 1 nothing is watched.
-        is_lost_process: whether an error is one that a collective raises whose partner is gone.
-        patience: seconds.
-        end: called with one sentence; by default it is printed, and the process ends with the status `LOST`.
+        folder: folder that all processes see; created if missing, and removed after all have left normally.
+        number: rank of this process.
+        count: number of processes; with 1 nothing is watched.
+        is_lost_process: tells whether a collective may raise this error because a process is lost.
+        patience: seconds without a new counter.
+        end: called with one sentence; by default it is printed and the process exits with status `LOST`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ProcessWatch:
         return self
 
     def start(self) -> None:
-        """Watch from now on; every process has to have entered its own context by then."""
+        """Start watching; every process must have entered its context by then."""
         if self.count > 1:
             self._thread.start()
 
@@ -63,13 +63,13 @@ class ProcessWatch:
         if self.count == 1:
             return
         if self._thread.is_alive() and error is not None and self.is_lost_process(error):
-            self._thread.join(1.5 * self.patience)  # until it ends the process, if it does
+            self._thread.join(1.5 * self.patience)  # time for it to end the process
         self._left.set()
         if self._thread.is_alive():
             self._thread.join()
         if error is None:
             self._file(self.number).unlink(missing_ok=True)
-            with suppress(OSError):  # until the last has left
+            with suppress(OSError):  # not empty until the last process has left
                 self.folder.rmdir()
         else:
             self._write(_FAILED)
@@ -78,8 +78,8 @@ class ProcessWatch:
         return self.folder / f"process-{number}"
 
     def _write(self, text: str) -> None:
-        """Over what is there, which takes no room on a full disk."""
-        # The next time it may be possible; if not, the others end.
+        """Overwrite the content in place, which needs no space on a full disk."""
+        # A failed write is retried at the next beat; if it keeps failing, the others end.
         with suppress(OSError), open(self._file(self.number), "r+") as file:
             file.write(f"{text:>8}")
 
@@ -94,7 +94,7 @@ class ProcessWatch:
             for number, (before, when) in tuple(heard.items()):
                 try:
                     text = self._file(number).read_text().strip()
-                except FileNotFoundError:  # it has left in good order
+                except FileNotFoundError:  # the process has left normally
                     del heard[number]
                     continue
                 except OSError:
@@ -102,8 +102,10 @@ class ProcessWatch:
                 if text != before:
                     heard[number] = (text, now)
                 elif text == _FAILED and now - when > self.patience / 6:
-                    # The time is for this process to come to the same error, if it is one of all.
-                    return self.end(self._sentence(number, "has ended by an error, which it names"))
+                    # Gives this process time to raise the same error, if all processes do.
+                    return self.end(
+                        self._sentence(number, "has ended by an error, which it reports")
+                    )
                 elif now - when > self.patience:
                     said = f"has not been heard of for {self.patience:.0f} s"
                     return self.end(self._sentence(number, said))

@@ -1,4 +1,4 @@
-"""Computes a step again that was not finite, and says what in it is not; see `non_finite`."""
+"""Replay of a non-finite step of a run, with a diagnosis; see `non_finite`."""
 
 import json
 import math
@@ -17,20 +17,24 @@ from nepa_keras.training.non_finite import REPORT, versions
 from nepa_keras.training.run_dir import RunDir
 from nepa_keras.types import Logs
 
-_LINES = 20  # of the steps before; of those further back every hundredth has one
+_LINES = 20  # steps before the last that each get a line; earlier ones get one per hundred
 
 
 class Replay:
-    """A step of a run that `KeepNonFinite` kept, ready to be computed again. Writes nothing.
+    """A kept non-finite step of a run (`KeepNonFinite`), ready to be computed again. Writes no files.
 
     Args:
-        model: compiled as in the run; gets the state of the checkpoint.
+        model: compiled as in the run; receives the state of the checkpoint.
         folder: RUN_DIR/non_finite/step-XXXXXXXX.
         batches_from, describe_batch: those of the run, see `fit_steps`.
 
     Raises:
-        ValueError: the folder holds no such step, its checkpoint is damaged or of another model, or the batch
-            is made of other images.
+        ValueError: the folder has no such step, its checkpoint is damaged or of another model, or the batch
+            has other images than in the run.
+
+    Example:
+        >>> replay = Replay(model, "run/non_finite/step-00000123", batches_from)  # doctest: +SKIP
+        >>> replay.run()  # doctest: +SKIP
     """
 
     def __init__(
@@ -54,10 +58,10 @@ class Replay:
             _check_batch(self.step, expected, describe_batch(self.step))
 
     def run(self) -> bool:
-        """Goes to the step, printing a line for each, and then prints what is not finite in it.
+        """Train up to the step, printing a line for each step, then print what in it is not finite.
 
         Returns:
-            Whether the step is not finite again.
+            True if the step is non-finite again.
         """
         steps = _Steps(self.step)
         self.model.max_skipped_in_a_row = math.inf
@@ -96,7 +100,7 @@ class Replay:
 
 
 def read_report(folder: str | Path) -> dict:
-    """The report of a step that was kept.
+    """Read the report of a kept step.
 
     Raises:
         ValueError: there is none.
@@ -104,11 +108,11 @@ def read_report(folder: str | Path) -> dict:
     path = Path(folder).expanduser() / REPORT
     if not path.is_file():
         raise ValueError(
-            f"{path} is missing; a step that was not finite is kept as RUN_DIR/non_finite/step-XXXXXXXX."
+            f"{path} is missing; give the folder of a kept step, RUN_DIR/non_finite/step-XXXXXXXX."
         )
     report = json.loads(path.read_text())
     if not isinstance(report, dict) or not {"step", "versions"} <= set(report):
-        raise ValueError(f"{path} is no report of a step that was not finite.")
+        raise ValueError(f"{path} is not the report of a non-finite step.")
     return report
 
 
@@ -116,17 +120,18 @@ def _check_batch(step: int, expected: dict, found: dict) -> None:
     if expected["indices"] != found["indices"]:
         there, here = (", ".join(map(str, x["indices"][:3])) for x in (expected, found))
         raise ValueError(
-            f"The batch of step {step} was made of the images {there}, ... and is now of {here}, ...; the "
-            "data or the seed is another."
+            f"The batch of step {step} had the images {there}, ... and now has {here}, ...; use the data and "
+            "the seed of the run."
         )
     if expected["sha256"] != found["sha256"]:
         raise ValueError(
-            f"The images of step {step} have other pixels than in the run; files or their decoder changed."
+            f"The images of step {step} have other pixels than in the run: the files or their decoder have "
+            "changed."
         )
 
 
 class _Steps(keras.callbacks.Callback):
-    """Prints a line for each epoch of one step, and keeps the state before the last."""
+    """Print a line for each epoch of one step, and keep the state before the last."""
 
     def __init__(self, last: int):
         super().__init__()

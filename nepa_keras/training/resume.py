@@ -1,4 +1,4 @@
-"""Resuming a run: checkpoints that are saved while `fit` works, with the state of callbacks."""
+"""Checkpoints while `fit` runs, with the state of callbacks, for resuming a run."""
 
 import functools
 import operator
@@ -21,56 +21,55 @@ from nepa_keras.training.model_state import metrics_state, model_state
 from nepa_keras.types import Logs
 
 _LONGEST_PAUSE = 1800.0  # seconds between two checkpoints
-_EXCHANGE_EVERY = 10  # steps, what each of several processes knows
-_ASKED, _OVERDUE, _FAILED = 1, 2, 4  # which is the sum of these
+_EXCHANGE_EVERY = 10  # steps between exchanges of flags between processes
+_ASKED, _OVERDUE, _FAILED = 1, 2, 4  # bits of these flags
 
 
 class Preempted(Exception):
-    """The process was asked to end, and the run is saved."""
+    """Raised after the process was asked to end and the run was saved."""
 
 
 @runtime_checkable
 class Stateful(Protocol):
     """A callback whose state is part of a checkpoint, such as the best result so far."""
 
-    state_name: str  # in the checkpoint
+    state_name: str  # key in the checkpoint
 
     def state_dict(self) -> dict:
-        """Arrays, and what JSON can hold."""
+        """Return the state: arrays, and values that JSON can hold."""
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the run at its start, now and then, and when the process is asked to end (SIGTERM, Ctrl-C).
+    """Save the run at its start, at intervals, and when the process is asked to end (SIGTERM, Ctrl-C).
 
-    The state is copied between two steps, and a thread writes it while the next ones are made. Put it after
-    the callbacks that write the log, so that a checkpoint at the end of a log interval is of a run whose log
-    has its row. It is a context around `fit`, too:
+    The state is copied between two steps, and a thread writes it during the next ones. Put this callback
+    after those that write the log, so that a checkpoint at the end of a log interval includes its row. It is
+    also a context around `fit`:
 
         with saving:
             model.fit(..., callbacks=[..., saving])
 
-    At its end the last checkpoint is written, however `fit` ended. A second Ctrl-C ends the process at once.
-
-    Of several processes the first writes; where one is asked to end, all do so after the same step.
+    On exit the last checkpoint is written, however `fit` ended. A second Ctrl-C ends the process at once. Of
+    several processes the first writes; if one is asked to end, all end after the same step.
 
     Args:
-        checkpoints: where to.
-        every_steps: batches between two; half an hour is the most, however many it takes, and the steps
-            that `checkpoints` keeps are saved, too.
-        clock: of the same `fit`.
-        stateful: callbacks whose state is kept.
-        before_save: called while the checkpoints that a save removes are still there.
-        preprocessor: how images are prepared, as the content of a `preprocessor_config.json`; default as the
-            checkpoint said that the model is from, if any.
+        checkpoints: where to save.
+        every_steps: batches between two checkpoints. There is one at least every half hour, and at the steps
+            that `checkpoints` keeps for good (`keep_every`).
+        clock: the `StepClock` of the same `fit`.
+        stateful: callbacks whose state is saved.
+        before_save: called before each save, while the checkpoints that it removes still exist.
+        preprocessor: how images are prepared, the content of a `preprocessor_config.json`; default that of
+            the checkpoint the model was loaded from, if any.
 
     Raises:
-        Preempted: from `fit`, in the middle of it, when SIGTERM or Ctrl-C came; the step that was under
-            way is done (of several processes, a few more).
-        OSError: from `fit`, or at the end of the context, when a checkpoint could not be written; of all
-            processes.
+        Preempted: from `fit`, after SIGTERM or Ctrl-C; the current step is completed (with several processes,
+            a few more).
+        OSError: from `fit` or at the end of the context, on all processes, if a checkpoint could not be
+            written.
     """
 
     def __init__(
@@ -95,9 +94,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.writer = ThreadPoolExecutor(1, "nepa_keras-checkpoint")
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         self.before = {}
-        if self.in_main_thread:  # no other may listen to signals
+        if self.in_main_thread:  # signal handlers are allowed in this thread only
             for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells set it
+                if signal.getsignal(number) is not signal.SIG_IGN:  # set by nohup and shells
                     self.before[number] = signal.signal(number, self._ask)
         return self
 
@@ -109,7 +108,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._wait()
 
     def on_train_begin(self, logs=None):
-        if self.clock.step == 0:  # what a replay of the first steps begins with
+        if self.clock.step == 0:  # a replay of the first steps needs a checkpoint
             self._save()
 
     def _ask(self, number, frame):
@@ -119,11 +118,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         ):  # launchers of several repeat the signal
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.write(
-                2, b"\nThe run ends after this step and is saved; Ctrl-C again ends it at once.\n"
+                2,
+                b"\nThe run will end after this step and be saved; Ctrl-C again ends it at once.\n",
             )
 
     def on_train_batch_end(self, batch, logs=None):
-        # At the end of a log interval, or of the run, its row is written first.
+        # At the end of a log interval or the run, `on_epoch_end` saves after the row is written.
         if self.clock.step % self.clock.interval and not self.model.stop_training:
             self._save_if_due(together=self.clock.step % _EXCHANGE_EVERY == 0)
 
@@ -163,11 +163,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.writing = self.writer.submit(self.checkpoints.save, step, state, record, described)
 
     def _failed(self) -> bool:
-        """Whether the last checkpoint could not be written, once that is known."""
+        """Tell whether the last checkpoint failed to be written, waiting for the result."""
         return self.writing is not None and self.writing.exception() is not None
 
     def _wait(self):
-        """Until the last checkpoint is written; all processes together, as all have to know if it is not."""
+        """Wait for the last checkpoint; all processes together, so that all learn of a failure."""
         if any(backends.all_gather(self._failed())):
             if self.writing is not None:
                 self.writing.result()
@@ -179,14 +179,14 @@ def load_stateful(saved: Saved, stateful: Sequence[Stateful]) -> None:
     """Restore callbacks from a checkpoint of `SaveCheckpoints`.
 
     Raises:
-        ValueError: the checkpoint has no state of one.
+        ValueError: the checkpoint has no state of one of them.
     """
     for part in stateful:
         name = part.state_name
         if name not in saved.record:
             raise ValueError(
-                f"The checkpoint of step {saved.step} has no state of {name!r}, as the run was begun without "
-                f"{type(part).__name__}; begin another run to have it."
+                f"The checkpoint of step {saved.step} has no state of {name!r}, as the run was started "
+                f"without {type(part).__name__}; start a new run with it, or go on without it."
             )
         arrays = {
             key.removeprefix(f"{name}/"): value
@@ -197,7 +197,7 @@ def load_stateful(saved: Saved, stateful: Sequence[Stateful]) -> None:
 
 
 def _stateful_state(stateful: Sequence[Stateful]) -> tuple[dict[str, np.ndarray], dict]:
-    """What a checkpoint keeps of callbacks: arrays by name, and the rest as JSON."""
+    """Collect the states of callbacks: arrays by name, and the rest as JSON."""
     arrays: dict[str, np.ndarray] = {}
     record: dict[str, dict] = {}
     for part in stateful:

@@ -1,4 +1,4 @@
-"""A training run of a number of steps that leaves its record in a folder and resumes where it stopped."""
+"""A training run of a number of steps, recorded in a folder, which resumes where it stopped."""
 
 import hashlib
 import math
@@ -23,14 +23,14 @@ from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.run_lock import RunLock
 from nepa_keras.training.trackers import TensorBoardTracker, Tracker, Trackers
 
-_ROWS = 20  # of the log, at least
-_LONGEST_INTERVAL = 1000  # steps of a row, at most
+_ROWS = 20  # minimum number of log rows
+_LONGEST_INTERVAL = 1000  # maximum number of steps per row
 _CHECKPOINTS = 10
-_ENDED = "The batches ended before the run did: `batches_from` must give endless ones."
+_ENDED = "The batches ended before the run did: `batches_from` must return endless batches."
 
 
 class OtherRunError(ValueError):
-    """A process, or a run in the same folder, was started as another run."""
+    """Error for a process, or a run in the same folder, that was started as a different run."""
 
 
 def fit_steps(
@@ -50,40 +50,48 @@ def fit_steps(
     preprocessor: dict | None = None,
     tracker: Tracker | None = None,
 ) -> None:
-    """Trains until `steps` batches are done, with one progress bar, and records into `run_dir`.
+    """Train until `steps` batches are done, with one progress bar, and record the run in `run_dir`.
 
-    If the folder has a checkpoint the run goes on from the newest whole one, with the numbers it would have
-    had without the break, also on another number of devices or another backend. Of several processes the
-    first writes and speaks; `run_dir` is the same for all. Where one of them is lost the others end with one
-    sentence within about a minute, see `ProcessWatch`.
+    If the folder has checkpoints, the run resumes from the newest whole one: on CPU bit-identical to an
+    uninterrupted run. The number of devices or the backend may have changed. Of several processes the first
+    writes and prints; `run_dir` is the same for all. If a process is lost, the others end with one sentence
+    within about a minute, see `ProcessWatch`.
 
     Args:
         model: compiled.
-        batches_from: gives the endless batches from a step on, as a generator or `tf.data.Dataset`.
-        steps: batches to train on.
-        batch_size: images per batch of all processes, for the throughput.
-        run_dir: folder, made if missing, which is locked for this process.
+        batches_from: function of a step that returns the endless batches from that step on, as a generator or
+            a `tf.data.Dataset`.
+        steps: total number of batches.
+        batch_size: images per batch over all processes, for the throughput.
+        run_dir: folder of the run, created if missing, and locked for this process.
         seconds_waited: see `Throughput`.
-        callbacks: more of them, such as `Validation`; what they add to the logs is recorded.
-        keep_last, keep_every: checkpoints that stay, see `Checkpoints`.
+        callbacks: additional callbacks, such as `Validation`; what they add to the logs is recorded.
+        keep_last, keep_every: which checkpoints are kept, see `Checkpoints`.
         describe_batch, replay_with: see `KeepNonFinite`.
         mfu: see `Throughput`.
-        identity: what makes the run what it is, by name, such as {"data": data.fingerprint(source)}. All
-            processes must have the same, and so must a run that goes on.
-        preprocessor: see `SaveCheckpoints`; of a model from its checkpoints.
-        tracker: that takes the logs, and that the caller finishes, such as of `open_trackers`; default
-            TensorBoard's event files in `run_dir`.
+        identity: texts that identify the run, by name, such as {"data": data.fingerprint(source)}. They must
+            be the same in all processes and when the run resumes.
+        preprocessor: see `SaveCheckpoints`; for models loaded from the checkpoints.
+        tracker: tracker for the logs, which the caller finishes, such as from `open_trackers`; default
+            TensorBoard event files in `run_dir`.
 
     Raises:
         ImportError: no `tracker` is given, and tensorboardX is missing.
         NonFiniteError: see `Task`.
         Preempted: the process was asked to end; the run is saved.
         CheckpointMismatchError: the checkpoint is of another model.
-        OtherRunError: the processes, or the run in the folder, have another identity; or not all processes
-            see the same checkpoint.
+        OtherRunError: the processes, or the run in the folder, have another identity; or the processes see
+            different checkpoints.
         BlockingIOError: another process trains in the folder.
-        OSError: a checkpoint could not be written; those before are whole.
+        OSError: a checkpoint could not be written; earlier ones are whole.
         RuntimeError: the batches ended before the run.
+
+    Example:
+        >>> def batches_from(step):
+        ...     while True:
+        ...         yield (images[:8],)
+        >>> fit_steps(model, batches_from, steps=2, batch_size=8, run_dir="run")  # doctest: +ELLIPSIS
+        first step ... of 2, ...
     """
     run = RunDir(run_dir)
     writes = backends.process()[0] == 0
@@ -106,7 +114,7 @@ def fit_steps(
             if all(backends.all_gather(is_whole_archive(run.model))):
                 return
             if writes and run.model.exists():
-                print(f"{run.model} is damaged, and written again from the newest checkpoint")
+                print(f"{run.model} is damaged; it is written again from the newest checkpoint")
         if first < steps:
             clock = StepClock(
                 first, steps, _interval(steps, model), lambda: restore_metrics(model, state)
@@ -135,7 +143,7 @@ def fit_steps(
                 )
             if clock.step < steps and not model.stop_training:
                 raise RuntimeError(
-                    f"{_ENDED} On TensorFlow it may also be that {run.compiled} is damaged; delete it."
+                    f"{_ENDED} On TensorFlow, {run.compiled} may also be damaged; delete it and start again."
                 )
         with on_one_device(model) as whole:
             if writes:
@@ -144,7 +152,7 @@ def fit_steps(
 
 
 class _Record:
-    """What a run is and has recorded so far, as part of its checkpoints, whose checksums cover it."""
+    """Identity and log of a run, as part of its checkpoints, whose checksums protect them."""
 
     state_name = "run"
 
@@ -157,8 +165,8 @@ class _Record:
             digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:3])
             if len(set(backends.all_gather(digest))) > 1:
                 raise OtherRunError(
-                    f"The processes of the run have different {name}; start each with the same flags, and "
-                    "let each see the same images."
+                    f"The processes of the run have different {name}; start each with the same flags and "
+                    "give each access to the same images."
                 )
 
     def state_dict(self) -> dict:
@@ -171,15 +179,15 @@ class _Record:
             if now != begun:
                 said = "" if len(begun + now) > 200 else f": {begun}, and now {now}"
                 raise OtherRunError(
-                    f"{self.run} holds a run with other {name}{said}. Bring back what it was begun with, or "
-                    "begin a run in another folder."
+                    f"{self.run} holds a run with other {name}{said}. Restore what it was started with, or "
+                    "start a run in another folder."
                 )
         if self.writes and self.run.restore_log(state["log"]):
-            print(f"{self.run.log} was not as it was written; its rows are those of the checkpoint")
+            print(f"{self.run.log} had changed; its rows were restored from the checkpoint")
 
 
 class _Log(keras.callbacks.CSVLogger):
-    """Keras' own, whose file is closed however `fit` ended."""
+    """`keras.callbacks.CSVLogger` whose file is closed however `fit` ends."""
 
     def __enter__(self):
         return self
@@ -190,7 +198,7 @@ class _Log(keras.callbacks.CSVLogger):
 
 
 def _endless(batches: Iterable) -> Iterable:
-    """The batches of a generator, which Keras would begin again, with its first batch, where it ended."""
+    """Make an exhausted generator raise; Keras would start again from its first batch."""
     if not isinstance(batches, Iterator):
         return batches
 
@@ -202,7 +210,7 @@ def _endless(batches: Iterable) -> Iterable:
 
 
 def _interval(steps: int, model: Task) -> int:
-    """Steps of a log interval: so that short runs have curves too, and of one update or more."""
+    """Steps of a log interval: short enough for curves of short runs, and at least one update."""
     interval = min(math.ceil(steps / _ROWS), _LONGEST_INTERVAL)
     return max(interval, getattr(model.optimizer, "accumulation_steps", 1))
 
@@ -217,10 +225,10 @@ def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: in
     if len(set(found)) > 1:
         raise OtherRunError(
             f"The processes found checkpoints of the steps {', '.join(map(str, found))}: "
-            f"{checkpoints.folder.parent} must be one folder, on a file system that all of them share."
+            f"{checkpoints.folder.parent} must be one folder on a file system that all processes share."
         )
     if saved is not None:
-        # The record of a run that an earlier version began is not there.
+        # Checkpoints of earlier versions have no record of the run.
         known = [
             part for part in stateful if part.state_name in saved.record or part.state_name != "run"
         ]

@@ -1,23 +1,23 @@
-"""The folder of a run: what lies where.
+"""The folder of a run and its files.
 
 RUN_DIR/
     flags.txt                 flags that repeat the run; command and versions as comments
     lock                      held by the process that trains
-    processes/                while there are several: what each counts to show that it lives
+    processes/                counters of several processes, which show that each is alive
     log.csv                   a row for each log interval
     events.out.*              the same for TensorBoard
-    trackers.json             the run's ids in other trackers, and what they have of it
-    bad_images.txt            images that could not be read, bad_validation_images.txt likewise
-    checkpoints/              what the run resumes from, each a folder to load, too; see `checkpoints`
-    non_finite/               skipped steps, to be computed again; see `non_finite`
-    compiled/                 the compiler's cache, from which a run that goes on starts; may be deleted
+    trackers.json             the run's ids in other trackers, and the last step sent there
+    bad_images.txt            images that could not be read; also bad_validation_images.txt
+    checkpoints/              states to resume from, each also a folder to load; see `checkpoints`
+    non_finite/               skipped steps, for a replay; see `non_finite`
+    compiled/                 the compiler's cache, which speeds up a restart; may be deleted
     checkpoint.keras          at the end: model, optimizer and averages, for `keras.saving.load_model`
-    trained/ ema/ best/       weights to load, of the last step, averaged, and of the best validation
-    int8.keras                the best in 8-bit integers, of finetune.py --quantize=int8
-    results.json              tables of what came out, by title
+    trained/ ema/ best/       weights to load: of the last step, averaged, of the best validation
+    int8.keras                the best weights in 8-bit integers, by finetune.py --quantize=int8
+    results.json              tables of results, by title
     curves.png *.png *.md     pictures and tables
     report.html               all of it on one page
-    finished.json             the scripts' note that the run is finished, and by which command
+    finished.json             the scripts' note that the run is finished, with the command
 """
 
 import csv
@@ -31,12 +31,12 @@ from nepa_keras.files import replacing
 
 
 class RunFlags(NamedTuple):
-    """The content of flags.txt.
+    """Content of flags.txt.
 
     Attributes:
-        command: that started the run.
-        versions: of Keras and the backend.
-        lines: "--name=value" each.
+        command: command that started the run.
+        versions: versions of Keras and the backend.
+        lines: flags, each "--name=value".
     """
 
     command: str
@@ -45,10 +45,15 @@ class RunFlags(NamedTuple):
 
 
 class RunDir(os.PathLike):
-    """Paths in the folder of a run, and how its text files are read and written.
+    """Paths in the folder of a run, with methods to read and write its text files.
 
     Args:
-        path: of the folder, which need not exist.
+        path: folder, which need not exist.
+
+    Example:
+        >>> run = RunDir("runs/first")
+        >>> str(run.log)
+        'runs/first/log.csv'
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -76,11 +81,11 @@ class RunDir(os.PathLike):
         return str(self.path)
 
     def picture(self, name: str) -> Path:
-        """The path of a picture."""
+        """Path of a picture by its name."""
         return self.path / f"{name}.png"
 
     def read_flags(self) -> RunFlags | None:
-        """The flags of the run; None where flags.txt is missing."""
+        """Read flags.txt; None if it is missing."""
         if not self.flags.exists():
             return None
         lines = self.flags.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -88,16 +93,16 @@ class RunDir(os.PathLike):
         return RunFlags(command, versions, tuple(line for line in lines if line[:2] == "--"))
 
     def write_flags(self, flags: RunFlags) -> None:
-        """Write flags.txt, a flag file of the script."""
+        """Write flags.txt, which the script accepts as --flagfile."""
         text = [f"# {flags.command}", f"# {flags.versions}", *flags.lines]
         with replacing(self.flags) as path:
             path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
     def read_results(self) -> dict[str, list[list[str]]]:
-        """Rows of the tables of results, by title; none where results.json is missing.
+        """Read the rows of result tables, by title; empty if results.json is missing.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the file is damaged.
         """
         if not self.results.exists():
             return {}
@@ -109,16 +114,16 @@ class RunDir(os.PathLike):
             }
         except (ValueError, TypeError, AttributeError):
             raise ValueError(
-                f"{self.results} is damaged; delete it, and the same command writes it again."
+                f"{self.results} is damaged; delete it and run the same command again."
             ) from None
 
     def write_results(self, tables: Mapping[str, Sequence[Sequence[str]]]) -> None:
-        """Write results.json; the first row of a table is its head."""
+        """Write results.json; the first row of a table is its header."""
         with replacing(self.results) as path:
             path.write_text(json.dumps(tables, indent=1), encoding="utf-8")
 
     def restore_log(self, rows: str) -> bool:
-        """Make the log begin with rows that were recorded, and return whether it did not."""
+        """Make the log begin with the recorded rows; return True if it did not."""
         content = self.log.read_bytes() if self.log.exists() else b""
         if content.startswith(rows.encode()):
             return False
@@ -127,7 +132,7 @@ class RunDir(os.PathLike):
         return True
 
     def truncate_log(self, step: int) -> None:
-        """Remove rows of the log that a killed run wrote after its checkpoint of a step."""
+        """Remove log rows that a killed run wrote after its checkpoint of a step."""
         if not self.log.exists():
             return
         with open(self.log, newline="") as file:
@@ -141,5 +146,5 @@ class RunDir(os.PathLike):
 def _at_most(row: list[str], column: int, step: int) -> bool:
     try:
         return float(row[column]) <= step
-    except (IndexError, ValueError):  # a line that was cut by the kill
+    except (IndexError, ValueError):  # a line cut off when the process was killed
         return False

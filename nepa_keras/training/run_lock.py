@@ -1,25 +1,28 @@
-"""One process for one run folder."""
+"""Lock of a run's folder: one process per run."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-_held: dict[
-    Path, tuple[Any, int]
-] = {}  # by folder: this process's open file, and its number of locks
+# Locks of this process by folder: open file, number of locks.
+_held: dict[Path, tuple[Any, int]] = {}
 
 
 class RunLock:
-    """Keeps a folder for this process until it ends, however it ends: the system lets go of the lock.
+    """Lock a folder for this process; the system releases the lock when the process ends, however it ends.
 
-    A file `lock` that is left behind keeps nobody out. A process may lock a folder several times and keeps it
-    until each lock is released; a lock is a context that releases it.
+    A left-over file `lock` blocks nobody. A process may lock a folder several times, and holds it until each
+    lock is released; as a context the lock releases itself.
 
     Args:
-        folder: existing.
+        folder: existing folder.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process holds the lock.
+
+    Example:
+        >>> with RunLock("."):
+        ...     pass  # no other process can train in this folder now
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -34,7 +37,7 @@ class RunLock:
         self.release()
 
     def release(self) -> None:
-        """Lets go of it before the process ends."""
+        """Release the lock before the process ends."""
         file, count = _held.pop(self.folder)
         if count > 1:
             _held[self.folder] = (file, count - 1)
@@ -45,7 +48,7 @@ class RunLock:
 def _locked(folder: Path) -> Any:
     import fcntl
 
-    file = open(folder / "lock", "a+")  # noqa: SIM115  closed with the process, or by `release`
+    file = open(folder / "lock", "a+")  # noqa: SIM115  closed by `release` or with the process
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -53,7 +56,7 @@ def _locked(folder: Path) -> Any:
         holder = file.read().strip() or "unknown"
         file.close()
         raise BlockingIOError(
-            f"{folder} is in use by process {holder}; wait until it ends, or name another folder."
+            f"{folder} is in use by process {holder}; wait until it ends, or use another folder."
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))

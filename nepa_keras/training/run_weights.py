@@ -1,4 +1,4 @@
-"""Which weights of a run to take, where its folder or one of its checkpoints is named."""
+"""Choice of the weights to load from a run's folder or one of its checkpoints."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,9 +17,14 @@ class RunWeights(NamedTuple):
 
     Attributes:
         folder: exported weights or a checkpoint.
-        ema: whether to take the averages of a checkpoint; exported ones are of one kind.
-        description: which they are and of which step, such as "averaged weights of step 400".
+        ema: True to take the averages of a checkpoint; exported weights are of one kind.
+        description: kind and step of the weights, such as "averaged weights of step 400".
         damaged: a sentence for each newer checkpoint that is damaged.
+
+    Example:
+        >>> backbone.save_to_preset("run/trained")
+        >>> find_weights("run").description
+        'trained weights of the end'
     """
 
     folder: Path
@@ -29,22 +34,22 @@ class RunWeights(NamedTuple):
 
 
 def find_weights(path: str | Path, weights: Kind | None = None) -> RunWeights | None:
-    """The weights of a run, or of one of its checkpoints.
+    """Find the weights of a run, or of one of its checkpoints.
 
-    Of a run that has ended it is `best/`, else `ema/`, else `trained/`, as the run itself recommends; of one
-    that has not, its newest whole checkpoint. Of a checkpoint it is the averages where the run keeps them.
+    For a finished run these are `best/`, else `ema/`, else `trained/`, as the run itself recommends; for an
+    unfinished one its newest whole checkpoint. Of a checkpoint the averages are preferred, if the run keeps
+    them.
 
     Args:
         path: RUN_DIR, RUN_DIR/checkpoints, or RUN_DIR/checkpoints/step-XXXXXXXX.
-        weights: "trained" or "ema" in place of the default; of a run that has ended these are of its last
-            step.
+        weights: "trained" or "ema" instead of the default; for a finished run these are of its last step.
 
     Returns:
-        None where the path is of something else, such as a preset's folder.
+        None if the path is something else, such as a preset's folder.
 
     Raises:
-        ValueError: the run has saved nothing, or not such weights; the checkpoint does not say what model it
-            is of.
+        ValueError: the run has not saved weights, or not such weights; or the checkpoint does not describe
+            its model.
     """
     path = Path(path).expanduser()
     if (path / STATE).is_file():
@@ -57,7 +62,7 @@ def find_weights(path: str | Path, weights: Kind | None = None) -> RunWeights | 
     if not (exported or steps or run.flags.is_file()):
         return None
     wanted = {None: exported, "ema": [run.ema], "trained": [run.trained]}[weights]
-    # What best/ holds before the end may be far behind the newest checkpoint.
+    # Before the end of the run, best/ may be far older than the newest checkpoint.
     ended = run.ema in exported or run.trained in exported or not steps
     if path == run.path and ended and (found := [f for f in wanted if f in exported]):
         return RunWeights(found[0], False, _description(run, found[0]))
@@ -65,8 +70,8 @@ def find_weights(path: str | Path, weights: Kind | None = None) -> RunWeights | 
     step = checkpoints.newest_step()
     if step is None:
         kind = f"{_WORDS[weights]} weights" if weights else "weights"
-        remedy = f"give {' or '.join(map(str, exported))}" if exported else "go on with it"
-        said = f"{path} is of a run that has saved no {kind} that are whole; {remedy}."
+        remedy = f"use {' or '.join(map(str, exported))}" if exported else "resume the run"
+        said = f"{path} belongs to a run that has no usable {kind}; {remedy}."
         raise ValueError(" ".join([said, *checkpoints.damaged]))
     return _of_checkpoint(checkpoints.path(step), weights, tuple(checkpoints.damaged))
 
@@ -78,7 +83,8 @@ def _of_checkpoint(folder: Path, weights: Kind | None, damaged: tuple[str, ...] 
     averages = keeps_averages(config)
     if weights == "ema" and not averages:
         raise ValueError(
-            f"{folder} has no averaged weights, as the optimizer keeps none, or had made no step."
+            f"{folder} has no averaged weights: the optimizer keeps none, or had made no step; use the "
+            "trained weights."
         )
     kind = weights or ("ema" if averages else "trained")
     return RunWeights(
@@ -92,7 +98,7 @@ def _step_of(folder: Path) -> str:
 
 
 def _description(run: RunDir, folder: Path) -> str:
-    """The step of the run's end, or that of the best validation, where its last checkpoint is still there."""
+    """Describe exported weights by the step of the run's end or of the best validation, if still known."""
     checkpoints = Checkpoints(run.checkpoints)
     last = max(checkpoints.steps(), default=None)
     if folder != run.best:
@@ -100,7 +106,12 @@ def _description(run: RunDir, folder: Path) -> str:
     try:
         found = checkpoints.record(last or 0)["validation"]
         step, kind = int(found["best"]["step"]), found["best_prefix"]
-    except (OSError, ValueError, KeyError, TypeError):  # removed, or another kind of validation
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # removed, or from another kind of validation
         return "weights of the best validation"
     kind = "ema" if kind == "ema_val" else "trained"
     return f"{_WORDS[kind]} weights of the best validation, at step {step:,}"

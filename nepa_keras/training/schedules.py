@@ -1,4 +1,4 @@
-"""Learning rates as a function of the step; `layerwise` has those that also know the depth."""
+"""Learning rate as a function of the step; `layerwise` has schedules that depend on the depth too."""
 
 import math
 
@@ -10,22 +10,27 @@ from nepa_keras.types import Tensor
 
 
 def scaled_learning_rate(base: float, batch_size: int) -> float:
-    """The linear scaling rule: base * batch_size / 256, with the effective batch size."""
+    """Apply the linear scaling rule: base * batch_size / 256, with the effective batch size."""
     return base * batch_size / 256
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """peak * k / W for k < W, then peak / 2 * (1 + cos(pi (k - W) / (total - W))), 0 from total on.
+    """peak * k / W for k < W, then peak / 2 * (1 + cos(pi (k - W) / (total - W))), and 0 from `total` on.
 
     Args:
-        peak_learning_rate: reached at step W.
-        total_steps: of the run.
+        peak_learning_rate: rate at step W.
+        total_steps: steps of the run.
         warmup_ratio: W = ceil(warmup_ratio * total_steps); ignored if `warmup_steps` is given.
         warmup_steps: W.
 
     Raises:
         ValueError: no steps, or a warm-up longer than the run.
+
+    Example:
+        >>> schedule = WarmupCosine(1e-3, total_steps=100, warmup_steps=10)
+        >>> [schedule.at(step) for step in (0, 10, 100)]
+        [0.0, 0.001, 0.0]
     """
 
     def __init__(
@@ -41,13 +46,15 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         if warmup_steps is None:
             warmup_steps = math.ceil(warmup_ratio * total_steps)
         if not 0 <= warmup_steps <= total_steps:
-            raise ValueError(f"A warm-up of {warmup_steps} steps does not fit into {total_steps}.")
+            raise ValueError(
+                f"A warm-up of {warmup_steps} steps does not fit into {total_steps} steps."
+            )
         self.peak_learning_rate = peak_learning_rate
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
 
     def at(self, step: int) -> float:
-        """The rate of a 0-based step, in double precision."""
+        """Rate at a 0-based step, in double precision."""
         if step < self.warmup_steps:
             return self.peak_learning_rate * step / self.warmup_steps
         decay_steps = max(self.total_steps - self.warmup_steps, 1)
@@ -55,7 +62,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak_learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def __call__(self, step: Tensor) -> Tensor:
-        # Subtract as integers: float32 would lose the step beyond 2^24.
+        # Subtract integers: float32 cannot represent all steps beyond 2^24.
         step = ops.cast(step, "int32")
         warmup = ops.cast(step, "float32") / max(self.warmup_steps, 1)
         done = ops.cast(step - self.warmup_steps, "float32")

@@ -1,4 +1,4 @@
-"""What the trained and the averaged weights are worth while they train, and the best of them kept."""
+"""Validation during training, of trained and averaged weights; the best weights are saved."""
 
 import math
 from collections.abc import Callable
@@ -12,24 +12,33 @@ from nepa_keras.types import Logs
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds results of a measurement to the logs, and keeps the best weights.
+    """Measure the model during training, log the results and save the best weights.
 
-    The logs get `val_NAME` of the trained and, if the optimizer keeps an average, `ema_val_NAME` of the
-    averaged weights, NaN before the first update. The best are the better of both. Put it before the
-    callbacks that write logs. With many devices the model that is measured and saved is a copy on one;
-    each process measures all, and the first saves.
+    The logs get `val_NAME` for the trained weights and, if the optimizer keeps averages, `ema_val_NAME` for
+    the averaged ones (NaN before the first update). The best weights are the better of both. Put this
+    callback before those that write logs. With many devices a copy on one device is measured and saved; every
+    process measures, and the first saves.
 
     Args:
-        measure: results of a model by name, such as {"accuracy": 0.7}; larger is better.
+        measure: function of a model that returns results by name, such as {"accuracy": 0.7}; larger is
+            better.
         name: the result by which weights are compared.
-        save_best: called with the model, while it holds the best weights so far.
-        times: about so many measurements in all, of which one is after the first epoch and one after the
-            last; the logs between repeat the latest. None measures after each epoch.
+        save_best: called with the model while it holds the best weights so far.
+        times: approximate number of measurements, including one after the first and one after the last epoch;
+            the logs between repeat the latest results. None measures after each epoch.
 
     Attributes:
-        last: the latest results, as in the logs.
-        best: those of the measurement with the best weights, or None.
-        best_prefix: of the best weights' results among them, "val" (trained) or "ema_val" (averaged).
+        last: latest results, as logged.
+        best: results of the measurement with the best weights, or None.
+        best_prefix: prefix of the best results, "val" (trained) or "ema_val" (averaged).
+
+    Example:
+        >>> def measure(model):
+        ...     return {"accuracy": -model.evaluate(images, verbose=0)["loss"]}
+        >>> validation = Validation(measure)
+        >>> history = model.fit(images, batch_size=8, verbose=0, callbacks=[validation])
+        >>> sorted(validation.last)
+        ['ema_val_accuracy', 'val_accuracy']
     """
 
     state_name = "validation"
@@ -51,7 +60,7 @@ class Validation(keras.callbacks.Callback):
         self.best_prefix = "val"
 
     def state_dict(self) -> dict:
-        """The latest and the best results, for a checkpoint; see `resume.Stateful`."""
+        """Return the latest and best results, for a checkpoint; see `resume.Stateful`."""
         return {"last": self.last, "best": self.best, "best_prefix": self.best_prefix}
 
     def load_state_dict(self, state: dict) -> None:
@@ -67,19 +76,19 @@ class Validation(keras.callbacks.Callback):
         logs.update(self.last)
 
     def _measure(self, logs: dict) -> None:
-        # On JAX the newest weights are in the train state until they are synchronised.
+        # On JAX the newest weights are in the training state until they are synchronised.
         backends.sync(self.model)
         with on_one_device(self.model) as model:
             trained = self.measure(model)
             self.last = last = {f"val_{name}": value for name, value in trained.items()}
             if getattr(model.optimizer, "averages", None):
                 last |= {f"ema_val_{name}": math.nan for name in trained}
-                if not int(model.optimizer.iterations):  # nothing to choose from yet
+                if not int(model.optimizer.iterations):  # no averages before the first update
                     return
                 with ema_weights(model):
                     averaged = self.measure(model)
                     last |= {f"ema_val_{name}": value for name, value in averaged.items()}
-                    if not trained[self.name] > averaged[self.name]:  # of equals the averaged
+                    if not trained[self.name] > averaged[self.name]:  # prefer averages if equal
                         self._keep_if_best(model, "ema_val", {**logs, **last})
             self._keep_if_best(model, "val", {**logs, **last})
 
@@ -93,10 +102,10 @@ class Validation(keras.callbacks.Callback):
 
     @property
     def best_result(self) -> float:
-        """The result by which the best weights were chosen; NaN where there are none."""
+        """Result by which the best weights were chosen; NaN if there are none."""
         return self.best[f"{self.best_prefix}_{self.name}"] if self.best else math.nan
 
     @property
     def best_weights(self) -> str:
-        """Which weights are the best, "trained" or "averaged"."""
+        """Kind of the best weights, "trained" or "averaged"."""
         return "averaged" if self.best_prefix == "ema_val" else "trained"

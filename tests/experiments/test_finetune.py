@@ -278,7 +278,7 @@ def test_wrong_flags_are_refused(pretrained, tmp_path):
         "num_labels=5 must be at least the 10 classes": [
             "finetune.py", *SMALL, f"--model={pretrained}", "--num_labels=5",
         ],
-        "is for own_warmup=False": [
+        "needs own_warmup=False": [
             "finetune.py", *SMALL, f"--model={pretrained}", "--final_layer_decay=0.9",
         ],
         "no preset or folder '/missing'": ["evaluate.py", "--model=/missing", "--data=digits"],

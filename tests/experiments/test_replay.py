@@ -53,7 +53,7 @@ def test_a_flag_of_the_command_line_wins_over_the_flag_file(diverged):
     [
         ("missing", [], "report.json is missing"),
         ("checkpoints", [], "report.json is missing"),
-        ("non_finite/*", ["--seed=5"], "the data or the seed is another"),
+        ("non_finite/*", ["--seed=5"], "use the data and the seed of the run"),
         ("non_finite/*", ["--accumulation_steps=2"], "another model"),
     ],
 )

@@ -111,10 +111,10 @@ SLIPS = {
     "checkpoint.keras is of a run; its weights are --model={place}/run.": (
         "probe.py --data=digits --model={place}/run/checkpoint.keras"
     ),
-    "/run is of a run that has saved no trained weights that are whole; give {place}/run/ema": (
+    "/run belongs to a run that has no usable trained weights; use {place}/run/ema": (
         "convert.py --source={place}/run --weights=trained --output={place}/out"
     ),
-    "is of a run that has saved no weights that are whole; go on with it": (
+    "belongs to a run that has no usable weights; resume the run": (
         "visualize.py --model={place}/begun --output={place}/out"
     ),
     "must be a folder, which this writes: KERAS_BACKEND=": (

@@ -65,7 +65,7 @@ def test_a_linear_course_is_the_formula_on_the_device_too(step, warmup):
         ({"course": "half"}, 'must be "cosine" or "linear", got \'half\''),
         ({"final_layer_decay": None, "layer_decay_course": "linear"}, "needs a final_layer_decay"),
         ({"final_layer_decay": 0.0}, "final_layer_decay=0.0 must be above 0"),
-        ({"own_warmup": True}, "is for own_warmup=False"),
+        ({"own_warmup": True}, "needs own_warmup=False"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, words):

@@ -111,7 +111,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(unfinished):
     with pytest.raises(ValueError, match=r"step-00000003 is damaged \(state.*another checkpoint"):
         nepa_keras.NepaBackbone.from_preset(last, ema=True)
     shutil.rmtree(unfinished / "checkpoints" / "step-00000002")
-    with pytest.raises(ValueError, match=r"saved no weights that are whole; go on.* is damaged"):
+    with pytest.raises(ValueError, match=r"has no usable weights; resume.* is damaged"):
         find_weights(unfinished)
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_does_not_say_its_model_or_has_no_averages(unfinished,
     state = model_state(model)
     first = Checkpoints(tmp_path).save(0, state, {}, describe_model(model, state))
     assert find_weights(first)[1:3] == (False, "trained weights of step 0")
-    with pytest.raises(ValueError, match="no averaged weights, as the optimizer keeps none"):
+    with pytest.raises(ValueError, match="no averaged weights: the optimizer keeps none"):
         find_weights(first, "ema")
     with pytest.raises(ValueError, match="no averaged weights; load it without ema=True"):
         nepa_keras.NepaBackbone.from_preset(first, ema=True)

@@ -182,7 +182,7 @@ def test_training_goes_on_without_a_tracker_that_fails(wandb, mlflow, tmp_path, 
         trackers.trackers[1].client.log_batch = fail
         for step in (1, 2):
             trackers.scalars({"loss": 0.5}, step)
-    assert capsys.readouterr().out == "MLflow gets no more of this run: no answer\n"
+    assert capsys.readouterr().out == "MLflow is dropped for the rest of this run: no answer\n"
     assert len(wandb.calls.of("log")) == 2
     # What is wrong in the program is no error of a tracker.
     with pytest.raises(TypeError), Trackers([SimpleNamespace(errors=(), finish=None)]):
@@ -199,7 +199,7 @@ def test_a_tracker_that_cannot_be_had_is_one_sentence_at_the_start(monkeypatch, 
     with pytest.raises(ImportError, match="pip install wandb"):
         check_trackers(["wandb"])
     with pytest.raises(
-        ValueError, match="no tracker 'comet'; choose of tensorboard, mlflow, wandb"
+        ValueError, match="no tracker 'comet'; choose from tensorboard, mlflow, wandb"
     ):
         check_trackers(["comet"])
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""JAX: computations of the layers, for CPU and for accelerators, where XLA fuses more and memory is the limit."""
+"""JAX: computations of the layers, on CPU, and on accelerators, where memory is the limit."""
 
 import ctypes
 import functools

@@ -45,7 +45,7 @@ class Trainer(keras.Model):
         self._make_for_each_size("predict_function", super().make_predict_function, force)
 
     def _make_for_each_size(self, name, keras_make_function, force):
-        """Create one Keras function per image size: a single one makes sizes dynamic after the second size."""
+        """Create one Keras function per image size; a shared one would get dynamic sizes."""
         if getattr(self, name) is not None and not force:
             return
         functions: dict = {}  # compiled functions by image sizes

@@ -55,7 +55,7 @@ class Trainer(Model):
         """Do nothing: Keras 3.16 would wrap the model in DDP here, but `in_parallel` is the wrapper."""
 
     def get_metrics_result(self):
-        """Return the metrics of this process. Keras 3.16 would wait for all processes, which may be elsewhere."""
+        """Return the metrics of this process; Keras 3.16 would wait for processes that are elsewhere."""
         results = {}
         for metric in self.metrics:
             result = metric.result()

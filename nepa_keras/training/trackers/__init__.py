@@ -1,4 +1,4 @@
-"""Where curves, pictures and tables of a run go beside its folder: TensorBoard, MLflow, Weights & Biases."""
+"""Trackers, which record curves, pictures and tables of runs: TensorBoard, MLflow, Weights & Biases."""
 
 from nepa_keras.training.trackers.opening import TRACKERS, Trackers, check_trackers, open_trackers
 from nepa_keras.training.trackers.protocol import Tracker

@@ -1,4 +1,4 @@
-"""MLflow: a run in a file store beside the folders of the runs, or where MLFLOW_TRACKING_URI says."""
+"""MLflow: a run in a file store beside the folders of the runs, or at MLFLOW_TRACKING_URI."""
 
 import os
 import time
@@ -13,17 +13,17 @@ from nepa_keras.training.run_dir import RunDir
 from nepa_keras.training.trackers.protocol import Tracker
 from nepa_keras.training.trackers.record import TrackerRecord
 
-_LONGEST = 500  # characters of a parameter, of any version
+_LONGEST = 500  # characters of a parameter that all versions of MLflow accept
 
 
 class MlflowTracker(Tracker):
-    """A run of MLflow. Its store is MLFLOW_TRACKING_URI, by default the folder mlruns beside RUN_DIR.
+    """A run in MLflow, at MLFLOW_TRACKING_URI or by default in the folder mlruns beside RUN_DIR.
 
-    The experiment is MLFLOW_EXPERIMENT_NAME, by default nepa_keras; the run has the name of the folder.
-    Pictures and tables (as Markdown) are artifacts.
+    The experiment is MLFLOW_EXPERIMENT_NAME, by default nepa_keras; the run is named like the folder.
+    Pictures and tables (as Markdown) are stored as artifacts.
 
     Args:
-        run_dir: of the run.
+        run_dir: folder of the run.
         config: parameters, such as flags.
 
     Raises:
@@ -45,7 +45,7 @@ class MlflowTracker(Tracker):
         self.store = os.environ.get("MLFLOW_TRACKING_URI")
         if not self.store:
             self.store = (self.run.path.resolve().parent / "mlruns").as_uri()
-            # MLflow 3 asks for it; its databases need more packages, some hundred megabytes of them.
+            # MLflow 3 requires it for file stores; its databases need several hundred MB of packages.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self.client: Any = None
 
@@ -53,7 +53,7 @@ class MlflowTracker(Tracker):
         self._open()
 
     def _open(self) -> str:
-        """The id of the run, which is made or taken up at the first call."""
+        """Return the id of the run; the first call creates or reopens the run."""
         if self.client is None:
             self.client = self._mlflow.MlflowClient(self.store)
             if self.record.id is not None and self._is_known(self.record.id):
@@ -69,7 +69,7 @@ class MlflowTracker(Tracker):
         except self._mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            print(f"{self.store} has no run {identity} any more; a new one begins there")
+            print(f"{self.store} no longer has the run {identity}; a new run is created there")
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Trackers by name, several as one."""
+"""Trackers by name, and several trackers as one."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from nepa_keras.training.trackers.wandb import WandbTracker
 
 
 class _Kind(NamedTuple):
-    """A tracker's class, the package that it imports, and the name of that for pip."""
+    """A tracker's class, the package that it imports, and that package's name for pip."""
 
     tracker: Callable[..., Tracker]
     package: str
@@ -29,15 +29,15 @@ TRACKERS = {
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Notice what `open_trackers` would refuse, before the work and without an import.
+    """Check that `open_trackers` would succeed, before any work and without importing packages.
 
     Raises:
-        ValueError: there is no tracker of a name.
+        ValueError: there is no tracker of that name.
         ImportError: its package is missing.
     """
     for name in names:
         if name not in TRACKERS:
-            raise ValueError(f"There is no tracker {name!r}; choose of {', '.join(TRACKERS)}.")
+            raise ValueError(f"There is no tracker {name!r}; choose from {', '.join(TRACKERS)}.")
         _, package, pip_name = TRACKERS[name]
         if find_spec(package) is None:
             raise ImportError(
@@ -48,15 +48,20 @@ def check_trackers(names: Iterable[str]) -> None:
 def open_trackers(
     names: Iterable[str], run_dir: str | os.PathLike, config: Mapping[str, str] | None = None
 ) -> "Trackers":
-    """Trackers of a run, as one.
+    """Create the trackers of a run, combined into one.
 
     Args:
-        names: of `TRACKERS`; none records nothing.
-        run_dir: of the run; existing.
-        config: what makes the run what it is, such as flags.
+        names: keys of `TRACKERS`; none records nothing.
+        run_dir: existing folder of the run.
+        config: values that describe the run, such as flags.
 
     Raises:
         ValueError, ImportError: see `check_trackers` and `TrackerRecord`.
+
+    Example:
+        >>> with open_trackers(["tensorboard"], ".") as tracker:
+        ...     tracker.begin(step=0)
+        ...     tracker.scalars({"loss": -0.5}, step=1)
     """
     names = list(dict.fromkeys(names))
     check_trackers(names)
@@ -64,12 +69,17 @@ def open_trackers(
 
 
 class Trackers(Tracker):
-    """Several trackers as one; a context that finishes them, complete where it ends without an error.
+    """Several trackers as one; on exit of its context they finish, as complete if there was no error.
 
-    One that raises an error of its own is left out from there on, with one sentence, and training goes on.
+    A tracker that raises one of its own errors is dropped with one sentence, and training goes on.
 
     Args:
-        trackers: may be none.
+        trackers: list of trackers, may be empty.
+
+    Example:
+        >>> with Trackers([TensorBoardTracker(".")]) as tracker:
+        ...     tracker.begin(step=0)
+        ...     tracker.scalars({"loss": -0.5}, step=1)
     """
 
     name = "trackers"
@@ -104,5 +114,5 @@ class Trackers(Tracker):
             try:
                 act(tracker)
             except tracker.errors as error:
-                print(f"{tracker.name} gets no more of this run: {error}", flush=True)
+                print(f"{tracker.name} is dropped for the rest of this run: {error}", flush=True)
                 self.trackers.remove(tracker)

@@ -1,4 +1,4 @@
-"""What a tracker of runs is asked to do."""
+"""Interface of trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -7,36 +7,44 @@ import numpy as np
 
 
 class Tracker(Protocol):
-    """Takes what a run records. A run that was stopped goes on in the same record, by `begin`.
+    """Recorder of a run. After a stop, `begin` continues the same record.
 
     Attributes:
-        name: for messages.
-        errors: exceptions that are the tracker's own, such as a server that does not answer. Training goes
-            on without a tracker that raises one.
+        name: name in messages.
+        errors: exceptions of the tracker itself, such as a server that does not answer. A tracker that
+            raises one is dropped, and training goes on.
+
+    Example:
+        >>> class PrintTracker(Tracker):
+        ...     name, errors = "print", ()
+        ...     def scalars(self, values, step):
+        ...         print(step, values)
+        >>> PrintTracker().scalars({"loss": -0.5}, step=1)
+        1 {'loss': -0.5}
     """
 
     name: str
     errors: tuple[type[Exception], ...]
 
     def begin(self, step: int) -> None:
-        """Begin the record, or go on with it; scalars of later steps, of a process that was killed, are void.
+        """Begin or continue the record. Scalars of later steps, from a killed process, become invalid.
 
         Args:
-            step: steps that are done, 0 of a new run.
+            step: steps done; 0 for a new run.
         """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Record numbers, each finite, after a number of steps."""
+        """Record finite numbers by name, after `step` steps."""
 
     def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
         """Record a picture, uint8 (height, width, 3)."""
 
     def table(self, name: str, rows: Sequence[Sequence[str]], step: int) -> None:
-        """Record a table; its first row is the head."""
+        """Record a table; its first row is the header."""
 
     def finish(self, complete: bool) -> None:
-        """Bring all to its place, before the process ends.
+        """Flush and close the record before the process ends.
 
         Args:
-            complete: whether the run is done; else it was stopped, and may go on.
+            complete: True if the run is done; False if it was stopped and may go on.
         """

@@ -1,4 +1,4 @@
-"""What a run remembers of its record in a tracker, so that it goes on there after a stop."""
+"""Memory of a run's record in a tracker, so that the run continues there after a stop."""
 
 import json
 
@@ -7,14 +7,14 @@ from nepa_keras.training.run_dir import RunDir
 
 
 class TrackerRecord:
-    """The id of a run in a tracker, and the last step whose scalars are there, in RUN_DIR/trackers.json.
+    """The id of a run in a tracker, and the last step sent there, in RUN_DIR/trackers.json.
 
-    Trackers other than TensorBoard cannot take a number back. A run that was killed computes the steps after
-    its last checkpoint again, to the same numbers, so what is there already is not sent again.
+    Most trackers cannot delete a value. A killed run computes the steps after its last checkpoint again, with
+    the same results, so values that were already sent are not sent again.
 
     Args:
         run: folder of the run.
-        tracker: name in the file.
+        tracker: key in the file.
 
     Raises:
         ValueError: the file is damaged.
@@ -27,7 +27,7 @@ class TrackerRecord:
         self.step: int = known.get("step", 0)
 
     def keep(self, identity: str, step: int) -> None:
-        """Write id and last step."""
+        """Store id and last step."""
         self.id, self.step = identity, step
         known = self._read() | {self.tracker: {"id": identity, "step": step}}
         with replacing(self.run.trackers) as path:
@@ -41,5 +41,6 @@ class TrackerRecord:
             return {str(name): dict(of_tracker) for name, of_tracker in known.items()}
         except (ValueError, TypeError, AttributeError):
             raise ValueError(
-                f"{self.run.trackers} is damaged; delete it, and the run begins new records in its trackers."
+                f"{self.run.trackers} is damaged; delete it, and the run will start new records in its "
+                "trackers."
             ) from None

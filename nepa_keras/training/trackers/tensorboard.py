@@ -17,15 +17,21 @@ _SUFFIX = ".pictures"
 class TensorBoardTracker(Tracker):
     """Event files for `tensorboard --logdir=RUN_DIR`, beside log.csv.
 
-    Pictures and tables have a file of their own that takes the place of an earlier one, so a finished run
-    that is started again has them once.
+    Pictures and tables go to a separate file that replaces an earlier one, so that a finished run that is
+    started again has them once.
 
     Args:
-        run_dir: of the run.
-        config: not recorded; flags.txt has it.
+        run_dir: folder of the run.
+        config: not recorded, as flags.txt has it.
 
     Raises:
         ImportError: tensorboardX is missing.
+
+    Example:
+        >>> tracker = TensorBoardTracker(".")
+        >>> tracker.begin(step=0)
+        >>> tracker.scalars({"loss": -0.5}, step=1)
+        >>> tracker.finish(complete=True)
     """
 
     name = "TensorBoard"

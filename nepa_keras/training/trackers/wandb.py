@@ -1,4 +1,4 @@
-"""Weights & Biases: a run that is kept in RUN_DIR/wandb, for `wandb sync`, or sent at once."""
+"""Weights & Biases: a run stored in RUN_DIR/wandb for `wandb sync`, or sent directly."""
 
 import os
 import uuid
@@ -14,14 +14,14 @@ from nepa_keras.training.trackers.record import TrackerRecord
 
 
 class WandbTracker(Tracker):
-    """A run of Weights & Biases, offline unless WANDB_MODE says otherwise.
+    """A run in Weights & Biases, offline unless WANDB_MODE is set.
 
-    The project is WANDB_PROJECT, by default nepa_keras; the run has the name of the folder. Offline each
-    start leaves a folder RUN_DIR/wandb/offline-run-*; `wandb sync` makes one run of those of one id.
+    The project is WANDB_PROJECT, by default nepa_keras; the run is named like the folder. Offline, each start
+    creates a folder RUN_DIR/wandb/offline-run-*; `wandb sync` merges those with the same id.
 
     Args:
-        run_dir: of the run.
-        config: its configuration, such as flags.
+        run_dir: folder of the run.
+        config: configuration, such as flags.
 
     Raises:
         ImportError: wandb is missing.
@@ -43,7 +43,7 @@ class WandbTracker(Tracker):
         self._open()
 
     def _open(self) -> Any:
-        """The run, which is made or taken up at the first call."""
+        """Return the run; the first call creates or reopens it."""
         if self.run is None:
             identity = self.record.id or uuid.uuid4().hex[:8]
             self.run = self._wandb.init(
@@ -56,7 +56,7 @@ class WandbTracker(Tracker):
                 config=self.config,
                 settings=self._wandb.Settings(console="off", silent=True),
             )
-            # Steps are those of training, not the number of calls.
+            # Use training steps as the x axis, not the number of calls.
             self.run.define_metric("step")
             self.run.define_metric("*", step_metric="step")
             self.record.keep(identity, self.record.step)
