@@ -74,8 +74,8 @@ def distribute(kind: str = "auto", mesh: str | None = None) -> Processes:
         >>> processes = nepa_keras.distribute()
         >>> batch_size = processes.images_of_process(8)
         >>> batches = data.AugmentedBatches(
-        ...     arrays.train_images, batch_size, 28, patch_size=4, shard=processes[:2])
-        >>> model = NepaPretrainer(backbone)  # made after `distribute`
+        ...     arrays.train_images, batch_size, 28, shard=processes[:2])
+        >>> model = nepa_keras.NepaPretrainer.from_preset("nepa_micro_patch7_28", load_weights=False)
     """
     if kind not in KINDS:
         raise ValueError(f"--distribute must be one of {', '.join(KINDS)}, got {kind!r}.")

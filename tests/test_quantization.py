@@ -112,5 +112,5 @@ def test_adapters_train_on_an_integer_backbone(tmp_path):
 def test_integers_are_no_preset(tmp_path):
     model = wide_model()
     model.quantize("int8")
-    with pytest.raises(ValueError, match="are no floats"):
+    with pytest.raises(ValueError, match="are not floats"):
         model.save_to_preset(tmp_path)

@@ -1,4 +1,4 @@
-"""Exchange with the official checkpoints, and export."""
+"""Import and export of official checkpoints, export for serving, and sharing."""
 
 from nepa_keras.interop.export import (
     export_huggingface,

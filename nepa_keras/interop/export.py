@@ -1,4 +1,4 @@
-"""Our models in the official format, and as artefacts to serve."""
+"""Export of models in the official format, and as files for serving."""
 
 import warnings
 from collections.abc import Sequence
@@ -25,28 +25,32 @@ def export_huggingface(
     drop_path_rate: float | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Writes `config.json`, `preprocessor_config.json` and `model.safetensors` as official ones.
+    """Write `config.json`, `preprocessor_config.json` and `model.safetensors` in the official format.
 
     Args:
-        model: a `NepaPretrainer`, `NepaImageClassifier`, or a backbone, which counts as pretrained.
+        model: a `NepaPretrainer`, `NepaImageClassifier`, or a backbone, which is written as pretrained.
         folder: created if missing.
         ema: write the averaged weights in place of the trained ones.
-        converter: how images are prepared; default as the checkpoint said that the model is from, else
-            plain resizing to the size of the model.
-        drop_path_rate: with which the authors' code shall train it; default that of the model.
-        class_names: of a classifier; default those of the model, else LABEL_0 and so on.
+        converter: image preprocessing; default that of the checkpoint the model was loaded from, else plain
+            resizing to the size of the model.
+        drop_path_rate: rate for training with the authors' code; default that of the model.
+        class_names: names for a classifier; default those of the model, else LABEL_0 and so on.
 
     Raises:
-        ValueError: the model has no averaged weights or another number of classes, or the converter makes
+        ValueError: the model has no averaged weights or another number of classes, or the converter returns
             images of another size.
+
+    Example:
+        >>> export_huggingface(backbone, "official")
+        >>> same = nepa_keras.NepaBackbone.from_preset("official")
     """
     backbone = backbone_of(model)
     config = official_config(model, backbone, config_of_source(model), drop_path_rate, class_names)
     *size, channels = backbone.image_shape
     if converter is not None and (*converter.image_size, converter.channels) != (*size, channels):
         raise ValueError(
-            f"The converter makes images of {(*converter.image_size, converter.channels)}, the model is of "
-            f"{(*size, channels)}; give both one size."
+            f"The converter returns images of {(*converter.image_size, converter.channels)}, but the model "
+            f"takes {(*size, channels)}; give both the same size."
         )
     with ema_weights(model) if ema else nullcontext():
         write_checkpoint(folder, config, official_tensors(model))
@@ -54,7 +58,7 @@ def export_huggingface(
 
 
 def preprocessor_config_of(model: keras.Model, converter: NepaImageConverter | None = None) -> dict:
-    """What `export_huggingface` writes as `preprocessor_config.json`."""
+    """Return the content of the `preprocessor_config.json` that `export_huggingface` writes."""
     preprocessor = preprocessor_of_source(model)
     if converter is None and preprocessor is not None:
         return preprocessor
@@ -65,18 +69,18 @@ def preprocessor_config_of(model: keras.Model, converter: NepaImageConverter | N
 def replace_huggingface(
     model: keras.Model, folder: str | Path, converter: NepaImageConverter | None = None
 ) -> None:
-    """`export_huggingface` to a folder that is whole at any moment; see `files.replacing`."""
+    """Run `export_huggingface` atomically: the folder is complete at any moment; see `files.replacing`."""
     with replacing(folder) as unfinished:
         export_huggingface(model, unfinished, converter=converter)
 
 
 def export_saved_model(model: keras.Model, folder: str | Path) -> None:
-    """Writes a TensorFlow SavedModel whose endpoint `serve` maps images to what `model(images)` returns.
+    """Write a TensorFlow SavedModel whose endpoint `serve` computes `model(images)`.
 
-    Works on the backends tensorflow and jax, the latter with TensorFlow installed beside it.
+    Works on the backends tensorflow and jax; the latter needs TensorFlow installed too.
 
     Args:
-        model: a backbone (features) or classifier (logits); the batch size stays free.
+        model: a backbone (features) or classifier (logits); the batch size is dynamic.
         folder: created; an existing export in it is replaced.
 
     Raises:
@@ -87,16 +91,16 @@ def export_saved_model(model: keras.Model, folder: str | Path) -> None:
 
 
 def export_onnx(model: keras.Model, path: str | Path) -> None:
-    """Writes an ONNX file that maps images to what `model(images)` returns.
+    """Write an ONNX file that computes `model(images)`.
 
-    Works on the backends tensorflow (by tf2onnx) and torch; `pip install 'nepa_keras[onnx]'` brings what
-    either needs. A backbone's outputs are `embeddings` and `sequence_output` in this order; PyTorch's
-    exporter gives them numbers as names.
+    Works on the backends tensorflow (with tf2onnx) and torch; `pip install 'nepa_keras[onnx]'` installs what
+    either needs. The outputs of a backbone are `embeddings` and `sequence_output` in this order; PyTorch's
+    exporter names them by numbers.
 
     Args:
-        model: a backbone (features) or classifier (logits) that computes in float32; the batch size
-            stays free, the image size does not.
-        path: the file to write; an existing one is replaced.
+        model: a backbone (features) or classifier (logits) that computes in float32; the batch size is
+            dynamic, the image size is fixed.
+        path: file to write; an existing one is replaced.
 
     Raises:
         NotImplementedError: the backend is jax.
@@ -105,6 +109,6 @@ def export_onnx(model: keras.Model, path: str | Path) -> None:
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():  # of the tracers, about Python numbers that are constants here
+    with warnings.catch_warnings():  # tracers warn about Python numbers that become constants
         warnings.simplefilter("ignore")
         model.export(path, format="onnx", verbose=False)

@@ -1,4 +1,4 @@
-"""The model card: what a stranger has to know of shared weights, as the README.md of their folder."""
+"""Model card: the README.md that describes shared weights."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ _TASKS = {
     "NepaImageSegmenter": "image-segmentation",
 }
 _DATA_FLAGS = ("data", "validation_data", "num_labels", "image_size", "channels")
-# Where numbers come from and what they are called in log.csv; the others are of speed and optimization.
+# Columns of log.csv that are results; the others concern speed and optimization.
 _MEASURED = re.compile(r"(?:ema_)?val_\w+|loss")
 
 
@@ -29,17 +29,20 @@ def model_card(
     license_name: str | None = None,
     picture: str | None = None,
 ) -> str:
-    """The text of a model card: architecture, data, recipe, results, loading, licence.
+    """Text of a model card: architecture, data, recipe, results, loading, licence.
 
-    Of paths in flags only the last part is written, as a card is for strangers.
+    Paths in flags are shortened to their last part, as a card is public.
 
     Args:
         model: a backbone, pretrainer, classifier or segmenter.
-        handle: that `from_preset` takes, hf://owner/name or a folder.
-        run: the folder of the run that trained it, if known.
-        weights: which weights of the run they are.
-        license_name: identifier of the licence, as the hub has them: apache-2.0, cc-by-4.0.
-        picture: file beside the card that shows the curves of the run.
+        handle: argument of `from_preset`: hf://owner/name or a folder.
+        run: folder of the run that trained the model, if known.
+        weights: description of the run's weights that are shared.
+        license_name: identifier of the licence on the hub, such as apache-2.0 or cc-by-4.0.
+        picture: file beside the card with the curves of the run.
+
+    Example:
+        >>> card = model_card(backbone, "hf://owner/name", license_name="apache-2.0")
     """
     name = handle.rstrip("/").rpartition("/")[2]
     kind = type(model).__name__
@@ -52,14 +55,14 @@ def model_card(
     sections = [
         "\n".join(["---", *(f"{k}: {v}" for k, v in head.items() if v), "---"]),
         f"# {name}",
-        f"{_sentence(model)} Made with nepa_keras in Keras 3, for TensorFlow, JAX and PyTorch.",
+        f"{_sentence(model)} Trained with nepa_keras (Keras 3), for TensorFlow, JAX and PyTorch.",
         *_architecture(model, weights),
         *(_of_run(run, picture) if run is not None else ()),
         *_loading(kind, handle),
         "## Licence",
         f"The weights: {license_name}."
         if license_name
-        else "None is stated: ask the owner of this repository before you use the weights.",
+        else "No licence is stated: ask the owner of this repository before you use the weights.",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -93,13 +96,13 @@ def _architecture(model: keras.Model, weights: str) -> list[str]:
 
 
 def _of_run(run: RunDir, picture: str | None) -> list[str]:
-    """Data, recipe and results, as far as the run's files tell."""
+    """Sections on data, recipe and results, as far as the run's files provide them."""
     flags = run.read_flags()
     sections = []
     if flags is not None:
         lines = [_without_folders(line) for line in flags.lines]
         of_data = [line for line in lines if line[2:].partition("=")[0] in _DATA_FLAGS]
-        sections += ["## Data", "As the flags of the run name it:", _code("\n".join(of_data))]
+        sections += ["## Data", "Flags of the run:", _code("\n".join(of_data))]
         script = re.search(r"(\w+)(?:\.py)? --flagfile", flags.command)
         by = f" by `nepa-keras {script[1]}`" if script else ""
         sections += ["## Recipe", f"Trained{by} with {flags.versions}:", _code("\n".join(lines))]
@@ -115,13 +118,13 @@ def _of_run(run: RunDir, picture: str | None) -> list[str]:
 
 
 def _tables(run: RunDir) -> Mapping[str, Sequence[Sequence[str]]]:
-    """The tables of results that a run keeps, and those that it or its user left beside them as *.md."""
+    """Return the run's tables of results, and Markdown tables in *.md files beside them."""
     beside = {path.stem: read_table(path) for path in sorted(run.path.glob("*.md"))}
     return run.read_results() | {title: rows for title, rows in beside.items() if len(rows) > 1}
 
 
 def _last_row(run: RunDir) -> Mapping[str, Sequence[Sequence[str]]]:
-    """Loss and scores of the last row of log.csv."""
+    """Return loss and scores of the last row of log.csv."""
     if not run.log.is_file():
         return {}
     with open(run.log, newline="", encoding="utf-8") as file:
@@ -129,14 +132,14 @@ def _last_row(run: RunDir) -> Mapping[str, Sequence[Sequence[str]]]:
     last = {name: value or "" for name, value in rows[-1].items() if name} if rows else {}
     found = []
     for name in filter(_MEASURED.fullmatch, last):
-        with contextlib.suppress(ValueError):  # a score that was not measured at this step
+        with contextlib.suppress(ValueError):  # the score was not measured at this step
             found.append((name, f"{float(last[name]):.4g}"))
-    title = f"At the last step, {last.get('step', 'of unknown number')}"
-    return {title: [("of log.csv", "value"), *found]} if found else {}
+    title = f"At the last step ({last.get('step', 'number unknown')})"
+    return {title: [("column of log.csv", "value"), *found]} if found else {}
 
 
 def _without_folders(line: str) -> str:
-    """A flag without the folders of paths in its value; hf:// handles and names of variables stay."""
+    """Remove the folders from paths in a flag; hf:// handles and variable names stay."""
     name, given, value = line.partition("=")
     if name == "--freeze":
         return line
@@ -146,7 +149,7 @@ def _without_folders(line: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text for a cell of a table; an absolute path by its last part."""
+    """Format text for a table cell; shorten absolute paths to their last part."""
     text = re.sub(r"\s+", " ", text).replace("|", "\\|")
     return re.sub(r"(?<!\S)[/~][^\s,;]*/([^\s,;/]+)", r"\1", text)
 

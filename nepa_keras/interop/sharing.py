@@ -1,4 +1,4 @@
-"""The folder that others need of a model: weights, configurations, model card, curves of its run."""
+"""Folder for sharing a model: weights, configuration, model card, curves of the run."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from nepa_keras.presets import backbone_of
 from nepa_keras.presets.folder import CONFIG, PREPROCESSOR, WEIGHTS, write_preprocessor
 from nepa_keras.training import RunDir
 
-CARD = "README.md"  # where the hub looks for the model card
+CARD = "README.md"  # the hub's name for the model card
 
 
 def write_to_share(
@@ -23,16 +23,19 @@ def write_to_share(
     weights: str = "",
     license_name: str | None = None,
 ) -> list[str]:
-    """Writes a folder for `from_preset` with a model card, and returns the names of its files.
+    """Write a folder for `from_preset` with a model card, and return the names of its files.
 
-    The layout is the authors', or that of `save_to_preset` where theirs has no such model. A README.md that
-    is there already stays, as a person may have written in it.
+    The layout is the authors', or that of `save_to_preset` for a model that theirs cannot hold. An existing
+    README.md is kept, as it may have been edited.
 
     Args:
         model: a backbone, pretrainer, classifier or segmenter.
         folder: created if missing.
-        handle: hf://owner/name, under which others will find it; default the folder.
+        handle: hf://owner/name of the planned repository; default the folder.
         run, weights, license_name: see `model_card`.
+
+    Example:
+        >>> files = write_to_share(backbone, "shared")
     """
     folder = Path(folder).expanduser()
     files = [CONFIG, WEIGHTS, CARD]
@@ -59,7 +62,7 @@ def write_to_share(
 
 
 def _has_official_layout(model: keras.Model) -> bool:
-    """Whether the authors' code computes the same from an export; see `official_config`."""
+    """Tell whether the authors' code can compute the same function from an export; see `official_config`."""
     ours = backbone_of(model).get_config()
     patches_with_rope = ours["embedding"] is None and ours["rope_theta"] is not None
     theirs = ours["rope_extent"] == 1.0 and ours["position_embedding"] is None

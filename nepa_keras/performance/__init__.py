@@ -1,4 +1,4 @@
-"""Arithmetic of a model and speed of a device: FLOPs, their share of the peak (MFU), the time of a step."""
+"""FLOPs of a model, model FLOPs utilization (MFU), and predicted step times (roofline)."""
 
 from nepa_keras.performance.flops import forward_flops, training_flops
 from nepa_keras.performance.roofline import (

@@ -1,12 +1,12 @@
-"""Model FLOPs: what the architecture asks for, whatever a program does to compute it.
+"""Model FLOPs: the arithmetic of the architecture, independent of the implementation.
 
-Only matrix products count, 2 FLOPs per multiply-add; norms, softmax, rotation, GELU and the optimizer
-do not. With N tokens (T patches and CLS), D width, M width of the MLP, L layers, P patch, C channels:
+Only matrix products count, 2 FLOPs per multiply-add; norms, softmax, rotation, GELU and the optimizer do not.
+With T patches, N = 1 + T tokens, D width, M width of the MLP, L blocks, P patch size, C channels:
 
     patch embedding    2 T P^2 C D
     q, k, v, output    L 2 N 4 D^2
-    scores, values     L 2 N 2 N D        full squares, as usual for MFU, also where causal
-    MLP                L 2 N 2 D M        3 D M when gated
+    scores, values     L 2 N 2 N D        full squares, also if causal, as usual for MFU
+    MLP                L 2 N 2 D M        3 D M if gated
     training step      3 x forward        each product has two in the backward pass
 """
 
@@ -19,7 +19,7 @@ from nepa_keras.layers import PatchEmbedding
 def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = None) -> int:
     """Matrix FLOPs of one forward pass for one image.
 
-    Of an embedding other than that of patches nothing is known, so it does not count.
+    An embedding other than `PatchEmbedding` is not counted.
 
     Args:
         backbone: the model.
@@ -27,6 +27,10 @@ def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = N
 
     Raises:
         ValueError: the patch does not divide the image.
+
+    Example:
+        >>> forward_flops(backbone)
+        4216512
     """
     shape = backbone.image_shape
     if image_size is not None:
@@ -46,7 +50,7 @@ def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = N
 def training_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = None) -> int:
     """Matrix FLOPs of one training step per image: three times `forward_flops`.
 
-    Recomputation (`remat`) does not count. The images need no gradient, so this overstates the patch
-    embedding by a third, under 1 % of the whole for the presets of 224 pixels.
+    Recomputation (`remat`) is not counted. As images need no gradient, this overstates the patch embedding by
+    a third, less than 1 % of the total for the 224-pixel presets.
     """
     return 3 * forward_flops(backbone, image_size)

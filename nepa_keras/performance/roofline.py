@@ -1,12 +1,12 @@
-"""The time of a training step on a device, predicted from FLOPs and bytes (roofline).
+"""Roofline model: predicted time of a training step from FLOPs and bytes.
 
-Each part of the step takes the longer of its arithmetic at the device's peak and its traffic at the
-device's memory bandwidth. Mixed bfloat16: products and branches in 2 bytes, residual stream, weights,
-gradients and optimizer in 4. Every kernel reads its inputs and writes its outputs once; element-wise
-operations next to each other are one kernel, attention is fused and keeps no probabilities. A compiler
-that fuses more moves less; one that fuses less, or stalls, is slower.
+Each part of the step takes the longer of its arithmetic at the device's peak and its traffic at the memory
+bandwidth. Mixed bfloat16: products and branches use 2 bytes; residual stream, weights, gradients and
+optimizer 4. A kernel reads its inputs and writes its outputs once; adjacent element-wise operations form one
+kernel; attention is fused and stores no probabilities. A compiler that fuses more is faster, one that fuses
+less or stalls is slower.
 
-R = B N rows (B images, N tokens), D width, M width of the MLP, L layers.
+B images, N tokens, B N rows, D width, M width of the MLP, L blocks.
 """
 
 import math
@@ -19,7 +19,7 @@ from nepa_keras.tables import text_table
 
 @dataclass(frozen=True)
 class Device:
-    """Peak bfloat16 FLOP/s of dense products, and bytes/s of its memory, from the maker's data sheet."""
+    """Peak FLOP/s of dense bfloat16 products, and memory bandwidth in bytes/s, from the data sheet."""
 
     name: str
     flops_per_second: float
@@ -35,9 +35,9 @@ DEVICES = {
 
 
 def known_device(name: str) -> Device | None:
-    """The data sheet of a device by the name that its driver gives it, or None.
+    """Return the data sheet of a device by its driver's name, or None.
 
-    The PCIe and NVL forms of the H100 have other figures, and other names.
+    The PCIe and NVL versions of the H100 have other figures and other names.
     """
     names = {
         "NVIDIA H100 80GB HBM3": "h100",
@@ -53,19 +53,19 @@ def known_device(name: str) -> Device | None:
 
 @dataclass(frozen=True)
 class Part:
-    """A kind of kernel: what all of them in one step compute and move."""
+    """One kind of kernel, with total FLOPs and bytes of a step."""
 
     name: str
     flops: float
     bytes: float
 
     def seconds(self, device: Device) -> float:
-        """The least time on a device: of computing or of moving, whichever is longer."""
+        """Lower bound of the time on a device: arithmetic or memory traffic, whichever is longer."""
         return max(self.flops / device.flops_per_second, self.bytes / device.bytes_per_second)
 
 
 def step_parts(backbone: NepaBackbone, batch_size: int) -> list[Part]:
-    """The parts of a training step of a batch.
+    """Return the parts of a training step.
 
     The backward pass of a part has twice the arithmetic and twice the traffic of the forward pass.
     """
@@ -76,7 +76,7 @@ def step_parts(backbone: NepaBackbone, batch_size: int) -> list[Part]:
     rows, layers = batch_size * n, backbone.num_layers
 
     def dense(inputs, outputs, count=1, rows=rows):
-        """Matrix products; a weight is read as float32, written and read again as bfloat16."""
+        """FLOPs and bytes of products; a weight is read as float32, written and read as bfloat16."""
         return (
             count * 2 * rows * inputs * outputs,
             count * (2 * rows * (inputs + outputs) + 8 * inputs * outputs),
@@ -85,8 +85,8 @@ def step_parts(backbone: NepaBackbone, batch_size: int) -> list[Part]:
     hidden = [dense(d, m, count=2 if backbone.gated_mlp else 1), dense(m, d)]
     products = [dense(d, 3 * d), dense(d, d), *hidden]
     embedding = dense(patch**2 * channels, d, rows=batch_size * patches)
-    norms = 2 * (4 + 2) * rows * d  # of both branches: float32 in, bfloat16 out
-    rotation = 2 * (2 + 2) * rows * d  # q and k, with their norm
+    norms = 2 * (4 + 2) * rows * d  # both branches: float32 in, bfloat16 out
+    rotation = 2 * (2 + 2) * rows * d  # q and k, including their norm
     residual = 2 * (2 + 4 + 4) * rows * d  # branch and stream in, stream out
     activation = (3 if backbone.gated_mlp else 2) * 2 * rows * m
     parameters = sum(math.prod(v.shape) for v in backbone.trainable_variables)
@@ -102,21 +102,21 @@ def step_parts(backbone: NepaBackbone, batch_size: int) -> list[Part]:
             0,
             3 * layers * (norms + rotation + residual + activation),
         ),
-        # Reads weight, gradient, both moments and the average; writes all but the gradient, whose
-        # norm reads it once more.
+        # Reads weight, gradient, both moments and the average; writes all but the gradient, which is
+        # read once more for its norm.
         Part("optimizer", 0, 40 * parameters),
     ]
 
 
 def predicted_step(backbone: NepaBackbone, batch_size: int, device: Device) -> tuple[float, float]:
-    """(seconds, MFU) of a step in which every part runs at its bound."""
+    """Return (seconds, MFU) of a step in which every part runs at its bound."""
     seconds = sum(part.seconds(device) for part in step_parts(backbone, batch_size))
     flops = training_flops(backbone) * batch_size
     return seconds, flops / seconds / device.flops_per_second
 
 
 def roofline_table(backbone: NepaBackbone, batch_size: int, device: Device) -> str:
-    """The parts of a step, what bounds each, and the sum, as text."""
+    """Format the parts of a step, what bounds each, and the total."""
     title = (
         f"{device.name}: {device.flops_per_second / 1e12:.0f} TFLOP/s bfloat16, "
         f"{device.bytes_per_second / 1e12:.2f} TB/s; batch {batch_size}, prediction for a training step"

@@ -1,4 +1,4 @@
-"""How much of the machine training uses (MFU)."""
+"""Model FLOPs utilization (MFU): the fraction of the machine's peak that training uses."""
 
 import math
 import time
@@ -13,18 +13,19 @@ from nepa_keras.performance.roofline import known_device
 
 
 class ModelFlopsUtilization:
-    """The share of the peak that so many images per second use: their `training_flops` over the peak.
+    """Convert images per second to MFU: `training_flops` per second over the peak.
 
-    The peak is that of the data sheet (bfloat16) of a device that `known_device` knows, and of any other the
-    best product that `measured_peak` finds; times the number of devices.
+    The peak is the data sheet's (bfloat16) for devices in `known_device`, otherwise the best product found by
+    `measured_peak`, times the number of devices.
 
     Args:
-        backbone: what is trained, with a backward pass through all of it; heads around it do not count.
-        devices: that train. Of CPU devices that share cores each is taken for a machine.
+        backbone: the backbone, trained completely; heads around it are not counted.
+        devices: number of training devices. CPU devices that share cores count as one machine each.
 
     Example:
         >>> mfu = ModelFlopsUtilization(model.backbone)
-        >>> nepa_keras.training.fit_steps(model, ..., mfu=mfu)
+        >>> 0.0 < mfu(images_per_second=100.0) < 1.0
+        True
     """
 
     def __init__(self, backbone: NepaBackbone, devices: int = 1):
@@ -38,11 +39,11 @@ class ModelFlopsUtilization:
 
 
 def measured_peak(dtype: str = "float32", seconds: float = 0.02) -> float:
-    """FLOP/s of the best of several square matrix products on the first device.
+    """Measure the FLOP/s of square matrix products on the first device; return the best.
 
     Args:
-        dtype: of the matrices.
-        seconds: the matrices grow until a product takes so long.
+        dtype: dtype of the matrices.
+        seconds: matrices grow until one product takes this long.
     """
     side, best = 512, 0.0
     while True:
@@ -50,7 +51,9 @@ def measured_peak(dtype: str = "float32", seconds: float = 0.02) -> float:
         taken = math.inf
         for _ in range(4):  # the first also compiles
             started = time.perf_counter()
-            ops.convert_to_numpy(ops.cast(ops.matmul(x, x)[0, 0], "float32"))  # waits for it
+            ops.convert_to_numpy(
+                ops.cast(ops.matmul(x, x)[0, 0], "float32")
+            )  # waits for the device
             taken = min(taken, time.perf_counter() - started)
         best = max(best, 2 * side**3 / taken)
         if taken >= seconds or side >= 16384:

@@ -1,6 +1,6 @@
-"""Named architectures and checkpoints: what `from_preset` reads and `save_to_preset` writes.
+"""Named architectures, and the files that `from_preset` reads and `save_to_preset` writes.
 
-Beneath the models, which find here their way to files; `nepa_keras.interop` has the rest of what users call.
+The models depend on this package; the rest of the file interface is in `nepa_keras.interop`.
 """
 
 from nepa_keras.presets.mixin import PresetMixin

@@ -1,4 +1,4 @@
-"""Arguments that a `config.json` gives a model, checked before anything is built of them."""
+"""Checks of the arguments that a `config.json` gives a model, before anything is built."""
 
 import inspect
 import math
@@ -11,10 +11,11 @@ import keras
 
 from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError
 
-_LARGEST_INTEGER = 2**32 - 1  # that a seed can be
+_LARGEST_INTEGER = 2**32 - 1  # the largest seed
 _MOST_BLOCKS = 4096
-_LARGEST_ALONE = 2**33  # parameters of a model without weights to compare with: 34 GB in float32
-_LONGEST_ALONE = 2**20  # axis of its embedding
+# Limits for a model without weights to compare with.
+_LARGEST_ALONE = 2**33  # parameters: 34 GB in float32
+_LONGEST_ALONE = 2**20  # length of an axis of the embedding
 _WORDS: dict[object, str] = {
     bool: "true or false",
     int: f"a whole number up to {_LARGEST_INTEGER}",
@@ -26,10 +27,10 @@ _WORDS: dict[object, str] = {
 
 
 def check_arguments(model_class: type[keras.Model], arguments: dict) -> None:
-    """Compares arguments that were read as JSON with the annotations of a model's arguments.
+    """Compare arguments read from JSON with the annotations of a model's arguments.
 
     Raises:
-        ValueError: there is no such argument, or its value is of another kind.
+        ValueError: the model has no such argument, or the value has another type.
     """
     kinds = typing.get_type_hints(model_class.__init__) | {"dtype": str}
     for name, value in arguments.items():
@@ -63,10 +64,10 @@ def _describe(kind: object) -> str:
 
 
 def read_embedding(config: object) -> keras.layers.Layer:
-    """The layer of a configuration, not built: what says how is left out, as that takes memory at once.
+    """Create the layer of a configuration, unbuilt: its "build_config" is ignored, as building takes memory.
 
     Raises:
-        ValueError: it is of no layer.
+        ValueError: the configuration is not of a layer.
     """
     try:
         layer = keras.saving.deserialize_keras_object(_unbuilt(config))
@@ -88,22 +89,22 @@ def _unbuilt(config: Any) -> Any:
 def shape_of_size(
     image_size: int | Sequence[int], backbone_class: type[keras.Model], backbone: dict
 ) -> tuple[int, ...]:
-    """`image_shape` of a backbone for another size of its images; the channels stay.
+    """`image_shape` of a backbone for another image size, with the same channels.
 
     Args:
         image_size: side, or (height, width).
-        backbone_class: of the backbone, whose default counts.
-        backbone: its arguments.
+        backbone_class: class of the backbone, for its defaults.
+        backbone: arguments of the backbone.
 
     Raises:
-        ValueError: the size is none, or the backbone is not one of images.
+        ValueError: the size is invalid, or the backbone is not for images.
     """
     known = inspect.signature(backbone_class.__init__).parameters
     shape = backbone.get("image_shape", known["image_shape"].default)
     if backbone.get("embedding") is not None:
         raise ValueError(
-            f"image_size={image_size} is for images, and the model takes inputs of shape {tuple(shape)}; "
-            "give image_shape."
+            f"image_size={image_size} is for images, but the model takes inputs of shape {tuple(shape)}; "
+            "pass image_shape instead."
         )
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
@@ -114,16 +115,16 @@ def shape_of_size(
 def check_size(
     backbone_class: type[keras.Model], backbone: dict, model: dict, tensors: Checkpoint | None
 ) -> None:
-    """Refuses a model that is far larger than its weights before memory is taken for it.
+    """Refuse a model that is far larger than its weights, before memory is allocated for it.
 
     Args:
-        backbone_class: of the backbone, whose defaults count.
-        backbone: its arguments.
-        model: those of the model around it that the preset gives.
-        tensors: of the preset; None of a model with fresh weights.
+        backbone_class: class of the backbone, for its defaults.
+        backbone: arguments of the backbone.
+        model: arguments of the model around the backbone.
+        tensors: the weights; None for a model with fresh weights.
 
     Raises:
-        CheckpointError: it is; the message has the sizes.
+        CheckpointError: the model is too large; the message has the sizes.
     """
     known = inspect.signature(backbone_class.__init__).parameters
     names = ("hidden_dim", "num_layers", "mlp_dim", "patch_size", "image_shape")
@@ -152,19 +153,19 @@ def check_size(
             f"the configuration describes a model of more than {described:,} parameters ({shown}); {words}."
         )
     if isinstance(embedding, dict):
-        # What it holds is not known before it is built: the two largest numbers bound most kernels.
+        # An unbuilt layer's weights are unknown: the two largest numbers bound most kernels.
         inside = sorted([(shape[-1], "image_shape"), *_integers(embedding)], reverse=True)[:2]
         largest, name = inside[0]
         if largest > longest or math.prod(number for number, _ in inside) > most:
             raise CheckpointError(f"embedding: {name} is {largest:,}; {words}.")
         if has_positions and (cells := _cells(embedding, shape)) * width > most:
             raise CheckpointError(
-                f"embedding: it makes {cells:,} cells, each with a position of width {width}; {words}."
+                f"embedding: it returns {cells:,} cells, each with a position of width {width}; {words}."
             )
 
 
 def _cells(embedding: dict, shape: Sequence[int]) -> int:
-    """How many cells the layer of a configuration makes of an input; 0 where it does not say."""
+    """Number of cells that a configuration's layer returns for an input; 0 if it is not defined."""
     try:
         made = read_embedding(embedding).compute_output_shape((None, *shape))
     except NotImplementedError:
@@ -173,7 +174,7 @@ def _cells(embedding: dict, shape: Sequence[int]) -> int:
 
 
 def _integers(config: object, name: str = "") -> Iterator[tuple[int, str]]:
-    """The sizes of the integers in a configuration, with the names that they have."""
+    """Yield the absolute values of all integers in a configuration, each with its key."""
     if type(config) is int:
         yield abs(config), name
     elif isinstance(config, dict):
@@ -187,10 +188,10 @@ def _integers(config: object, name: str = "") -> Iterator[tuple[int, str]]:
 def split_arguments(
     model_class: type[keras.Model], backbone_class: type[keras.Model], overrides: dict
 ) -> tuple[dict, dict]:
-    """Overrides of the model around the backbone, and those of the backbone.
+    """Split overrides into those of the model around the backbone and those of the backbone.
 
     Raises:
-        ValueError: an argument of neither.
+        ValueError: neither has such an argument.
     """
     ours = set(inspect.signature(model_class.__init__).parameters) - {"self", "backbone", "kwargs"}
     if model_class is backbone_class:

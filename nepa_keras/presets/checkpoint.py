@@ -1,6 +1,6 @@
-"""Tensors of a checkpoint, read one at a time: a safetensors file, or several files with an index.
+"""Tensors of a checkpoint, read one at a time from one or several safetensors files.
 
-Whatever a file says is checked before it is used; no file can run code or lead out of its folder.
+Everything in a file is checked before use; no file can run code or refer outside its folder.
 """
 
 import functools
@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-MOST_DIMENSIONS = 8  # of a tensor; ours have four, NumPy's 64
-_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")  # of DDP, torch.compile, trainers
-_LARGEST_JSON = 16 * 2**20  # bytes; the index of a thousand shards is far below
+MOST_DIMENSIONS = 8  # axes of a tensor; ours have up to four, NumPy allows 64
+_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")  # from DDP, torch.compile, trainers
+_LARGEST_JSON = 16 * 2**20  # bytes; the index of a thousand shards is far smaller
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, hostile, incomplete, or not of this model."""
+    """Error for a checkpoint that is damaged, hostile, incomplete, or of another model."""
 
 
 class TensorEntry(NamedTuple):
-    """What is known of a tensor before it is read."""
+    """Shape and dtype of a tensor, and a function that reads it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -32,12 +32,18 @@ class TensorEntry(NamedTuple):
 
 
 class Checkpoint(Mapping):
-    """Names to arrays (float32, float16 or bfloat16), each read from its file when asked for.
+    """Mapping of names to arrays (float32, float16 or bfloat16), each read from its file on access.
 
     Args:
-        entries: of the tensors, by name.
-        source: the file, for messages.
-        prefix: what stands before all of the names in the file; see `without_prefix`.
+        entries: `TensorEntry` by name.
+        source: file name for messages.
+        prefix: prefix of all names in the file that was removed, see `without_prefix`.
+
+    Example:
+        >>> backbone.save_to_preset("backbone")
+        >>> checkpoint = nepa_keras.interop.open_checkpoint("backbone")
+        >>> checkpoint["vit_nepa.layernorm.weight"].shape
+        (32,)
     """
 
     def __init__(self, entries: dict[str, TensorEntry], source: str, prefix: str = ""):
@@ -56,7 +62,7 @@ class Checkpoint(Mapping):
 
 
 def as_checkpoint(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    """A dictionary of arrays as a `Checkpoint`; one that is a checkpoint already is returned."""
+    """Wrap a dictionary of arrays as a `Checkpoint`; return a checkpoint unchanged."""
     if isinstance(tensors, Checkpoint):
         return tensors
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
@@ -68,16 +74,16 @@ def as_checkpoint(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
 
 
 def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The same tensors without what a wrapper put before all names, such as "module._orig_mod.".
+    """Remove a wrapper's prefix from all names, such as "module._orig_mod.".
 
     Raises:
-        CheckpointError: some names have it and others do not.
+        CheckpointError: only some of the names have it.
     """
     examples = {name.removesuffix(_PREFIX.sub("", name)): name for name in checkpoint}  # by prefix
     if len(examples) > 1:
         raise CheckpointError(
-            f"{checkpoint.source} holds {' and '.join(map(repr, examples.values()))}: the prefix of a "
-            "wrapper is taken off where all tensors have it; rename them alike."
+            f"{checkpoint.source} holds {' and '.join(map(repr, examples.values()))}: a wrapper's prefix is "
+            "removed only if all tensors have it; rename the tensors consistently."
         )
     prefix = next(iter(examples), "")
     entries = {name.removeprefix(prefix): entry for name, entry in checkpoint.entries.items()}
@@ -85,13 +91,13 @@ def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def open_safetensors(path: str | Path, names: Collection[str] | None = None) -> Checkpoint:
-    """The tensors of one safetensors file.
+    """Open the tensors of one safetensors file.
 
-    The file is mapped for each tensor anew, as a mapping that stays keeps every page that was read in memory.
+    The file is mapped anew for each tensor: a lasting mapping would keep every page that was read in memory.
 
     Args:
-        path: of the file.
-        names: of the tensors that are wanted; default all.
+        path: the file.
+        names: tensors to include; default all.
 
     Raises:
         CheckpointError: the file is missing or damaged, or a tensor is missing or has another dtype.
@@ -127,11 +133,11 @@ def _read_safetensors(path: Path, name: str) -> np.ndarray:
 
 
 def open_shards(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """The tensors of several files, as an index says which is where.
+    """Open the tensors of several files by their index.
 
     Args:
-        index: the JSON file beside them.
-        open_file: reads one of them.
+        index: JSON file beside them.
+        open_file: function that opens one of them.
 
     Raises:
         CheckpointError: the index or a file is missing or damaged, or they disagree.
@@ -157,22 +163,24 @@ def open_shards(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkpo
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        CheckpointError: it is missing, too large, or something else.
+        CheckpointError: the file is missing, too large, or something else.
     """
     path = Path(path)
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe or device could be read for ever
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
             raise OSError("it is not a regular file")
         too_large = found.st_size > _LARGEST_JSON
         value = None if too_large else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a readable JSON file: {error}") from None
     if too_large:
-        raise CheckpointError(f"{path} is larger than any such file should be.")
+        raise CheckpointError(
+            f"{path} is larger than {_LARGEST_JSON:,} bytes, too large for a JSON file."
+        )
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object.")
     return value

@@ -1,4 +1,4 @@
-"""The files of a preset's folder: configuration, weights, and how images are prepared."""
+"""Files of a preset's folder: configuration, weights, image preprocessing."""
 
 import json
 from collections.abc import Sequence
@@ -16,20 +16,24 @@ from nepa_keras.presets.training_state import STATE, WITHOUT_CONFIG, open_traini
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, STATE_DICT, EMA = "model.safetensors", "pytorch_model.bin", "pytorch_model_ema.bin"
-INDEX = ".index.json"  # behind the name of weights that are in several files
+INDEX = ".index.json"  # suffix for weights that are split into several files
 
 
 def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
-    """The tensors of a folder: `model.safetensors`, else `pytorch_model.bin`, or shards of either.
+    """Open the tensors of a folder: `model.safetensors`, else `pytorch_model.bin`, or shards of either.
 
-    Or the weights in a checkpoint of a run, see `presets.training_state`.
+    A checkpoint of a run (see `presets.training_state`) is opened too.
 
     Args:
-        folder: with the files.
-        ema: read the averaged weights in place of them, `pytorch_model_ema.bin` or those of the checkpoint.
+        folder: folder with the files.
+        ema: open the averaged weights instead: `pytorch_model_ema.bin`, or those of the checkpoint.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.
+
+    Example:
+        >>> backbone.save_to_preset("backbone")
+        >>> names = list(open_checkpoint("backbone"))
     """
     folder = Path(folder).expanduser()
     if (folder / STATE).is_file():
@@ -52,13 +56,13 @@ def open_checkpoint(folder: str | Path, ema: bool = False) -> Checkpoint:
 
 
 def what_to_give(folder: Path, file: str = CONFIG) -> str:
-    """The end of a sentence that says what to give in place of a folder without a file."""
+    """End of a message about a missing file: which folder to give instead."""
     if file == CONFIG and (folder / STATE).is_file():
         return WITHOUT_CONFIG
     inner = [path.parent for path in sorted(folder.glob(f"*/{file}"))]
     inner = inner or [path.parent for path in sorted(folder.glob(f"*/*/{file}"))]
     if inner:
-        return f"; give one of the folders in it that have one: {', '.join(map(str, inner))}"
+        return f"; give one of its folders that have one: {', '.join(map(str, inner))}"
     if saved := sorted(folder.glob("*.keras")):
         return (
             f"; keras.saving.load_model reads {saved[0]}, and save_to_preset then writes a folder"
@@ -67,40 +71,40 @@ def what_to_give(folder: Path, file: str = CONFIG) -> str:
 
 
 def write_checkpoint(folder: str | Path, config: dict, tensors: dict) -> None:
-    """Writes `config.json` and `model.safetensors`; each is whole or not there."""
+    """Write `config.json` and `model.safetensors`, each atomically."""
     from safetensors.numpy import save_file
 
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as path:
-        save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for that word
+        save_file(tensors, path, metadata={"format": "pt"})  # required by transformers
     write_json(folder / CONFIG, config)
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_preprocessor(config: dict, folder: str | Path) -> None:
-    """Writes `preprocessor_config.json` into a folder, which is created if missing."""
+    """Write `preprocessor_config.json` into a folder, which is created if missing."""
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PREPROCESSOR, config)
 
 
 def preprocessor_of_size(config: dict, old: Sequence[int], new: Sequence[int]) -> dict:
-    """A `preprocessor_config.json` for images of another size; resize and crop grow alike.
+    """Adapt a `preprocessor_config.json` to another image size; resize and crop are scaled alike.
 
     Args:
-        config: its content.
-        old, new: (height, width, ...) that it is for, and that it shall be for.
+        config: content of the file.
+        old, new: image sizes (height, width, ...) before and after.
     """
     if tuple(old[:2]) == tuple(new[:2]):
         return config
     tall, wide = new[0] / old[0], new[1] / old[1]
-    # A shorter edge must cover the crop whichever side of an image it is.
+    # The shortest edge may be either side of an image, and must cover the crop.
     factors = {"height": tall, "width": wide, "shortest_edge": max(tall, wide)}
     resized = dict(config)
     for key in {"size", "crop_size"} & set(config):

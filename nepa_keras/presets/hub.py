@@ -1,4 +1,4 @@
-"""Checkpoints from and for the Hugging Face hub."""
+"""Download from and upload to the Hugging Face hub."""
 
 import functools
 import re
@@ -10,18 +10,18 @@ from nepa_keras.presets.folder import CONFIG, EMA, INDEX, PREPROCESSOR, STATE_DI
 
 SCHEME = "hf://"
 _CONFIGS = [CONFIG, PREPROCESSOR]
-# Where a repository has both, PyTorch's files are not fetched.
+# PyTorch's files are fetched only from a repository without safetensors.
 _WEIGHTS = ["model*.safetensors", WEIGHTS + INDEX]
 _STATE_DICTS = [STATE_DICT, "pytorch_model-*.bin", STATE_DICT + INDEX]
 
 
 def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
-    """The local copy of `hf://owner/name[@revision]`, fetched unless it is there already.
+    """Download `hf://owner/name[@revision]` unless it is cached; return the local folder.
 
     Raises:
-        ValueError: the handle is none.
+        ValueError: the handle is invalid.
         ImportError: huggingface_hub is not installed.
-        OSError: there is no such repository or revision, or no connection and no copy.
+        OSError: there is no such repository or revision, or neither a connection nor a cached copy.
     """
     repository, revision = _parse(handle)
     with required_for(f"Fetching {handle}", "huggingface_hub"):
@@ -33,7 +33,7 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
         if weights == _WEIGHTS and not any(folder.glob("model*.safetensors*")):
             folder = Path(fetch(allow_patterns=_CONFIGS + _STATE_DICTS))
         return folder
-    except Exception as error:  # of the hub, its HTTP library or the system
+    except Exception as error:  # from the hub, its HTTP library or the system
         raise OSError(
             f"{handle} cannot be fetched ({_reason(error)}); check the name and the connection, or pass a "
             "local folder."
@@ -41,7 +41,7 @@ def download(handle: str, ema: bool = False, load_weights: bool = True) -> Path:
 
 
 def _parse(handle: str) -> tuple[str, str | None]:
-    """owner/name and the revision, if any."""
+    """Split a handle into owner/name and the revision, if any."""
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", handle)
     if match is None:
         raise ValueError(
@@ -55,42 +55,42 @@ def _reason(error: Exception) -> str:
 
 
 def check_upload(handle: str) -> None:
-    """Check what `upload` needs before any work is done: a handle, huggingface_hub and a token.
+    """Check the requirements of `upload` before any work: handle, huggingface_hub and a token.
 
     Raises:
-        ValueError: the handle is none or names a revision, or there is no token.
+        ValueError: the handle is invalid or has a revision, or there is no token.
         ImportError: huggingface_hub is not installed.
     """
     _, revision = _parse(handle)
     if revision is not None:
         raise ValueError(
-            f"{handle} names a revision; uploads go to the main one: {handle.rpartition('@')[0]}."
+            f"{handle} has a revision, but uploads go to the main one: use {handle.rpartition('@')[0]}."
         )
     with required_for(f"Uploading to {handle}", "huggingface_hub"):
         from huggingface_hub import get_token
     if get_token() is None:
         raise ValueError(
-            f"Uploading to {handle} needs a token of the hub with the right to write: 'hf auth login' keeps "
-            "one, or the variable HF_TOKEN holds it."
+            f"Uploading to {handle} needs a hub token with write permission; run 'hf auth login', or set "
+            "HF_TOKEN."
         )
 
 
 def upload(folder: str | Path, handle: str, files: Sequence[str], private: bool = False) -> str:
-    """Upload files of a folder in one commit to the hub; the repository is made if it is missing.
+    """Upload files of a folder to the hub in one commit; the repository is created if missing.
 
-    The token is that of huggingface_hub: HF_TOKEN, or as `hf auth login` kept it.
+    The token is that of huggingface_hub: HF_TOKEN, or the one stored by `hf auth login`.
 
     Args:
-        folder: with the files.
+        folder: folder with the files.
         handle: hf://owner/name.
-        files: their names.
-        private: whether only its owners may see the repository.
+        files: names of the files.
+        private: create a private repository.
 
     Returns:
         The address of the repository.
 
     Raises:
-        ValueError: as `check_upload`; or the repository is there and public, but was to be private.
+        ValueError: as `check_upload`; or `private`, but the repository exists and is public.
         ImportError: huggingface_hub is not installed.
         OSError: the hub refuses, or there is no connection.
     """
@@ -104,14 +104,14 @@ def upload(folder: str | Path, handle: str, files: Sequence[str], private: bool 
         is_private = api.model_info(repository).private
         if is_private or not private:
             api.create_commit(repository, added, commit_message="Upload by nepa_keras")
-    except Exception as error:  # of the hub, its HTTP library or the system
+    except Exception as error:  # from the hub, its HTTP library or the system
         raise OSError(
             f"{handle} cannot be written to ({_reason(error)}); check the name, the connection, and that the "
             "token may write there."
         ) from error
     if private and not is_private:
         raise ValueError(
-            f"{handle} is there already and public, so nothing was uploaded; make it private in its "
-            "settings, or name another."
+            f"{handle} already exists and is public, so nothing was uploaded; make it private in its "
+            "settings, or use another name."
         )
     return str(url)

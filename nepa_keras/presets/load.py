@@ -1,4 +1,4 @@
-"""Official tensors into a model: all of them, and no others, with a report that accounts for each."""
+"""Loading of official tensors into a model: strict, with named rules and a full report."""
 
 import ctypes
 import math
@@ -32,34 +32,34 @@ from nepa_keras.presets.rewriting import (
     with_model_prefix,
 )
 
-# What may differ between a source and a model: each is an exception that has a name.
+# The allowed differences between a source and a model, by name.
 RULES = {
     "qk_norm_scale_ones": "QK-norm scales that the source lacks start at one",
-    "new_head": "the head starts anew (a classifier at zero); that of the source is left out",
-    "drop_head": "the head of the source is left out",
-    "drop_mask_token": "the mask token of the source is left out; only masked pretraining uses it",
+    "new_head": "the head is initialised anew (a classifier at zero); a head of the source is ignored",
+    "drop_head": "the head of the source is ignored",
+    "drop_mask_token": "the mask token of the source is ignored; only masked pretraining uses it",
     "new_mask_token": "the mask token, which the source lacks, keeps its initial value",
-    "drop_qk_norm": "QK-norm parameters that config.json leaves unused (qk_norm false) and that no training "
-    "has moved are left out",
+    "drop_qk_norm": "QK-norm parameters that config.json marks as unused (qk_norm false) and that were never "
+    "trained are ignored",
     "resize_positions": "learned positions of another grid are resized, bicubic with antialias; CLS stays",
     "fold_layer_scale": "LayerScale is folded into the dense layer before it (W <- diag(l) W, b <- l b)",
-    "add_prefix": "names of a backbone alone (ViTNepaModel) get the prefix that a model around it gives them",
-    "strip_prefix": "the prefix that a wrapper put before every name is taken off",
-    "config_defaults": "what config.json leaves out comes from the weights, or is as in the authors' code",
+    "add_prefix": "names of a bare backbone (ViTNepaModel) get the prefix that they have in other models",
+    "strip_prefix": "the prefix that a wrapper put before every name is removed",
+    "config_defaults": "keys that config.json omits come from the weights or the authors' defaults",
 }
 _HEAD = ("fc_norm.", "classifier.", "pyramid.", "decode_head.", "auxiliary_head.")
-_LARGE = 2**20  # numbers of a variable
+_LARGE = 2**20  # elements of a variable
 _QK_NORM = re.compile(r"\.[qk]_norm\.(?:weight|bias)$")
 _MASK_TOKEN = "vit_nepa.embeddings.mask_token"
 _REMEDIES = {
-    "missing": {POSITIONS: "; position_embedding=None does without"},
-    "left over": {POSITIONS: '; position_embedding="learned" makes one'},
+    "missing": {POSITIONS: "; pass position_embedding=None for a model without it"},
+    "left over": {POSITIONS: '; pass position_embedding="learned" for a model with it'},
 }
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One variable and the official tensors it was made from (none: a rule gave its value)."""
+    """A variable and the official tensors it was made from (none if a rule gave its value)."""
 
     sources: dict[str, tuple[tuple[int, ...], str]]  # name -> shape, dtype
     target: str
@@ -69,15 +69,21 @@ class Assignment:
 
 @dataclass
 class LoadReport:
-    """Where every tensor of a source went, and where every variable came from.
+    """Complete account of a load: the use of every tensor and the origin of every variable.
 
     Attributes:
         source: file or folder.
         assignments: one for each variable.
-        left_out: source tensor that no variable took by itself -> name of the rule that says why.
-        config: official configuration of the source, if it had one and the model is the same.
-        preprocessor: content of the source's `preprocessor_config.json`, if it had one.
-        details: name of a rule -> what it did, for rules that are not of single tensors.
+        left_out: source tensors that became no variable of their own, with the name of the rule for each.
+        config: official configuration of the source, if it has one and the model is the same.
+        preprocessor: content of the source's `preprocessor_config.json`, if it has one.
+        details: what a rule did, by name, for rules that do not concern single tensors.
+
+    Example:
+        >>> backbone.save_to_preset("backbone")
+        >>> copy = nepa_keras.NepaBackbone.from_preset("backbone")
+        >>> len(copy.load_report.assignments) == len(backbone.trainable_variables)
+        True
     """
 
     source: str
@@ -100,7 +106,7 @@ class LoadReport:
         for a in self.assignments:
             given = " + ".join(f"{n} {s} {d}" for n, (s, d) in a.sources.items()) or "(nothing)"
             lines.append(f"  {given} -> {a.target} {a.shape}: {a.transform}")
-        lines += [f"  {name} -> nothing of its own: {rule}" for name, rule in self.left_out.items()]
+        lines += [f"  {name} -> no variable: {rule}" for name, rule in self.left_out.items()]
         for name in self.rules:
             detail = f" ({self.details[name]})" if name in self.details else ""
             lines.append(f"rule {name}: {RULES[name]}{detail}")
@@ -110,18 +116,21 @@ class LoadReport:
 def load_official_tensors(
     model: keras.Model, tensors: Mapping[str, np.ndarray], rules: Collection[str] = ()
 ) -> LoadReport:
-    """Assigns official tensors to a backbone, pretrainer or classifier; all of them, and no others.
+    """Assign official tensors to a model: all of them, and no others, except by the given rules.
 
     Tensors are read one at a time, twice: everything is checked before anything is assigned.
 
     Args:
-        model: built.
-        tensors: official name -> array or `Checkpoint`.
+        model: a built backbone, pretrainer, classifier or segmenter.
+        tensors: `Checkpoint`, or arrays by official name.
         rules: names of the `RULES` that may be applied.
 
+    Returns:
+        The `LoadReport`.
+
     Raises:
-        CheckpointError: a tensor is missing, left over, not finite, or of another shape or dtype.
-            Nothing is assigned then.
+        CheckpointError: a tensor is missing, left over, not finite, or has another shape or dtype. Nothing
+            is assigned then.
     """
     checkpoint = without_prefix(as_checkpoint(tensors))
     prefix = checkpoint.prefix
@@ -171,7 +180,7 @@ def load_official_tensors(
         more = f" and {len(remaining) - 1} more" if len(remaining) > 1 else ""
         raise CheckpointError(
             f"{checkpoint.source} holds {prefix + name!r} of shape {entry.shape}{more}, for which the "
-            f"model has no place; the configurations differ{_REMEDIES['left over'].get(name, '')}."
+            f"model has no variable; the configurations differ{_REMEDIES['left over'].get(name, '')}."
         )
     for _, entries in planned:
         for name, entry in entries.items():
@@ -179,8 +188,8 @@ def load_official_tensors(
                 raise CheckpointError(
                     f"{checkpoint.source}: {name!r} holds NaN or infinite values."
                 )
-    # The largest first, so that each finds room where one of its size was before: TensorFlow's allocator
-    # for large tensors gives nothing back.
+    # Largest first, so that freed memory fits the next: TensorFlow's allocator for large tensors does not
+    # return memory to the system.
     for variable, entries in sorted(planned, key=lambda pair: -math.prod(pair[0].shape)):
         values = [np.asarray(entry.read(), variable.dtype) for entry in entries.values()]
         variable.assign(value_from_official(variable.path, values))
@@ -190,9 +199,9 @@ def load_official_tensors(
 
 
 def _give_back_freed_memory() -> None:
-    """Tells glibc to return freed memory to the system, where it would stay among what is still used."""
+    """Make glibc return freed memory to the system, which it may not do by itself."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # another C library has none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # missing in other C libraries
         if trim is not None:
             trim(0)
 
@@ -209,16 +218,16 @@ def _leaves_out(name: str, rules: Collection[str]) -> str | None:
 
 
 def _check_unused(checkpoint: Checkpoint, name: str) -> None:
-    """Check that parameters of a norm are as at the start of training, as those that nothing uses stay."""
+    """Check that norm parameters have their initial values, as unused ones do."""
     if (checkpoint[name] != float(name.endswith(".weight"))).any():
         raise CheckpointError(
-            f"{checkpoint.source}: {name!r} was trained, but config.json has qk_norm false, with which "
-            "nothing uses it; write true where the model that was trained has QK-norm."
+            f"{checkpoint.source}: {name!r} was trained, but config.json has qk_norm false, so it would be "
+            "unused; set qk_norm to true if the trained model has QK-norm."
         )
 
 
 def _gives(name: str, rules: Collection[str]) -> str | None:
-    """The rule that gives the missing tensor its initial value."""
+    """Return the rule that keeps the initial value for a missing tensor, or None."""
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         rule = "qk_norm_scale_ones"
     elif name == _MASK_TOKEN:
@@ -243,7 +252,7 @@ def _check(source: str, name: str, entry: TensorEntry, shape: tuple[int, ...], p
 
 
 def largest_difference(a: Any, b: Any) -> float:
-    """max |a - b| of two tensors or nested structures of them."""
+    """Return max |a - b| of two tensors or nested structures of tensors."""
     pairs = zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True)
     return max(
         float(np.max(np.abs(ops.convert_to_numpy(x) - ops.convert_to_numpy(y)))) for x, y in pairs

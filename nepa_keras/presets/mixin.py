@@ -1,4 +1,4 @@
-"""`from_preset` and `save_to_preset`, which all models have."""
+"""`from_preset` and `save_to_preset` of all models."""
 
 from pathlib import Path
 from typing import Self
@@ -8,13 +8,13 @@ from nepa_keras.presets.preset import load_preset, save_preset
 
 
 class PresetMixin:
-    """`from_preset` and `save_to_preset` for a model, whatever it is.
+    """Base class with `from_preset` and `save_to_preset`.
 
     Attributes:
-        has_head: whether the model has a head, which a checkpoint of another model does not have.
-        official_architecture: its name in an official `config.json`; None for a model that has none.
-        training_only: names of layers around the backbone that only training needs; folders never hold
-            them, and what is written is the backbone.
+        has_head: the model has a head, which a checkpoint of another model lacks.
+        official_architecture: name in an official `config.json`; None for a model that has none.
+        training_only: names of layers around the backbone that only training needs. Such a model is written
+            as its backbone.
     """
 
     has_head = False
@@ -31,41 +31,47 @@ class PresetMixin:
         image_size: int | tuple[int, int] | None = None,
         **overrides,
     ) -> Self:
-        """A model from a named preset, a folder or the Hugging Face hub.
+        """Create a model from a named preset, a folder or the Hugging Face hub.
 
-        Any of the model classes can be made from a checkpoint of another: a classifier from a
-        pretrained one gets a new head (pass `num_classes`, as also to replace the head), QK-norm scales
-        of one where there were none, and attention to all tokens. What was read, and by which rule
-        something was left out or added, is in the attribute `load_report`.
+        Each model class can be created from a checkpoint of another class. A classifier from a pretrained
+        checkpoint gets a new head (pass `num_classes`, also to replace an existing head), QK-norm scales of
+        one if there are none, and bidirectional attention. The attribute `load_report` tells what was read
+        and which rules were applied.
 
         Args:
-            preset: a name of `nepa_keras.PRESETS`; a local folder, ours (`save_to_preset`) or in the
+            preset: a name in `nepa_keras.PRESETS`; a local folder, written by `save_to_preset` or in the
                 official layout; a checkpoint of a run, `RUN_DIR/checkpoints/step-XXXXXXXX` (for a run's
                 folder see `training.find_weights`); or `hf://owner/name[@revision]`, which needs
                 huggingface_hub.
-            load_weights: False builds the architecture with fresh weights.
-            ema: read the averaged weights in place of the others: `pytorch_model_ema.bin` in place of
-                `model.safetensors`, or the averages that a checkpoint of a run keeps.
+            load_weights: False initialises the weights instead of loading them.
+            ema: read the averaged weights: `pytorch_model_ema.bin` in place of `model.safetensors`, or the
+                averages in a checkpoint of a run.
             fold_layer_scale: multiply LayerScale into the dense layer before it.
-            image_size: side or (height, width) in pixels that the model is for, in place of that of the
-                preset; the patch must divide it. Rotary positions need nothing, learned ones are resized.
-                `NepaImageConverter.from_preset` takes the same argument.
+            image_size: side or (height, width) in pixels, in place of the preset's size; the patch must
+                divide it. Learned positions are resized. `NepaImageConverter.from_preset` takes the same
+                argument.
             **overrides: arguments of the model or its backbone that replace those of the preset; and
-                `lora_rank`, to train adapters in place of the backbone: see `NepaBackbone.enable_lora`.
+            `lora_rank`,
+                to train adapters in place of the backbone, see `NepaBackbone.enable_lora`.
 
         Raises:
-            ValueError: unknown preset, folder or argument; an image size that the patch does not divide
-                (the message has those next to it that it does); a checkpoint that is damaged, hostile, or
-                does not hold exactly the tensors of the model (`interop.CheckpointError`).
-            ImportError, OSError: huggingface_hub is missing; the checkpoint cannot be fetched.
+            ValueError: unknown preset, folder or argument; an image size that the patch does not divide (the
+                message names the nearest valid sizes); a checkpoint that is damaged, hostile, or does not
+                hold exactly the tensors of the model (`interop.CheckpointError`).
+            ImportError: huggingface_hub is missing.
+            OSError: the checkpoint cannot be fetched.
+
+        Example:
+            >>> backbone.save_to_preset("backbone")
+            >>> classifier = nepa_keras.NepaImageClassifier.from_preset("backbone", num_classes=10)
         """
         return load_preset(
             cls, preset, load_weights, ema, fold_layer_scale, image_size=image_size, **overrides
         )
 
     def save_to_preset(self, folder: str | Path) -> None:
-        """Writes the architecture and the weights into a folder, for `from_preset`.
+        """Write architecture and weights into a folder, for `from_preset`.
 
-        Neither optimizer nor compilation are written: `model.save` keeps those.
+        Optimizer and compilation are not written: use `model.save` to keep those.
         """
         save_preset(self, folder)

@@ -1,4 +1,4 @@
-"""Named architectures (arguments of `NepaBackbone` that differ from its defaults); what was released."""
+"""Named architectures, as arguments of `NepaBackbone` that differ from its defaults, and released weights."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ PRESETS: dict[str, dict] = {
         "mlp_dim": 256,
         "layer_scale": 0.1,
     },
-    # For 28x28 grey images (Fashion-MNIST); LayerScale 0.1, as short runs never grow it from 1e-5.
+    # For 28x28 grey images (Fashion-MNIST); LayerScale 0.1, as it would not grow from 1e-5 in short runs.
     "nepa_micro_patch4_28": {
         "image_shape": (28, 28, 1),
         "patch_size": 4,
@@ -27,7 +27,7 @@ PRESETS: dict[str, dict] = {
         "mlp_dim": 512,
         "layer_scale": 0.1,
     },
-    # A third of the tokens, for minutes on two CPU cores.
+    # A third of the tokens, to train in minutes on two CPU cores.
     "nepa_micro_patch7_28": {
         "image_shape": (28, 28, 1),
         "patch_size": 7,
@@ -40,27 +40,27 @@ PRESETS: dict[str, dict] = {
     "nepa_tiny_patch16_224": {**_TINY, "patch_size": 16},
     "nepa_tiny_patch14_224": {**_TINY, "patch_size": 14},
     "nepa_small_patch14_224": {**_SMALL, "patch_size": 14},
-    # The two published models: 85,527,552 and 302,967,808 parameters.
+    # The published pretrained models: 85,527,552 and 302,967,808 parameters.
     "nepa_base_patch14_224": {},
     "nepa_large_patch14_224": {**_LARGE, "qk_norm_scale": True},
-    # Both fine-tuned; with the classifier of 1000 classes 86,299,624 and 303,994,856 parameters.
+    # The published fine-tuned models; with 1000 classes 86,299,624 and 303,994,856 parameters.
     "nepa_base_patch14_224_sft": {"qk_norm_scale": True, "use_causal_mask": False},
     "nepa_large_patch14_224_sft": {**_LARGE, "qk_norm_scale": True, "use_causal_mask": False},
 }
 
 
 class Released(NamedTuple):
-    """A checkpoint that the authors published.
+    """A checkpoint published by the authors.
 
     Attributes:
-        handle: for `from_preset`.
-        trained: how, and on what.
-        weights: which of the raw and the averaged weights its files hold.
+        handle: argument of `from_preset`.
+        trained: training data and method.
+        weights: which files hold the raw and the averaged weights.
     """
 
     handle: str
     trained: str
-    weights: str = "model.safetensors; the averaged ones, where published, by ema=True"
+    weights: str = "model.safetensors; averaged weights, if published, with ema=True"
 
 
 _PRETRAINED = "pretrained on ImageNet-1k without labels, causal"
@@ -84,7 +84,7 @@ RELEASED: dict[str, Released] = {
 
 
 def preset_config(name: str) -> dict:
-    """Arguments of the named architecture.
+    """Return the arguments of a named architecture.
 
     Raises:
         ValueError: there is no preset of that name.

@@ -1,8 +1,8 @@
-"""Our variables under the official tensor names and layouts (SPEC section 3).
+"""Conversion between our variables and the official tensor names and layouts.
 
-Official linear weights are (out, in), the patch kernel is (out, in, height, width), and q, k, v are
-three tensors where we keep one. There is no official segmenter, and no official embedding of anything but
-images: their weights are kept as they are, by path.
+Official linear weights are (out, in), the patch kernel is (out, in, height, width), and q, k, v are three
+tensors where we have one. The official code has no segmenter, and no embedding other than for images: such
+weights keep our names and layouts.
 """
 
 import re
@@ -53,10 +53,10 @@ _OURS = re.compile(r"(?:^|/)((?:pyramid|decode_head|auxiliary_head|patch_embeddi
 
 
 def official_names(path: str) -> list[str]:
-    """Official names of the variable at `path`; three for the joint q, k, v.
+    """Return the official names of the variable at `path`; three for the joint q, k, v.
 
     Raises:
-        KeyError: the path is of no NEPA variable.
+        KeyError: the path is not of a NEPA variable.
     """
     if match := _OURS.search(path):
         return [match[1].replace("/", ".")]
@@ -70,9 +70,9 @@ def official_names(path: str) -> list[str]:
 
 
 def official_variables(model: keras.Model) -> list[keras.Variable]:
-    """The weights of a backbone, pretrainer or classifier, also frozen ones.
+    """Return the weights of a model that files hold, frozen ones included.
 
-    Not its random states, nor adapters, which are a part of kernels, nor layers that only training needs.
+    Random states, adapters (part of the kernels) and layers that only training needs are excluded.
     """
     left_out = ("seed_generator_state", "lora_kernel_a", "lora_kernel_b")
     own = set(model.training_only)
@@ -82,7 +82,7 @@ def official_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def transform_name(path: str) -> str:
-    """What happens to an official tensor on its way into the variable at `path`, in words."""
+    """Describe how an official tensor is converted to the variable at `path`."""
     if _OURS.search(path):
         return "copied"
     if path.endswith("patch_embedding/kernel"):
@@ -92,7 +92,7 @@ def transform_name(path: str) -> str:
 
 
 def official_views(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
-    """The value of the variable at `path` as official tensors, views where they can be."""
+    """Convert the value of the variable at `path` to official tensors, as views if possible."""
     names = official_names(path)
     if _OURS.search(path):
         return {names[0]: value}
@@ -105,13 +105,13 @@ def official_views(path: str, value: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def official_shapes(variable: keras.Variable) -> dict[str, tuple[int, ...]]:
-    """Official names of a variable and the shapes of those tensors."""
+    """Return the official names of a variable and the shapes of these tensors."""
     stand_in = np.broadcast_to(np.float32(0), tuple(variable.shape))
     return {name: view.shape for name, view in official_views(variable.path, stand_in).items()}
 
 
 def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
-    """The value of the variable at `path` from its official tensors."""
+    """Convert official tensors to the value of the variable at `path`."""
     if _OURS.search(path):
         return tensors[0]
     if path.endswith("patch_embedding/kernel"):
@@ -122,7 +122,7 @@ def value_from_official(path: str, tensors: list[np.ndarray]) -> np.ndarray:
 
 
 def official_tensors(model: keras.Model) -> dict[str, np.ndarray]:
-    """All weights of a backbone, pretrainer or classifier under their official names, adapters merged.
+    """Return all weights of a model by official name, with adapters merged.
 
     Raises:
         ValueError: the model is quantized.
@@ -131,8 +131,8 @@ def official_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     for layer in model._flatten_layers():
         if layer.quantization_mode is not None:
             raise ValueError(
-                f"The weights of a quantized model are no floats ({layer.path}: {layer.quantization_mode}); "
-                'save it by model.save("model.keras").'
+                f"The weights of a quantized model are not floats ({layer.path}: {layer.quantization_mode}); "
+                'save it with model.save("model.keras").'
             )
         if getattr(layer, "lora_enabled", False):
             merged[f"{layer.path}/kernel"] = layer.merged_kernel()
@@ -142,7 +142,7 @@ def official_tensors(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def official_gradients(model: keras.Model, values: Sequence[Tensor]) -> dict[str, np.ndarray]:
-    """Values aligned with `model.trainable_variables` (gradients, averages) by official name."""
+    """Convert values aligned with `model.trainable_variables` (gradients, averages) to official tensors."""
     tensors = {}
     for variable, value in zip(model.trainable_variables, values, strict=True):
         tensors.update(_named(variable, value))

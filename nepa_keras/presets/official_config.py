@@ -1,4 +1,4 @@
-"""The official `config.json` and the arguments of our models, both ways (SPEC section 3)."""
+"""Conversion between the official `config.json` and the arguments of our models."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from nepa_keras.presets.checkpoint import CheckpointError
 PRETRAINING, CLASSIFICATION = "ViTNepaForPreTraining", "ViTNepaForImageClassification"
 _BARE = "ViTNepaModel"  # the backbone alone, as Transformers' AutoModel saves it
 
-# Official key -> argument of `NepaBackbone`, where the value is the same.
+# Official key -> argument of `NepaBackbone` with the same value.
 _ARGUMENTS = {
     "patch_size": "patch_size",
     "hidden_size": "hidden_dim",
@@ -34,11 +34,11 @@ _ARGUMENTS = {
     "pos_embed_jitter": "rope_jitter",
     "pos_embed_rescale": "rope_rescale",
 }
-# Ours, true where there are learned positions and else left out; the authors' code has none. So is it called
-# where Transformers has models with and without (BEiT).
+# An added key: true with learned positions, otherwise omitted; the authors' code has none. The name is that
+# of Transformers' BEiT.
 _LEARNED_POSITIONS = "use_absolute_position_embeddings"
-# What the configuration class of the authors, and of their port to Transformers, has where a file leaves a
-# key out. A size that is wrong for the weights is found by their shapes.
+# Defaults of the authors' configuration class and of its port to Transformers, for keys that a file omits.
+# A wrong size is detected by the shapes of the weights.
 _DEFAULTS = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -64,14 +64,14 @@ _DEFAULTS = {
     "pos_embed_jitter": None,
     "pos_embed_rescale": 2.0,
 }
-_UNSET = ("architectures", "id2label")  # null where transformers has none to write
-# Key and values of transformers, which a configuration may leave out.
+_UNSET = ("architectures", "id2label")  # null if transformers has no value to write
+# An optional key of transformers, and its values.
 _PROBLEM, _ONE, _SEVERAL = (
     "problem_type",
     "single_label_classification",
     "multi_label_classification",
 )
-_FEWEST_CLASSES = 2  # that transformers has without id2label
+_FEWEST_CLASSES = 2  # default of transformers without id2label
 _INTEGERS = "patch_size hidden_size num_hidden_layers num_attention_heads intermediate_size".split()
 _FLAGS = "use_gated_mlp qkv_bias qk_norm qk_norm_bias qk_norm_affine is_causal".split()
 _NUMBERS = "hidden_dropout_prob attention_probs_dropout_prob layer_norm_eps drop_path_prob".split()
@@ -79,15 +79,15 @@ _OPTIONAL_NUMBERS = "layerscale_value pos_embed_shift pos_embed_jitter pos_embed
 
 
 def with_defaults(config: dict, shapes: Mapping[str, tuple[int, ...]] | None) -> dict:
-    """An official configuration with the keys that it leaves out.
+    """Complete an official configuration by the keys that it omits.
 
     Args:
-        config: as the file has it.
-        shapes: of the tensors that come with it, or None where there are none: the head says whether it is
-            one of a classifier, and of how many classes.
+        config: content of the file.
+        shapes: shapes of the tensors by name, or None without weights: the head decides whether the model is
+            a classifier, and the number of classes.
 
     Raises:
-        CheckpointError: `num_labels` is of an impossible value, or not what the head has.
+        CheckpointError: `num_labels` is invalid or differs from the head.
     """
     config = {key: value for key, value in config.items() if value is not None or key not in _UNSET}
     complete = _DEFAULTS | config
@@ -104,17 +104,17 @@ def with_defaults(config: dict, shapes: Mapping[str, tuple[int, ...]] | None) ->
         count = config.get("num_labels", in_head)
         if not _is_integer(count) or count != in_head:
             raise CheckpointError(
-                f"config.json: num_labels is {count!r}, the head of the weights has {in_head} classes."
+                f"config.json: num_labels is {count!r}, but the head of the weights has {in_head} classes."
             )
         complete["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
     return complete
 
 
 def backbone_arguments(config: dict) -> dict:
-    """Arguments of `NepaBackbone` for an official configuration, `with_defaults`.
+    """Convert an official configuration, completed by `with_defaults`, to arguments of `NepaBackbone`.
 
     Raises:
-        CheckpointError: it is of another model, or a key is of an impossible value.
+        CheckpointError: it is of another model, or a key has an invalid value.
     """
     if config.get("model_type") != "vit_nepa":
         raise CheckpointError(
@@ -157,10 +157,10 @@ def _is_number(value) -> bool:
 
 
 def is_classifier(config: dict) -> bool:
-    """Whether an official configuration is of a classifier.
+    """Tell whether an official configuration describes a classifier.
 
     Raises:
-        CheckpointError: its `architectures` is of another model.
+        CheckpointError: `architectures` names another model.
     """
     architectures = config.get("architectures")
     if architectures not in ([PRETRAINING], [CLASSIFICATION], [_BARE]):
@@ -172,32 +172,32 @@ def is_classifier(config: dict) -> bool:
 
 
 def is_multi_label(config: dict) -> bool:
-    """Whether the configuration of a classifier is of several classes an image."""
+    """Tell whether the configuration of a classifier is for several classes per image."""
     return config.get(_PROBLEM) == _SEVERAL
 
 
 def is_bare(config: dict) -> bool:
-    """Whether an official configuration is of a backbone alone."""
+    """Tell whether an official configuration describes a backbone alone."""
     return config.get("architectures") == [_BARE]
 
 
 def rules(config: dict, backbone: dict) -> set[str]:
-    """Names of the `load.RULES` that checkpoints of Transformers need.
+    """Return the names of the `load.RULES` that checkpoints of Transformers need.
 
     Args:
         config: official configuration.
         backbone: arguments of the backbone to load into.
     """
-    # Transformers makes the norms of q and k also where qk_norm is false.
+    # Transformers creates the norms of q and k even if qk_norm is false.
     unused = set() if backbone.get("qk_norm", True) else {"drop_qk_norm"}
     return unused | ({"add_prefix"} if is_bare(config) else set())
 
 
 def class_names(config: dict) -> list[str]:
-    """Names of the classes in order, from `id2label`.
+    """Return the class names in order, from `id2label`.
 
     Raises:
-        CheckpointError: `id2label` does not name the classes 0 to K - 1.
+        CheckpointError: `id2label` does not name the classes 0 to C - 1.
     """
     try:
         id2label = config["id2label"]
@@ -215,21 +215,21 @@ def official_config(
     drop_path_rate: float | None = None,
     class_names: Sequence[str] | None = None,
 ) -> dict:
-    """The official configuration of a pretrainer or classifier.
+    """Create the official configuration of a backbone, pretrainer or classifier.
 
     Args:
-        model: a `NepaPretrainer`, `NepaImageClassifier` or backbone.
-        backbone: that of the model.
-        source: configuration the model was imported with; keys that say nothing of the architecture
-            are taken from it, in its order.
-        drop_path_rate, class_names: in place of those of the model.
+        model: a backbone, `NepaPretrainer` or `NepaImageClassifier`.
+        backbone: backbone of the model.
+        source: configuration the model was imported with; keys that do not concern the architecture are kept,
+            in their order.
+        drop_path_rate, class_names: replacements for those of the model.
 
     Warns:
-        UserWarning: the backbone has learned positions, which the authors' code leaves out.
+        UserWarning: the backbone has learned positions, which the authors' code ignores.
 
     Raises:
-        ValueError: there are other class names than classes, a rate outside [0, 1), or the backbone has no
-            positions, or a RoPE or an embedding of its own.
+        ValueError: the number of class names differs from that of classes, the rate is outside [0, 1), or the
+            backbone has no positions, or a RoPE or embedding that the format cannot describe.
     """
     if model.official_architecture is None:
         raise ValueError("The official format has no segmenter; keep it with save_to_preset.")
@@ -245,19 +245,19 @@ def official_config(
     learned = ours["position_embedding"] is not None
     if ours["rope_theta"] is None and not learned:
         raise ValueError(
-            "The official format has no model without RoPE (rope_theta=None) and learned positions; keep it "
-            "with save_to_preset."
+            "The official format cannot describe a model without any positions (rope_theta=None, "
+            "position_embedding=None); keep it with save_to_preset."
         )
     if learned:
         warnings.warn(
-            "The authors' code has no learned positions: it computes something else from this export, which "
-            "nepa_keras reads as it is.",
+            "The authors' code has no learned positions and will compute other values from this export; "
+            "nepa_keras reads it correctly.",
             stacklevel=3,
         )
     if ours["embedding"] is not None or ours["rope_extent"] != 1.0:
         raise ValueError(
-            "The official format has no other embedding than that of patches (embedding=None) and no other "
-            "positions (rope_extent=1); keep the model with save_to_preset."
+            "The official format supports only the patch embedding (embedding=None) and rope_extent=1; keep "
+            "the model with save_to_preset."
         )
     height, width, channels = ours["image_shape"]
     activation = ours["activation"] or ("silu" if ours["gated_mlp"] else "gelu")

@@ -1,8 +1,8 @@
-"""The work of `from_preset` and `save_to_preset`: names, folders and hub handles.
+"""Implementation of `from_preset` and `save_to_preset` for names, folders and hub handles.
 
-A folder is either ours (`config.json` with our arguments) or official (`config.json` of Hugging Face);
-both hold `model.safetensors` under the official names. A checkpoint of a run is one of ours that holds the
-state of training in its place (`training_state`).
+A folder is ours (`config.json` with our arguments) or official (`config.json` of Hugging Face); both hold
+`model.safetensors` with official names. A checkpoint of a run is a folder of ours that holds the training
+state instead (`training_state`).
 """
 
 from dataclasses import dataclass, field
@@ -40,21 +40,21 @@ _NOT_ARGUMENTS = ("backbone", "name", "trainable", "dtype", "lora_rank")
 
 
 def _class(name: object) -> Any:
-    """The model class of that name, or None; from Keras' registry, as the models are above."""
+    """Return a model class by name, or None; from Keras' registry, as this module must not import models."""
     found = keras.saving.get_registered_object(f"nepa_keras>{name}")
     return found if hasattr(found, "from_preset") else None
 
 
 @dataclass
 class _Source:
-    """What a preset says of its model."""
+    """Content of a preset."""
 
     name: str
-    kind: str  # name of its class
+    kind: str  # class name of the model
     backbone: dict
-    arguments: dict = field(default_factory=dict)  # of the model around the backbone
+    arguments: dict = field(default_factory=dict)  # arguments of the model around the backbone
     official_config: dict | None = None
-    added: dict = field(default_factory=dict)  # what the official configuration leaves out
+    added: dict = field(default_factory=dict)  # defaults for keys that the configuration omits
     folder: Path | None = None
 
 
@@ -66,15 +66,15 @@ def _find(preset: str | Path, load_weights: bool, ema: bool) -> _Source:
 
 
 def _folder(name: str, ema: bool = False, load_weights: bool = True) -> Path:
-    """The folder of a released preset, of a hub handle, or of that name.
+    """Return the local folder of a released preset, a hub handle, or a path.
 
     Raises:
-        ValueError: there is none; the message names what to give in place of another file or folder.
+        ValueError: there is none; the message says what to give instead.
     """
     if name in PRESETS and name not in RELEASED:
         raise ValueError(
-            f"The preset {name!r} names an architecture without released weights: load_weights=False builds "
-            f"a model of it; {', '.join(RELEASED)} have weights."
+            f"The preset {name!r} is an architecture without released weights; use load_weights=False for "
+            f"fresh weights, or a preset that has weights: {', '.join(RELEASED)}."
         )
     name = RELEASED[name].handle if name in RELEASED else name
     if name.startswith(SCHEME):
@@ -84,11 +84,11 @@ def _folder(name: str, ema: bool = False, load_weights: bool = True) -> Path:
         return path
     if path.suffix == ".keras":
         raise ValueError(
-            f"{name} is a file of keras.saving.load_model, which reads it; save_to_preset then writes the "
-            "folder that is wanted here."
+            f"{name} is a .keras file; load it with keras.saving.load_model, and save_to_preset then writes "
+            "the folder that is needed here."
         )
     if path.is_file():
-        raise ValueError(f"{name} is a file; give the folder that has it and a {CONFIG}.")
+        raise ValueError(f"{name} is a file; give its folder, which must have a {CONFIG}.")
     raise ValueError(f"There is no preset or folder {name!r}; presets are {', '.join(PRESETS)}.")
 
 
@@ -101,7 +101,7 @@ def _read(folder: Path, name: str, ema: bool) -> _Source:
     kind = _class(config.get("class"))
     if config.get("format") != _FORMAT or kind is None:
         raise CheckpointError(
-            f"{folder / CONFIG} is neither of this library nor of an official checkpoint."
+            f"{folder / CONFIG} belongs neither to this library nor to an official checkpoint."
         )
     backbone, arguments = config.get("backbone"), config.get("arguments")
     if not isinstance(backbone, dict) or not isinstance(arguments, dict):
@@ -136,11 +136,11 @@ def _official_source(folder: Path, name: str, given: dict, ema: bool) -> _Source
 
 
 def _shapes(folder: Path, ema: bool) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of the tensors in a folder by name; None where there are none that can be read."""
+    """Return the shapes of the tensors in a folder by name; None if none can be read."""
     try:
         entries = without_prefix(open_checkpoint(folder, ema)).entries
     except CheckpointError:
-        return None  # said when they are loaded
+        return None  # reported when they are loaded
     return {name: entry.shape for name, entry in entries.items()}
 
 
@@ -154,7 +154,7 @@ def load_preset(
     image_size: int | tuple[int, int] | None = None,
     **overrides,
 ) -> keras.Model:
-    """A model of `model_class` from a preset; see `PresetMixin.from_preset`."""
+    """Create a model of `model_class` from a preset; see `PresetMixin.from_preset`."""
     source = _find(preset, load_weights, ema)
     kind = model_class.__name__
     backbone_arguments, arguments = dict(source.backbone), {}
@@ -174,7 +174,7 @@ def load_preset(
     backbone_arguments |= rest
     if image_size is not None:
         if "image_shape" in rest:
-            raise ValueError("image_size and image_shape both give the size; give one of them.")
+            raise ValueError("image_size and image_shape both set the size; pass only one of them.")
         shape = shape_of_size(image_size, _class("NepaBackbone"), backbone_arguments)
         backbone_arguments["image_shape"] = shape
     if not backbone_arguments.get("use_mask_token"):
@@ -194,7 +194,7 @@ def load_preset(
             model = model_class(backbone, **arguments | own)
     except (TypeError, ValueError) as error:
         left_out = ", ".join(source.added)
-        more = f" (config.json leaves out {left_out}: the default holds)" if left_out else ""
+        more = f" (config.json omits {left_out}: defaults are used)" if left_out else ""
         raise ValueError(f"{source.name}: {error}{more}") from None
     if folder is not None and tensors is not None:
         shape = source.backbone.get("image_shape", backbone.image_shape)
@@ -216,13 +216,13 @@ def load_preset(
 
 
 def model_class(preset: str | Path) -> type[keras.Model]:
-    """The class of the model that a preset holds."""
+    """Return the class of the model in a preset."""
     name = RELEASED[str(preset)].handle if str(preset) in RELEASED else preset
     return _class(_find(name, load_weights=False, ema=False).kind)
 
 
 def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone: dict) -> set[str]:
-    """Rules for a model with a head from `source`; changes the arguments that the conversion changes."""
+    """Return rules for a model with a head; update the arguments that the conversion changes."""
     names = own.get("class_names")
     if names is not None:
         own.setdefault("num_classes", len(names))
@@ -232,20 +232,20 @@ def _head_rules(source: _Source, kind: str, arguments: dict, own: dict, backbone
         arguments.pop("class_names", None)
         return {"new_head"}
     if "num_classes" not in own:
-        raise ValueError(f"{source.name} was trained without these classes; pass num_classes=.")
+        raise ValueError(f"{source.name} was trained without classes; pass num_classes=...")
     if backbone.get("qk_norm", True) and not backbone.get("qk_norm_scale", False):
-        backbone["qk_norm_scale"] = True  # as the official conversion
+        backbone["qk_norm_scale"] = True  # as in the official conversion
         return {"new_head", "qk_norm_scale_ones"}
     return {"new_head"}
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
-    """The backbone of a model, or the model itself if it is one."""
+    """Return the backbone of a model, or the model itself if it is a backbone."""
     return getattr(model, "backbone", model)
 
 
 def model_config(model: keras.Model) -> dict:
-    """What `save_to_preset` writes as `config.json`."""
+    """Return the content of the `config.json` that `save_to_preset` writes."""
     backbone = backbone_of(model)
     written = backbone if model.training_only else model
     return {
@@ -257,20 +257,20 @@ def model_config(model: keras.Model) -> dict:
 
 
 def save_preset(model: keras.Model, folder: str | Path) -> None:
-    """Writes a model into a folder; see `PresetMixin.save_to_preset`."""
+    """Write a model into a folder; see `PresetMixin.save_to_preset`."""
     write_checkpoint(folder, model_config(model), official_tensors(model))
     if preprocessor := preprocessor_of_source(model):
         write_preprocessor(preprocessor, folder)
 
 
 def config_of_source(model: keras.Model) -> dict | None:
-    """The official configuration that the model was loaded with, if any."""
+    """Return the official configuration that the model was loaded with, if any."""
     report = getattr(model, "load_report", None)
     return report and report.config
 
 
 def preprocessor_of_source(model: keras.Model) -> dict | None:
-    """How images are prepared, as the checkpoint said that the model or else its backbone is from, if any."""
+    """Return the image preprocessing of the checkpoint the model or its backbone was loaded from, if any."""
     reports = [getattr(m, "load_report", None) for m in (model, backbone_of(model))]
     return next((r.preprocessor for r in reports if r and r.preprocessor), None)
 
@@ -280,7 +280,7 @@ def _arguments(model: keras.Model) -> dict:
 
 
 def preprocessor_config(preset: str | Path) -> dict:
-    """The `preprocessor_config.json` of a released preset, a folder or a hub handle."""
+    """Read the `preprocessor_config.json` of a released preset, a folder or a hub handle."""
     folder = _folder(str(preset), load_weights=False)
     if not (folder / PREPROCESSOR).exists():
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Checkpoints for another configuration than their own: names, grid of positions, LayerScale."""
+"""Adaptation of checkpoints to another configuration: names, grid of positions, LayerScale."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from nepa_keras.presets.checkpoint import Checkpoint, CheckpointError, TensorEntry, as_checkpoint
 from nepa_keras.resampling import resize_grid
 
-MODEL_PREFIX = "vit_nepa."  # of the backbone's tensors in a model with a head or an objective
+MODEL_PREFIX = "vit_nepa."  # prefix of backbone tensors in a model with a head or an objective
 POSITIONS = f"{MODEL_PREFIX}embeddings.position_embeddings"
 
 
 def with_model_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The tensors of a backbone alone under the names that they have in a model around it."""
+    """Rename the tensors of a bare backbone as in a model around it."""
     entries = {MODEL_PREFIX + name: entry for name, entry in checkpoint.entries.items()}
     return Checkpoint(entries, checkpoint.source, checkpoint.prefix)
 
@@ -22,18 +22,18 @@ def with_model_prefix(checkpoint: Checkpoint) -> Checkpoint:
 def resize_positions(
     checkpoint: Checkpoint, backbone: keras.Model, shape: Sequence[int]
 ) -> tuple[Checkpoint, dict[str, str]]:
-    """Learned positions for the grid of a backbone, whatever inputs the checkpoint's model was built with.
+    """Resize learned positions to the grid of a backbone.
 
     Args:
         checkpoint: official tensors.
-        backbone: what they will be loaded into.
+        backbone: backbone to load them into.
         shape: `image_shape` of the checkpoint's model.
 
     Returns:
-        The tensors, and for `LoadReport.details` what was done, if anything.
+        The tensors, and a description for `LoadReport.details`, empty if nothing was done.
 
     Raises:
-        ValueError: the backbone cannot cut inputs of that shape into cells.
+        ValueError: the backbone cannot divide inputs of that shape into cells.
     """
     entry = checkpoint.entries.get(POSITIONS)
     if entry is None or backbone.positions is None:
@@ -54,7 +54,9 @@ def resize_positions(
 
 
 def fold_layer_scale(tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    """The same model without LayerScale, which goes into the dense layer before it (SPEC section 2).
+    """Multiply LayerScale into the dense layer before it: W <- diag(l) W, b <- l b.
+
+    The model computes the same function.
 
     Raises:
         CheckpointError: a LayerScale has no dense layer, or one of another width.

@@ -1,7 +1,7 @@
-"""State dicts that `torch.save` wrote, read without PyTorch and without running what they contain.
+"""State dicts written by `torch.save`, read without PyTorch and without running code in them.
 
-Such a file is a zip archive of one pickle and the raw bytes of each tensor. The pickle may name six
-kinds of things, all listed here; anything else is refused before it is looked up.
+Such a file is a zip archive of one pickle and the raw bytes of each tensor. The pickle may refer to six kinds
+of objects, all listed here; anything else is refused before it is looked up.
 """
 
 import functools
@@ -42,7 +42,7 @@ class _Tensor(NamedTuple):
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
-    """What stands for `torch._utils._rebuild_tensor_v2`: checks, and reads nothing yet."""
+    """Stand-in for `torch._utils._rebuild_tensor_v2` that only checks its arguments."""
     if not isinstance(storage, _Storage):
         raise CheckpointError("a tensor without a storage")
     numbers = (offset, *shape, *strides)
@@ -62,11 +62,11 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
 
 
 def _rebuild_parameter(tensor, *_):
-    """What stands for `torch._utils._rebuild_parameter`, which says whether it is trained."""
+    """Stand-in for `torch._utils._rebuild_parameter`; whether it is trained does not matter."""
     return tensor
 
 
-class _StateDictUnpickler(pickle._Unpickler):  # the one in C allocates whatever a memo index asks
+class _StateDictUnpickler(pickle._Unpickler):  # the C version allocates memory for any memo index
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -89,7 +89,7 @@ class _StateDictUnpickler(pickle._Unpickler):  # the one in C allocates whatever
 
 
 def open_state_dict(path: str | Path) -> Checkpoint:
-    """The tensors of a state dict that `torch.save` wrote (PyTorch 1.6 or later).
+    """Open the tensors of a state dict written by `torch.save` (PyTorch 1.6 or later).
 
     Raises:
         CheckpointError: the file is damaged, holds anything but named tensors, or would run code.
@@ -138,7 +138,7 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, TensorEntry]:
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, tensor: _Tensor) -> np.ndarray:
     try:
         flat = np.frombuffer(archive.read(member), tensor.storage.dtype)  # checks the CRC, too
-    except Exception as error:  # as above: zipfile lets through whatever a damaged header causes
+    except Exception as error:  # a damaged zip header can raise anything too
         raise CheckpointError(f"{archive.filename} is damaged: {error}") from None
     size = int(np.prod(tensor.shape, dtype=np.int64))
     return flat[tensor.offset : tensor.offset + size].reshape(tensor.shape)

@@ -1,15 +1,15 @@
-"""The weights in a checkpoint of a run, read as those of a preset.
+"""Weights in a checkpoint of a run, read like those of a preset.
 
-Beside `state.safetensors`, the state of training with its arrays by number, lies a `config.json` as
-`save_to_preset` writes it, with one more entry that says where the weights are:
+`state.safetensors` holds the training state, with numbered arrays. The `config.json` beside it is that of
+`save_to_preset` with one more entry, which gives the places of the weights:
 
     "training_state": {
         "weights":  {"backbone/block_0/attention/qkv/kernel": "model/00003", ...}
-        "averages": the same of the trained ones; empty where none are kept, or no step was made
+        "averages": the same for the averages of trained weights; empty if there are none yet
         "adapters": {"backbone/block_0/attention/qkv/kernel": 1.0, ...}  alpha / rank of LoRA
     }
 
-Adapters are among the weights and are merged. What the files are checked against is their `manifest.json`.
+Adapters are among the weights and are merged. Files are checked against `manifest.json`.
 """
 
 import functools
@@ -32,9 +32,9 @@ from nepa_keras.presets.official import official_views
 STATE = "state.safetensors"
 ADAPTERS = ("lora_kernel_a", "lora_kernel_b")  # names of variables
 WITHOUT_CONFIG = (
-    ", as an earlier version wrote this checkpoint of a run and did not keep what model it is of; give the "
-    "weights of the run's end, such as ema/ or best/ in its folder, or go on with the run, whose next "
-    "checkpoint has it"
+    ": this checkpoint of a run was written by an earlier version, which did not save the model's "
+    "architecture; use the final weights of the run, such as ema/ or best/ in its folder, or resume the run, "
+    "whose next checkpoint has it"
 )
 _ENTRY = "training_state"
 
@@ -42,32 +42,32 @@ _ENTRY = "training_state"
 def describe_state(
     weights: dict[str, str], averages: dict[str, str], adapters: dict[str, float]
 ) -> dict:
-    """The entry of `config.json` that says where the weights are; see above."""
+    """Return the entry of `config.json` that gives the places of the weights; see above."""
     return {_ENTRY: {"weights": weights, "averages": averages, "adapters": adapters}}
 
 
 def keeps_averages(config: Path) -> bool:
-    """Whether a checkpoint of a run has averaged weights.
+    """Tell whether a checkpoint of a run has averaged weights.
 
     Args:
         config: its `config.json`.
 
     Raises:
-        CheckpointError: it is damaged, or of something else.
+        CheckpointError: the file is damaged, or is something else.
     """
     return bool(_places(config)["averages"])
 
 
 def open_training_state(state: Path, config: Path, ema: bool = False) -> Checkpoint:
-    """The weights in a checkpoint of a run under their official names, each read when asked for.
+    """Open the weights in a checkpoint of a run by official name.
 
     Args:
         state: `state.safetensors`.
         config: `config.json` beside it.
-        ema: take the averages of those weights that were trained.
+        ema: use the averages of the weights that were trained.
 
     Raises:
-        CheckpointError: a file is not as it was written, or there are no averages.
+        CheckpointError: a file has changed since it was written, or there are no averages.
     """
     folder = state.parent
     try:
@@ -93,7 +93,7 @@ def open_training_state(state: Path, config: Path, ema: bool = False) -> Checkpo
                 read = functools.partial(_merged, read, a, b, places["adapters"][path])
             entries |= _official_entries(path, tensors.entries[name], read)
         except (KeyError, ValueError):  # no such weight, or one of another rank
-            raise CheckpointError(f"{config}: {path!r} is no weight of a NEPA model.") from None
+            raise CheckpointError(f"{config}: {path!r} is not a weight of a NEPA model.") from None
     return Checkpoint(entries, str(state))
 
 
@@ -104,14 +104,14 @@ def _places(config: Path) -> dict[str, dict]:
     for key, kind in kinds.items():
         part = places.get(key)
         if not isinstance(part, dict) or not all(isinstance(v, kind) for v in part.values()):
-            raise CheckpointError(f"{config} does not say where the weights of the checkpoint are.")
+            raise CheckpointError(f"{config} does not give the places of the checkpoint's weights.")
     return places
 
 
 def _official_entries(
     path: str, entry: TensorEntry, read: Callable[[], np.ndarray]
 ) -> dict[str, TensorEntry]:
-    """The official tensors of the variable at `path`."""
+    """Return the official tensors of the variable at `path`."""
 
     def read_one(name: str) -> np.ndarray:
         return official_views(path, read())[name]
@@ -129,6 +129,6 @@ def _merged(
     b: Callable[[], np.ndarray],
     scale: float,
 ) -> np.ndarray:
-    """A kernel with its adapters, computed as the layer does."""
+    """Merge a kernel with its adapters, computed as in the layer."""
     product = ops.matmul(ops.convert_to_tensor(a()), ops.convert_to_tensor(b()))
     return ops.convert_to_numpy(ops.convert_to_tensor(kernel()) + product * scale)

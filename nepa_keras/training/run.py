@@ -234,5 +234,5 @@ def _resume(model, checkpoints: Checkpoints, stateful: list[Stateful], steps: in
         ]
         load_stateful(saved, known)
         restore_state(model, saved.state)
-        say(f"goes on from step {saved.step:,} of {steps:,}")
+        say(f"resuming from step {saved.step:,} of {steps:,}")
     return saved

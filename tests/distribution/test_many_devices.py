@@ -222,7 +222,7 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
     for folder in (stopped, whole):
         (done,) = finish(start("torch", 1, script, *flags, f"--run_dir={folder}"))
         assert done.returncode == 0, done.stderr
-        assert (f"goes on from step {step} of 200" in done.stdout) == (folder == stopped)
+        assert (f"resuming from step {step} of 200" in done.stdout) == (folder == stopped)
     rows, expected = rows_of(stopped), rows_of(whole)
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for row, other in zip(rows, expected, strict=True):

@@ -43,7 +43,7 @@ def test_it_begins_at_the_weights_and_resumes_bit_for_bit(tmp_path):
         shutil.rmtree(run / "checkpoints" / f"step-0000000{step}")
     (run / "checkpoint.keras").unlink()
     again = run_here("pretrain.py", *flags)
-    assert again.returncode == 0 and "goes on from step 2" in again.stdout, again.stderr
+    assert again.returncode == 0 and "resuming from step 2" in again.stdout, again.stderr
     found = load_file(run / "ema" / "model.safetensors")
     assert sorted(found) == sorted(expected)
     for name, value in expected.items():

@@ -103,7 +103,7 @@ def test_stopped_and_started_again_it_is_the_run_without_a_break(script, model, 
         stop(start(*command(script, model, tmp_path)), tmp_path, 9, signal.SIGKILL)
     last = run(*command(script, model, tmp_path))
     assert last.returncode == 0, last.stderr
-    assert "goes on from step" in last.stdout
+    assert "resuming from step" in last.stdout
     assert rows_of(tmp_path) == rows_of(straight(script))
     part = Path(SCRIPTS[script][1], "model.safetensors")
     expected, found = (load_file(folder / part) for folder in (straight(script), tmp_path))
@@ -138,7 +138,7 @@ def test_the_newest_checkpoint_is_damaged_and_the_one_before_is_used(model, stra
     (newest / "state.safetensors").write_bytes(content)
     again = run(*command("pretrain.py", model, folder))
     assert again.returncode == 0, again.stderr
-    assert f"{newest} is damaged" in again.stdout and "goes on from step 54 of 60" in again.stdout
+    assert f"{newest} is damaged" in again.stdout and "resuming from step 54 of 60" in again.stdout
     part = Path("ema", "model.safetensors")
     assert (folder / part).read_bytes() == (straight("pretrain.py") / part).read_bytes()
 

@@ -59,7 +59,7 @@ OTHER_NAMES = {
         lambda n, i: n if i == 3 else f"module.{n}",
         "holds '.* and 'module.* rename them",
     ),
-    "one with": (lambda n, i: f"module.{n}" if i == 3 else n, "rename them alike"),
+    "one with": (lambda n, i: f"module.{n}" if i == 3 else n, "rename the tensors consistently"),
     "unknown": (lambda n, i: f"network.{n}", "lacks"),
     "inside": (lambda n, i: n.replace("encoder.", "encoder._orig_mod."), "lacks"),
 }
@@ -187,7 +187,7 @@ WRONG_CONFIGS = {
         "num_labels is 1000000000, the head",
     ),
     "no number": ({"id2label": ..., "num_labels": "ten"}, "num_labels is 'ten'"),
-    "other pooling": ({"add_pooling_layer": False}, "'fc_norm.* no place"),
+    "other pooling": ({"add_pooling_layer": False}, "'fc_norm.* no variable"),
     "a size": (
         {"num_attention_heads": ...},
         "divide hidden_dim=32. .*leaves out num_attention_heads",
@@ -231,7 +231,7 @@ def test_other_files_and_folders_say_what_to_give(tmp_path):
         model.save_to_preset(run / name)
     with pytest.raises(ValueError, match=r"no config.json; give one .*: \S*run/best, \S*run/ema\."):
         from_preset(run)
-    with pytest.raises(ValueError, match=r"model.keras is a file of keras.saving.load_model"):
+    with pytest.raises(ValueError, match=r"model.keras is a .keras file"):
         from_preset(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"give the folder that has it"):
         from_preset(run / "best" / "model.safetensors")

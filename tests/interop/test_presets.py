@@ -210,7 +210,7 @@ SPOILT_CONFIGS = {
     "activation": ({"hidden_act": "gelu_new"}, "hidden_act must be"),
     "heads": ({"num_attention_heads": 5}, "num_heads=5 does not divide"),
     "width": ({"hidden_size": 72}, "shape.*needs"),
-    "depth": ({"num_hidden_layers": 2}, "no place"),
+    "depth": ({"num_hidden_layers": 2}, "no variable"),
     "more depth": ({"num_hidden_layers": 4}, "lacks.*encoder.layer.3"),
     "norm": ({"qk_norm_affine": True}, "lacks.*q_norm.weight"),
     "size": ({"num_hidden_layers": 10**6, "hidden_size": 10**6}, "describes a model of more than"),

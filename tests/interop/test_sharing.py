@@ -74,7 +74,7 @@ def test_a_run_is_uploaded_with_its_card_and_loads_from_there(hub, run, tmp_path
         "--freeze=patch_embedding/kernel,patch_embedding/bias\n",
         "by `nepa-keras finetune` with keras 3.15.1, jax 0.10.2",
         "| best | 87.50 |",
-        "At the last step, 20:",
+        "At the last step (20):",
         "| val_accuracy | 0.875 |",
         "](curves.png)",
         'NepaImageClassifier.from_preset("hf://me/tuned")',
@@ -100,10 +100,10 @@ def test_a_card_that_a_person_wrote_in_stays(run, tmp_path):
 
 REFUSED = {
     "--push=me/tuned": "'me/tuned' is not of the form hf://owner/name",
-    "--push=hf://me/tuned@v2": "names a revision; uploads go to the main one: hf://me/tuned.",
+    "--push=hf://me/tuned@v2": "has a revision, but uploads go to the main one: use hf://me/tuned.",
     "--private": "--private is for --push, which names the repository.",
     "--license=My own": "--license=My own is no identifier as the hub has them, such as apache-2.0",
-    "--push=hf://me/public --private": "hf://me/public is there already and public, so nothing was",
+    "--push=hf://me/public --private": "hf://me/public already exists and is public, so nothing was",
 }
 
 
@@ -126,7 +126,7 @@ def test_without_a_token_or_the_right_to_write_nothing_is_uploaded(hub, monkeypa
     monkeypatch.delenv("HF_TOKEN")
     asked = len(hub.asked)
     sentence = refusal("share.py", *given)
-    assert "needs a token of the hub with the right to write: 'hf auth login'" in sentence
+    assert "needs a hub token with write permission; run 'hf auth login'" in sentence
     assert len(hub.asked) == asked
 
 

@@ -131,12 +131,12 @@ def test_files_for_other_sizes(tmp_path):
     clone = nepa_keras.clone_backbone(model.backbone, image_shape=(16, 8, 1))
     assert_close(ops.convert_to_numpy(clone(images)["sequence_output"]), expected, "same_numbers")
 
-    with pytest.raises(ValueError, match=r'no place; .* position_embedding="learned" makes one'):
+    with pytest.raises(ValueError, match=r'no variable; .* pass position_embedding="learned"'):
         nepa_keras.NepaBackbone.from_preset(
             tmp_path / "official", position_embedding=None, rope_theta=100.0
         )
     tiny.pretrainer().save_to_preset(tmp_path / "without")
-    with pytest.raises(ValueError, match=r"lacks .*; position_embedding=None does without"):
+    with pytest.raises(ValueError, match=r"lacks .*; pass position_embedding=None"):
         nepa_keras.NepaBackbone.from_preset(tmp_path / "without", position_embedding="learned")
     with pytest.raises(ValueError, match=r"more than .* parameters"):
         nepa_keras.NepaBackbone.from_preset(tmp_path / "ours", image_shape=(10**6, 10**6, 1))

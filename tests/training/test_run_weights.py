@@ -124,7 +124,7 @@ def test_a_checkpoint_that_does_not_say_its_model_or_has_no_averages(unfinished,
             read(last)
     config["training_state"]["weights"] = ["model/00000"]
     (last / CONFIG).write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="does not say where the weights"):
+    with pytest.raises(ValueError, match="does not give the places"):
         find_weights(last)
 
     model = tiny.compiled_pretrainer()
