@@ -31,7 +31,7 @@ class SelfAttention(keras.layers.Layer):
 
     Call arguments:
         x: (B, N, D).
-        rope: tables (cos, sin), each (N, K), or None.
+        rope: tables (cos, sin), each of N rows and K columns, or None.
         causal: let token t attend to tokens 0 ... t only.
         return_probabilities: also return the softmax, (B, H, N, N) float32.
         scale: factors (D,) for the output, or None; see `Linear`.

@@ -79,7 +79,7 @@ class RotaryEmbedding(keras.layers.Layer):
         grid: cells along each axis, such as (rows, columns) of patches.
 
     Returns:
-        (cos, sin), each (N, K) float32.
+        (cos, sin), float32, each of N rows and K columns.
 
     Example:
         >>> cos, sin = RotaryEmbedding(head_dim=16)(grid=(7, 7))
