@@ -145,7 +145,7 @@ def test_frequencies_and_coordinates_of_other_axes():
     "arguments, words",
     [
         ({"embedding": layers.Dense(8)}, "width 8, but hidden_dim is 24"),
-        ({"embedding": layers.GlobalAveragePooling1D()}, "an axis or more of known length"),
+        ({"embedding": layers.GlobalAveragePooling1D()}, "one or more grid axes of known length"),
         ({"embedding": WithoutAShape()}, "does not define its output shape"),
         ({"embedding": layers.Dense(24), "num_heads": 8}, "2-D RoPE needs a head width"),
         ({"embedding": layers.Dense(24), "rope_extent": 0.0}, "extent must be above 0"),

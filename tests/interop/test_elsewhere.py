@@ -57,7 +57,7 @@ def test_the_prefix_of_a_wrapper_is_a_rule(prefix, tmp_path):
 OTHER_NAMES = {
     "one without": (
         lambda n, i: n if i == 3 else f"module.{n}",
-        "holds '.* and 'module.* rename them",
+        "holds '.* and 'module.* rename the",
     ),
     "one with": (lambda n, i: f"module.{n}" if i == 3 else n, "rename the tensors consistently"),
     "unknown": (lambda n, i: f"network.{n}", "lacks"),
@@ -233,7 +233,7 @@ def test_other_files_and_folders_say_what_to_give(tmp_path):
         from_preset(run)
     with pytest.raises(ValueError, match=r"model.keras is a .keras file"):
         from_preset(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=r"give the folder that has it"):
+    with pytest.raises(ValueError, match=r"give its folder"):
         from_preset(run / "best" / "model.safetensors")
     with pytest.raises(ValueError, match=r"run has no preprocessor_config.json"):
         nepa_keras.NepaImageConverter.from_preset(run)

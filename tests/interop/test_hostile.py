@@ -209,7 +209,7 @@ def test_an_unknown_class_is_refused(kind, tmp_path):
     tiny.pretrainer().save_to_preset(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"class": kind}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(interop.CheckpointError, match="neither of this library"):
+    with pytest.raises(interop.CheckpointError, match="neither to this library"):
         interop.model_class(tmp_path)
 
 

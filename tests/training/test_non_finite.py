@@ -183,7 +183,7 @@ def test_unknown_steps_and_other_runs_are_refused(tmp_path):
     os.truncate(state, 100)
     refused("no whole checkpoint.*damaged")
     (folder / "report.json").write_text("[]")
-    refused("no report of a step")
+    refused("not the report of a non-finite step")
 
 
 def test_norms_are_kept_one_by_one_and_the_oldest_go_first(monkeypatch):

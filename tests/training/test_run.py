@@ -263,7 +263,7 @@ def test_the_log_is_that_of_the_checkpoint(tmp_path, capsys):
         fit_steps(compiled(), batches, 40, 4, folder)
         assert (folder / "log.csv").read_text().startswith(before)
         assert [float(row["step"]) for row in rows_of(folder / "log.csv")] == [*range(2, 41, 2)]
-        assert "its rows are those of the checkpoint" in capsys.readouterr().out
+        assert "its rows were restored from the checkpoint" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_as_what_it_was_begun_only(tmp_path):
