@@ -1,4 +1,4 @@
-"""Reading the IDX files in which Fashion-MNIST is published."""
+"""IDX files, the format in which Fashion-MNIST is published."""
 
 import gzip
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from nepa_keras.files import open_regular
 
-_LARGEST = 2**28  # bytes, unpacked; the largest official file has 47 million
+_LARGEST = 2**28  # bytes, decompressed; the largest official file has 47 million
 FILES = {
     "train_images": "train-images-idx3-ubyte.gz",
     "train_labels": "train-labels-idx1-ubyte.gz",
@@ -20,10 +20,10 @@ FILES = {
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The uint8 array in a gzipped IDX file.
+    """Read the uint8 array in a gzipped IDX file.
 
     Raises:
-        ValueError: the file is missing, not gzip, not IDX of bytes, or its size does not match its
+        ValueError: the file is missing, is not gzip, is not IDX of bytes, or its size does not match its
             header.
     """
     try:
@@ -44,6 +44,6 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def read_fashion_mnist(folder: str | Path) -> dict[str, np.ndarray]:
-    """The four arrays of a folder with the official files: images (N, 28, 28), labels (N,)."""
+    """Read the four official files of a folder: images (B, 28, 28) and labels (B,)."""
     folder = Path(folder).expanduser()
     return {name: read_idx(folder / file) for name, file in FILES.items()}
