@@ -164,7 +164,7 @@ def read_features(path: str | Path) -> Features:
         >>> extractor = evaluation.FeatureExtractor(backbone)
         >>> record = evaluation.embed_source(extractor, batches, "features.npz")
         >>> found = evaluation.read_features("features.npz")
-        >>> found.features[found.names == "cats/0.png"].shape
+        >>> found.features[found.names == "pictures/cats/0.png"].shape
         (1, 32)
     """
     return _read(path)
