@@ -44,8 +44,8 @@ class FeatureMonitor(keras.callbacks.Callback):
     Example:
         >>> monitor = evaluation.FeatureMonitor(arrays.test_images, arrays.test_labels, k=5)
         >>> history = model.fit(images, callbacks=[monitor], verbose=0)
-        >>> sorted(history.history)[:2]
-        ['cosine_similarity', 'feature_effective_rank']
+        >>> sorted(name for name in history.history if name.startswith("feature"))
+        ['feature_effective_rank', 'feature_mean_cosine', 'feature_spread']
     """
 
     def __init__(
