@@ -130,7 +130,7 @@ def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """Whether EXIF or XMP data, or a segment unknown here, precedes a JPEG's pixels."""
+    """Check for EXIF or XMP data, or a segment unknown here, before a JPEG's pixels."""
     place = 2
     while data[place : place + 1] == b"\xff":
         marker = data[place + 1 : place + 2]

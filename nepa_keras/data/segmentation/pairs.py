@@ -128,10 +128,11 @@ class FolderPairs(PairSource):
             same name, or there are more than 255 classes.
 
     Example:
-        >>> for index, file in enumerate(["a.png", "b.png"]):
-        ...     keras.utils.save_img(f"pictures/{file}", arrays.train_images[index], scale=False)
-        ...     keras.utils.save_img(f"masks/{file}", np.full((28, 28, 1), index), scale=False)
-        >>> segmentation.FolderPairs("pictures", "masks", ["sky", "sea"])
+        >>> import shutil
+        >>> folder = shutil.copytree("pictures", "masks")  # in place of real masks
+        >>> pairs = segmentation.FolderPairs("pictures", "masks", ["sky", "sea"], channels=1)
+        >>> len(pairs), pairs.num_classes
+        (8, 2)
     """
 
     def __init__(

@@ -58,7 +58,7 @@ class ImageSource:
 
     @property
     def multi_label(self) -> bool:
-        """Whether `labels` are (B, C) zeros and ones, several per image."""
+        """True if `labels` are (B, C) zeros and ones, several per image."""
         return self.labels is not None and self.labels.ndim == 2
 
     def __len__(self) -> int:

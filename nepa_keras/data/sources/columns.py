@@ -12,7 +12,7 @@ from nepa_keras.data.sources.walk import listed
 
 
 class Columns(NamedTuple):
-    """What the user says about the columns of a table.
+    """Columns that hold images and labels, as far as the user specifies them.
 
     Attributes:
         image: name of the column of images or of their paths; None to find it.

@@ -38,7 +38,7 @@ def _pyarrow():
 
 
 def _holds_images(kind) -> bool:
-    """Whether a column type is one of encoded images."""
+    """True if a column of this type can hold encoded images."""
     arrow = _pyarrow().types
     if arrow.is_struct(kind):
         return kind.get_field_index("bytes") >= 0

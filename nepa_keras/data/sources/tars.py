@@ -100,7 +100,7 @@ def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
 
 
 def _tar_label(path: str, texts: dict, image: str) -> list:
-    """Where the label of an image is, and the label; empty if it has none."""
+    """Location of the label of an image, and the label; empty if it has none."""
     folder, _, name = image.rpartition("/")
     key = f"{folder}/{name.split('.')[0]}" if folder else name.split(".")[0]
     for suffix in _LABEL_ENDINGS:
