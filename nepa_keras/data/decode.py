@@ -53,7 +53,7 @@ def decode_image(
             return pixels
     if channels not in (1, 3):
         raise ImageError(
-            f"pictures have 3 channels or 1, not {channels}; store them as .npy arrays"
+            f"image files have 3 channels or 1, not {channels}; store them as .npy arrays"
         )
     with opened(data) as image:
         picture = to_eight_bits(image, "RGB" if channels == 3 else "L", value_range, data)
@@ -176,7 +176,7 @@ def _of_array(array: np.ndarray, channels: int, value_range: ValueRange | None) 
     if pixels.ndim != 3 or pixels.shape[-1] != channels:
         first = array.ndim == 3 and array.shape[0] == channels
         raise ImageError(
-            f"an array of shape {array.shape} is not (height, width, {channels}), as the model's channels ask"
+            f"an array of shape {array.shape} is not (height, width, {channels}), as the model requires"
             f"{'; move its first axis to the end' if first else ''}"
         )
     check_size(pixels.shape[1], pixels.shape[0])

@@ -73,7 +73,7 @@ class SourceReport:
         if readable:
             low, middle, high = np.percentile(self.sizes, [0, 50, 100], axis=0).astype(int)
             sizes = " ".join(f"{h}x{w}" for h, w in (low, middle, high))
-            lines.append(f"height x width, each: smallest, median, largest: {sizes}")
+            lines.append(f"height x width, smallest, median and largest of each: {sizes}")
             lines.append(
                 ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
             )
@@ -92,7 +92,7 @@ class SourceReport:
             if len(self.classes) > _ROWS:
                 lines.append(f"  and {len(self.classes) - _ROWS} more")
         if self.labels_per_image is not None:
-            lines.append(f"{self.labels_per_image:.2f} labels an image on average")
+            lines.append(f"{self.labels_per_image:.2f} labels per image on average")
         if self.unlabelled:
             lines.append(f"{self.unlabelled:,} images without a label")
         lines += self.notes

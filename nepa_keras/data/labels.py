@@ -98,7 +98,7 @@ def _reason(value: Any) -> str | None:
             "needed"
         )
     if isinstance(value, bool):
-        return f"the label {str(value).lower()} is no class number; write 0 and 1"
+        return f"the label {str(value).lower()} is not a class number; write 0 and 1"
     if isinstance(value, str):
         return (
             f"the label {value!r} is a name, and others are not"
@@ -106,11 +106,11 @@ def _reason(value: Any) -> str | None:
             else "the label is empty"
         )
     if not isinstance(value, (int, float)):
-        return f"the label {value!r} is no class number"
+        return f"the label {value!r} is not a class number"
     if value != value:
         return "the label is NaN"
     if value in (float("inf"), float("-inf")) or value != int(value):
-        return f"the label {value} is no whole number; values to regress are not read"
+        return f"the label {value} is not a whole number; regression targets are not supported"
     if value < UNLABELLED:
         return f"the label {value} is negative; classes count from 0, and {UNLABELLED} is for none"
     if value > _LARGEST:

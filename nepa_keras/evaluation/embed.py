@@ -208,7 +208,7 @@ def _check_finite(features, indices, batches):
     if bad.any():
         name = printable(batches.source.name(int(indices[bad.argmax()])))
         raise NonFiniteError(
-            f"Features of {name} contain NaN or infinity; check the weights, or compute in float32."
+            f"Features of {name} are not finite; check the weights, or compute in float32."
         )
 
 

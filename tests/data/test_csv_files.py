@@ -79,7 +79,7 @@ WRONG = {
     "path,label\n0.png,0\n1.png,0.4\n": "line 3, column label: the label 0.4 is no whole number",
     "path,label\n0.png,a\n0.png,b\n": "'a' in line 2 and 'b' in line 3; .* multi_label=True",
     "path,label\nhttps://a/0.png,1\n": "is an address; .* so download them",
-    "path,label\n,1\n": "line 2 names no picture",
+    "path,label\n,1\n": "line 2 names no image",
     'path,label\n"0.png"x,1\n': "line 2 is damaged",
     "path,label\n0.png,\n": "line 2, column label and all others are empty",
 }
@@ -106,7 +106,7 @@ def test_options_are_for_the_sources_that_have_them(pictures):
         with pytest.raises(ValueError, match=words):
             data.open_source(text, **options)
     (pictures / "a.csv").write_bytes("path,label\n0.png,grün\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"is no text in UTF-8 .*; save it as CSV UTF-8"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text .*; save it as CSV UTF-8"):
         data.open_source(table)
     (pictures / "pictures" / "0.jpg").write_bytes(png(0))
     with pytest.raises(ValueError, match=r"0 may be 0.jpg, 0.png; write the ending"):
@@ -160,7 +160,7 @@ def test_several_labels_an_image(pictures):
     with pytest.raises(ValueError, match="1 classes that the model does not know: ant"):
         data.with_classes(source, ("cat", "dog"), 2)
     found = str(data.inspect_source(source))
-    assert "1.20 labels an image on average" in found and "dog: 3" in found
+    assert "1.20 labels per image on average" in found and "dog: 3" in found
     assert data.fingerprint(source) != data.fingerprint(undivided)
     with pytest.raises(ValueError, match="A copy as TFRecord files holds one class an image"):
         data.copy_to_records(source, pictures / "copy")

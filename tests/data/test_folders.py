@@ -135,7 +135,7 @@ def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch):
         opened(tmp_path)
     monkeypatch.undo()
     (tmp_path / "eel").symlink_to(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"eel is a link to nothing"):
+    with pytest.raises(ValueError, match=r"eel is a broken link"):
         opened(tmp_path)
 
 

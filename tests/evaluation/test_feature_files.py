@@ -62,7 +62,7 @@ def test_the_nearest_rows_by_cosine():
     assert rows.tolist() == [0, 1, 2, 3, 4], (
         "of equally near ones the first, and no more than there are"
     )
-    with pytest.raises(ValueError, match="features of patches are averaged first"):
+    with pytest.raises(ValueError, match="average features of patches first"):
         nearest_features(ROWS, ROWS[0])
     with pytest.raises(ValueError, match="Row 1 contains NaN"):
         nearest_features(np.array([[1.0, 0.0], [np.nan, 0.0]]), np.ones(2))

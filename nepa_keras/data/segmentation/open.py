@@ -27,7 +27,8 @@ def splits_of(text: str) -> tuple[str, ...]:
         return ("train", "val")
     if kind != "pairs" or not place:
         raise ValueError(
-            f"There are no pairs {text!r}; known are scenes, scenes:digits, ade20k:PATH and pairs:PATH."
+            f"There are no images with masks {text!r}; known are scenes, scenes:digits, ade20k:PATH and "
+            "pairs:PATH."
         )
     images = Path(place).expanduser() / "images"
     return tuple(split for split in SPLITS if (images / split).is_dir())

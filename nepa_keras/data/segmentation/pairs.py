@@ -207,7 +207,7 @@ def decode_mask(content: bytes) -> np.ndarray:
     except Exception as error:  # Pillow raises many kinds of errors for damaged files
         raise ImageError(f"its mask cannot be read ({error})") from error
     if values.ndim != 2:
-        raise ImageError("its mask is a picture in colours, not of class numbers")
+        raise ImageError("its mask is a colour image, but must hold class numbers")
     labels = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
     if (labels != values).any():
         raise ImageError("its mask has values that are no class numbers from 0 to 255")
@@ -219,6 +219,6 @@ def _by_stem(files: Iterable[str], folder: str | Path) -> dict[str, str]:
     for file in files:
         stem = str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))
         if stem in found:
-            raise ValueError(f"{found[stem]} and {file} have the same name; take one of them away.")
+            raise ValueError(f"{found[stem]} and {file} have the same name; remove one of them.")
         found[stem] = file
     return found

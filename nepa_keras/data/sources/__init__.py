@@ -116,11 +116,9 @@ def open_source(
         known = ", ".join([*IN_MEMORY, *KINDS.values()])
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind not in ("tfds", "csv"):
-        raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
+        raise ValueError(f"{text} names the place of its data; leave out data_dir={data_dir}.")
     if split != "train" and kind in WITHOUT_SPLITS:
-        raise ValueError(
-            f"{kind} has no splits; name the place of the {split} images in its stead."
-        )
+        raise ValueError(f"{kind} has no splits; name the place of the {split} images instead.")
     if kind == "folder":
         return folder_source(place, with_labels, nested_classes)
     if kind == "imagenet":

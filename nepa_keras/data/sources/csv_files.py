@@ -115,7 +115,7 @@ def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is no text in UTF-8 ({error}); save it as CSV UTF-8.") from None
+        raise ValueError(f"{table} is not UTF-8 text ({error}); save it as CSV UTF-8.") from None
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)  # a comma if there is none
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -170,7 +170,7 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
     missing: dict[str, None] = {}
     for line, name, _ in rows:
         if not name:
-            raise ValueError(f"{table}, line {line} names no picture.")
+            raise ValueError(f"{table}, line {line} names no image.")
         if "://" in name:
             raise ValueError(
                 f"{table}, line {line}: {printable(name)} is an address; pictures are read from disk, so "

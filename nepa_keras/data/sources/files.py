@@ -91,8 +91,8 @@ def _splits_of(found: Found, classes: Sequence[str]) -> str | None:
     if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
         return None
     return (
-        f"The folders {listed(classes)} of {found.folder} are splits and no classes; name one of them, such "
-        f"as folder:{found.folder / classes[0]}, and another to validate with."
+        f"The folders {listed(classes)} of {found.folder} are splits, not classes; name one of them, such "
+        f"as folder:{found.folder / classes[0]}, and another for validation."
     )
 
 
@@ -113,11 +113,11 @@ def _notes_on_classes(found: Found, places: list, classes: Sequence[str]) -> lis
     notes = []
     stray = [file for file, parts in zip(found.files, places, strict=True) if len(parts) == 1]
     if stray:
-        notes.append(f"Beside the folders of classes, so without a label: {listed(stray)}.")
+        notes.append(f"Images outside the folders of classes, without a label: {listed(stray)}.")
     repeated = {Path(link).name for link in found.repeated if Path(link).parent == found.folder}
     held = {name.partition("/")[0] for name in classes}
     if empty := [name for name in found.children if name not in held | repeated]:
-        notes.append(f"Folders without an image are no classes: {listed(empty)}.")
+        notes.append(f"Folders without images are not classes: {listed(empty)}.")
     parents = {name.rpartition("/")[0] for name in classes} & set(classes)
     if parents:
         notes.append(

@@ -46,7 +46,7 @@ class Hdf5Source(ImageSource):
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:
-            raise ValueError(f"{self.path} is damaged or no HDF5 file: {error}.") from None
+            raise ValueError(f"{self.path} is damaged or not an HDF5 file: {error}.") from None
         found: dict[str, Any] = {}
         self._guarded(
             lambda: self.file.visititems(

@@ -54,7 +54,7 @@ def record_ranges(path: str) -> list[tuple[int, int]]:
             length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
             if offset + 16 + length > size:
                 raise ValueError(
-                    f"{path} is cut off or no TFRecord file: the record at byte {offset} would end "
+                    f"{path} is truncated or not a TFRecord file: the record at byte {offset} would end "
                     f"behind the file's {size} bytes."
                 )
             ranges.append((offset + 12, length + 4))
@@ -112,7 +112,7 @@ class RecordSource(ImageSource):
         record = self.ranges.read(index)
         data, checksum = record[:-4], record[-4:]
         if find_spec("google_crc32c") and masked_crc(data) != checksum:
-            raise ImageError("damaged record: its checksum is another one")
+            raise ImageError("damaged record: its checksum does not match")
         try:
             return example_class().FromString(data).features.feature
         except Exception as error:  # protobuf's DecodeError, which cannot be imported reliably

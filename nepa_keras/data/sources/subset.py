@@ -73,7 +73,7 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
             raise ValueError(
-                f"Class {label} has a single image, of which none can be held out; name a data set for "
+                f"Class {label} has a single image, so none can be held out; name a data set for "
                 "validation."
             )
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)

@@ -177,7 +177,7 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
         found.files.append(path)
     elif not ending(name) and os.path.islink(path) and not os.path.exists(path):
         # May well be a folder of images; leaving it out would number the classes differently.
-        raise ValueError(f"{printable(str(path))} is a link to nothing; mend it, or take it away.")
+        raise ValueError(f"{printable(str(path))} is a broken link; repair or remove it.")
     else:
         found.others.add(os.path.relpath(path, found.folder))
 
@@ -185,7 +185,7 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
 def _refuse(error: OSError) -> None:
     raise ValueError(
         f"The folder {printable(str(error.filename))} cannot be read ({error.strerror}); make it readable, "
-        "or take it away."
+        "or remove it."
     )
 
 
