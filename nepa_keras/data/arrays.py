@@ -76,8 +76,8 @@ def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
         images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if images.ndim != 3 or len(images) != len(labels):
             raise ValueError(
-                f"{name}: {len(labels)} labels are not those of images of shape {images.shape}; fetch the "
-                "files anew."
+                f"{name}: {len(labels)} labels are not those of images of shape {images.shape}; download the "
+                "files again."
             )
         return images[..., None], class_numbers(labels, f"{name} label {{}}".format, class_names)[0]
 

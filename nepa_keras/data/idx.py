@@ -32,14 +32,18 @@ def read_idx(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip file ({error}); fetch it anew.") from None
+        raise ValueError(
+            f"{path} is not a complete gzip file ({error}); download it again."
+        ) from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} is not an IDX file of bytes; fetch it anew.")
+        raise ValueError(f"{path} is not an IDX file of bytes; download it again.")
     rank = content[3]
     header = 4 + 4 * rank
     shape = struct.unpack(f">{rank}I", content[4:header]) if len(content) >= header else ()
     if len(shape) != rank or len(content) - header != math.prod(shape):
-        raise ValueError(f"{path} does not hold as many bytes as its header says; fetch it anew.")
+        raise ValueError(
+            f"{path} does not hold as many bytes as its header says; download it again."
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 

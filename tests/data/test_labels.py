@@ -26,7 +26,7 @@ GOOD = {
 }
 # Labels -> words of the refusal; the wrong one is at index 1.
 BAD = {
-    "values to regress": ([0.0, 0.4, 1.0], "0.4 is no whole number; values to regress"),
+    "values to regress": ([0.0, 0.4, 1.0], "0.4 is not a whole number; regression targets"),
     "NaN": (np.array([0, np.nan]), "the label is NaN"),
     "infinite": ([0, float("inf")], "inf is no whole number"),
     "too large": ([0, 2**40], f"{2**40} is larger than any class number"),
@@ -39,7 +39,7 @@ BAD = {
     "an empty name": (["cat", " "], "the label is empty"),
     "a null among names": (["cat", None], "the label is null"),
     "a number among names": (["cat", 1], "1 is a number, and others are names"),
-    "bytes": ([0, b"1"], "no class number"),
+    "bytes": ([0, b"1"], "not a class number"),
 }
 
 

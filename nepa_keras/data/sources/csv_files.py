@@ -95,12 +95,12 @@ def csv_source(
     source.notes += tuple(notes)
     if missing:
         source.notes += (
-            f"Of the {len(unique):,} pictures that {table} names, {len(missing):,} cannot be found and count "
+            f"Of the {len(unique):,} images that {table} names, {len(missing):,} cannot be found and count "
             f"as bad images: {listed(missing)}.",
         )
     if repeated := len(kept) - len(unique):
         source.notes += (
-            f"Rows of {table} that name a picture again: {repeated:,}; each picture counts once.",
+            f"Rows of {table} that name an image again: {repeated:,}; each image counts once.",
         )
     if with_labels:
         source.notes += note_on_labels(columns, label, header, str(table))
@@ -143,7 +143,7 @@ def _path_column(columns: Columns, header: list[str], table: Path) -> str:
         return found
     if any(ending(name) in image_endings() for name in header):
         raise ValueError(
-            f"{table} begins with a picture; write a header above it, such as path,label."
+            f"{table} has an image in its first line; write a header above it, such as path,label."
         )
     raise ValueError(
         f"{table} has the columns {listed(header)}; say which holds the paths of the images by "
@@ -173,7 +173,7 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
             raise ValueError(f"{table}, line {line} names no image.")
         if "://" in name:
             raise ValueError(
-                f"{table}, line {line}: {printable(name)} is an address; pictures are read from disk, so "
+                f"{table}, line {line}: {printable(name)} is an address; images are read from disk, so "
                 "download them and name their paths."
             )
         path = os.path.join(root, name if "/" in name else name.replace("\\", "/"))
@@ -190,8 +190,9 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
             missing[path] = None
     if len(missing) == len(set(files)):
         raise ValueError(
-            f"None of the {len(missing):,} pictures that {table} names is there, the first would be "
-            f"{printable(files[0])}; say which folder the paths begin at by --data_dir (data_dir= in Python)."
+            f"None of the {len(missing):,} images that {table} names exists, the first would be "
+            f"{printable(files[0])}; name the folder that the paths start from by --data_dir (data_dir= in "
+            "Python)."
         )
     return files, list(missing)
 

@@ -65,7 +65,7 @@ def _kaggle_labels(solution: Path, files: list[str]):
         try:
             rows = list(csv.reader(table))
         except csv.Error as error:
-            raise ValueError(f"{solution} is damaged: {error}; fetch it anew.") from None
+            raise ValueError(f"{solution} is damaged: {error}; download it again.") from None
     wordnet = {row[0]: row[1].split()[0] for row in rows[1:] if len(row) == 2 and row[1].strip()}
     classes = kaggle_classes(solution) or sorted(set(wordnet.values()))
     number = {name: i for i, name in enumerate(classes)}
@@ -73,7 +73,7 @@ def _kaggle_labels(solution: Path, files: list[str]):
     for image in files:
         name = wordnet.get(Path(image).stem)
         if name not in number:
-            raise ValueError(f"{solution} has no class for {Path(image).name}; fetch it anew.")
+            raise ValueError(f"{solution} has no class for {Path(image).name}; download it again.")
         labels.append(number[name])
     return np.array(labels), classes
 

@@ -71,7 +71,7 @@ class RecordSource(ImageSource):
         with_labels: read the labels, which passes over all files; that of a damaged record is -1.
 
     Raises:
-        ValueError: a file is cut off, or holds no images, or the manifest tells of others.
+        ValueError: a file is truncated, holds no images, or does not match the manifest.
     """
 
     def __init__(
