@@ -63,8 +63,8 @@ def test_what_is_repeated_or_missing_is_said(pictures):
     source = opened(pictures, "id,y\n0,a\n1,b\n0,a\n9.png,b\n")
     assert len(source) == 3 and source.labels.tolist() == [0, 1, 1]
     missing, repeated, column = source.notes
-    assert "Of the 3 pictures" in missing and "1 cannot be found" in missing and "9.png" in missing
-    assert "name an image again: 1; each picture counts once" in repeated
+    assert "Of the 3 images" in missing and "1 cannot be found" in missing and "9.png" in missing
+    assert "name an image again: 1; each image counts once" in repeated
     assert column.endswith("are its column y.")
     with pytest.raises(data.ImageError, match="No such file"):
         source.read(2)
