@@ -167,7 +167,7 @@ def test_imagenet_as_kaggle_has_it(kaggle, place):
 
 def test_imagenet_with_too_few_labels_is_refused(kaggle):
     pictures(kaggle, f"{KAGGLE}/val/ILSVRC2012_val_00000009.JPEG")
-    with pytest.raises(ValueError, match=r"solution.csv tells no class of ILSVRC2012_val_00000009"):
+    with pytest.raises(ValueError, match=r"solution.csv has no class for ILSVRC2012_val_00000009"):
         data.open_source(f"imagenet:{kaggle}", "val")
     (kaggle / "LOC_val_solution.csv").unlink()
     with pytest.raises(ValueError, match=r"or Kaggle's LOC_val_solution.csv"):

@@ -28,7 +28,7 @@ GOOD = {
 BAD = {
     "values to regress": ([0.0, 0.4, 1.0], "0.4 is not a whole number; regression targets"),
     "NaN": (np.array([0, np.nan]), "the label is NaN"),
-    "infinite": ([0, float("inf")], "inf is no whole number"),
+    "infinite": ([0, float("inf")], "inf is not a whole number"),
     "too large": ([0, 2**40], f"{2**40} is larger than any class number"),
     "far too large": ([0, 2**80], f"{2**80} is larger than any class number"),
     "negative": ([0, -2], "-2 is negative; classes count from 0, and -1 is for none"),

@@ -164,13 +164,13 @@ def damaged_places(root):
     return {
         f"arrow:{root / 'state'}": "state.json is damaged: it does not name the files",
         f"arrow:{root / 'number'}": "state.json is damaged: it does not name the files",
-        f"arrow:{root / 'list'}": "state.json is damaged: it is no JSON",
+        f"arrow:{root / 'list'}": "state.json is damaged: it is not JSON",
         f"arrow:{root / 'away'}": "state.json is damaged: it does not name the files beside it",
         f"arrow:{saved.parent}": "dataset_info.json is damaged",
         f"tfrecord:{root / 'copy'}": "manifest.json is damaged",
         f"tfrecord:{root / 'shards'}": "manifest.json is damaged",
         f"tfrecord:{root / 'names'}": "manifest.json is damaged",
-        f"webdataset:{root / 'deep'}": "a.tar, a.json is damaged: it is no JSON",
+        f"webdataset:{root / 'deep'}": "a.tar, a.json is damaged: it is not JSON",
     }
 
 

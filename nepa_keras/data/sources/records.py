@@ -55,7 +55,7 @@ def record_ranges(path: str) -> list[tuple[int, int]]:
             if offset + 16 + length > size:
                 raise ValueError(
                     f"{path} is truncated or not a TFRecord file: the record at byte {offset} would end "
-                    f"behind the file's {size} bytes."
+                    f"after the file's {size} bytes."
                 )
             ranges.append((offset + 12, length + 4))
             offset += 16 + length
