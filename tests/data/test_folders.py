@@ -78,7 +78,7 @@ def test_a_stray_picture_and_an_empty_class(tmp_path):
     source = opened(tmp_path)
     assert source.class_names == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
     said = " ".join(source.notes)
-    assert f"without a label: {tmp_path / 'sheet.png'}" in said and "no classes: bird" in said
+    assert f"without a label: {tmp_path / 'sheet.png'}" in said and "are not classes: bird" in said
 
 
 def test_endings_are_read_or_counted(tmp_path):

@@ -50,7 +50,7 @@ def test_a_copy_holds_the_same_bytes(tmp_path):
     np.testing.assert_array_equal(again.labels, source.labels)
     assert again.class_names == CLASSES
     assert not (tmp_path / "unfinished-copy").exists()
-    with pytest.raises(ValueError, match="copy exists and is left as it is"):
+    with pytest.raises(ValueError, match="copy exists and is left unchanged"):
         data.copy_to_records(source, tmp_path / "copy")
 
 

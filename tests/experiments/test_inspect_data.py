@@ -56,10 +56,10 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     (tmp_path / "images" / "a.heic").write_bytes(b"x")
     result = run_here("inspect_data.py", f"--data={text}")
     assert result.returncode == 0 and "3 classes of 4 to 4 images" in result.stdout
-    for words in ("1 images without a label", "sheet.png", "no classes: bird", "1 .heic"):
+    for words in ("1 images without a label", "sheet.png", "not classes: bird", "1 .heic"):
         assert words in result.stdout
     result = run_here("finetune.py", f"--data={text}")  # and then that there is no --model
-    for words in ("1 images of", "sheet.png", "no classes: bird", "1 .heic"):
+    for words in ("1 images of", "sheet.png", "not classes: bird", "1 .heic"):
         assert words in result.stdout
 
 
