@@ -77,7 +77,6 @@ def open_source(
             tfds, arrow, and of parquet folders with files of that name. Other kinds have one split.
         data_dir: folder of "fashion_mnist" and "tfds:NAME"; for "csv:FILE" the folder to which its paths are
             relative, by default that of the file.
-            default that of the file.
         with_labels: whether to read labels even if all files must be scanned for them; otherwise labels are
             read where that costs nothing.
         image_column, label_column: columns of csv, parquet and arrow, data sets of h5; by default found by
