@@ -91,7 +91,7 @@ def wrong_texts(root):
         f"tfrecord:{root / 'x-{00..03}'}": "x-00 is missing",
         f"webdataset:{root / 'no.tar'}": "not a complete, uncompressed tar",
         f"parquet:{root / 'none.parquet'}": "There is no file",
-        f"arrow:{root / 'empty'}": "not a folder written by save_to_disk",
+        f"arrow:{root / 'empty'}": "not written by save_to_disk",
         f"parquet:{broken}": "broken.parquet cannot be read",
         f"webdataset:{labelled}": "labelled.tar, part/a.cls: the label 1.7 is not a whole number",
         "tfds:unknown_thing": "not prepared below",

@@ -238,9 +238,7 @@ class ArrowSource(ImageSource):
         if not (self.folder / "state.json").exists() and (self.folder / split).is_dir():
             self.folder = self.folder / split
         if not (self.folder / "state.json").exists():
-            raise ValueError(
-                f"{self.folder} is not a folder written by save_to_disk; it has no state.json."
-            )
+            raise ValueError(f"{self.folder} was not written by save_to_disk: no state.json is in it.")
         files = _arrow_files(self.folder / "state.json")
         tables = [
             _opened(file, lambda f: pyarrow.ipc.open_stream(pyarrow.memory_map(f)).read_all())
