@@ -49,9 +49,8 @@ def _image_column(schema, path: str, given: str | None) -> str:
     """Name of the column of images: a struct with `bytes`, or binary; preferably named "image".
 
     Args:
-        schema: schema of the table.
-        path: path of the table, for messages.
-        given: name that the user gave, which may also be a column of paths; or None.
+        schema, path: schema and path of the table.
+        given: name that the user gave, also of a column of paths; or None.
 
     Raises:
         ValueError: there is none.
