@@ -1,4 +1,4 @@
-"""Images in: sources, deterministic augmentation, batches for `fit`."""
+"""Input data: sources of images, deterministic augmentation, batches for `fit` and for evaluation."""
 
 from nepa_keras.data import segmentation
 from nepa_keras.data.arrays import ImageArrays, load

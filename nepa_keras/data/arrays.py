@@ -1,4 +1,4 @@
-"""Image sets that fit into memory."""
+"""Data sets of images that fit into memory."""
 
 import hashlib
 import io
@@ -28,7 +28,17 @@ FASHION_CLASSES = (
 
 @dataclass(frozen=True)
 class ImageArrays:
-    """Images uint8 (N, height, width, channels) and labels int32 (N,), for training and test."""
+    """Images uint8 (B, height, width, channels) and labels int32 (B,), for training and test.
+
+    Attributes:
+        train_images, train_labels, test_images, test_labels: the arrays.
+        class_names: name of each class.
+
+    Example:
+        >>> arrays = data.load("embedded")
+        >>> arrays.train_images.shape, arrays.test_labels.shape
+        ((10000, 28, 28, 1), (2000,))
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -38,7 +48,7 @@ class ImageArrays:
 
 
 def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArrays:
-    """An image set by name.
+    """Load a data set of images by name.
 
     Args:
         name: "embedded" (10,000 + 2,000 images of Fashion-MNIST, part of the package), "digits"
@@ -47,7 +57,7 @@ def load(name: str = "embedded", data_dir: str | Path | None = None) -> ImageArr
             downloads them.
 
     Raises:
-        ValueError: unknown name, or the files are missing or damaged.
+        ValueError: the name is unknown, or the files are missing or damaged.
     """
     loaders = {"embedded": _embedded, "digits": _digits}
     if name == "fashion_mnist":
@@ -66,8 +76,8 @@ def _with_channels(arrays: dict[str, np.ndarray], class_names) -> ImageArrays:
         images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if images.ndim != 3 or len(images) != len(labels):
             raise ValueError(
-                f"{name}: {len(labels)} labels are not those of images of shape {images.shape}; fetch the "
-                "files anew."
+                f"{name}: {len(labels)} labels are not those of images of shape {images.shape}; download the "
+                "files again."
             )
         return images[..., None], class_numbers(labels, f"{name} label {{}}".format, class_names)[0]
 
@@ -87,7 +97,7 @@ def _digits() -> ImageArrays:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    # The scans of one writer are neighbours, so the test split is the tail: other writers.
+    # Scans of one writer follow one another; the test split is the end, so that its writers are others.
     split = len(images) * 4 // 5
     arrays = {
         "train_images": images[:split],
@@ -105,7 +115,7 @@ def _fashion_mnist(data_dir) -> ImageArrays:
 
     try:
         train, test = fashion_mnist.load_data()
-    except Exception as error:  # whatever the download raises, the remedy is the same
+    except Exception as error:  # a download fails in many ways, all with the same remedy
         raise ValueError(
             f"Fashion-MNIST could not be downloaded ({type(error).__name__}). Put the four official "
             f"files ({', '.join(FILES.values())}) in a folder and pass it as data_dir (--data_dir). "

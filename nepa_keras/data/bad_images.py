@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be read: named, counted, and replaced within a budget."""
+"""Images that cannot be read: recorded, counted, and tolerated up to a budget."""
 
 import math
 import threading
@@ -12,17 +12,23 @@ class BadImagesError(ValueError):
 
 
 class BadImages:
-    """Account of the bad images of a run; may be used by several threads.
+    """Record of the bad images of a run; safe to use from several threads.
 
     Args:
-        count: images of the source.
-        share: the part of them that may be bad in one process; 0 stops at the first one.
-        record: file that gets a line `name: reason` for each, once also when a run goes on, or None; what
-            cannot be printed in a name is escaped.
+        count: number of images of the source.
+        share: fraction of them that may be bad in one process; 0 stops at the first bad image.
+        record: file that receives one line `name: reason` per bad image, also over several runs; None for no
+            file. Unprintable characters in names are escaped.
 
     Attributes:
-        reasons: the lines of this process, by index.
-        lines: those of the record, too.
+        reasons: lines of this process, by index of the image.
+        lines: all lines, including those that were in the file before.
+
+    Example:
+        >>> bad_images = data.BadImages(count=1000, share=0.01)
+        >>> bad_images.add(3, "cats/3.jpg", "the file is empty")
+        >>> bad_images.reasons
+        {3: 'cats/3.jpg: the file is empty'}
     """
 
     def __init__(self, count: int, share: float = 0.001, record: str | Path | None = None):
@@ -36,10 +42,10 @@ class BadImages:
         self.lock = threading.Lock()
 
     def add(self, index: int, name: str, reason: str) -> None:
-        """Counts an image, once.
+        """Record an image; a second time has no effect.
 
         Raises:
-            BadImagesError: the budget is used up.
+            BadImagesError: more images are bad than the budget allows.
         """
         with self.lock:
             if index in self.reasons:

@@ -1,4 +1,4 @@
-"""Augmented batches whose content is a function of their position."""
+"""Augmented batches whose content depends only on seed and position, so that a run can resume anywhere."""
 
 import copy
 import functools
@@ -23,47 +23,56 @@ from nepa_keras.data.transforms import ImageTransform, RandomResizedCrop
 from nepa_keras.data.transforms.mixing import MixupCutmix
 from nepa_keras.files import printable
 
-_AHEAD = 3  # batches in the making while one is used
-_TOGETHER = 8  # images that a thread makes before it looks for more to do
-_REPLACEMENTS = 100  # tries to find a good image in place of a bad one
+_AHEAD = 3  # batches prepared while one is used
+_TOGETHER = 8  # images that a thread transforms as one task
+_REPLACEMENTS = 100  # attempts to replace a bad image by a good one
 
 
 class AugmentedBatches(ImageReader, keras.utils.PyDataset):
-    """Shuffled, augmented batches of images; the same on every backend.
+    """Shuffled, augmented batches of images; identical on every backend.
 
-    The order of an epoch is a function of (seed, epoch), the augmentation of an image one of
-    (seed, epoch, index), so a run can begin at any step. Images are decoded and transformed by threads, a
-    few batches ahead in `endless`; arrays of one size are cropped and resized as a whole.
+    The order of an epoch depends only on (seed, epoch), the augmentation of an image only on (seed, epoch,
+    index), so a run can start at any step. Threads decode and transform images; `endless` prepares a few
+    batches ahead. Arrays of images of one size are cropped and resized as a whole batch.
 
     Args:
-        images: an `ImageSource`, or uint8 (N, height, width, channels).
+        images: an `ImageSource`, or uint8 (B, height, width, channels).
         batch_size: images per batch of this process.
-        image_size: of the images that come out, one side or (height, width).
-        seed: of order and augmentation.
-        labels: (N,), to be yielded beside the images.
-        transform: of each image; default `RandomResizedCrop()`, as the released scripts
-            pretrain; the paper does not flip.
-        mix: of each batch with itself; then the second of what comes out are soft targets. Partners are in
-            the same process, so with `mix` the stream depends on the number of processes.
-        start_step: number of batches that were already used.
-        channels: of the images that come out; default that of the array, or 3.
-        shard: (number of this process, of all): each yields its part of every global batch.
-        bad_images: account of images that cannot be read; default a budget of 0.1 %. Another image takes
-            the place of a bad one, by a rule of (seed, epoch, index).
-        threads: that read and decode; default one per core.
-        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+        image_size: size of the output images, one side or (height, width).
+        seed: seed of order and augmentation.
+        labels: (B,), returned along with the images.
+        transform: transform of each image; default `RandomResizedCrop()`, as in the released scripts for
+            pretraining (the paper does not flip).
+        mix: mixing of the images of a batch with each other, which turns labels into soft targets. Partners
+            come from the same process, so with `mix` the stream depends on the number of processes.
+        start_step: number of batches already used.
+        channels: channels of the output images; default those of the array, or 3.
+        shard: (number of this process, number of processes); each process returns its part of every global
+            batch.
+        bad_images: record of images that cannot be read; default a budget of 0.1 %. A bad image is replaced
+            by another one, which depends only on (seed, epoch, index).
+        threads: threads that read and decode; default one per core.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits; see
             `decode_image`.
-        dtype: "float32", or "uint8" for pixels that a model scales on its device: a quarter of the bytes,
-            and the same numbers. Values that are no pixels – of `mix`, of random erasing, of arrays, whose
-            crops are not rounded – stay float32; the attribute says what comes.
+        dtype: "float32", or "uint8" for pixels that the model scales on its device: a quarter of the bytes
+            for the same numbers. Values that are not whole pixels (after `mix`, after random erasing, or
+            crops of arrays, which are not rounded) stay float32; the attribute `dtype` says which it is.
 
     Yields:
-        images (batch_size, *image_size, channels) of `dtype`, as float32 in [-1, 1], or
-        (images, labels), or with `mix` (images, float32 targets (batch_size, K)).
+        images (batch_size, *image_size, channels) of `dtype`, float32 ones in [-1, 1]; or (images, labels);
+        or with `mix` (images, float32 targets (batch_size, C)).
 
     Raises:
-        ValueError: fewer images than a global batch, labels of another number, or `mix` without labels.
-        BadImagesError: while iterating, more bad images than the budget.
+        ValueError: there are fewer images than a global batch, labels are not as many as images, or `mix` is
+            given without labels.
+        BadImagesError: while iterating, more images are bad than the budget allows.
+
+    Example:
+        >>> source = data.open_source("folder:pictures", with_labels=True)
+        >>> batches = data.AugmentedBatches(source, 4, 28, channels=1, labels=source.labels)
+        >>> images, labels = batches[0]
+        >>> images.shape, labels.shape
+        ((4, 28, 28, 1), (4,))
     """
 
     def __init__(
@@ -111,9 +120,9 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         pixels = transform.whole_pixels and mix is None and self._arrays is None
         self.dtype = dtype if pixels else "float32"
         self.shard = shard
-        # What ended `endless`, for those whose backend hides it.
+        # The error that ended `endless`: some backends hide it from the caller of `fit`.
         self.failure: ValueError | None = None
-        self.seconds_waited = 0.0  # by `endless`, for images that were not ready
+        self.seconds_waited = 0.0  # time that `endless` waited for images
         self.steps_per_epoch = len(self.source) // (batch_size * processes)
         self.seek(start_step)
         self._orders: dict[int, np.ndarray] = {}
@@ -128,7 +137,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         return self._begin(self.epoch, position + self.offset)()
 
     def seek(self, step: int) -> "AugmentedBatches":
-        """Goes to where so many batches were used; returns itself."""
+        """Continue after this number of batches; returns this object."""
         self.epoch, self.offset = divmod(step, self.steps_per_epoch)
         return self
 
@@ -136,7 +145,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         self.epoch, self.offset = self.epoch + 1, 0
 
     def endless(self) -> Iterator[tuple]:
-        """One epoch after the other, as tuples, for `fit(..., steps_per_epoch=...)`."""
+        """Batches of one epoch after another, as tuples, for `fit(..., steps_per_epoch=...)`."""
         first = self.epoch * self.steps_per_epoch + self.offset
         positions = (divmod(step, self.steps_per_epoch) for step in itertools.count(first))
         stream = made_ahead(lambda position: self._begin(*position), positions, _AHEAD)
@@ -155,17 +164,17 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         return ThreadPoolExecutor(self.threads, "nepa_keras-images")
 
     def indices(self, epoch: int, position: int) -> np.ndarray:
-        """The images of a batch of this process, (batch_size,), before bad ones are replaced."""
+        """Indices (batch_size,) of the images of this process's batch, before bad images are replaced."""
         number, processes = self.shard
         start = (position * processes + number) * self.batch_size
         return self._order(epoch)[start : start + self.batch_size]
 
     def describe(self, step: int) -> dict:
-        """What the batch of all processes after so many is made of, for a report.
+        """Description of the global batch at a step, for an error report.
 
         Returns:
-            epoch and position in it, seed, indices and names of the images before bad ones are replaced, and
-            sha256 of the pixels; all as JSON has it.
+            A dictionary that JSON can hold: epoch and position in it, seed, indices and names of the images
+            before bad ones are replaced, and SHA-256 of the pixels.
         """
         whole = copy.copy(self)
         whole.shard, whole.batch_size = (0, 1), self.batch_size * self.shard[1]
@@ -184,7 +193,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
 
     @property
     def _arrays(self) -> np.ndarray | None:
-        """The images, where a batch of them is cropped at once, by products that are not rounded."""
+        """Images of an array source that are transformed as a whole batch, without rounding; else None."""
         if isinstance(self.source, ArraySource) and self.transform.together:
             return self.source.images
         return None
@@ -198,7 +207,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
             return self._orders[epoch]
 
     def _begin(self, epoch: int, position: int) -> Callable[[], Any]:
-        """Starts to make a batch; returns the function that waits for it."""
+        """Start to prepare a batch; returns a function that waits for it."""
         indices = self.indices(epoch, position)
         if (arrays := self._arrays) is not None:
             return lambda: self._finish(
@@ -213,14 +222,14 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
 
         futures = [self._pool.submit(some, i) for i in range(0, len(indices), _TOGETHER)]
 
-        def rest():  # in turn after its images, so they have all begun when this waits for them
+        def rest():  # queued after the images of this batch, so all have started when it waits for them
             made = [index for future in futures for index in future.result()]
             return self._finish(images, made, (epoch, position))
 
         return self._pool.submit(rest).result
 
     def _finish(self, images, indices, place: tuple[int, int]):
-        """The batch with its labels or targets."""
+        """Add labels or targets to the images of a batch."""
         if self.labels is None:
             return images
         labels = self.labels[np.asarray(indices)]
@@ -234,7 +243,7 @@ class AugmentedBatches(ImageReader, keras.utils.PyDataset):
         )
 
     def _make(self, out: np.ndarray, epoch: int, index: int, draws: list[float]) -> int:
-        """Writes an image into `out`, or another in its place; returns which it was."""
+        """Write an image into `out`, or a replacement if it is bad; returns the index of the one written."""
         wanted = np.array([index])
         for attempt in range(1, _REPLACEMENTS + 1):
             pixels = self._pixels(index)

@@ -1,4 +1,4 @@
-"""A copy of a source as TFRecord shards, optionally resized once, with a manifest.
+"""Copy of a source as TFRecord shards with a manifest; images can be resized once on the way.
 
 FOLDER/train-00000-of-00010.tfrecord    examples: image/encoded, image/class/label, image/filename
 FOLDER/manifest.json                    counts, classes, and size and SHA-256 of each shard
@@ -25,7 +25,7 @@ from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.sources.records import MANIFEST, example_class, masked_crc
 from nepa_keras.files import replacing
 
-_AT_ONCE = 256  # images in memory
+_AT_ONCE = 256  # images in memory at a time
 _QUALITY = 95
 
 
@@ -39,21 +39,21 @@ def copy_to_records(
     threads: int | None = None,
     value_range: ValueRange | None = None,
 ) -> dict:
-    """Writes the copy; `open_source("tfrecord:FOLDER")` reads it.
+    """Copy a source to a new folder, which `open_source("tfrecord:FOLDER")` reads.
 
-    Until it is complete it is in `unfinished-FOLDER`. Images that cannot be read are left out.
+    Until it is complete the copy lies in `unfinished-FOLDER`. Images that cannot be read are left out.
 
     Args:
-        source: of `open_source`.
-        folder: must not exist.
-        shorter_side: pixels that the shorter side of larger images is brought to (bicubic with antialias,
-            then JPEG of quality 95); None copies the encoded images as they are.
-        channels: of resized images.
-        images_per_shard: in each file.
-        bad_images: account of what cannot be read; default a budget of 0.1 %.
-        threads: that decode and encode; default one per core.
-        value_range: (lowest, highest) value that become black and white in the copy, of images of more than
-            8 bits, which are copied as 8 bits then; see `decode_image`.
+        source: result of `open_source`.
+        folder: folder to create; must not exist.
+        shorter_side: length in pixels of the shorter side to which larger images are reduced (bicubic with
+            antialias, then JPEG of quality 95); None copies the encoded images unchanged.
+        channels: channels of resized images.
+        images_per_shard: images in each file.
+        bad_images: record of images that cannot be read; default a budget of 0.1 %.
+        threads: threads that decode and encode; default one per core.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits,
+            which are then copied as 8 bits; see `decode_image`.
 
     Returns:
         The manifest.
@@ -61,16 +61,16 @@ def copy_to_records(
     Raises:
         ValueError: the folder exists.
         ImportError: google-crc32c or protobuf is missing.
-        BadImagesError: more bad images than the budget.
+        BadImagesError: more images are bad than the budget allows.
     """
     folder = Path(folder).expanduser()
     if folder.exists():
-        raise ValueError(f"{folder} exists and is left as it is; name another folder.")
+        raise ValueError(f"{folder} exists and is left unchanged; name another folder.")
     if source.multi_label:
         raise ValueError(
             "A copy as TFRecord files holds one class an image; leave out multi_label (--multi_label)."
         )
-    masked_crc(b"")  # a missing package shows before the work
+    masked_crc(b"")  # raises now, not after the work, if a package is missing
     bad_images = bad_images or BadImages(len(source))
     encoded = functools.partial(
         _encoded,
@@ -128,7 +128,7 @@ def _encoded(
     channels: int,
     value_range: ValueRange | None,
 ) -> bytes:
-    """JPEG of an image that is made smaller; others as they are, arrays and mapped values without loss."""
+    """Content of an image for the copy: a smaller JPEG if it is resized, else unchanged or lossless."""
     from PIL import Image
 
     pixels = decode_image(content, channels, value_range)

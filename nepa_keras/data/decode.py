@@ -1,8 +1,8 @@
-"""Encoded images to the pixels a person expects, or one sentence why not.
+"""Decoding of image files to 8-bit pixels.
 
-Grey, palette, CMYK, 16-bit, transparent (over white) and turned (EXIF, XMP) images become RGB or grey of
-8 bits; of several frames the first is taken. Pixels come from libjpeg-turbo, by simplejpeg where it is
-installed and the file is a plain JPEG, else by Pillow, which gives the same numbers more slowly.
+Grey, palette, CMYK, 16-bit, transparent (over white) and rotated (EXIF, XMP) images become upright RGB or
+grey; of several frames the first is used. simplejpeg, where installed, decodes plain JPEGs; Pillow decodes
+the rest, with the same numbers but more slowly.
 """
 
 import io
@@ -18,7 +18,7 @@ from nepa_keras.files import open_regular
 
 __all__ = ["ImageError", "check_size", "decode_image", "read_file", "stored_values"]
 
-LARGEST_FILE = 1_000_000_000  # bytes; `LARGEST_IMAGE` pixels of 16 bits, uncompressed, are less
+LARGEST_FILE = 1_000_000_000  # bytes; above `LARGEST_IMAGE` uncompressed pixels of 16 bits
 _JPEG, _NPY = b"\xff\xd8\xff", b"\x93NUMPY"
 
 
@@ -28,14 +28,18 @@ def decode_image(
     """Pixels (height, width, channels) uint8 of an encoded image, or of an array.
 
     Args:
-        data: the content of a file that Pillow reads or of a .npy file; or pixels (height, width[, C]),
+        data: content of a file that Pillow reads, or of a .npy file; or pixels (height, width[, channels]),
             uint8, uint16, floats in [0, 1], or with `value_range` any integers or floats.
         channels: 3 for RGB, 1 for grey; any other number only for arrays that have it.
         value_range: (lowest, highest) value that become 0 and 255, such as (0, 4095) for 12-bit data in
-            16-bit files; of images of more than 8 bits, whose default is the whole range of their type.
+            16-bit files; for images of more than 8 bits, by default the whole range of their type.
 
     Raises:
-        ImageError: damaged, absurdly large, of other channels, or of values without a known range.
+        ImageError: the image is damaged or too large, or has other channels or values of unknown range.
+
+    Example:
+        >>> data.decode_image(np.full((2, 3), 0.5, "float32"), channels=1).shape
+        (2, 3, 1)
     """
     if isinstance(data, np.ndarray):
         return _of_array(data, channels, value_range)
@@ -49,7 +53,7 @@ def decode_image(
             return pixels
     if channels not in (1, 3):
         raise ImageError(
-            f"pictures have 3 channels or 1, not {channels}; store them as .npy arrays"
+            f"image files have 3 channels or 1, not {channels}; store them as .npy arrays"
         )
     with opened(data) as image:
         picture = to_eight_bits(image, "RGB" if channels == 3 else "L", value_range, data)
@@ -57,14 +61,14 @@ def decode_image(
 
 
 def stored_values(data: bytes | np.ndarray) -> tuple[np.ndarray, ValueRange | None] | None:
-    """The values of an image of more than 8 bits as they are stored, and the range they are taken to have.
+    """Values of an image of more than 8 bits as stored, and the range that its type or file states.
 
     Returns:
-        (height, width[, C]) integers or floats without alpha, and (lowest, highest) or None of an unknown
-        range; None in place of both of an image of 8 bits.
+        (height, width[, channels]) integers or floats without alpha, and (lowest, highest), or None for an
+        unknown range. For an image of 8 bits, None instead of both.
 
     Raises:
-        ImageError: as `decode_image`.
+        ImageError: see `decode_image`.
     """
     if isinstance(data, bytes) and data.startswith(_NPY):
         data = _read_npy(data)
@@ -77,16 +81,17 @@ def stored_values(data: bytes | np.ndarray) -> tuple[np.ndarray, ValueRange | No
     if deep is None:
         return None
     values, stated = deep
-    if values.ndim == 3 and values.shape[-1] in (2, 4):  # without alpha
+    if values.ndim == 3 and values.shape[-1] in (2, 4):  # drop alpha
         values = values[..., :-1]
     return values, stated
 
 
 def read_file(path: str | Path, offset: int = 0, length: int | None = None) -> bytes:
-    """The content of a file, or a part of it, which is shorter than `length` where the file ends.
+    """Content of a file, or a part of it; shorter than `length` if the file ends before.
 
     Raises:
-        ImageError: it is missing, cannot be read, is no regular file, or has more than `LARGEST_FILE` bytes.
+        ImageError: the file is missing, unreadable, not a regular file, or has more than `LARGEST_FILE`
+            bytes.
     """
     try:
         with open_regular(path) as file:
@@ -97,14 +102,14 @@ def read_file(path: str | Path, offset: int = 0, length: int | None = None) -> b
             return file.read(size)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from None
-    except ValueError as error:  # a NUL in the path
+    except ValueError as error:  # NUL character in the path
         if isinstance(error, ImageError):
             raise
         raise ImageError(str(error)) from None
 
 
 def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
-    """Pixels of a JPEG without surprises; None for one that Pillow has to look at."""
+    """Pixels of a plain JPEG by simplejpeg; None for one that Pillow has to decode."""
     try:
         import simplejpeg
     except ImportError:
@@ -121,15 +126,15 @@ def _plain_jpeg(data: bytes, channels: int) -> np.ndarray | None:
     except ValueError as error:
         if isinstance(error, ImageError):
             raise
-        return None  # Pillow says what is wrong with it
+        return None  # Pillow names the fault
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """Whether EXIF or XMP data, or anything that is not understood here, stands before a JPEG's pixels."""
+    """Check for EXIF or XMP data, or a segment unknown here, before a JPEG's pixels."""
     place = 2
     while data[place : place + 1] == b"\xff":
         marker = data[place + 1 : place + 2]
-        if marker == b"\xda":  # the pixels
+        if marker == b"\xda":  # start of the pixels
             return False
         if marker == b"\xff":  # padding
             place += 1
@@ -161,7 +166,7 @@ def _read_npy(data: bytes) -> np.ndarray:
         return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
     except ImageError:
         raise
-    except Exception as error:  # NumPy reads the header as Python's source, with all of its errors
+    except Exception as error:  # NumPy parses the header as Python source, which fails in many ways
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise ImageError(f"damaged .npy file: {reason}") from None
 
@@ -171,7 +176,7 @@ def _of_array(array: np.ndarray, channels: int, value_range: ValueRange | None) 
     if pixels.ndim != 3 or pixels.shape[-1] != channels:
         first = array.ndim == 3 and array.shape[0] == channels
         raise ImageError(
-            f"an array of shape {array.shape} is not (height, width, {channels}), as the model's channels ask"
+            f"an array of shape {array.shape} is not (height, width, {channels}), as the model requires"
             f"{'; move its first axis to the end' if first else ''}"
         )
     check_size(pixels.shape[1], pixels.shape[0])

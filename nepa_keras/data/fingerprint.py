@@ -1,4 +1,4 @@
-"""A short text that tells one set of images from another, wherever it lies."""
+"""Fingerprint of a set of images, independent of where the set is stored."""
 
 import hashlib
 import os
@@ -7,18 +7,22 @@ import numpy as np
 
 from nepa_keras.data.sources.base import ImageSource
 
-_MOST_ASKED = 10_000  # images whose name and mark are looked at
+_MOST_ASKED = 10_000  # images whose name and mark enter the fingerprint
 
 
 def fingerprint(source: ImageSource) -> str:
-    """The number of images and a digest of the set, such as "60,000 images (5f2a09c41b7d)".
+    """Number of images and a digest of the set, such as "60,000 images (5f2a09c41b7d)".
 
-    It changes with the number, the labels, the class names, and with the names and marks (see
-    `ImageSource.mark`: the size of a file) of up to 10 000 images spread over the set. It does not change
-    where the set is moved or copied to on disks; over the network the ETag of each file is part of it.
+    The digest depends on the number of images, the labels, the class names, and the names and marks (see
+    `ImageSource.mark`; the size of a file) of up to 10 000 images spread evenly over the set. Moving or
+    copying the set between disks does not change it; over the network the ETag of each file is part of it.
 
     Args:
-        source: of images, with or without labels.
+        source: images, with or without labels.
+
+    Example:
+        >>> data.fingerprint(data.open_source("folder:pictures"))
+        '8 images (...)'
     """
     digest = hashlib.sha256()
     labels = source.labels if source.labels is not None else np.zeros(0)

@@ -1,12 +1,12 @@
-"""Formats of pictures that need more than Pillow itself: HEIC by pillow-heif, AVIF by a Pillow of 11.3 on."""
+"""Image formats that need more than Pillow alone: HEIC (pillow-heif) and AVIF (Pillow 11.3 or later)."""
 
 import functools
 
 _HEIC = "pip install pillow-heif"
 _AVIF = "pip install 'pillow>=11.3'"
-# Ending -> how its pictures come to be read, where they are not yet.
+# Ending -> command that installs a reader, for endings that the installed packages may not read.
 INSTALLS = {".heic": _HEIC, ".heif": _HEIC, ".avif": _AVIF}
-# Brands of ISO base media files (ISO/IEC 14496-12), bytes 8 to 12, that pictures have.
+# Brands of ISO base media files (ISO/IEC 14496-12, bytes 8 to 12) that hold images.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), ("AVIF", _AVIF)),
     **dict.fromkeys(
@@ -17,7 +17,7 @@ _BRANDS = {
 
 @functools.cache
 def register_formats() -> None:
-    """Lets Pillow read what the installed packages bring, once a process."""
+    """Register the readers of the installed packages with Pillow, once per process."""
     from PIL import Image
 
     Image.init()
@@ -29,17 +29,17 @@ def register_formats() -> None:
 
 
 def media_format(data: bytes) -> str | None:
-    """The name of the format of a file's content, HEIC or AVIF; None of another."""
+    """Format of a file's content, "HEIC" or "AVIF"; None for any other."""
     return _BRANDS.get(data[8:12], (None,))[0] if data[4:8] == b"ftyp" else None
 
 
 def missing_reader(data: bytes) -> str | None:
-    """A reason why a picture of a known format is not read, which names the command that installs a reader.
+    """Reason why an image of a known format cannot be read, with the command that installs a reader.
 
     Args:
-        data: the content of a file that Pillow does not know.
+        data: content of a file that Pillow does not recognise.
     """
     if (name := media_format(data)) is None:
         return None
     install = _BRANDS[data[8:12]][1]
-    return f"a picture in {name}, which the installed packages do not read: {install}"
+    return f"an image in {name}, which the installed packages do not read: {install}"

@@ -1,4 +1,4 @@
-"""Pictures of any kind to what a model takes, as a checkpoint's `preprocessor_config.json` says."""
+"""Conversion of images to the input of a model, as in a checkpoint's `preprocessor_config.json`."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,37 +23,40 @@ from nepa_keras.files import printable
 from nepa_keras.presets.folder import preprocessor_of_size, write_preprocessor
 from nepa_keras.presets.preset import preprocessor_config
 
-# Pillow's codes, which the official files use.
+# Pillow's interpolation codes, as used in `preprocessor_config.json`.
 _INTERPOLATIONS = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 
 class NepaImageConverter:
-    """Resizes, crops and normalises images for a model.
+    """Resize, crop and normalise images for a model.
 
     Args:
-        image_size: of the result in pixels, one side or (height, width).
-        resize_to: the shorter side is brought to this length, the aspect ratio kept, or the image to this
-            (height, width), and the centre cut out; None resizes to `image_size` whatever the aspect ratio.
+        image_size: size of the result in pixels, one side or (height, width).
+        resize_to: length to which the shorter side is resized, keeping the aspect ratio, or (height, width)
+            to which the image is resized, before the centre is cropped. None resizes directly to
+            `image_size`, ignoring the aspect ratio.
         interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialias.
-        mean, std: of each channel after division by 255.
+        mean, std: mean and standard deviation of each channel after division by 255.
         channels: 3 for RGB, 1 for grey.
         value_range: (lowest, highest) value that become black and white, such as (0, 4095) for 12-bit data in
-            16-bit files; of images of more than 8 bits.
+            16-bit files; for images of more than 8 bits.
 
     Call arguments:
-        images: one image or a sequence of them: a path, a PIL image, or an array or tensor of shape
+        images: one image or a sequence of images: a path, a PIL image, or an array or tensor
             (height, width, channels), uint8, floats in [0, 1], or with `value_range` any integers or floats;
-            or one array (N, height, width, channels).
+            or one array (B, height, width, channels).
 
     Returns:
-        float32 (N, *image_size, channels).
+        float32 (B, *image_size, channels).
 
     Raises:
-        ValueError: a file that is no image, or an array of another shape or range.
+        ValueError: a file is not an image, or an array has another shape or range.
 
     Example:
-        >>> converter = NepaImageConverter.from_preset("hf://SixAILab/nepa-base-patch14-224-sft")
-        >>> logits = classifier.predict(converter(["cat.jpg", "dog.png"]))
+        >>> converter = data.NepaImageConverter(image_size=28, channels=1)
+        >>> logits = classifier.predict(converter(["pictures/cats/0.png"]), verbose=0)
+        >>> tuple(logits.shape)
+        (1, 10)
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class NepaImageConverter:
         return (pixels / np.float32(255) - self.mean) / self.std
 
     def _open(self, picture):
-        """A PIL image of 8 bits of a path, a PIL image, an array or a tensor; upright."""
+        """Upright 8-bit PIL image of a path, a PIL image, an array or a tensor."""
         from PIL import Image
 
         mode = "RGB" if self.channels == 3 else "L"
@@ -149,10 +152,10 @@ class NepaImageConverter:
         return Image.fromarray(eight_bits(array, self.value_range)).convert(mode)
 
     def transform(self) -> ImageTransform:
-        """The same for `AugmentedBatches` and `OrderedBatches`.
+        """Transform that does the same in `AugmentedBatches` and `OrderedBatches`.
 
         Raises:
-            ValueError: another mean and std than 0.5, or "nearest".
+            ValueError: mean or std differ from 0.5, or the interpolation is "nearest".
         """
         if not (np.allclose(self.mean, 0.5) and np.allclose(self.std, 0.5)):
             raise ValueError(
@@ -166,14 +169,15 @@ class NepaImageConverter:
     def from_preset(
         cls, preset: str | Path, image_size: int | tuple[int, int] | None = None
     ) -> "NepaImageConverter":
-        """The converter of a preset name, a local folder or `hf://owner/name[@revision]`.
+        """Converter of a preset: its name, a local folder, or `hf://owner/name[@revision]`.
 
         Args:
-            image_size: side or (height, width) of the result in place of that of the preset; what images are
-                resized to before they are cropped grows alike.
+            preset: name, folder or address of the preset.
+            image_size: side or (height, width) of the result instead of the preset's; the size before the
+                crop is scaled accordingly.
 
         Raises:
-            ValueError: there is none, or its `preprocessor_config.json` asks for something else.
+            ValueError: there is no converter, or `preprocessor_config.json` asks for something unsupported.
         """
         config = preprocessor_config(preset)
         converter = cls.from_official_config(config)
@@ -183,24 +187,24 @@ class NepaImageConverter:
         return cls.from_official_config(resized)
 
     def save_to_preset(self, folder: str | Path) -> None:
-        """Writes `preprocessor_config.json` into a folder, which is created if missing."""
+        """Write `preprocessor_config.json` into a folder, which is created if missing."""
         write_preprocessor(self.official_config(), folder)
 
     def official_config(self) -> dict:
-        """The content of a `preprocessor_config.json`."""
+        """Content of a `preprocessor_config.json`."""
         height, width = self.image_size
         config = {
             "do_normalize": True,
             "do_rescale": True,
             "do_resize": True,
             "image_mean": [float(m) for m in self.mean],
-            "image_processor_type": "ViTImageProcessorFast",  # the other one does not crop
+            "image_processor_type": "ViTImageProcessorFast",  # ViTImageProcessor does not crop
             "image_std": [float(s) for s in self.std],
             "resample": _INTERPOLATIONS[self.interpolation],
             "rescale_factor": 1 / 255,
             "size": {"height": height, "width": width},
         }
-        if self.value_range is not None:  # a key of ours
+        if self.value_range is not None:  # a key of this library, not of the official files
             config["value_range"] = list(self.value_range)
         if self.resize_to is not None:
             if np.ndim(self.resize_to):
@@ -212,10 +216,10 @@ class NepaImageConverter:
 
     @classmethod
     def from_official_config(cls, config: dict) -> "NepaImageConverter":
-        """The converter of a `preprocessor_config.json`.
+        """Converter of the content of a `preprocessor_config.json`.
 
         Raises:
-            ValueError: it asks for something this converter does not do.
+            ValueError: it asks for something this converter does not support.
         """
         try:
             return cls._from_official_config(config)

@@ -1,4 +1,4 @@
-"""What is in a source of images: sizes, formats, ranges of values, classes, and what cannot be read."""
+"""Inspection of a source of images: sizes, formats, value ranges, classes, and unreadable images."""
 
 import time
 from collections import Counter
@@ -26,26 +26,31 @@ _MAGIC = {
     b"RIFF": "WebP",
     b"\x93NUMPY": ".npy",
 }
-_ROWS = 20  # of classes and bad images in the text
+_ROWS = 20  # classes and bad images shown in the text
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """Counts over the images that were looked at.
+    """Statistics of the inspected images.
 
     Attributes:
-        total: images of the source.
-        looked_at: indices of those that were decoded.
-        sizes: (readable, 2) heights and widths in pixels.
-        formats: images of each encoding.
-        classes: images of each class, by name or number; empty without labels.
-        bad: "name: reason" of each image that cannot be read; what cannot be printed in a name is escaped.
-        seconds: for reading and decoding them by `threads` threads.
-        ranges: the range of values of each readable image of more than 8 bits, None of one of 8 bits.
-        value_range: that the images were decoded with.
-        unlabelled: images without a label in a source that has labels.
-        labels_per_image: mean number of labels of an image where there may be several, else None.
-        notes: of the source: what was left out, and what looks wrong.
+        total: number of images of the source.
+        looked_at: indices of the inspected images.
+        sizes: (readable images, 2) heights and widths in pixels.
+        formats: number of images of each format.
+        classes: number of images of each class, by name or number; empty without labels.
+        bad: "name: reason" of each image that cannot be read; unprintable characters are escaped.
+        seconds: time to read and decode the images with `threads` threads.
+        ranges: range of values of each readable image; None for an image of 8 bits.
+        value_range: value range with which the images were decoded.
+        unlabelled: number of images without a label in a source that has labels.
+        labels_per_image: mean number of labels per image of a multi-label source, else None.
+        notes: notes of the source: what was left out, and what looks wrong.
+
+    Example:
+        >>> report = data.inspect_source(data.open_source("folder:pictures"), channels=1)
+        >>> report.total, report.formats["PNG"], len(report.bad)
+        (8, 8, 0)
     """
 
     total: int
@@ -68,7 +73,7 @@ class SourceReport:
         if readable:
             low, middle, high = np.percentile(self.sizes, [0, 50, 100], axis=0).astype(int)
             sizes = " ".join(f"{h}x{w}" for h, w in (low, middle, high))
-            lines.append(f"height x width, each: smallest, median, largest: {sizes}")
+            lines.append(f"height x width, smallest, median and largest of each: {sizes}")
             lines.append(
                 ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
             )
@@ -87,7 +92,7 @@ class SourceReport:
             if len(self.classes) > _ROWS:
                 lines.append(f"  and {len(self.classes) - _ROWS} more")
         if self.labels_per_image is not None:
-            lines.append(f"{self.labels_per_image:.2f} labels an image on average")
+            lines.append(f"{self.labels_per_image:.2f} labels per image on average")
         if self.unlabelled:
             lines.append(f"{self.unlabelled:,} images without a label")
         lines += self.notes
@@ -108,14 +113,14 @@ def inspect_source(
     threads: int | None = None,
     value_range: ValueRange | None = None,
 ) -> SourceReport:
-    """Decodes every image, or `limit` of them evenly over the source.
+    """Decode all images of a source, or `limit` of them spread evenly, and count what is found.
 
     Args:
-        source: of `open_source`.
-        channels: as for training.
-        limit: number of images to look at.
-        threads: default one per core.
-        value_range: as for training.
+        source: result of `open_source`.
+        channels: number of channels, as for training.
+        limit: number of images to inspect; None for all.
+        threads: threads that read and decode; default one per core.
+        value_range: value range, as for training.
     """
     value_range = checked_range(value_range)
     total = len(source)

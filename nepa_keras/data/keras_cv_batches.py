@@ -1,8 +1,8 @@
-"""KerasCV's augmentations in place of the recipe's own, in `tf.data`, whatever the backend.
+"""KerasCV's augmentations instead of the recipe's own, in `tf.data`, on any backend.
 
-For those whose results were made with KerasCV. Its operations, and what a magnitude means, are other than in
-the recipe, and its random numbers come one after the other: the stream is fixed by seed and first step, but a
-run that begins in the middle sees other augmentations than one that passed there.
+For comparison with results that were made with KerasCV. Its operations and its magnitudes differ from the
+recipe's, and its random numbers form one sequence: seed and first step determine the stream, but a resumed
+run sees other augmentations than an uninterrupted one.
 """
 
 import atexit
@@ -28,20 +28,20 @@ def keras_cv_batches(
     """Endless (images, targets): KerasCV's RandAugment and MixUp, Keras' RandomErasing and CutMix.
 
     Args:
-        batches: labelled, not mixed, only cropped, by `RandomResizedCrop(interpolation="bicubic")`.
-        mix: number of classes, alphas and label smoothing. A share is drawn for each image, and where both
-            are on one of the two for a batch.
+        batches: labelled, not mixed, and only cropped, by `RandomResizedCrop(interpolation="bicubic")`.
+        mix: number of classes, alphas and label smoothing. The mixing share is drawn for each image; if both
+            mixup and CutMix are on, one of them is drawn for each batch.
         rand_augment: number of operations, magnitude and std (of 10), and probability; None for none.
-        erasing: probability and area; the noise is cut to [-1, 1]. None for none.
+        erasing: probability and area; the noise is clipped to [-1, 1]. None for none.
 
     Yields:
-        float32 (batch_size, height, width, channels) in [-1, 1] and (batch_size, K).
+        float32 images (batch_size, height, width, channels) in [-1, 1] and targets (batch_size, C).
 
     Raises:
         ImportError: KerasCV or TensorFlow is missing.
-        ValueError: other than 1 or 3 channels, no labels, a batch that is mixed already, mixup and CutMix
-            both off, or another switch probability than 0.5.
-        BadImagesError: as `batches`.
+        ValueError: images have other than 1 or 3 channels or no labels, batches are mixed already, mixup and
+            CutMix are both off, or the switch probability is not 0.5.
+        BadImagesError: see `AugmentedBatches`.
     """
     if batches.labels is None or batches.mix is not None:
         raise ValueError("keras_cv_batches needs batches with labels that are not mixed yet.")
@@ -58,14 +58,14 @@ def keras_cv_batches(
     if min(mix.mixup, mix.cutmix) > 0 and mix.switch_probability != 0.5:
         raise ValueError(f"KerasCV switches with 0.5, not with {mix.switch_probability}.")
     with required_for("KerasCV's augmentation", "'nepa_keras[keras_cv]'"):
-        import keras_cv  # noqa: F401, which needs TensorFlow
+        import keras_cv  # noqa: F401, needs TensorFlow
     stream = _stream(batches, mix, rand_augment, erasing)
     atexit.register(_close, weakref.ref(stream))
     return stream
 
 
 def _close(stream: weakref.ref):
-    """Python cannot end while a thread of TensorFlow's asks for images."""
+    """Close a stream at exit: Python cannot end while a TensorFlow thread waits for images."""
     if (open_still := stream()) is not None:
         open_still.close()
 
@@ -75,14 +75,14 @@ def _stream(batches, mix, rand_augment, erasing):
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # they are the other backend's
+        tf.config.set_visible_devices([], "GPU")  # leave them to the other backend
     first_step = batches.epoch * batches.steps_per_epoch + batches.offset
     seed = int(np.random.SeedSequence([batches.seed, first_step]).generate_state(1)[0] >> 1) or 1
     by_image, by_batch = _layers(mix, rand_augment, erasing, seed)
 
     def augment(layers):
         def mapped(images, targets):
-            tf.compat.v1.set_random_seed(seed)  # in here, as not all of KerasCV's draws take a seed
+            tf.compat.v1.set_random_seed(seed)  # inside the map: some KerasCV layers take no seed
             inputs = {"images": images, "labels": targets}
             for layer in layers:
                 inputs = layer(inputs, training=True)
@@ -92,7 +92,7 @@ def _stream(batches, mix, rand_augment, erasing):
 
     def smoothed():
         for images, labels in batches.endless():
-            if batches.channels == 1:  # KerasCV's are for colours; equal ones stay equal
+            if batches.channels == 1:  # KerasCV needs three channels; equal ones stay equal
                 images = np.repeat(images, 3, axis=-1)
             yield images, mix.smooth(labels)
 
@@ -105,8 +105,8 @@ def _stream(batches, mix, rand_augment, erasing):
         tf.TensorSpec((size, mix.num_classes), "float32"),
     )
     dataset = tf.data.Dataset.from_generator(smoothed, output_signature=signature)
-    # One image after the other: over a batch these layers run several at once, and which of them draws the
-    # next random number is then a matter of luck.
+    # Image by image: on a batch these layers run several images at once, in an order that is not fixed, and
+    # so is the assignment of random numbers.
     dataset = dataset.unbatch().map(augment(by_image)).batch(size, drop_remainder=True)
     stream = dataset.map(augment(by_batch)).map(finished).prefetch(1).as_numpy_iterator()
     waited = 0.0
@@ -119,12 +119,12 @@ def _stream(batches, mix, rand_augment, erasing):
                 raise
             raise batches.failure from None
         waited += time.perf_counter() - started
-        batches.seconds_waited = waited  # for KerasCV too, not only for the images
+        batches.seconds_waited = waited  # includes the time for KerasCV, not only for the images
         yield batch
 
 
 def _layers(mix, rand_augment, erasing, seed: int) -> tuple[list, list]:
-    """Those for one image, and those for a batch."""
+    """Layers that augment one image, and layers that mix a batch."""
     import keras
     import keras_cv
 
@@ -150,7 +150,7 @@ def _layers(mix, rand_augment, erasing, seed: int) -> tuple[list, list]:
     if mix.mixup:
         ways.append(keras_cv.layers.MixUp(mix.mixup, seed=seed))
     if mix.cutmix:
-        # Not KerasCV's, whose targets also count the part of its box that lies outside the image.
+        # Not KerasCV's CutMix: its targets also count the part of the box that lies outside the image.
         ways.append(keras.layers.CutMix((mix.cutmix, mix.cutmix), seed=seed))
     if len(ways) == 2:
         ways = [keras_cv.layers.RandomChoice(ways, batchwise=True, seed=seed)]

@@ -1,7 +1,4 @@
-"""Several labels of one image (multi-label), as rows of a matrix of zeros and ones.
-
-N images, K classes.
-"""
+"""Multi-label targets: several labels per image, as rows of a matrix of zeros and ones."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,16 +12,16 @@ def label_matrix(
     where: Callable[[int], str] = "label {}".format,
     class_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Matrix uint8 (N, K), 1 where image i has class k, and the names of the classes, if they have any.
+    """Matrix uint8 (B, C), 1 where image i has class k, and the names of the classes, if they have any.
 
     Args:
         sets: the labels of each image, N of any length: class numbers or names of classes. An empty one is of
             an image that shows none of the classes.
-        where: gives the place of an image's labels by its index, for a person.
-        class_names: a name for each class, if they are known.
+        where: function from the index of an image to a description of where its labels are, for messages.
+        class_names: name of each class, if known.
 
     Raises:
-        ValueError: there is no label at all, or one is refused by `class_numbers`.
+        ValueError: there is no label at all, or `class_numbers` refuses one.
     """
     lengths = [len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1 for each in sets]
     if -1 in lengths:
@@ -43,10 +40,10 @@ def label_matrix(
 
 
 def check_matrix(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:
-    """The labels as uint8 (N, K).
+    """Check labels and return them as uint8 (B, C).
 
     Raises:
-        ValueError: they are not zeros and ones, or of another number of classes than there are names.
+        ValueError: they are not zeros and ones, or there are not as many classes as names.
     """
     if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
         raise ValueError(

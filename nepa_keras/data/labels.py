@@ -1,4 +1,4 @@
-"""Labels as data sets hold them, and the class numbers that come of them."""
+"""Labels as data sets store them, and the class numbers they stand for."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NAMES = ("label", "labels", "fine_label", "class", "category", "target")  # of columns and keys
-UNLABELLED = -1  # the label of an image that has none
+UNLABELLED = -1  # label of an image that has none
 _LARGEST = np.iinfo("int32").max
 _SHOWN = 5
 
@@ -17,19 +17,19 @@ def class_numbers(
     where: Callable[[int], str] = "label {}".format,
     class_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Class numbers int32 (N,) of labels, and the names of the classes, if they have any.
+    """Class numbers int32 (B,) of labels, and the names of the classes, if they have any.
 
-    Labels are whole numbers from 0 on, or -1 for none, whatever their type: floats that are whole and arrays
-    of booleans count. Or all are strings, the names of classes, which are numbered in the order of
-    `class_names`, by default `in_order`.
+    Labels are either whole numbers from 0 on, or -1 for none, of any type (whole floats and Boolean arrays
+    included), or strings, which are names of classes. Names are numbered in the order of `class_names`, by
+    default that of `in_order`.
 
     Args:
-        labels: (N,).
-        where: gives the place of a label by its index, for a person.
-        class_names: a name for each class, if they are known.
+        labels: (B,).
+        where: function from the index of a label to a description of where it is, for messages.
+        class_names: name of each class, if known.
 
     Raises:
-        ValueError: a label is something else, or beyond the names; it is named with its place.
+        ValueError: a label is anything else, or has no name in `class_names`; the message says where it is.
     """
     array = _as_array(labels)
     known = None if class_names is None else tuple(class_names)
@@ -77,18 +77,18 @@ def _as_array(labels: ArrayLike) -> np.ndarray:
     if hasattr(labels, "__array__"):
         return np.asarray(labels)
     values = list(labels) if isinstance(labels, Iterable) else [labels]
-    return np.fromiter(values, object, len(values))  # so that true stays apart from 1
+    return np.fromiter(values, object, len(values))  # objects, so that True is not taken for 1
 
 
 def _reason_of_name(value: Any) -> str | None:
-    """What is wrong with a label among names of classes; None if nothing is."""
+    """Fault of a label where the others are names of classes; None if it is valid."""
     if isinstance(value, str) and value.strip():
         return None
     return _reason(value) or f"the label {value} is a number, and others are names"
 
 
 def _reason(value: Any) -> str | None:
-    """What is wrong with a label; None if nothing is."""
+    """Fault of a label where the others are numbers; None if it is valid."""
     if value is None:
         return f"the label is null; write {UNLABELLED} for an image without one"
     if isinstance(value, (list, tuple, dict, np.ndarray)):
@@ -98,7 +98,7 @@ def _reason(value: Any) -> str | None:
             "needed"
         )
     if isinstance(value, bool):
-        return f"the label {str(value).lower()} is no class number; write 0 and 1"
+        return f"the label {str(value).lower()} is not a class number; write 0 and 1"
     if isinstance(value, str):
         return (
             f"the label {value!r} is a name, and others are not"
@@ -106,11 +106,11 @@ def _reason(value: Any) -> str | None:
             else "the label is empty"
         )
     if not isinstance(value, (int, float)):
-        return f"the label {value!r} is no class number"
+        return f"the label {value!r} is not a class number"
     if value != value:
         return "the label is NaN"
     if value in (float("inf"), float("-inf")) or value != int(value):
-        return f"the label {value} is no whole number; values to regress are not read"
+        return f"the label {value} is not a whole number; regression targets are not supported"
     if value < UNLABELLED:
         return f"the label {value} is negative; classes count from 0, and {UNLABELLED} is for none"
     if value > _LARGEST:
@@ -119,7 +119,7 @@ def _reason(value: Any) -> str | None:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes, each once, sorted; where all are numbers, by number: 2 before 10."""
+    """Sorted unique names of classes; by value if all are numbers (2 before 10)."""
     unique = set(names)
     if all(name.isdecimal() for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))
@@ -127,11 +127,11 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def empty_classes(numbers: np.ndarray, class_names: Sequence[str] | None) -> str | None:
-    """A sentence that names classes of which there is no image; None if there are none.
+    """Sentence that names classes without an image; None if every class has one.
 
     Args:
-        numbers: (N,) class numbers, negative for none.
-        class_names: a name for each class, or None if the largest number says how many there are.
+        numbers: (B,) class numbers, negative for none.
+        class_names: name of each class, or None if the largest number determines how many there are.
     """
     held = np.unique(numbers[numbers >= 0])
     if not len(held):

@@ -1,19 +1,19 @@
-"""Which image comes when: functions of (seed, epoch, index), so that a run can begin anywhere.
+"""Order and random numbers of images: functions of (seed, epoch, index), so that a run can start anywhere.
 
-The batches of several processes are the parts of one global batch, so the stream is the same for any number
-of them. What an epoch leaves after its last whole global batch is dropped: another part each epoch, as the
-order is new.
+The batches of several processes are the parts of one global batch, so the order of images does not depend on
+the number of processes. Images after the last whole global batch of an epoch are dropped; as each epoch has a
+new order, they are different ones each time.
 """
 
 import numpy as np
 
-WINDOW = 4096  # images that are shuffled with each other where a source is read in chunks
+WINDOW = 4096  # images that are shuffled together where a source is read in chunks
 
 
 def random_numbers(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
-    """Uniform numbers (len(indices), count) in [0, 1): a pure function of seed, epoch and index.
+    """Uniform random numbers (len(indices), count) in [0, 1), determined by seed, epoch and index alone.
 
-    SplitMix64 over a counter per example, so that no generator has to be wound to a position.
+    SplitMix64 of one counter per image: no generator has to be advanced to a position.
     """
     key = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
     counter = indices.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(
@@ -27,13 +27,13 @@ def random_numbers(seed: int, epoch: int, indices: np.ndarray, count: int) -> np
 
 
 def epoch_order(seed: int, epoch: int, count: int, chunks: np.ndarray | None = None) -> np.ndarray:
-    """The indices of an epoch, (count,), each once.
+    """Indices of an epoch in their shuffled order, (count,), each once.
 
     Args:
         seed, epoch: of the run.
         count: number of images.
-        chunks: (K + 1,) where the pieces begin and end that the source reads as a whole; then the pieces are
-            shuffled, and the images within windows of pieces that hold at least `WINDOW`.
+        chunks: boundaries (chunks + 1,) of the parts of a source that are read as a whole. If given, chunks
+            are shuffled, and images only within windows of chunks that hold at least `WINDOW` images.
     """
     generator = np.random.default_rng([seed, epoch])
     if chunks is None:

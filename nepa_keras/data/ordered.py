@@ -1,4 +1,4 @@
-"""Every image of a source once, in order: for evaluation."""
+"""Batches of all images of a source, in order, for evaluation."""
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,31 +12,37 @@ from nepa_keras.data.reading import ImageReader, made_ahead
 from nepa_keras.data.sources.base import ImageSource
 from nepa_keras.data.transforms import ImageTransform, Resize
 
-_AHEAD = 2  # batches in the making while one is used
+_AHEAD = 2  # batches prepared while one is used
 
 
 class OrderedBatches(ImageReader):
-    """Batches of images that each come once, in order, with their indices.
+    """Batches of images, each image once and in order, with their indices.
 
     Args:
-        images: an `ImageSource`, or uint8 (N, height, width, channels).
+        images: an `ImageSource`, or uint8 (B, height, width, channels).
         batch_size: images per batch.
-        image_size: of the images that come out, one side or (height, width).
-        transform: of each image, one without random numbers; default `Resize()`.
-        channels: of the images that come out; default that of the array, or 3.
-        indices: of the images, if not all.
-        bad_images: account of images that cannot be read, which are left out; default a budget of 0.1 %.
-        threads: that read and decode; default one per core.
-        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+        image_size: size of the output images, one side or (height, width).
+        transform: transform of each image, without random numbers; default `Resize()`.
+        channels: channels of the output images; default those of the array, or 3.
+        indices: indices of the images to use; default all.
+        bad_images: record of images that cannot be read, which are left out; default a budget of 0.1 %.
+        threads: threads that read and decode; default one per core.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits; see
             `decode_image`.
 
     Yields:
-        float32 (n, *image_size, channels) in [-1, 1] and indices (n,); n is `batch_size`, or less of the
-        last batch and where images are bad.
+        float32 images (n, *image_size, channels) in [-1, 1] and indices (n,); n is `batch_size`, or less in
+        the last batch and where images are bad.
 
     Raises:
-        ValueError: a transform with random numbers.
-        BadImagesError: while iterating, more bad images than the budget.
+        ValueError: the transform uses random numbers.
+        BadImagesError: while iterating, more images are bad than the budget allows.
+
+    Example:
+        >>> source = data.open_source("folder:pictures")
+        >>> batches = data.OrderedBatches(source, batch_size=5, image_size=28, channels=1)
+        >>> [(images.shape, indices.tolist()) for images, indices in batches]
+        [((5, 28, 28, 1), [0, 1, 2, 3, 4]), ((3, 28, 28, 1), [5, 6, 7])]
     """
 
     def __init__(
@@ -61,7 +67,10 @@ class OrderedBatches(ImageReader):
             value_range,
         )
         if self.transform.num_random:
-            raise ValueError(f"{type(self.transform).__name__} is random; evaluate without.")
+            raise ValueError(
+                f"{type(self.transform).__name__} is random; evaluate with a transform that is not, such "
+                "as Resize."
+            )
         self.batch_size = batch_size
         self.indices = np.arange(len(self.source)) if indices is None else np.asarray(indices)
 
@@ -88,7 +97,7 @@ class OrderedBatches(ImageReader):
         return wait
 
     def _make(self, out: np.ndarray, index: int) -> bool:
-        """Writes an image into `out`; returns whether it could be read."""
+        """Write an image into `out`; returns whether it could be read."""
         pixels = self._pixels(index)
         if pixels is not None:
             self.transform(pixels, [], out)

@@ -1,4 +1,4 @@
-"""Pictures that Pillow reads, as RGB or grey of 8 bits: upright, over white, in the range of their values."""
+"""Images that Pillow reads, converted to upright 8-bit RGB or grey, transparency over white."""
 
 import io
 import struct
@@ -12,12 +12,12 @@ import numpy as np
 from nepa_keras.data.formats import missing_reader, register_formats
 from nepa_keras.data.pixels import ImageError, ValueRange, check_size, eight_bits
 
-# Numbers of tags, of EXIF and TIFF alike.
+# Tag numbers, the same in EXIF and TIFF.
 _BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 _SIXTEEN_BITS = (0.0, 65_535.0)
-# Bytes of text or of a colour profile in a PNG, unpacked; Pillow refuses the picture above 1 MB.
+# Largest text or colour profile in a PNG, in bytes after decompression; Pillow refuses more than 1 MB.
 _LARGEST_TEXT = 64 * 2**20
-# 16-bit colours: what Pillow reads their high bytes as (and drops the low ones), and what reads the low ones.
+# 16-bit colours: raw mode of which Pillow reads only the high bytes -> raw mode that reads the low bytes.
 _OTHER = "B" if sys.byteorder == "little" else "L"
 _LOW_BYTES = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -28,10 +28,10 @@ _LOW_BYTES = {
 
 @contextmanager
 def opened(data: bytes) -> Iterator[Any]:
-    """The Pillow image in the content of a file.
+    """Pillow image of the content of a file.
 
     Raises:
-        ImageError: damaged, absurdly large or no image; also for what goes wrong while the image is used.
+        ImageError: the file is damaged, too large or not an image; also for errors while the image is used.
     """
     from PIL import Image, PngImagePlugin
 
@@ -43,7 +43,7 @@ def opened(data: bytes) -> Iterator[Any]:
             yield image
     except ImageError:
         raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
+    except Exception as error:  # Pillow's readers raise many kinds of errors for damaged files
         reason = str(error).replace("\n", " ") or type(error).__name__
         if "cannot identify" in reason:
             reason = missing_reader(data) or "no image of a known format"
@@ -51,15 +51,15 @@ def opened(data: bytes) -> Iterator[Any]:
 
 
 def deep_values(image, data: bytes | None = None) -> tuple[np.ndarray, ValueRange | None] | None:
-    """The stored values of a picture of more than 8 bits, and their range where the file states one.
+    """Stored values of an image of more than 8 bits, and their range if the file states one.
 
     Args:
-        image: of Pillow, not loaded yet.
-        data: what it was opened from; without it 16-bit colours are the 8 bits that Pillow makes of them.
+        image: Pillow image, not loaded yet.
+        data: content of its file; without it 16-bit colours are reduced to the 8 bits that Pillow reads.
 
     Returns:
-        (height, width), or of grey and alpha, RGB or RGBA (height, width, 2 to 4); and (lowest, highest),
-        None for 32 bits, whose range is not known. None in place of both of a picture of 8 bits.
+        Values (height, width) or, with alpha or colours, (height, width, 2 to 4); and (lowest, highest), or
+        None for 32 bits, whose range is unknown. For an image of 8 bits, None instead of both.
     """
     if data is not None and (raw_mode := _raw_mode(image)) in _LOW_BYTES:
         return _both_bytes(image, data, raw_mode), _SIXTEEN_BITS
@@ -69,21 +69,22 @@ def deep_values(image, data: bytes | None = None) -> tuple[np.ndarray, ValueRang
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         return values, (0.0, 4095.0) if _tag(image, _BITS) == (12,) else _SIXTEEN_BITS
-    # 16 bits of these formats, too, Pillow can keep in 32.
+    # Pillow may hold 16 bits of these formats in 32.
     return values, _SIXTEEN_BITS if image.format in ("PNG", "PPM") else None
 
 
 def to_eight_bits(
     image, mode: str, value_range: ValueRange | None = None, data: bytes | None = None
 ):
-    """A Pillow image as "RGB" or "L", turned as its EXIF or, without, its XMP data says.
+    """Pillow image in mode "RGB" or "L", rotated as its EXIF or else its XMP data says.
 
     Args:
-        value_range: as of `pixels.eight_bits`, for pictures of more than 8 bits.
-        data: as of `deep_values`.
+        image: Pillow image, not loaded yet.
+        value_range: see `pixels.eight_bits`; for images of more than 8 bits.
+        data: see `deep_values`.
 
     Raises:
-        ImageError: values of 32 bits without `value_range`.
+        ImageError: values are of 32 bits and `value_range` is missing.
     """
     from PIL import Image
 
@@ -102,7 +103,7 @@ def to_eight_bits(
 
 
 def _raw_mode(image) -> str | None:
-    """The name by which Pillow knows how a picture's bytes lie in its file, before it is loaded."""
+    """Pillow's raw mode of an image that is not loaded yet: how its bytes lie in the file."""
     tiles = getattr(image, "tile", None)
     if not tiles:
         return None
@@ -124,14 +125,14 @@ def _both_bytes(image, data: bytes, raw_mode: str) -> np.ndarray:
 
 
 def _read_as(tile, raw_mode: str):
-    """A part of a picture that is read as if its bytes lay in another way."""
+    """Tile of an image with another raw mode, so that Pillow reads its bytes differently."""
     *place, arguments = tile
     other = raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:])
     return getattr(type(tile), "_make", tuple)([*place, other])  # older Pillow has plain tuples
 
 
 def _of_values(image, values: np.ndarray, stated: ValueRange | None, value_range):
-    """The Pillow image of 8 bits of the stored values of another."""
+    """8-bit Pillow image of the stored values of an image of more bits."""
     from PIL import Image
 
     alpha = None
@@ -143,7 +144,7 @@ def _of_values(image, values: np.ndarray, stated: ValueRange | None, value_range
             f"{kind} pixels have no known range; say with value_range which values are black and white"
         )
     pixels = eight_bits(values, value_range or stated)
-    if _tag(image, _PHOTOMETRIC) == 0:  # white is zero
+    if _tag(image, _PHOTOMETRIC) == 0:  # WhiteIsZero
         pixels = 255 - pixels
     transparent = image.info.get("transparency")
     if alpha is None and transparent is not None:
@@ -155,12 +156,12 @@ def _of_values(image, values: np.ndarray, stated: ValueRange | None, value_range
 
 
 def _tag(image, number: int):
-    """The value of a tag of a TIFF; None of one without, and of other formats."""
+    """Value of a tag of a TIFF; None without it, and for other formats."""
     return getattr(image, "tag_v2", {}).get(number)
 
 
 def _turn(image):
-    """What makes a picture upright, by EXIF or, without, XMP; None for nothing."""
+    """Transpose operation that makes an image upright, by EXIF or else XMP; None if there is none."""
     from PIL.Image import Transpose
 
     try:
@@ -174,7 +175,7 @@ def _turn(image):
         ValueError,
         struct.error,
     ):
-        return None  # damaged EXIF data says nothing about the pixels
+        return None  # damaged EXIF data; the pixels may be intact
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,

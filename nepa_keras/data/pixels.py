@@ -1,23 +1,30 @@
-"""Pixels of 8 bits from whatever values an image stores, within bounds on its size."""
+"""8-bit pixels from the values that an image stores, and limits on its size."""
 
 import math
 
 import numpy as np
 
-LARGEST_IMAGE = 100_000_000  # pixels; read from the header, before memory is taken
+LARGEST_IMAGE = 100_000_000  # pixels; checked in the header, before memory is allocated
 LONGEST_SIDE = (
-    65_535  # of a JPEG; a PNG one pixel wide and longer than that costs a second per 5 million
+    65_535  # limit of JPEG; a PNG one pixel wide takes a second per 5 million pixels beyond it
 )
 
 ValueRange = tuple[float, float]
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message is the reason."""
+    """An image that cannot be used; the message is the reason.
+
+    A ValueError, raised by sources and decoders.
+    """
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises ImageError where an image has no pixels, more than `LARGEST_IMAGE`, or an absurd side."""
+    """Check the size of an image.
+
+    Raises:
+        ImageError: there are no pixels, more than `LARGEST_IMAGE`, or a side is too long.
+    """
     if width < 1 or height < 1:
         raise ImageError(f"it has no pixels ({width}x{height})")
     if width * height > LARGEST_IMAGE:
@@ -29,7 +36,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def checked_range(value_range: ValueRange | None) -> ValueRange | None:
-    """The (low, high) that was given, as floats.
+    """Check a (lowest, highest) value range and return it as floats.
 
     Raises:
         ValueError: it is not two finite numbers in ascending order.
@@ -42,28 +49,28 @@ def checked_range(value_range: ValueRange | None) -> ValueRange | None:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
-            f"value_range is the lowest and the highest value, such as (0, 4095), not {value_range!r}."
+            f"value_range must be the lowest and the highest value, such as (0, 4095), not {value_range!r}."
         )
     return low, high
 
 
 def stated_range(values: np.ndarray) -> ValueRange | None:
-    """The range that the type of stored values stands for: 0 to 65,535 of uint16, 0 to 1 of floats."""
+    """Range that the type of stored values implies: 0 to 65,535 for uint16, 0 to 1 for floats; else None."""
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return 0.0, 65_535.0
     return (0.0, 1.0) if values.dtype.kind == "f" else None
 
 
 def eight_bits(values: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
-    """uint8 of the same shape.
+    """Map values to uint8, in the same shape.
 
     Args:
-        values: uint8, which stays as it is; or integers or floats of more bits.
-        value_range: (low, high) that become 0 and 255, values beyond it clipped; default 0 to 65,535 of
-            uint16, 0 to 1 of floats, which must lie in it.
+        values: uint8, which is returned unchanged; or integers or floats of more bits.
+        value_range: (lowest, highest) value that become 0 and 255, others are clipped; default 0 to 65,535
+            for uint16, 0 to 1 for floats, which must lie in it.
 
     Raises:
-        ImageError: values that are no finite numbers, or without a known range.
+        ImageError: values are not finite, or their range is unknown.
     """
     if values.dtype == np.uint8:
         return values

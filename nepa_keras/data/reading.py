@@ -1,4 +1,4 @@
-"""Reading images by threads: what the batches of training and of evaluation share."""
+"""Reading of images by threads, shared by the batches for training and for evaluation."""
 
 import itertools
 import os
@@ -18,18 +18,18 @@ from nepa_keras.data.transforms.resample import sides
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-_OVER_NETWORK = 32  # threads, also where there are fewer cores
+_OVER_NETWORK = 32  # threads for sources over the network, at least
 
 
 def available_cores() -> int:
-    """The number of CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads_for(source: ImageSource) -> int:
-    """The number of threads that read and decode: one per core, more where they wait for a network."""
+    """Number of threads that read and decode: one per core, more for sources over the network."""
     over_network = len(source) > 0 and scheme(source.name(0))
     return max(available_cores(), _OVER_NETWORK if over_network else 1)
 
@@ -37,10 +37,12 @@ def threads_for(source: ImageSource) -> int:
 def made_ahead(
     begin: Callable[[Item], Callable[[], Made]], items: Iterable[Item], count: int
 ) -> Iterator[Made]:
-    """Results of `begin(item)()` in order, `count` of them in the making while one is used.
+    """Results of `begin(item)()` in order, with `count` of them in preparation while one is used.
 
     Args:
-        begin: starts to make one and returns a function that waits for it.
+        begin: function that starts the work on an item and returns a function that waits for it.
+        items: what `begin` takes.
+        count: number of results in preparation.
     """
     items = iter(items)
     making = deque(begin(item) for item in itertools.islice(items, count))
@@ -51,20 +53,20 @@ def made_ahead(
 
 
 class ImageReader:
-    """Base of batches of images.
+    """Base class of batches of images.
 
     Args:
-        images: an `ImageSource`, or uint8 (N, height, width, channels).
-        image_size: of the images that come out, one side or (height, width).
-        transform: of each image.
-        channels: of the images that come out; default that of the array, or 3.
-        bad_images: account of images that cannot be read; default a budget of 0.1 %.
-        threads: that read and decode; default one per core, and at least 32 over the network.
-        value_range: (lowest, highest) value that become black and white, of images of more than 8 bits; see
+        images: an `ImageSource`, or uint8 (B, height, width, channels).
+        image_size: size of the output images, one side or (height, width).
+        transform: transform of each image.
+        channels: channels of the output images; default those of the array, or 3.
+        bad_images: record of images that cannot be read; default a budget of 0.1 %.
+        threads: threads that read and decode; default one per core, and at least 32 over the network.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits; see
             `decode_image`.
 
     Raises:
-        ValueError: an array that is not uint8 (N, height, width, channels), or another value_range.
+        ValueError: an array is not uint8 (B, height, width, channels), or `value_range` is invalid.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ImageReader:
         held = self.source.images if isinstance(self.source, ArraySource) else None
         if held is not None and (held.dtype != np.uint8 or held.ndim != 4):
             raise ValueError(
-                f"Images in memory are uint8 (N, height, width, channels), got {held.dtype} of shape "
+                f"Images in memory must be uint8 (B, height, width, channels), got {held.dtype} of shape "
                 f"{held.shape}."
             )
         self.image_size = sides(image_size)
@@ -94,14 +96,14 @@ class ImageReader:
         self.value_range = checked_range(value_range)
 
     def _new_batch(self, size: int, dtype: str = "float32") -> np.ndarray:
-        """Memory for so many images."""
+        """Uninitialised array for a batch of this size."""
         return np.empty((size, *self.image_size, self.channels), dtype)
 
     def _pixels(self, index: int) -> np.ndarray | None:
-        """The decoded image; None of a bad one, which is accounted for.
+        """Decoded image; None for a bad one, which is recorded.
 
         Raises:
-            BadImagesError: more bad images than the budget.
+            BadImagesError: more images are bad than the budget allows.
         """
         try:
             return decode_image(self.source.read(index), self.channels, self.value_range)

@@ -1,4 +1,4 @@
-"""The range of values that images of more than 8 bits hold, beside the range they are taken to have."""
+"""Check of the values that images of more than 8 bits hold against the range from which they are mapped."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from nepa_keras.data.decode import ImageError, stored_values
 from nepa_keras.data.pixels import ValueRange
 from nepa_keras.data.sources.base import ImageSource
 
-_LOOKED_AT = 16  # images of a source, evenly over it
+_LOOKED_AT = 16  # images of a source, evenly spread
 _THREADS = 4
-_LEAST = 0.5  # part of a range below which values are taken to have another one
+_LEAST = 0.5  # values that fill less than this part of a range are taken to have another one
 
 
 class StoredRange(NamedTuple):
@@ -25,10 +25,10 @@ class StoredRange(NamedTuple):
 
 
 def stored_range(content: bytes | np.ndarray) -> StoredRange | None:
-    """The range of an image; None of one of 8 bits.
+    """Stored range of an image; None for an image of 8 bits.
 
     Raises:
-        ImageError: as `decode_image`.
+        ImageError: see `decode_image`.
     """
     stored = stored_values(content)
     if stored is None:
@@ -40,11 +40,11 @@ def stored_range(content: bytes | np.ndarray) -> StoredRange | None:
 def range_note(
     found: Sequence[StoredRange | None], value_range: ValueRange | None = None
 ) -> str | None:
-    """A sentence where the values of some images fit badly into the range they are mapped from, or None.
+    """Sentence for values of images that fit their range badly; None if all is well.
 
     Args:
-        found: of each image, None of one of 8 bits.
-        value_range: that is given to `decode_image`.
+        found: range of each image, None for an image of 8 bits.
+        value_range: the range that is given to `decode_image`.
     """
     deep = [each for each in found if each is not None]
     if not deep:
@@ -59,7 +59,7 @@ def range_note(
         deep = [each for each in deep if each.stated == bounds]
     low, high = min(each.low for each in deep), max(each.high for each in deep)
     if bounds is None or low == high:
-        return None  # each is refused when it is decoded; or nothing but one value
+        return None  # images of unknown range are refused when decoded; one of constant value tells nothing
     what = f"{len(deep)} of {len(found)} images that were looked at hold values from {low:.6g} to {high:.6g}"
     if value_range is not None and (low < bounds[0] or high > bounds[1]):
         return f"{what}; those beyond value_range {_text(bounds)} become its ends."
@@ -75,7 +75,12 @@ def range_note(
 
 
 def source_range_note(source: ImageSource, value_range: ValueRange | None = None) -> str | None:
-    """`range_note` of some images of a source; those that cannot be read are passed over."""
+    """`range_note` of 16 images of a source, without those that cannot be read.
+
+    Args:
+        source: the images.
+        value_range: the range that is given to `decode_image`.
+    """
 
     def look(index: int) -> list[StoredRange | None]:
         try:
@@ -90,7 +95,7 @@ def source_range_note(source: ImageSource, value_range: ValueRange | None = None
 
 
 def _likely_range(low: float, high: float) -> ValueRange:
-    """The range of so many bits that whole numbers fill at least half of; else what was found."""
+    """Range of the fewest bits that whole numbers fill at least half of; else the range found."""
     top = 2.0 ** int(high).bit_length() - 1
     whole = low >= 0 and low.is_integer() and high.is_integer()
     return (0.0, top) if whole and high - low >= _LEAST * top else (low, high)

@@ -1,4 +1,4 @@
-"""What pretraining was worth: features, k-NN, linear probe, few-label fine-tuning, the table."""
+"""Evaluation of pretrained models: features, k-NN, linear probe, few-label fine-tuning, reports."""
 
 from nepa_keras.evaluation.blocks import (
     BlockChoice,
@@ -37,7 +37,7 @@ from nepa_keras.evaluation.report import frozen_accuracies, transfer_rows, trans
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
 from nepa_keras.evaluation.trained_probes import AttentivePool, sgd_probe_accuracy
-from nepa_keras.performance import (  # under their earlier place, too
+from nepa_keras.performance import (  # their former home
     DEVICES,
     ModelFlopsUtilization,
     forward_flops,

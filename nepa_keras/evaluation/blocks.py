@@ -1,8 +1,7 @@
-"""Which block's features to take: those that are best on images held out of the ones to learn from.
+"""Choice of the block whose features serve a probe best, by accuracy on held-out training images.
 
-NEPA's last blocks are busy with the next patch, and the middle of the network is worth more to a probe. The
-choice looks at training images only, so that figures on test images stay what they say.
-N images, D width, L blocks.
+NEPA's last blocks specialise in predicting the next patch; blocks in the middle of the network often give
+better features. The choice uses training images only, so test accuracies stay unbiased.
 """
 
 from collections.abc import Mapping
@@ -18,23 +17,28 @@ from nepa_keras.evaluation.features import AFTER_NORM
 from nepa_keras.evaluation.knn import check_features, knn_accuracy
 
 _NEIGHBOURS = 20
-_MOST = 20_000  # images that choose; more cost time and tell little more
-_PENALTY = 1e-3  # on weights for features of variance 1, in units of the number of images
+_MOST = 20_000  # images used for the choice; more take longer and hardly change it
+_PENALTY = 1e-3  # L2 penalty per image, for features of variance 1
 
 
 def block_name(block: int) -> str:
-    """A block for people: "block 3", or "norm" for what leaves the final norm."""
+    """Display name of a block: "block 3", or "norm" for the output of the final norm."""
     return "norm" if block == AFTER_NORM else f"block {block}"
 
 
 class BlockChoice(NamedTuple):
-    """A block, and why it.
+    """A chosen block and the accuracies that decided.
 
     Attributes:
-        block: its number from 0, or `AFTER_NORM`.
-        accuracies: on the images held out, by block, in [0, 1].
-        probe: whose they are, "knn" or "linear".
-        learned, held_out: numbers of images.
+        block: number of the block, from 0, or `AFTER_NORM`.
+        accuracies: accuracy on the held-out images by block, in [0, 1].
+        probe: probe that measured them, "knn" or "linear".
+        learned, held_out: number of training images of the probe, and of held-out images.
+
+    Example:
+        >>> choice = evaluation.BlockChoice(5, {5: 0.75, -1: 0.5}, "knn", learned=80, held_out=20)
+        >>> print(choice)
+        block 5, chosen by k-NN of 80 training images on 20 others held out (block 5 75.0%, norm 50.0%)
     """
 
     block: int
@@ -52,7 +56,7 @@ class BlockChoice(NamedTuple):
         )
 
     def figures(self) -> dict:
-        """Everything, as JSON takes it."""
+        """Content as a dictionary that JSON can hold."""
         scores = {block_name(block): score for block, score in self.accuracies.items()}
         return {**self._asdict(), "block": block_name(self.block), "accuracies": scores}
 
@@ -64,18 +68,18 @@ def choose_features(
     share: float = 0.2,
     seed: int = 0,
 ) -> BlockChoice:
-    """The block whose features recognise images held out best; of equal ones the first.
+    """Block whose features classify held-out images best; of equal accuracies the first.
 
     Args:
-        features: of the training images by block, each (N, D); of many images 20 000 are looked at.
-        labels: (N,), negative for none.
-        probe: "linear" for least squares on standardised features, which orders blocks as a logistic
-            regression does, in a hundredth of its time; "knn" for 20 neighbours.
-        share: of each class that is held out.
-        seed: of the choice of images.
+        features: features of the training images by block, each (B, D). At most 20 000 images are used.
+        labels: (B,) class numbers, negative for none.
+        probe: "linear" for least squares on standardised features, which ranks blocks like a logistic
+            regression in a hundredth of the time; "knn" for 20 nearest neighbours.
+        share: fraction of each class that is held out.
+        seed: seed of the choice of held-out images.
 
     Raises:
-        ValueError: unknown probe, no features, or too few images of a class.
+        ValueError: the probe is unknown, there are no features, or a class has too few images.
     """
     if probe not in ("knn", "linear"):
         raise ValueError(f"probe must be knn or linear, got {probe!r}.")
@@ -97,7 +101,7 @@ def choose_features(
 
 
 def _least_squares_accuracy(train_x, train_y, test_x, test_y) -> float:
-    """Share of test rows whose class a regularised linear regression of the classes puts first."""
+    """Test accuracy of ridge regression on one-hot classes; the largest output is the predicted class."""
     check_features("train", train_x, train_y)
     mean, scale = train_x.mean(axis=0), np.maximum(train_x.std(axis=0), 1e-12)
     x, tested = (((part - mean) / scale).astype("float64") for part in (train_x, test_x))
@@ -118,20 +122,22 @@ def choose_block(
     share: float = 0.2,
     seed: int = 0,
 ) -> BlockChoice:
-    """The block whose pooled features recognise training images held out best.
+    """Block whose pooled features classify held-out training images best.
 
     Args:
         backbone: a `NepaBackbone`.
-        images: training images, (N, height, width, channels), uint8 or floats already normalised; or batches
+        images: training images, (B, height, width, channels), uint8 or floats already normalised; or batches
             of a source.
-        labels: (N,) of the images, or of the source.
-        causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
-        pool: of `FeatureSets`.
-        probe, share, seed: of `choose_features`.
+        labels: (B,) class numbers of the images, or of all images of the source.
+        causal: whether token t attends only to tokens 0..t; None for the backbone's own setting.
+        pool: see `FeatureSets`.
+        probe, share, seed: see `choose_features`.
 
     Example:
-        >>> choice = choose_block(backbone, images, labels)
-        >>> features = extract_features(backbone, images, block=choice.block)
+        >>> choice = evaluation.choose_block(
+        ...     backbone, arrays.train_images, arrays.train_labels, share=0.5
+        ... )
+        >>> features = evaluation.extract_features(backbone, images, block=choice.block)
     """
     causal = backbone.use_causal_mask if causal is None else causal
     sets = FeatureSets(backbone, causal, pools=(pool,))

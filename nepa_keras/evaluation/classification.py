@@ -1,7 +1,4 @@
-"""How good a classifier is: top-1 and top-5, by class, confusions, calibration.
-
-N images, K classes.
-"""
+"""Evaluation of a classifier: top-1 and top-5 accuracy, accuracy by class, confusions, calibration."""
 
 import contextlib
 from collections.abc import Sequence
@@ -14,21 +11,27 @@ from nepa_keras.data import OrderedBatches
 from nepa_keras.evaluation.features import predict_filled_up
 from nepa_keras.tables import text_table
 
-_BINS = 15  # of the calibration error, equally wide
-_SHOWN = 10  # classes and confusions of a report's text
+_BINS = 15  # bins of the calibration error, of equal width
+_SHOWN = 10  # classes and confusions in the text of a report
 
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """Results on N images.
+    """Results of a classifier with C classes.
 
     Attributes:
-        top1, top5: shares of images whose class is the most likely one, or among the five (or all, of fewer
-            classes).
-        calibration_error: mean distance of confidence and accuracy in bins of confidence, weighted by their
-            images (ECE, arXiv 1706.04599).
-        confusion: (K, K) numbers of images of class i that were taken for j.
-        class_names: K names.
+        top1, top5: fraction of images whose class is the most likely one, or among the five most likely
+            (among all, if there are fewer than five classes).
+        calibration_error: mean absolute difference of confidence and accuracy over bins of confidence,
+            weighted by the images in each bin (ECE, arXiv 1706.04599).
+        confusion: (C, C) counts; rows are true classes, columns predictions.
+        class_names: C names.
+
+    Example:
+        >>> logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+        >>> report = evaluation.classification_report(logits, np.array([0, 1, 1]), ["cat", "dog"])
+        >>> report.confusions()
+        [('dog', 'cat', 1)]
     """
 
     top1: float
@@ -39,18 +42,18 @@ class ClassificationReport:
 
     @property
     def count(self) -> int:
-        """How many images were classified."""
+        """Number of images."""
         return int(self.confusion.sum())
 
     @property
     def class_accuracies(self) -> np.ndarray:
-        """(K,) shares of each class's images that were recognised; NaN of classes without images."""
+        """Accuracy of each class, (C,); NaN for classes without images."""
         images = self.confusion.sum(axis=1)
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / images
 
     def confusions(self, most: int = _SHOWN) -> list[tuple[str, str, int]]:
-        """The most frequent mistakes: class, what it was taken for, how often."""
+        """Most frequent mistakes, at most `most`: true class, predicted class, number of images."""
         wrong = self.confusion - np.diag(np.diag(self.confusion))
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
         pairs = (np.unravel_index(i, wrong.shape) for i in order)
@@ -61,7 +64,7 @@ class ClassificationReport:
         ]
 
     def figures(self) -> dict:
-        """Everything, as JSON takes it."""
+        """Content as a dictionary that JSON can hold."""
         accuracies = [float(a) if np.isfinite(a) else None for a in self.class_accuracies]
         return {
             "images": self.count,
@@ -91,53 +94,54 @@ class ClassificationReport:
 def weakest_classes(
     measure: str, scores: np.ndarray, images: np.ndarray, class_names: Sequence[str]
 ) -> list[str]:
-    """A table of the classes with the lowest scores, and how many there are beside them.
+    """Lines of a table of the classes with the lowest scores, and of the number of classes left out.
 
     Args:
         measure: name of the score.
-        scores: (K,) in [0, 1], NaN of classes that have none.
-        images: (K,) numbers of images.
-        class_names: K names.
+        scores: (C,) in [0, 1], NaN for classes without a score.
+        images: (C,) number of images of each class.
+        class_names: C names.
     """
     order = [i for i in np.argsort(scores, kind="stable") if np.isfinite(scores[i])]
     rows = [("class", "images", measure)]
     for i in order[:_SHOWN]:
         rows.append((class_names[i], f"{images[i]}", f"{100 * scores[i]:.1f}%"))
     more = len(order) - _SHOWN
-    return [text_table(rows), *([f"and {more} classes of a higher {measure}"] if more > 0 else [])]
+    return [text_table(rows), *([f"and {more} classes of higher {measure}"] if more > 0 else [])]
 
 
 def classification_report(
     logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
 ) -> ClassificationReport:
-    """Compares logits with labels.
+    """Report of logits against the true classes.
 
     Args:
-        logits: (N, K).
-        labels: (N,) class numbers.
-        class_names: K names; default the numbers.
+        logits: (B, C).
+        labels: (B,) class numbers.
+        class_names: C names; by default the numbers.
 
     Raises:
-        ValueError: shapes that do not fit, no images, non-finite logits, or labels outside 0..K-1.
+        ValueError: shapes do not fit, there are no images, logits are not finite, or labels are outside
+            0..C-1.
     """
     logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(
-            f"logits must be (N, K) and labels (N,) with N > 0, got {logits.shape} and {labels.shape}."
+            f"logits must be (B, C) and labels (B,) with B > 0, got {logits.shape} and {labels.shape}."
         )
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are class numbers, got {labels.dtype}.")
+        raise ValueError(f"labels must be integer class numbers, got {labels.dtype}.")
     classes, labels = logits.shape[1], labels.astype("int64")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"Labels go from {labels.min()} to {labels.max()}, but the model has {classes} classes."
+            f"Labels range from {labels.min()} to {labels.max()}, but the model has {classes} classes."
         )
     if not np.isfinite(logits).all():
-        raise ValueError("The logits have non-finite values; check the weights of the model.")
+        raise ValueError("The logits contain NaN or infinity; check the weights of the model.")
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) != classes:
         raise ValueError(f"There are {len(names)} class names for {classes} classes.")
-    order = np.argsort(-logits, axis=1, kind="stable")  # of equal ones the first class wins
+    order = np.argsort(-logits, axis=1, kind="stable")  # of equal logits the first class wins
     guess = order[:, 0]
     hits = order == labels[:, None]
     confusion = np.bincount(labels * classes + guess, minlength=classes**2)
@@ -151,9 +155,17 @@ def classification_report(
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = _BINS) -> float:
-    """Expected calibration error of the most likely class, with bins (a, b] of equal width."""
+    """Expected calibration error (arXiv 1706.04599) of the most likely class.
+
+    Bins of confidence are (a, b], of equal width.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) class numbers.
+        bins: number of bins of confidence.
+    """
     shifted = logits - logits.max(axis=1, keepdims=True)
-    confidence = 1.0 / np.exp(shifted).sum(axis=1)  # of the most likely class
+    confidence = 1.0 / np.exp(shifted).sum(axis=1)  # of the largest logit, now 0
     right = logits.argmax(axis=1) == labels
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(which, weights=right - confidence, minlength=bins)
@@ -161,11 +173,11 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = _BINS)
 
 
 def predict_batches(model: keras.Model, batches: OrderedBatches) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (N, ...) float32 of a model, and the indices (N,) of the images they belong to.
+    """Outputs (B, ...) float32 of a model, and the indices (B,) of their images in the source.
 
     Raises:
         ValueError: no image can be read.
-        BadImagesError: as `OrderedBatches`.
+        BadImagesError: more images are bad than the budget of the batches allows.
     """
     outputs, indices = [], []
     with contextlib.closing(iter(batches)) as stream:

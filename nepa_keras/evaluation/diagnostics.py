@@ -1,14 +1,11 @@
-"""Whether embeddings have collapsed: how many directions they use, and how far they spread.
-
-N rows, D width.
-"""
+"""Collapse diagnostics of embeddings: how many directions they use, and how widely they spread."""
 
 import numpy as np
 
 from nepa_keras.vectors import unit
 
-# From here on a number is put into words. A run that learns stays far away from each: collapse goes all the
-# way to 1 direction, cosine 1 and spread 0.
+# Thresholds of the warnings. A healthy run stays far from each: complete collapse means 1 direction, cosine
+# 1 and spread 0.
 FEW_DIRECTIONS = 2.0
 ONE_DIRECTION = 0.999
 NO_SPREAD = 0.02
@@ -16,13 +13,13 @@ FAST_DRIFT = 0.5
 
 
 def effective_rank(x: np.ndarray) -> float:
-    """Number of directions in use: exp of the entropy of the singular values (RankMe, arXiv 2210.02885).
+    """Effective number of directions: exp of the entropy of the singular values (RankMe, arXiv 2210.02885).
 
     Args:
-        x: (N, D).
+        x: embeddings (B, D).
 
     Returns:
-        From 1, all rows on one line, to min(N, D).
+        A number from 1 (all embeddings are on one line) to min(B, D).
     """
     values = np.linalg.svd(np.asarray(x, "float64"), compute_uv=False)
     total = values.sum()
@@ -33,26 +30,27 @@ def effective_rank(x: np.ndarray) -> float:
 
 
 def diagnostics(x: np.ndarray, before: np.ndarray | None = None) -> dict[str, float]:
-    """Numbers about embeddings (N, D) of N different images or patches.
+    """Collapse diagnostics of embeddings (B, D) of B different images or patches.
 
     Args:
-        before: the same rows at an earlier time.
+        x: (B, D).
+        before: earlier embeddings of the same images or patches, (B, D).
 
     Returns:
-        effective_rank: see there.
-        mean_cosine: mean cosine of a row and the mean row; 1 if all point in one direction.
-        spread: mean over the dimensions of the standard deviation of the normalised rows, times sqrt(D);
-            about 1 for rows in all directions, 0 for equal ones.
-        drift: mean of 1 - cosine of a row and the same row before; only with `before`.
+        effective_rank: see `effective_rank`.
+        mean_cosine: mean cosine between an embedding and their mean; 1 if all point in one direction.
+        spread: standard deviation of the L2-normalised embeddings, averaged over dimensions, times sqrt(D);
+            about 1 if they point in all directions, 0 if they are equal.
+        drift: mean of 1 - cosine between an embedding and its earlier value; only with `before`.
 
     Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+        ValueError: there are fewer than two embeddings, or they are not finite.
     """
     x = np.asarray(x, "float64")
     if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"Diagnostics need (N, D) with N >= 2, got {x.shape}.")
+        raise ValueError(f"Diagnostics need embeddings (B, D) with B >= 2, got {x.shape}.")
     if not np.isfinite(x).all():
-        raise ValueError("The embeddings have non-finite values; check the weights of the model.")
+        raise ValueError("The embeddings contain NaN or infinity; check the weights of the model.")
     units = unit(x)
     found = {
         "effective_rank": effective_rank(x),
@@ -65,17 +63,17 @@ def diagnostics(x: np.ndarray, before: np.ndarray | None = None) -> dict[str, fl
 
 
 def collapse_warnings(found: dict[str, float]) -> dict[str, str]:
-    """What is wrong with `diagnostics`, in words, by name; empty if nothing is."""
+    """Warnings about the results of `diagnostics`, as text by name; empty if all is well."""
     words = {}
     if found["effective_rank"] < FEW_DIRECTIONS:
         words["effective_rank"] = (
-            f"embeddings use {found['effective_rank']:.1f} directions: they are all but on one line. "
+            f"embeddings use {found['effective_rank']:.1f} directions: they lie nearly on one line. "
             "Check stop_gradient and shift, then lower the learning rate"
         )
     if found["mean_cosine"] > ONE_DIRECTION:
         words["mean_cosine"] = (
-            f"embeddings point the same way (cosine {found['mean_cosine']:.4f} with their mean), whatever "
-            "the image: a collapse if the loss is near -1"
+            f"embeddings point the same way (cosine {found['mean_cosine']:.4f} with their mean) for every "
+            "image: this is collapse if the loss is near -1"
         )
     if found["spread"] < NO_SPREAD:
         words["spread"] = (
@@ -83,7 +81,7 @@ def collapse_warnings(found: dict[str, float]) -> dict[str, str]:
         )
     if found.get("drift", 0.0) > FAST_DRIFT:
         words["drift"] = (
-            f"targets turned to a cosine of {1 - found['drift']:.2f} with those of the last look: what is "
-            "predicted moves faster than it can be learned; lower the learning rate"
+            f"targets turned to a cosine of {1 - found['drift']:.2f} with those of the last check: they "
+            "change faster than the model can learn to predict them; lower the learning rate"
         )
     return words

@@ -1,8 +1,8 @@
-"""Features of all images of a source in a file, resumed where the work was stopped.
+"""Features of all images of a source written to a file; interrupted work can be resumed.
 
-While it works the rows lie in pieces in a folder beside the file, OUTPUT.parts: each has its name only once
-it is whole on the disk and says which images it covers, so that after a kill at any moment no row is lost
-that was there, and none comes twice. N images.
+While it runs, the features lie in pieces in a folder OUTPUT.parts beside the file. A piece gets its name,
+which says which images it covers, only when it is completely on disk. So a kill at any moment loses no
+finished piece and repeats no image.
 """
 
 import copy
@@ -29,8 +29,8 @@ from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.training import OtherRunError
 from nepa_keras.training.run_lock import RunLock
 
-_BYTES = 128 * 2**20  # of a piece in memory
-_DECIDING = {  # what the rows depend on, in words
+_BYTES = 128 * 2**20  # largest size of a piece in memory
+_DECIDING = {  # keys of the record on which the features depend, and their names in messages
     "model": "the model",
     "images": "images",
     "image_shape": "the size of the images",
@@ -44,9 +44,10 @@ _DECIDING = {  # what the rows depend on, in words
 
 
 def model_fingerprint(model: keras.Model) -> str:
-    """The number of weights of a backbone and a digest of them, such as "86,567,656 weights (5f2a09c41b7d)".
+    """Number of weights of a backbone and a digest of them, such as "86,567,656 weights (5f2a09c41b7d)".
 
-    It changes with any weight and with how the blocks compute; not with the name of a file or the backend.
+    The digest depends on all weights and on the configuration of the blocks; not on the name of a file or on
+    the backend.
 
     Args:
         model: a `NepaBackbone`, or a model that has one.
@@ -70,36 +71,36 @@ def embed_source(
     origin: Mapping[str, Any] | None = None,
     seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Write the features of all images, with their names and labels, to a file.
+    """Write the features of all images of a source, with their names and labels, to a file.
 
-    Stopped in whatever way, it goes on where it was when it is called again with the same model and images;
-    of a file that is finished it returns the record.
+    An interrupted call is resumed by the same call with the same model and images. If the file is already
+    complete, its record is returned.
 
     Args:
-        extractor: says which features.
-        batches: of the images; those that cannot be read get no row and are named in the record.
+        extractor: model that computes the features.
+        batches: batches of the images. Images that cannot be read are left out and listed in the record.
         output: file to write, .npz or .parquet; its folder is created.
-        origin: JSON to keep in the record, such as where model and images come from.
-        seconds: after which what was computed is on the disk: the work that a kill may cost.
+        origin: JSON to keep in the record, such as the paths of model and images.
+        seconds: longest time between two writes to disk, which is the work that a kill may cost.
 
     Returns:
-        The record of the file: what the rows depend on, their number, "bad_images", "origin".
+        The record of the file: model, images and settings, number of images, "bad_images", "origin".
 
     Raises:
-        OtherRunError: the file or what was begun is of other weights, images or settings.
-        ValueError: the file is no file of features.
+        OtherRunError: the file, or an interrupted one, has features of other weights, images or settings.
+        ValueError: the file exists and holds no features.
         NonFiniteError: features are not finite.
-        ImportError: pyarrow is missing, which .parquet needs.
-        BlockingIOError: another process writes the file.
-        BadImagesError: more bad images than the budget of the batches, or no other ones.
+        ImportError: the file is .parquet and pyarrow is missing.
+        BlockingIOError: another process is writing the file.
+        BadImagesError: more images are bad than the budget of the batches allows, or all are.
 
     Example:
-        >>> images = data.open_source("folder:pictures", with_labels=True)
-        >>> *size, channels = backbone.image_shape
-        >>> batches = data.OrderedBatches(images, 64, size, channels=channels)
-        >>> extractor = evaluation.FeatureExtractor(backbone, causal=False, block=5)
-        >>> evaluation.embed_source(extractor, batches, "features.npz")
-        >>> features = evaluation.read_features("features.npz").features
+        >>> source = data.open_source("folder:pictures", with_labels=True)
+        >>> batches = data.OrderedBatches(source, 8, (28, 28), channels=1)
+        >>> extractor = evaluation.FeatureExtractor(backbone, causal=False, block=2)
+        >>> record = evaluation.embed_source(extractor, batches, "features.npz")
+        >>> evaluation.read_features("features.npz").features.shape
+        (8, 32)
     """
     output = Path(output).expanduser()
     check_format(output)
@@ -123,10 +124,12 @@ def embed_source(
 
 
 def begun(output: str | Path) -> dict[str, Any] | None:
-    """The record of a file of features, or of one that was begun, with "covered" images; None of neither.
+    """Record of a file of features, complete or interrupted; None if there is neither.
+
+    The record of an interrupted file has "covered", the number of images that are done.
 
     Raises:
-        ValueError: the file is damaged, or no file of features.
+        ValueError: the file is damaged or holds no features.
     """
     output = Path(output).expanduser()
     if output.exists():
@@ -163,20 +166,24 @@ def _record(extractor: FeatureExtractor, batches: OrderedBatches) -> dict[str, A
 
 
 def _compare(output: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises OtherRunError where a file was begun with something else."""
+    """Check that a file was begun with the same settings.
+
+    Raises:
+        OtherRunError: it was not.
+    """
     for key, words in _DECIDING.items():
         if held.get(key) != asked[key]:
             begun_as = output if output.exists() else _parts(output)
             raise OtherRunError(
                 f"{output} was begun with {words} {held.get(key)}, and now it is {asked[key]}; give the same "
-                f"again or another output, or delete {begun_as}."
+                f"again, choose another output, or delete {begun_as}."
             )
 
 
 def _embed_rest(
     extractor: FeatureExtractor, batches: OrderedBatches, parts: Path, seconds: float
 ) -> None:
-    """Writes pieces for the images that no piece covers yet."""
+    """Write pieces for the images that no piece covers yet."""
     begin, total = _covered(parts), len(batches.indices)
     rest = copy.copy(batches)
     rest.indices = batches.indices[begin:]
@@ -220,13 +227,13 @@ def _pieces(parts: Path) -> list[Path]:
 
 
 def _covered(parts: Path) -> int:
-    """How many images the pieces cover, which follow one another from the first image on."""
+    """Number of images that the pieces cover; they start with the first image and leave no gap."""
     pieces = _pieces(parts)
     return int(pieces[-1].stem.partition("-")[2]) if pieces else 0
 
 
 def _join(batches, parts, output, record) -> dict[str, Any]:
-    """Makes the file of its pieces."""
+    """Write the file of all pieces and return its record."""
     indices: list[np.ndarray] = []
     bad: list[str] = []
     full = []
@@ -238,7 +245,7 @@ def _join(batches, parts, output, record) -> dict[str, Any]:
                 indices.append(held["indices"])
                 record["shape"] = list(held["features"].shape[1:])
     if not full:
-        raise BadImagesError(f"None of the images can be read, beginning with {bad[0]}.")
+        raise BadImagesError(f"None of the images can be read, the first because of {bad[0]}.")
     numbers, source = np.concatenate(indices), batches.source
     labels = None if source.labels is None else source.labels[numbers]
     names = [printable(source.name(int(i))) for i in numbers]

@@ -1,12 +1,15 @@
-"""Files of features: `.npz` for NumPy, `.parquet` for tables; written in pieces, so that memory stays small.
+"""Files of features: `.npz` for NumPy, `.parquet` for tables.
 
-N images, D width. The arrays of an .npz, and the columns of a .parquet:
+Features are written in pieces, so that memory use does not grow with the number of images B.
 
-names      what a person finds the image by: its path, or file and record; `name` in parquet
-indices    (N,) its number in the source; `index`
-labels     (N,) class numbers, -1 for none; `label`, null for none. Only of labelled sources
-features   (N, D) float32, or (N, ...) of patches, which parquet holds flat; the record has the shape
-record     JSON: what the features are of; metadata of the parquet schema under "nepa_keras"
+    array in .npz  column in .parquet  content
+    names          name                human-readable location of an image: its path, or file and record
+    indices        index               (B,) number of the image in its source
+    labels         label               (B,) class number; -1 (.npz) or null (.parquet) for none.
+                                       Only if the source has labels
+    features       features            (B, D) or (B, ...) float32; flattened in .parquet, where the
+                                       record holds the shape
+    record         schema metadata     JSON: how the features were made; under "nepa_keras" in .parquet
 """
 
 import json
@@ -20,18 +23,26 @@ import numpy as np
 
 from nepa_keras.packages import required_for
 
-_KEY = b"nepa_keras"  # of the record in a parquet file's schema
+_KEY = b"nepa_keras"  # key of the record in the schema metadata of a parquet file
 
 
 class Features(NamedTuple):
-    """The content of a file of features.
+    """Content of a file of features.
 
     Attributes:
-        names: (N,) text, see this module.
-        indices: (N,) numbers of the images in their source.
-        labels: (N,) class numbers, -1 for none; None of a source without labels.
-        features: (N, D) or (N, ...) float32.
-        record: what they are of: model, images, block, pool, attention, class_names and so on.
+        names: (B,) human-readable locations of the images.
+        indices: (B,) numbers of the images in their source.
+        labels: (B,) class numbers, -1 for none; None if the source has no labels.
+        features: (B, D) or (B, ...) float32.
+        record: how the features were made: model, images, block, pool, attention, class_names and so on.
+
+    Example:
+        >>> batches = data.OrderedBatches(data.open_source("folder:pictures"), 8, (28, 28), channels=1)
+        >>> extractor = evaluation.FeatureExtractor(backbone)
+        >>> record = evaluation.embed_source(extractor, batches, "features.npz")
+        >>> found = evaluation.read_features("features.npz")
+        >>> found.features.shape, found.record["pool"]
+        ((8, 32), 'mean')
     """
 
     names: np.ndarray
@@ -42,15 +53,17 @@ class Features(NamedTuple):
 
 
 def check_format(path: str | Path) -> None:
-    """Check before the work that features can be written to a file of that name.
+    """Check, before features are computed, that they can be written to a file of this name.
 
     Raises:
-        ValueError: another ending than .npz and .parquet.
-        ImportError: pyarrow is missing, which .parquet needs.
+        ValueError: the ending is neither .npz nor .parquet.
+        ImportError: the ending is .parquet and pyarrow is missing.
     """
     suffix = Path(path).suffix
     if suffix not in (".npz", ".parquet"):
-        raise ValueError(f"Features are written as .npz or .parquet, not as {path}.")
+        raise ValueError(
+            f"Features are written as .npz or .parquet, not as {path}; give the file one of these endings."
+        )
     if suffix == ".parquet":
         _parquet()
 
@@ -72,10 +85,10 @@ def write_features(
     """Write a file of features.
 
     Args:
-        path: ends in .npz or .parquet.
+        path: file to write; ends in .npz or .parquet.
         names, indices, labels: see `Features`.
-        features: pieces of rows, in order.
-        record: JSON, with the shape of a row under "shape".
+        features: arrays (rows, ...) that follow one another, each with the features of some images.
+        record: JSON, with the shape of the features of one image under "shape".
     """
     columns = {"names": np.array(names), "indices": indices.astype("int64")}
     if labels is not None:
@@ -86,7 +99,7 @@ def write_features(
 
 
 def _write_npz(path, columns, features, record):
-    # As `np.savez`, but features come piece by piece.
+    # Same format as `np.savez`, but the features are written piece by piece.
     with zipfile.ZipFile(path, "w") as archive:
         for name, column in {"record": np.array(json.dumps(record)), **columns}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -126,11 +139,11 @@ def _write_parquet(path, columns, features, record):
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """What the features in a file are of, without reading them.
+    """Record of a file of features: how they were made, without reading them.
 
     Raises:
-        ValueError: it is damaged, or no file of features.
-        OSError: it cannot be read.
+        ValueError: the file is damaged or holds no features.
+        OSError: the file cannot be read.
     """
     return _read(path, only_record=True)
 
@@ -139,16 +152,20 @@ def read_features(path: str | Path) -> Features:
     """Read a file that `embed_source` wrote.
 
     Args:
-        path: ends in .npz or .parquet.
+        path: file that ends in .npz or .parquet.
 
     Raises:
-        ValueError: it is damaged, or no file of features.
-        ImportError: pyarrow is missing, which .parquet needs.
-        OSError: it cannot be read.
+        ValueError: the file is damaged or holds no features.
+        ImportError: the file is .parquet and pyarrow is missing.
+        OSError: the file cannot be read.
 
     Example:
-        >>> found = read_features("features.parquet")
-        >>> found.features[found.names == "cats/1.jpg"]
+        >>> batches = data.OrderedBatches(data.open_source("folder:pictures"), 8, (28, 28), channels=1)
+        >>> extractor = evaluation.FeatureExtractor(backbone)
+        >>> record = evaluation.embed_source(extractor, batches, "features.npz")
+        >>> found = evaluation.read_features("features.npz")
+        >>> found.features[found.names == "pictures/cats/0.png"].shape
+        (1, 32)
     """
     return _read(path)
 
@@ -156,14 +173,14 @@ def read_features(path: str | Path) -> Features:
 def _read(path, only_record=False) -> Any:
     path = Path(path).expanduser()
     check_format(path)
-    with open(path, "rb"):  # missing or not to be read: the system's own words
+    with open(path, "rb"):  # a missing or unreadable file raises the operating system's own OSError
         pass
     read = _read_npz if path.suffix == ".npz" else _read_parquet
     try:
         return read(path, only_record)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} is damaged or no file of features, as embed.py writes them ({error})."
+            f"{path} is damaged or is not a file of features written by embed.py ({error})."
         ) from None
 
 

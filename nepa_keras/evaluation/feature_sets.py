@@ -1,7 +1,4 @@
-"""All the features of a backbone that people probe, from one pass: every pool of every block.
-
-N images, B batch, T patches, D width, S sets.
-"""
+"""Features of all blocks and all pools of a backbone from one forward pass."""
 
 import numpy as np
 from keras import ops
@@ -13,20 +10,27 @@ from nepa_keras.types import Tensor
 
 
 class FeatureSets(backends.Model):
-    """Images -> pooled outputs of blocks, (B, S, D), in the order of `names`.
+    """Model that maps images to the pooled outputs of blocks, (B, number of names, D), in order of `names`.
 
     Args:
         backbone: a `NepaBackbone`; held, not copied.
-        causal: whether token t sees only tokens 0..t.
-        blocks: numbers from 0 of the blocks whose output is pooled, and `AFTER_NORM`; default all of them.
-        pools: of "mean" of the patches, "last" patch and "cls"; "cls" is left out under a causal mask,
-            as it is the same for every image.
+        causal: whether token t attends only to tokens 0..t.
+        blocks: numbers, from 0, of the blocks whose output is pooled, or `AFTER_NORM`; default all blocks
+            and `AFTER_NORM`.
+        pools: any of "mean" of the patch tokens, "last" patch token, "cls" token. Under a causal mask "cls"
+            is left out, as the CLS token attends to no patch and is the same for every image.
 
     Attributes:
-        names: S pairs (block, pool).
+        names: pairs (block, pool).
 
     Raises:
-        ValueError: unknown pool or block, or nothing left.
+        ValueError: a pool or a block does not exist, or no features remain.
+
+    Example:
+        >>> sets = evaluation.FeatureSets(backbone, causal=False, pools=("mean", "cls"))
+        >>> features = sets.extract(images)
+        >>> len(features), features[2, "cls"].shape
+        (10, (16, 32))
     """
 
     def __init__(
@@ -64,11 +68,12 @@ class FeatureSets(backends.Model):
     def extract(
         self, images: np.ndarray, batch_size: int = 256
     ) -> dict[tuple[int, str], np.ndarray]:
-        """Features (N, D) float32 by (block, pool).
+        """Features (B, D) float32 by (block, pool).
 
         Args:
-            images: (N, H, W, C), uint8 or floats already normalised; for a source there is
-                `predict_batches`, which gives all as (N, S, D).
+            images: (B, height, width, channels), uint8 or floats already normalised. For the images of a
+                source use `predict_batches`, which returns one array (B, number of names, D).
+            batch_size: images per forward pass.
         """
         found = predict_padded(self, images, self.backbone.image_shape[:2], batch_size)
         return {name: found[:, i] for i, name in enumerate(self.names)}

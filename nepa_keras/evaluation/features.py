@@ -1,7 +1,4 @@
-"""Features of a frozen backbone: one vector per image.
-
-N images, B batch, T patches on a grid of h x w, D width, K classes.
-"""
+"""Features of a frozen backbone: one vector per image, or one per patch on the grid (h, w) of patches."""
 
 from collections.abc import Iterable
 
@@ -14,22 +11,23 @@ from nepa_keras.backbone import NepaBackbone
 from nepa_keras.data import normalize
 from nepa_keras.types import Tensor
 
-AFTER_NORM = -1  # in place of a block's number: the last block and the final norm
+AFTER_NORM = -1  # in place of the number of a block: output of the last block after the final norm
 POOLS = ("mean", "cls", "last", "patches", "map")
 
 
 class FeatureExtractor(backends.Model):
-    """Images -> pooled `sequence_output` of a backbone, or output of one of its blocks.
+    """Model that maps images to pooled features: the output of a backbone, or of one of its blocks.
 
-    It holds the backbone, not a copy, so that features before and after training come from one
+    The extractor holds the backbone itself, not a copy: features before and after training come from one
     compiled program.
 
     Args:
         backbone: a `NepaBackbone`.
-        pool: "mean" of the patch tokens, "cls" token, "last" patch token, all "patches", or these on their
-            grid as a "map".
-        causal: whether token t sees only tokens 0..t; None for the backbone's own choice.
-        block: number from 0 of the block whose output is pooled; default the last and the final norm.
+        pool: "mean" of the patch tokens, "cls" for the CLS token, "last" for the last patch token,
+            "patches" for all patch tokens, "map" for all patch tokens on their grid.
+        causal: whether token t attends only to tokens 0..t; None for the backbone's own setting.
+        block: number, from 0, of the block whose output is pooled; `AFTER_NORM` (the default) for the last
+            block followed by the final norm.
 
     Call arguments:
         images: (B, height, width, channels), normalised floats.
@@ -38,13 +36,16 @@ class FeatureExtractor(backends.Model):
         Features (B, D); (B, T, D) for "patches", (B, h, w, D) for "map".
 
     Raises:
-        ValueError: unknown pool or block; "cls" of a causal backbone, as its CLS token sees no patch.
+        ValueError: the pool or the block does not exist; or "cls" under a causal mask, where the CLS token
+            attends to no patch.
 
     Example:
-        >>> extractor = FeatureExtractor(model.backbone)
+        >>> extractor = evaluation.FeatureExtractor(model.backbone)
         >>> before = extractor.extract(images)
-        >>> model.fit(images)
+        >>> history = model.fit(images, verbose=0)
         >>> after = extractor.extract(images)
+        >>> after.shape
+        (16, 32)
     """
 
     def __init__(
@@ -90,7 +91,12 @@ class FeatureExtractor(backends.Model):
         return patches
 
     def extract(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """Features (N, D) float32 of images (N, H, W, C): uint8, or floats already normalised."""
+        """Features (B, D) float32 of images (B, height, width, channels).
+
+        Args:
+            images: uint8 of any size (then normalised and resized), or floats already normalised.
+            batch_size: images per forward pass.
+        """
         return predict_padded(self, images, self.backbone.image_shape[:2], batch_size)
 
 
@@ -102,22 +108,28 @@ def extract_features(
     causal: bool | None = None,
     block: int = AFTER_NORM,
 ) -> np.ndarray:
-    """Features (N, D) float32 of images (N, H, W, C); see `FeatureExtractor` for the arguments.
+    """Features (B, D) float32 of images (B, height, width, channels).
 
-    Compiles anew on every call; `FeatureExtractor` does so once.
+    Each call compiles a new program. To extract features several times, make one `FeatureExtractor`.
 
     Args:
+        backbone: a `NepaBackbone`.
         images: uint8 of any size (then normalised and resized), or floats already normalised.
         batch_size: images per forward pass.
+        pool, causal, block: see `FeatureExtractor`.
+
+    Example:
+        >>> evaluation.extract_features(backbone, images, block=2).shape
+        (16, 32)
     """
     return FeatureExtractor(backbone, pool, causal, block).extract(images, batch_size)
 
 
 def check_blocks(backbone: NepaBackbone, blocks: Iterable[int]) -> None:
-    """Refuse numbers of blocks that the backbone lacks; `AFTER_NORM` is none of them and always there.
+    """Check that a backbone has these blocks; `AFTER_NORM` is always accepted.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a number is outside 0..L-1.
     """
     last = backbone.num_layers - 1
     if wrong := [b for b in blocks if b != AFTER_NORM and not 0 <= b <= last]:
@@ -127,15 +139,17 @@ def check_blocks(backbone: NepaBackbone, blocks: Iterable[int]) -> None:
 def predict_padded(
     model: keras.Model, images: np.ndarray, image_size: tuple[int, int], batch_size: int
 ) -> np.ndarray:
-    """Outputs (N, ...) float32 of a model with one array as output.
+    """Outputs (B, ...) float32 of a model with one output.
 
     Args:
-        images: (N, H, W, C): uint8 of any size (then normalised and resized batch by batch, so that
-            only one batch exists as floats), or floats already normalised, also of another rank.
-        image_size: (height, width) that uint8 images are brought to.
+        model: takes batches of normalised images.
+        images: (B, height, width, channels), uint8 of any size (then normalised and resized batch by batch,
+            so that only one batch exists as floats), or floats of any rank, already normalised.
+        image_size: (height, width) to which uint8 images are resized.
+        batch_size: images per forward pass.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
     if len(images) == 0:
         raise ValueError("images is empty; give at least one image.")
@@ -150,7 +164,7 @@ def predict_padded(
 
 
 def predict_filled_up(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Outputs float32 of a batch, filled up to `batch_size`: another shape would compile the model again."""
+    """Outputs float32 of one batch, padded to `batch_size`: another shape would compile the model again."""
     missing = batch_size - len(images)
     padded = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1))) if missing else images
     return np.asarray(model.predict_on_batch(padded), "float32")[: len(images)]

@@ -1,7 +1,4 @@
-"""Few-label fine-tuning: the paper's measure of a pretrained backbone, at small scale.
-
-N images, H height, W width, C channels, K classes.
-"""
+"""Few-label fine-tuning: the paper's evaluation of a pretrained backbone, at small scale."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -20,41 +17,42 @@ from nepa_keras.training import LayerwiseWarmupCosine, WarmupCosine, adamw
 
 
 class FewLabelTrial:
-    """Fine-tunes a classifier on a few labels, many times with one compiled program.
+    """Fine-tune a classifier on a few labels, several times with one compiled program.
 
-    A run takes a class-balanced subset and an order of it by its seed, starts from the pretrained
-    or from freshly initialised weights, trains the whole classifier (bidirectional by default) with the same
-    budget either way, and is scored on all test images.
+    Each run draws a class-balanced subset and its order from its seed, starts from the pretrained or from
+    fresh weights, trains the whole classifier (bidirectional by default) for the same number of steps either
+    way, and is evaluated on all test images.
 
     Args:
         backbone: a pretrained `NepaBackbone`; copied, never changed.
-        images, labels: training images (N, H, W, C) uint8 and labels (N,).
-        test_images, test_labels: the same for the score.
-        num_labels: images to train on.
-        steps: of training.
+        images, labels: training images (B, height, width, channels) uint8 and their class numbers (B,).
+        test_images, test_labels: the same for the test.
+        num_labels: number of images to train on.
+        steps: training steps.
         batch_size: images per step.
-        learning_rate: peak of the warm-up + cosine schedule.
-        num_classes: K; default the largest label + 1.
-        warmup_ratio: share of the steps that warms up.
-        layer_decay: of the rate from a block to the one below, with a warm-up of its own for each, as the
-            released scripts fine-tune; None for one rate.
+        learning_rate: peak of the schedule (warm-up, then cosine).
+        num_classes: number of classes; default the largest label + 1.
+        warmup_ratio: fraction of the steps that warms up.
+        layer_decay: factor of the learning rate from each block to the one below, each block with its own
+            warm-up, as in the released fine-tuning scripts; None for the same rate everywhere.
         layerwise: more arguments of `LayerwiseWarmupCosine`, such as {"own_warmup": False}.
         classifier: more arguments of `NepaImageClassifier`, such as {"pooling": "last"}.
-        weight_decay: on matrices.
-        beta_2: of Adam; 0.999 as the paper and the released scripts fine-tune.
-        augment: random resized crop and flip.
-        **overrides: constructor arguments that the copy of the backbone gets in place of the
-            original's, such as drop_path_rate=0.1.
+        weight_decay: weight decay of matrices.
+        beta_2: Adam's beta_2; 0.999 as in the paper's and the released scripts' fine-tuning.
+        augment: whether to apply random resized crops and flips.
+        **overrides: constructor arguments of the copied backbone that replace the original's, such as
+            drop_path_rate=0.1.
 
     Raises:
-        ValueError: too few images of a class, batches larger than the subset, or `layerwise` without a
-            layer decay.
+        ValueError: a class has too few images, a batch is larger than the subset, or `layerwise` is given
+            without `layer_decay`.
 
     Example:
-        >>> trial = FewLabelTrial(backbone, data.train_images, data.train_labels,
-        ...     data.test_images, data.test_labels, num_labels=500, steps=200)
-        >>> trial.run(seed=0), trial.run(seed=0, from_scratch=True)
-        (0.79, 0.75)
+        >>> trial = evaluation.FewLabelTrial(
+        ...     backbone, arrays.train_images, arrays.train_labels, arrays.test_images,
+        ...     arrays.test_labels, num_labels=20, steps=2, batch_size=10
+        ... )
+        >>> gain = trial.run(seed=0) - trial.run(seed=0, from_scratch=True)
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class FewLabelTrial:
                 f"batch_size={batch_size} is more than num_labels={num_labels}; lower batch_size."
             )
         if layerwise and layer_decay is None:
-            raise ValueError(f"layerwise={dict(layerwise)} is for a layer_decay; give one.")
+            raise ValueError(f"layerwise={dict(layerwise)} needs a layer_decay; give one.")
         self.images, self.labels = images, np.asarray(labels)
         self.test_images, self.test_labels = test_images, np.asarray(test_labels)
         self.num_labels = num_labels
@@ -97,7 +95,7 @@ class FewLabelTrial:
         pretrained = clone_backbone(
             backbone, **{"use_causal_mask": False, "use_mask_token": False, **overrides}
         )
-        # Listed before the classifier freezes some.
+        # Listed before the classifier is made, which may freeze some.
         self._of_backbone = pretrained.variables
         self._weights = pretrained.trainable_variables
         self.pretrained = _values(self._weights)
@@ -125,12 +123,12 @@ class FewLabelTrial:
         self._initial = _values(self._variables)
 
     def run(self, seed: int, from_scratch: bool = False) -> float:
-        """Trains and returns the accuracy on the test images, in [0, 1].
+        """Train, and return the accuracy on the test images, in [0, 1].
 
-        Sets Keras' global seed, as fresh weights come from it.
+        Sets Keras' global seed, from which fresh weights are drawn.
 
         Raises:
-            NonFiniteError: it diverged; another run may follow.
+            NonFiniteError: the loss diverged; another run may follow.
         """
         keras.utils.set_random_seed(seed)
         self._reset(from_scratch)
@@ -146,11 +144,11 @@ class FewLabelTrial:
         self.classifier.fit(batches.endless(), steps_per_epoch=self.steps, shuffle=False, verbose=0)
         logits = predict_padded(
             self.classifier, self.test_images, self.classifier.backbone.image_shape[:2], 256
-        )  # (N, K)
+        )  # (B, C)
         return float((logits.argmax(axis=1) == self.test_labels).mean())
 
     def _reset(self, from_scratch: bool) -> None:
-        """Everything a run depends on: weights, optimizer, and the random state of each layer."""
+        """Reset all that a run depends on: weights, optimizer, and the random state of each layer."""
         _assign(self._variables, self._initial)
         fresh = NepaBackbone.from_config(self.classifier.backbone.get_config())
         _assign(self._of_backbone, _values(fresh.variables))
@@ -169,12 +167,12 @@ def few_label_accuracy(
     from_scratch: bool = False,
     **options,
 ) -> float:
-    """Test accuracy after fine-tuning on a few labels, one run.
+    """Test accuracy of one run of fine-tuning on a few labels.
 
     Args:
-        seed: of the subset, its order, the augmentation and fresh weights.
-        from_scratch: start from fresh weights in place of the backbone's.
         backbone, images, labels, test_images, test_labels, **options: see `FewLabelTrial`.
+        seed: seed of the subset, its order, the augmentation and fresh weights.
+        from_scratch: whether to start from fresh weights instead of the backbone's.
     """
     trial = FewLabelTrial(backbone, images, labels, test_images, test_labels, **options)
     return trial.run(seed, from_scratch)
@@ -183,16 +181,16 @@ def few_label_accuracy(
 def few_label_comparison(
     backbone: NepaBackbone, data: ImageArrays, seeds: Iterable[int] = (0, 1, 2), **options
 ) -> dict[str, list[float]]:
-    """Test accuracies of fine-tuning against the same model from scratch, one of each per seed.
+    """Test accuracies of fine-tuning the pretrained model and the same model from scratch, one per seed.
 
     Args:
         backbone: the pretrained `NepaBackbone`.
         data: `ImageArrays` with training and test images and labels.
-        seeds: each gives both runs the same subset in the same order.
+        seeds: one pair of runs each, on the same subset in the same order.
         **options: see `FewLabelTrial`.
 
     Returns:
-        {"pretrained": [...], "scratch": [...]} in the order of the seeds.
+        {"pretrained": accuracies, "scratch": accuracies}, in the order of the seeds.
     """
     trial = FewLabelTrial(
         backbone,
@@ -212,10 +210,10 @@ def few_label_comparison(
 def class_balanced_subset(
     labels: np.ndarray, num_labels: int, seed: int, num_classes: int | None = None
 ) -> np.ndarray:
-    """Indices (num_labels,) with as many rows of each class, give or take one.
+    """Indices (num_labels,) of a random subset with equally many images of each class, within one.
 
     Raises:
-        ValueError: fewer labels than classes, or a class with too few rows.
+        ValueError: there are fewer labels than classes, or a class has too few images.
     """
     labels = np.asarray(labels)
     num_classes = num_classes or int(labels.max()) + 1
@@ -237,7 +235,7 @@ def class_balanced_subset(
 
 
 def _values(variables) -> list[np.ndarray]:
-    # Copies: on CPU the NumPy view of a torch variable changes along with it.
+    # Copied: on CPU the NumPy view of a torch variable changes along with it.
     return [np.array(ops.convert_to_numpy(v)) for v in variables]
 
 

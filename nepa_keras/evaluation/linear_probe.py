@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features."""
+"""Linear probe: logistic regression on frozen features."""
 
 import warnings
 
@@ -20,18 +20,18 @@ def linear_probe_accuracy(
 ) -> float:
     """Test accuracy of a logistic regression on standardised features.
 
-    The strength of its L2 penalty is the best on a stratified validation part of the training
-    rows; the regression is then fitted anew on all of them. The test rows choose nothing.
+    The L2 penalty is the one of best accuracy on a stratified validation part of the training images; the
+    regression is then fitted again on all of them. The test images influence nothing.
 
     Args:
-        train_x, train_y: features (N, D) and labels (N,), integers from 0.
-        test_x, test_y: features (M, D) and labels (M,).
-        validation_fraction: share of the training rows that chooses the penalty.
-        seed: of that split.
+        train_x, train_y: features (B, D) and class numbers (B,) of the training images.
+        test_x, test_y: features (B, D) and class numbers (B,) of the test images.
+        validation_fraction: fraction of the training images that serves to choose the penalty.
+        seed: seed of that split.
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: shapes that do not fit, non-finite features, or too few rows of a class.
+        ValueError: shapes do not fit, features are not finite, or a class has too few images.
     """
     with required_for("The linear probe", "scikit-learn"):
         from sklearn.model_selection import train_test_split
@@ -45,13 +45,13 @@ def linear_probe_accuracy(
     )
     scaler = StandardScaler().fit(fit_x)
     fit_x, validation_x = scaler.transform(fit_x), scaler.transform(validation_x)
-    # From the strongest penalty on, each fit starts at the last solution.
+    # From the strongest penalty to the weakest; each fit starts from the last solution.
     sweep = _regression(warm_start=True)
     scores = []
     for inverse_penalty in _INVERSE_PENALTIES:
         _fit(sweep.set_params(C=inverse_penalty), fit_x, fit_y)
         scores.append(sweep.score(validation_x, validation_y))
-    best = _INVERSE_PENALTIES[int(np.argmax(scores))]  # of equals the strongest penalty
+    best = _INVERSE_PENALTIES[int(np.argmax(scores))]  # of equal scores the strongest penalty
 
     scaler = StandardScaler().fit(train_x)
     probe = _fit(_regression(C=best), scaler.transform(train_x), train_y)
@@ -59,10 +59,10 @@ def linear_probe_accuracy(
 
 
 def check_probe_rows(train_y: np.ndarray, validation_fraction: float = 0.1) -> int:
-    """How many of the training rows choose the penalty.
+    """Number of training images that serve to choose the penalty.
 
     Raises:
-        ValueError: too few rows of a class for that.
+        ValueError: a class has too few images for the split.
     """
     present, counts = np.unique(train_y, return_counts=True)
     held_out = round(validation_fraction * len(train_y))
@@ -85,7 +85,7 @@ def _fit(regression, x, y):
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Weak penalties end at max_iter, which is as good as early stopping: the accuracy no
-        # longer moves.
+        # Fits with a weak penalty stop at max_iter, which acts as early stopping: the accuracy no longer
+        # changes there.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return regression.fit(x, y)

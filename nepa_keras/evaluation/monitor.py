@@ -1,4 +1,4 @@
-"""What the features are like while a model trains: collapse diagnostics and probes, as a callback."""
+"""Callback that watches the features of a model during training: collapse diagnostics and probes."""
 
 from collections.abc import Callable
 
@@ -17,25 +17,35 @@ from nepa_keras.types import Logs
 
 
 class FeatureMonitor(keras.callbacks.Callback):
-    """Looks at the features of fixed images every few epochs, and says in words when they collapse.
+    """Evaluate the features of fixed images every few epochs, and warn when they collapse.
 
-    The logs get `feature_effective_rank`, `feature_mean_cosine`, `feature_spread` of the pooled features,
-    `target_drift` of the patch embeddings, which are the targets, since the last look, and with labels
-    `knn_accuracy` and, if asked for, `linear_probe_accuracy`. Between looks the last values stand. Put it
-    before the callbacks that write logs.
+    Adds to the logs: `feature_effective_rank`, `feature_mean_cosine` and `feature_spread` of the pooled
+    features; `target_drift`, the change of the patch embeddings (the targets) since the last evaluation;
+    with labels `knn_accuracy`; with `linear_probe` also `linear_probe_accuracy`. In epochs without an
+    evaluation the last values are repeated. Place this callback before those that write logs.
 
     Args:
-        images: uint8 (N, height, width, channels), or floats already normalised; a few hundred.
-        labels: (N,) for the probes, which learn from the first half of the images and are tested on the
-            other; or None.
-        every: epochs between two looks; the first is after the first epoch.
-        k: neighbours.
+        images: uint8 (B, height, width, channels), or floats already normalised; a few hundred.
+        labels: (B,) class numbers for the probes, which learn from the first half of the images and are
+            tested on the second; None for no probes.
+        every: epochs between two evaluations; the first follows the first epoch.
+        k: number of nearest neighbours.
         linear_probe: whether to fit a linear probe too.
         batch_size: images per forward pass.
-        say: what is called with a warning.
+        say: function that receives each warning.
 
     Attributes:
-        warnings: what was said.
+        warnings: all warnings so far.
+
+    Raises:
+        ValueError: images and labels do not fit, or are too few.
+        ImportError: `linear_probe` is set and scikit-learn is missing.
+
+    Example:
+        >>> monitor = evaluation.FeatureMonitor(arrays.test_images, arrays.test_labels, k=5)
+        >>> history = model.fit(images, callbacks=[monitor], verbose=0)
+        >>> sorted(name for name in history.history if name.startswith("feature"))
+        ['feature_effective_rank', 'feature_mean_cosine', 'feature_spread']
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class FeatureMonitor(keras.callbacks.Callback):
             if labels is None:
                 raise ValueError("A linear probe needs labels.")
             with required_for("The linear probe", "scikit-learn"):
-                import sklearn  # noqa: F401, now and not after an epoch
+                import sklearn  # noqa: F401, to fail now and not after the first epoch
             check_probe_rows(np.asarray(labels)[: len(images) // 2])
         self.every, self.batch_size, self.say = every, batch_size, say
         self.k = min(k, len(images) // 2)
@@ -75,7 +85,7 @@ class FeatureMonitor(keras.callbacks.Callback):
     state_name = "monitor"
 
     def state_dict(self) -> dict:
-        """The latest results and targets, for a checkpoint; see `training.resume.Stateful`."""
+        """Latest results and targets, for a checkpoint; see `training.resume.Stateful`."""
         arrays = {} if self._targets is None else {"targets": self._targets}
         return {"last": self._last, "warned": sorted(self._warned), **arrays}
 
@@ -86,7 +96,7 @@ class FeatureMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if epoch % self.every == 0:
-            # On JAX the newest weights are in the train state until they are synchronised.
+            # On JAX the newest weights are in the train state until `sync` copies them to the model.
             backends.sync(self.model)
             with on_one_device(self.model) as model:
                 self._last = self._look(model.backbone, epoch)
@@ -116,7 +126,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         return logs
 
     def _embeddings(self, backbone) -> np.ndarray:
-        """Patch embeddings of the first images, (N * T, D): the targets of the objective."""
+        """Patch embeddings (B * T, D) of the first 16 images: the targets of the objective."""
         images = self.images[:16]
         if images.dtype == np.uint8:
             images = normalize(images, backbone.image_shape[:2])
@@ -124,7 +134,7 @@ class FeatureMonitor(keras.callbacks.Callback):
         return np.array(z[:, 1:], "float32").reshape(-1, z.shape[-1])
 
     def _warn(self, epoch: int, words: dict[str, str]) -> None:
-        """Says what is newly wrong; what has become right may be said again."""
+        """Report each new problem once; one that disappeared and returns is reported again."""
         for name, sentence in words.items():
             if name not in self._warned:
                 self.warnings.append(f"epoch {epoch + 1}: {sentence}.")

@@ -1,7 +1,4 @@
-"""How good a classifier of several labels an image is: average precision of each class and their mean.
-
-N images, K classes.
-"""
+"""Evaluation of a multi-label classifier: average precision of each class, and their mean (mAP)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +10,21 @@ from nepa_keras.evaluation.classification import weakest_classes
 
 @dataclass(frozen=True)
 class MultiLabelReport:
-    """Results on N images.
+    """Results of a multi-label classifier with C classes.
 
     Attributes:
-        mean_average_precision: over the classes that have images (macro mAP).
-        average_precisions: (K,), NaN of a class without images.
-        images: (K,) numbers of images that show each class.
-        f1: of all decisions together (micro), a class being predicted from probability 0.5 on.
-        count: N.
-        class_names: K names.
+        mean_average_precision: mean over the classes that have images (macro mAP).
+        average_precisions: (C,), NaN for a class without images.
+        images: (C,) number of images that show each class.
+        f1: micro-averaged F1 over all images and classes; probability 0.5 or more predicts a class.
+        count: number of images B.
+        class_names: C names.
+
+    Example:
+        >>> targets = np.array([[1, 0], [1, 1]])
+        >>> report = evaluation.multi_label_report(4.0 * targets - 2, targets, ["cat", "dog"])
+        >>> report.mean_average_precision, report.f1
+        (1.0, 1.0)
     """
 
     mean_average_precision: float
@@ -32,7 +35,7 @@ class MultiLabelReport:
     class_names: tuple[str, ...]
 
     def figures(self) -> dict:
-        """Everything, as JSON takes it."""
+        """Content as a dictionary that JSON can hold."""
         precisions = [float(a) if np.isfinite(a) else None for a in self.average_precisions]
         return {
             "images": self.count,
@@ -56,13 +59,13 @@ class MultiLabelReport:
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Area under the curve of precision over recall as a step function; NaN without a positive.
+    """Area under the precision-recall curve as a step function; NaN if there is no positive.
 
     sum_n (R_n - R_{n-1}) P_n over the distinct scores as thresholds, highest first, without interpolation.
 
     Args:
-        scores: (N,), larger for more likely.
-        targets: (N,) zeros and ones.
+        scores: (B,), larger for more likely.
+        targets: (B,) zeros and ones.
     """
     order = np.argsort(-scores, kind="stable")
     scores, targets = scores[order], targets[order] > 0
@@ -77,28 +80,28 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
 def multi_label_report(
     logits: np.ndarray, targets: np.ndarray, class_names: Sequence[str] | None = None
 ) -> MultiLabelReport:
-    """Compares logits with the classes that images show.
+    """Report of logits against the classes that the images show.
 
     Args:
-        logits: (N, K).
-        targets: (N, K) zeros and ones.
-        class_names: K names; default the numbers.
+        logits: (B, C).
+        targets: (B, C) zeros and ones.
+        class_names: C names; by default the numbers.
 
     Raises:
-        ValueError: shapes that do not fit, no images, non-finite logits, targets that are not zeros and ones,
-            or none of the images shows any class.
+        ValueError: shapes do not fit, there are no images, logits are not finite, targets are not zeros and
+            ones, or no image shows any class.
     """
     logits, targets = np.asarray(logits, "float64"), np.asarray(targets)
     if logits.ndim != 2 or targets.shape != logits.shape or not len(targets):
         raise ValueError(
-            f"logits and targets must both be (N, K) with N > 0, got {logits.shape} and {targets.shape}."
+            f"logits and targets must both be (B, C) with B > 0, got {logits.shape} and {targets.shape}."
         )
     if not np.isin(targets, (0, 1)).all():
-        raise ValueError("targets are zeros and ones, 1 where an image shows a class.")
+        raise ValueError("targets must be zeros and ones: 1 where an image shows a class.")
     if not targets.any():
         raise ValueError("No image shows any of the classes, so there is no precision to average.")
     if not np.isfinite(logits).all():
-        raise ValueError("The logits have non-finite values; check the weights of the model.")
+        raise ValueError("The logits contain NaN or infinity; check the weights of the model.")
     classes = logits.shape[1]
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) != classes:

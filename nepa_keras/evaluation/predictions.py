@@ -1,4 +1,4 @@
-"""Predictions of a classifier as a CSV file, a row an image."""
+"""Predictions of a classifier as a CSV file, one row per image."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from nepa_keras.files import replacing
 from nepa_keras.probabilities import probabilities
 
-_BEST = 5  # classes in a row
+_BEST = 5  # most likely classes in a row
 
 
 def write_predictions(
@@ -21,25 +21,27 @@ def write_predictions(
     multi_label: bool = False,
     separator: str = "|",
 ) -> None:
-    """Write name, label, predicted class, its probability, and the five most likely classes of each image.
+    """Write the predicted classes of each image and their probabilities to a CSV file.
 
-    The columns are name, label, predicted, probability, and class_1, probability_1 to class_5, probability_5
-    (fewer of fewer classes), best first. With `multi_label` the probabilities are of each class by itself
-    (sigmoid, else softmax); label has all classes that the image shows, predicted all from probability 0.5
-    on, and probability those of the latter, between separators.
+    Columns: name, label, predicted, probability, then class_1, probability_1 to class_5, probability_5: the
+    five most likely classes, best first (fewer if the classifier has fewer).
+
+    With `multi_label` each probability is a sigmoid, otherwise a softmax over all classes. `label` then lists
+    all classes of the image, `predicted` all classes of probability 0.5 or more, and `probability` the
+    probabilities of the latter, joined by `separator`.
 
     Args:
-        path: the file; it is whole or absent.
-        names: N names of images.
-        logits: (N, K).
-        labels: (N,) class numbers, negative for none, or with `multi_label` (N, K) zeros and ones; None
-            leaves the column empty.
-        class_names: K names; default the numbers.
-        multi_label: several classes an image.
-        separator: between the classes of an image with `multi_label`.
+        path: file to write. A failed write leaves no partial file.
+        names: names of the images.
+        logits: (B, C).
+        labels: (B,) class numbers, negative for none; with `multi_label` (B, C) zeros and ones. None leaves
+            the column empty.
+        class_names: C names; by default the numbers.
+        multi_label: whether an image may show several classes.
+        separator: text between the classes of an image with `multi_label`.
 
     Raises:
-        ValueError: numbers of names, logits and labels that do not fit.
+        ValueError: names, logits and labels are not equally many.
     """
     logits = np.asarray(logits, "float64")
     if len(names) != len(logits) or (labels is not None and len(labels) != len(logits)):
@@ -57,7 +59,7 @@ def write_predictions(
 
     with (
         replacing(Path(path).expanduser()) as unfinished,
-        # Names of files need not be UTF-8; they come out as the bytes that they are.
+        # File names need not be valid UTF-8; surrogateescape writes their original bytes.
         open(unfinished, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""The table at the end of a run: accuracy with and without pretraining."""
+"""Table at the end of a pretraining run: accuracy with and without pretraining."""
 
 import numpy as np
 
@@ -21,14 +21,13 @@ def frozen_accuracies(
     """Test accuracies of k-NN and the linear probe on frozen features.
 
     Args:
-        model: a `NepaBackbone`, or a `FeatureExtractor` when it is to be compiled once for
-            several calls.
+        model: a `NepaBackbone`, or a `FeatureExtractor`, which compiles once for several calls.
         data: `ImageArrays` with training and test images and labels.
-        k, temperature: of `knn_accuracy`.
-        block: of the backbone, see `FeatureExtractor`; an extractor has its own.
+        k, temperature: see `knn_accuracy`.
+        block: block of the backbone, see `FeatureExtractor`; an extractor has its own block.
 
     Returns:
-        {"knn": ..., "linear_probe": ...}, in [0, 1].
+        {"knn": accuracy, "linear_probe": accuracy}, each in [0, 1].
     """
     extractor = model
     if not isinstance(model, FeatureExtractor):
@@ -55,17 +54,20 @@ def transfer_rows(
     num_test_images: int,
     blocks: tuple[int, int] = (AFTER_NORM, AFTER_NORM),
 ) -> list[tuple[str, ...]]:
-    """The accuracies as text, the head first, in per cent; gains in points, also where they are losses.
+    """Rows of text with the accuracies in percent and the gains in percentage points, positive or negative.
 
     Args:
-        few_label: of `few_label_comparison`.
-        before, after: of `frozen_accuracies`, with the initial and the pretrained weights.
-        num_labels, steps: the budget of the fine-tuning.
-        num_test_images: on which all was measured.
-        blocks: whose features `before` and `after` are of.
+        few_label: result of `few_label_comparison`.
+        before, after: results of `frozen_accuracies` with the initial and with the pretrained weights.
+        num_labels, steps: labels and steps of the fine-tuning.
+        num_test_images: number of images on which the accuracies were measured.
+        blocks: blocks whose features gave `before` and `after`.
+
+    Returns:
+        The header and one row per accuracy.
 
     Raises:
-        ValueError: fine-tuning lists that are empty or of different length.
+        ValueError: the lists of fine-tuning accuracies are empty or differ in length.
     """
     pretrained, scratch = (100 * np.array(few_label[key]) for key in ("pretrained", "scratch"))
     if len(pretrained) == 0 or len(pretrained) != len(scratch):
@@ -105,6 +107,6 @@ def transfer_rows(
 
 
 def transfer_table(rows: list[tuple[str, ...]]) -> str:
-    """The rows of `transfer_rows` as lines of text, their columns aligned."""
+    """Rows of `transfer_rows` as text with aligned columns."""
     head, *others = text_table(rows).splitlines()
     return "\n".join(["gain from pretraining", head, "-" * len(head), *others])

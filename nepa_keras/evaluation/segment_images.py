@@ -1,7 +1,4 @@
-"""A class for each pixel of images of any size: whole or by windows, several scales, flipped.
-
-H x W an image, K classes.
-"""
+"""Segmentation of images of any size: as a whole or by sliding windows, at several scales, flipped."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -19,25 +16,31 @@ from nepa_keras.segmenter import NepaImageSegmenter
 
 
 class ImageSegmenter:
-    """A segmenter for uint8 images of any size (SPEC section 6, test).
+    """Segment uint8 images of any size, as the paper's evaluation does.
 
-    An image is brought to fit `fit`, looked at as a whole or through windows whose logits are averaged where
-    they overlap; logits are brought to the original size before anything is decided. Of several scales and
-    flips the probabilities are averaged.
+    The image is resized to fit `fit` and segmented as a whole, or in windows whose logits are averaged where
+    they overlap. Logits are resized to the original size before the class is chosen. With several scales or
+    a flip the probabilities are averaged.
 
     Args:
         segmenter: a `NepaImageSegmenter`.
-        fit: bounds of the longer and the shorter side, such as (2048, 512); None keeps the size.
-        window: side or (height, width) of the windows, or None for the whole. Images that are larger share a
-            compilation.
-        stride: from one window to the next, down and to the right; default two thirds of the window. The
-            last is shifted back inside.
-        scales: factors on `fit`, or on the size.
-        flip: whether to look at the mirrored image too.
-        batch_size: windows at a time.
+        fit: bounds of the longer and the shorter side in pixels, such as (2048, 512); None keeps the size.
+        window: side or (height, width) of the windows in pixels; None for the whole image. All images larger
+            than the window share one compiled program.
+        stride: distance between windows, one number or (down, right); default two thirds of the window. The
+            last window is moved back inside the image.
+        scales: factors on `fit`, or on the size of the image.
+        flip: whether to segment the mirrored image too.
+        batch_size: windows per forward pass.
 
     Raises:
-        ValueError: a stride that leaves gaps or has no window, no scales, or `fit` in another order.
+        ValueError: the stride leaves gaps or is given without a window, there are no scales, or `fit` has
+            the shorter side first.
+
+    Example:
+        >>> segment = evaluation.ImageSegmenter(segmenter, window=28)
+        >>> segment.labels(np.zeros((40, 60, 1), "uint8")).shape
+        (40, 60)
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class ImageSegmenter:
                 f"fit={tuple(fit)} must be a longer and a shorter side, such as 2048, 512."
             )
         if window is None and stride is not None:
-            raise ValueError(f"A stride of {stride} needs a window.")
+            raise ValueError(f"A stride of {stride} needs a window; give one, or no stride.")
         steps = None
         if window is not None:
             steps = sides(stride) if stride else tuple(max(s * 2 // 3, 1) for s in sides(window))
             if not all(0 < step <= side for step, side in zip(steps, sides(window), strict=True)):
-                raise ValueError(f"A stride of {stride} leaves gaps between windows of {window}.")
+                raise ValueError(
+                    f"A stride of {stride} leaves gaps between windows of {window}; it must be at most "
+                    "the window."
+                )
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales={tuple(scales)} must be factors above 0.")
         self.segmenter, self.fit = segmenter, fit
@@ -69,12 +75,15 @@ class ImageSegmenter:
         self.scales, self.flip, self.batch_size = tuple(scales), flip, batch_size
 
     def labels(self, image: np.ndarray) -> np.ndarray:
-        """The most likely class of each pixel, (H, W) uint8 or int32, of uint8 (H, W, channels)."""
+        """Most likely class of each pixel, (height, width), of a uint8 image (height, width, channels)."""
         kind = np.uint8 if self.segmenter.num_classes <= 256 else np.int32
         return self.scores(image).argmax(axis=-1).astype(kind)
 
     def scores(self, image: np.ndarray) -> np.ndarray:
-        """Logits (H, W, K) of uint8 (H, W, channels); of several looks the mean of the probabilities."""
+        """Logits (height, width, C) of a uint8 image (height, width, channels).
+
+        With several scales or a flip these are the mean probabilities.
+        """
         looks = list(product(self.scales, (False, True) if self.flip else (False,)))
         if len(looks) == 1:
             return self._look(image, *looks[0])
@@ -98,7 +107,7 @@ class ImageSegmenter:
         return ops.convert_to_numpy(resize_logits(logits[None], (height, width)))[0]
 
     def _whole(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits of a batch; padded here as the segmenter would, so that fewer sizes are compiled."""
+        """Logits of a batch, padded to whole patches here, so that fewer sizes are compiled."""
         height, width = pixels.shape[1:3]
         patch = self.segmenter.backbone.patch_size
         pixels = np.pad(pixels, [(0, 0), (0, -height % patch), (0, -width % patch), (0, 0)])
@@ -106,7 +115,7 @@ class ImageSegmenter:
         return logits[:, :height, :width]
 
     def _windows(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits (H, W, K) averaged over the windows that see a pixel."""
+        """Logits (height, width, C), averaged over the windows that contain each pixel."""
         assert self.window is not None and self.stride is not None
         height, width, _ = pixels.shape
         size = (min(self.window[0], height), min(self.window[1], width))
@@ -131,15 +140,16 @@ class ImageSegmenter:
 def segmentation_scores(
     segment: ImageSegmenter, source: PairSource, bad_images: BadImages, count: int | None = None
 ) -> SegmentationReport:
-    """Scores of the images of a source, one by one.
+    """Segmentation metrics of the images of a source.
 
     Args:
-        source: pairs of as many classes and channels as the segmenter.
-        bad_images: account of those that are left out because they cannot be read.
-        count: only so many of them, the first.
+        segment: segmenter of images of any size.
+        source: images and masks with the classes and channels of the segmenter.
+        bad_images: collects the images that cannot be read, which are left out.
+        count: number of images, from the first on; None for all.
 
     Raises:
-        BadImagesError: more are bad than it allows.
+        BadImagesError: more images are bad than `bad_images` allows.
     """
     scores = SegmentationScores(source.num_classes)
     for index in range(min(len(source), count or len(source))):
@@ -153,7 +163,7 @@ def segmentation_scores(
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin that cover a length; the last ends with it."""
+    """Starts of windows that cover a length; the last window ends at its end."""
     starts = list(range(0, max(length - window, 0), stride))
     return [*starts, max(length - window, 0)]
 

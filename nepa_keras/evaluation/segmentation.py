@@ -1,6 +1,6 @@
-"""Scores of semantic segmentation from one confusion matrix over all pixels.
+"""Metrics of semantic segmentation, from one confusion matrix over all pixels.
 
-K classes; IoU = true positives / (true positives + false positives + false negatives).
+IoU = true positives / (true positives + false positives + false negatives), of C classes.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,24 @@ from nepa_keras.tables import text_table
 
 @dataclass(frozen=True)
 class SegmentationReport:
-    """What `SegmentationScores.report` says.
+    """Results of `SegmentationScores.report`, each in [0, 1].
 
     Attributes:
-        miou: mean IoU over the classes that occur in the truth or in the predictions.
-        macc: mean accuracy over the classes that occur in the truth.
-        aacc: share of the pixels that are right.
-        iou, accuracy: (K,), NaN for a class that is not in the mean.
-        pixels: (K,), of each class in the truth.
+        miou: mean IoU over the classes that occur in the labels or in the predictions.
+        macc: mean accuracy over the classes that occur in the labels.
+        aacc: fraction of the pixels that are classified correctly.
+        iou, accuracy: (C,), NaN for a class that its mean leaves out.
+        pixels: (C,) number of pixels of each class in the labels.
+
+    Example:
+        >>> scores = evaluation.SegmentationScores(num_classes=2)
+        >>> scores.update(np.array([[0, 0, 1, 1]]), np.array([[0, 0, 1, 0]]))
+        >>> print(scores.report().table(["sky", "sea"]))
+        class    IoU  accuracy  pixels
+        sky    66.67    100.00       2
+        sea    50.00     50.00       2
+        mean   58.33     75.00
+        pixel accuracy: 75.00 %
     """
 
     miou: float
@@ -31,24 +41,30 @@ class SegmentationReport:
     pixels: np.ndarray
 
     def table(self, class_names: Sequence[str]) -> str:
-        """All classes, a line each, and the means; in per cent."""
+        """Table of IoU and accuracy in percent, one class per line, then the means."""
         rows: list[tuple[str, ...]] = [("class", "IoU", "accuracy", "pixels")]
         for row in zip(class_names, self.iou, self.accuracy, self.pixels, strict=True):
             name, iou, accuracy, pixels = row
             rows.append((name, _percent(iou), _percent(accuracy), f"{pixels:,}"))
         rows.append(("mean", _percent(self.miou), _percent(self.macc)))
-        return f"{text_table(rows)}\npixels that are right: {_percent(self.aacc)} %"
+        return f"{text_table(rows)}\npixel accuracy: {_percent(self.aacc)} %"
 
 
 class SegmentationScores:
-    """Counts pixels by class and prediction, picture by picture; memory K * K.
+    """Confusion matrix of pixels, updated image by image.
 
     Args:
-        num_classes: K.
-        ignore_label: of pixels that do not count.
+        num_classes: C.
+        ignore_label: label of pixels that are not counted.
 
     Attributes:
-        confusion: int64 (K, K), pixels of class i taken for j.
+        confusion: (C, C) int64 counts of pixels; rows are labels, columns predictions.
+
+    Example:
+        >>> scores = evaluation.SegmentationScores(num_classes=2)
+        >>> scores.update(labels=np.array([[0, 1, 255]]), predictions=np.array([[0, 1, 0]]))
+        >>> scores.report().aacc
+        1.0
     """
 
     def __init__(self, num_classes: int, ignore_label: int = 255):
@@ -56,17 +72,19 @@ class SegmentationScores:
         self.confusion = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
-        """Counts pixels.
+        """Count the pixels of one or several images.
 
         Args:
-            labels, predictions: integers of one shape.
+            labels, predictions: class numbers, integer arrays of the same shape.
 
         Raises:
-            ValueError: other shapes, or a class that there is not.
+            ValueError: the shapes differ, or a class number is outside 0..C-1.
         """
         labels, predictions = np.asarray(labels), np.asarray(predictions)
         if labels.shape != predictions.shape:
-            raise ValueError(f"Labels {labels.shape} and predictions {predictions.shape} differ.")
+            raise ValueError(
+                f"Labels {labels.shape} and predictions {predictions.shape} must have the same shape."
+            )
         counts = labels != self.ignore_label
         labels, predictions = (x[counts].astype(np.int64) for x in (labels, predictions))
         for name, values in (("label", labels), ("prediction", predictions)):
@@ -79,7 +97,7 @@ class SegmentationScores:
         self.confusion += flat.reshape(self.confusion.shape)
 
     def report(self) -> SegmentationReport:
-        """Scores of all that was counted; means over nothing are NaN."""
+        """Metrics of all pixels counted so far; a mean over no class is NaN."""
         right = np.diag(self.confusion)
         truth, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         iou = _ratio(right, truth + predicted - right)

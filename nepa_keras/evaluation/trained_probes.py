@@ -1,7 +1,4 @@
-"""Probes that are trained by gradient descent on features taken once: linear, and attentive over patches.
-
-N rows, T patches, D width, K classes.
-"""
+"""Probes trained by gradient descent on features computed once: linear, and attentive over patches."""
 
 import keras
 import numpy as np
@@ -10,15 +7,23 @@ from keras import ops
 from nepa_keras.training import WarmupCosine
 from nepa_keras.types import Shape, Tensor
 
-_WARMUP = 0.1  # share of the steps, as MAE's 10 of 90 epochs
+_WARMUP = 0.1  # fraction of the steps, similar to MAE's 10 of 90 epochs
 
 
 @keras.saving.register_keras_serializable(package="nepa_keras")
 class AttentivePool(keras.layers.Layer):
-    """One learned query looks at all patches: softmax(q k^T / sqrt(D / H)) v, (B, T, D) -> (B, D).
+    """Attention pooling with one learned query: softmax(q k^T / sqrt(D / H)) v, (B, T, D) -> (B, D).
 
     Args:
         num_heads: H.
+
+    Raises:
+        ValueError: `num_heads` does not divide D.
+
+    Example:
+        >>> patches = evaluation.extract_features(backbone, images, pool="patches")
+        >>> tuple(evaluation.AttentivePool(num_heads=4)(patches).shape)
+        (16, 32)
     """
 
     def __init__(self, num_heads: int = 4, **kwargs):
@@ -60,21 +65,21 @@ def sgd_probe_accuracy(
 ) -> float:
     """Test accuracy of MAE's linear probe (arXiv 2111.06377, table 10): BatchNorm without scale, then linear.
 
-    SGD with momentum 0.9, no decay, rate base * batch / 256 with warm-up and cosine. Other than there: plain
-    momentum in place of LARS, which batches of this size do not need, and no augmentation, as the features
-    are taken once.
+    SGD with momentum 0.9, no weight decay, learning rate base * batch / 256, warm-up and cosine schedule.
+    Differences from MAE: momentum SGD instead of LARS, which batches of this size do not need, and no
+    augmentation, as the features are computed once.
 
     Args:
-        train_x, train_y: features (N, D), or (N, T, D) for an attentive probe, and labels (N,).
-        test_x, test_y: the same of M test rows.
-        epochs, batch_size, base_learning_rate: of the training.
-        seed: of weights and order.
+        train_x, train_y: features (B, D), or (B, T, D) for an attentive probe, and class numbers (B,).
+        test_x, test_y: the same of the test images.
+        epochs, batch_size, base_learning_rate: training hyper-parameters.
+        seed: seed of the weights and of the order of images.
 
     Returns:
-        The accuracy after the last epoch; the test rows choose nothing.
+        The accuracy after the last epoch, in [0, 1]; the test images influence nothing.
     """
     keras.utils.set_random_seed(seed)
-    # BatchNorm would take any scale away, but for its epsilon: outputs of early blocks can be far below it.
+    # BatchNorm normalises the scale except for its epsilon, and outputs of early blocks can be far below it.
     scale = np.float32(1 / max(float(train_x.std()), 1e-12))
     train_x, test_x = train_x * scale, test_x * scale
     classes = int(max(train_y.max(), test_y.max())) + 1

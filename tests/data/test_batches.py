@@ -190,7 +190,7 @@ def test_a_bad_image_has_one_line_whatever_its_name(tmp_path):
 )
 def test_other_arrays_than_images_of_bytes_are_refused(images, words):
     for batches in (data.AugmentedBatches, data.OrderedBatches):
-        with pytest.raises(ValueError, match=rf"uint8 \(N, height, width, channels\), .*{words}"):
+        with pytest.raises(ValueError, match=rf"uint8 \(B, height, width, channels\), .*{words}"):
             batches(images, 4, 4)
 
 

@@ -63,8 +63,8 @@ def test_what_is_repeated_or_missing_is_said(pictures):
     source = opened(pictures, "id,y\n0,a\n1,b\n0,a\n9.png,b\n")
     assert len(source) == 3 and source.labels.tolist() == [0, 1, 1]
     missing, repeated, column = source.notes
-    assert "Of the 3 pictures" in missing and "1 cannot be found" in missing and "9.png" in missing
-    assert "name a picture again: 1; each picture counts once" in repeated
+    assert "Of the 3 images" in missing and "1 cannot be found" in missing and "9.png" in missing
+    assert "name an image again: 1; each image counts once" in repeated
     assert column.endswith("are its column y.")
     with pytest.raises(data.ImageError, match="No such file"):
         source.read(2)
@@ -73,13 +73,13 @@ def test_what_is_repeated_or_missing_is_said(pictures):
 WRONG = {
     "": "holds no row below its header",
     "path,label\n": "holds no row below its header",
-    "0.png,1\n1.png,2\n": "begins with a picture; write a header above it",
+    "0.png,1\n1.png,2\n": "in its first line; write a header above it",
     "x,y\n1,2\n": r"has the columns x, y; say which .* by --image_column",
     "path,label\n0.png,1,2\n": "line 2 has 3 cells where the header has 2; .* into quotes",
-    "path,label\n0.png,0\n1.png,0.4\n": "line 3, column label: the label 0.4 is no whole number",
+    "path,label\n0.png,0\n1.png,0.4\n": "line 3, column label: the label 0.4 is not a whole number",
     "path,label\n0.png,a\n0.png,b\n": "'a' in line 2 and 'b' in line 3; .* multi_label=True",
     "path,label\nhttps://a/0.png,1\n": "is an address; .* so download them",
-    "path,label\n,1\n": "line 2 names no picture",
+    "path,label\n,1\n": "line 2 names no image",
     'path,label\n"0.png"x,1\n': "line 2 is damaged",
     "path,label\n0.png,\n": "line 2, column label and all others are empty",
 }
@@ -106,7 +106,7 @@ def test_options_are_for_the_sources_that_have_them(pictures):
         with pytest.raises(ValueError, match=words):
             data.open_source(text, **options)
     (pictures / "a.csv").write_bytes("path,label\n0.png,grün\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"is no text in UTF-8 .*; save it as CSV UTF-8"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text .*; save it as CSV UTF-8"):
         data.open_source(table)
     (pictures / "pictures" / "0.jpg").write_bytes(png(0))
     with pytest.raises(ValueError, match=r"0 may be 0.jpg, 0.png; write the ending"):
@@ -160,7 +160,7 @@ def test_several_labels_an_image(pictures):
     with pytest.raises(ValueError, match="1 classes that the model does not know: ant"):
         data.with_classes(source, ("cat", "dog"), 2)
     found = str(data.inspect_source(source))
-    assert "1.20 labels an image on average" in found and "dog: 3" in found
+    assert "1.20 labels per image on average" in found and "dog: 3" in found
     assert data.fingerprint(source) != data.fingerprint(undivided)
     with pytest.raises(ValueError, match="A copy as TFRecord files holds one class an image"):
         data.copy_to_records(source, pictures / "copy")
@@ -242,7 +242,7 @@ def test_a_matrix_of_labels():
     assert source.multi_label and source.notes == ("1 of the 3 classes have no image: b.",)
     for sets, words in (
         ([[0], None], "row 1: the cell is null; write an empty list"),
-        ([[0], [1, 0.5]], "row 1: the label 0.5 is no whole number"),
+        ([[0], [1, 0.5]], "row 1: the label 0.5 is not a whole number"),
         ([["a"], ["b", " "]], "row 1: the label is empty"),
         ([[], []], "row 0 and all others have no label"),
     ):

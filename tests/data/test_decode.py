@@ -77,7 +77,7 @@ def test_any_number_of_channels():
     array = np.random.default_rng(0).integers(0, 65_536, (10, 12, 13), dtype=np.uint16)
     pixels = decode_image(corpus.npy(array), channels=13)
     np.testing.assert_allclose(pixels, array / 257, atol=0.5)
-    with pytest.raises(ImageError, match="pictures have 3 channels or 1, not 13"):
+    with pytest.raises(ImageError, match="image files have 3 channels or 1, not 13"):
         decode_image(ODD["png"][0], channels=13)
 
 

@@ -78,7 +78,7 @@ def test_a_stray_picture_and_an_empty_class(tmp_path):
     source = opened(tmp_path)
     assert source.class_names == ("cat", "dog") and source.labels.tolist() == [0, 1, -1]
     said = " ".join(source.notes)
-    assert f"without a label: {tmp_path / 'sheet.png'}" in said and "no classes: bird" in said
+    assert f"without a label: {tmp_path / 'sheet.png'}" in said and "are not classes: bird" in said
 
 
 def test_endings_are_read_or_counted(tmp_path):
@@ -135,7 +135,7 @@ def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch):
         opened(tmp_path)
     monkeypatch.undo()
     (tmp_path / "eel").symlink_to(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"eel is a link to nothing"):
+    with pytest.raises(ValueError, match=r"eel is a broken link"):
         opened(tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_imagenet_as_kaggle_has_it(kaggle, place):
 
 def test_imagenet_with_too_few_labels_is_refused(kaggle):
     pictures(kaggle, f"{KAGGLE}/val/ILSVRC2012_val_00000009.JPEG")
-    with pytest.raises(ValueError, match=r"solution.csv tells no class of ILSVRC2012_val_00000009"):
+    with pytest.raises(ValueError, match=r"solution.csv has no class for ILSVRC2012_val_00000009"):
         data.open_source(f"imagenet:{kaggle}", "val")
     (kaggle / "LOC_val_solution.csv").unlink()
     with pytest.raises(ValueError, match=r"or Kaggle's LOC_val_solution.csv"):

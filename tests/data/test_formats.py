@@ -112,5 +112,5 @@ def test_data_sets_are_chosen_and_may_hold_encoded_pictures(tmp_path):
     with pytest.raises(ValueError, match="kinds has 3 labels for 9 images"):
         data.open_source(text, image_column="packed", label_column="kinds", with_labels=True)
     (tmp_path / "b.h5").write_bytes(b"no HDF5 at all" * 9)
-    with pytest.raises(ValueError, match=r"b.h5 is damaged or no HDF5 file"):
+    with pytest.raises(ValueError, match=r"b.h5 is damaged or not an HDF5 file"):
         data.open_source(f"h5:{tmp_path / 'b.h5'}")

@@ -26,20 +26,20 @@ GOOD = {
 }
 # Labels -> words of the refusal; the wrong one is at index 1.
 BAD = {
-    "values to regress": ([0.0, 0.4, 1.0], "0.4 is no whole number; values to regress"),
+    "values to regress": ([0.0, 0.4, 1.0], "0.4 is not a whole number; regression targets"),
     "NaN": (np.array([0, np.nan]), "the label is NaN"),
-    "infinite": ([0, float("inf")], "inf is no whole number"),
+    "infinite": ([0, float("inf")], "inf is not a whole number"),
     "too large": ([0, 2**40], f"{2**40} is larger than any class number"),
     "far too large": ([0, 2**80], f"{2**80} is larger than any class number"),
     "negative": ([0, -2], "-2 is negative; classes count from 0, and -1 is for none"),
     "null": ([0, None], "the label is null"),
     "lists": ([0, [1, 2]], "multi-label"),
-    "true among numbers": ([0, True], "true is no class number"),
+    "true among numbers": ([0, True], "true is not a class number"),
     "a name among numbers": ([0, "cat"], "'cat' is a name, and others are not"),
     "an empty name": (["cat", " "], "the label is empty"),
     "a null among names": (["cat", None], "the label is null"),
     "a number among names": (["cat", 1], "1 is a number, and others are names"),
-    "bytes": ([0, b"1"], "no class number"),
+    "bytes": ([0, b"1"], "not a class number"),
 }
 
 
@@ -194,7 +194,7 @@ def test_nulls_and_lists_are_refused(write, tmp_path):
 
 def test_booleans_are_classes_in_a_column_of_their_type_alone(tmp_path):
     assert opened(parquet(tmp_path, [True, False])).labels.tolist() == [1, 0]
-    with pytest.raises(ValueError, match=r"1\.json: the label true is no class number"):
+    with pytest.raises(ValueError, match=r"1\.json: the label true is not a class number"):
         opened(tars(tmp_path, [0, True]))
     with pytest.raises(ValueError, match="multi-label"):
         opened(records(tmp_path, [0, [1, 2]]))

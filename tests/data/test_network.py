@@ -195,10 +195,10 @@ def test_settings_of_the_cache(tmp_path, monkeypatch):
     data.use_cache()
     cache = files.network_files().cache
     assert cache.folder.parent == tmp_path / "given" and cache.most == 2_500_000_000
-    with pytest.raises(ValueError, match=r"may grow to 0 GB; 0.1 are the least"):
+    with pytest.raises(ValueError, match=r"limited to 0 GB; it needs at least 0.1 GB"):
         data.use_cache(size=0)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"kept in .*file .*name a folder by --cache_dir"):
+    with pytest.raises(ValueError, match=r"stored in .*file .*name a folder by --cache_dir"):
         data.use_cache(tmp_path / "file")
     monkeypatch.setenv("NEPA_KERAS_CACHE_SIZE", "much")
     with pytest.raises(ValueError, match="NEPA_KERAS_CACHE_SIZE=much is no number"):

@@ -71,7 +71,7 @@ def test_an_unknown_folder_layout_is_refused(how, tmp_path):
 
 BAD_MASKS = {
     "another size": (np.zeros((5, 5), np.uint8), "the image has 8x9 pixels, its mask 5x5"),
-    "a colour picture": (np.zeros((8, 9, 3), np.uint8), "a picture in colours"),
+    "a colour picture": (np.zeros((8, 9, 3), np.uint8), "a colour image"),
     "a label too large": (
         np.full((8, 9), 3, np.uint8),
         "has the label 3, but the classes are 0 to 2",

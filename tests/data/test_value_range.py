@@ -97,7 +97,7 @@ def test_the_range_is_kept_with_the_converter(tmp_path):
     NepaImageConverter(8).save_to_preset(tmp_path)
     assert "value_range" not in json.loads((tmp_path / "preprocessor_config.json").read_text())
     for wrong in ((5, 5), (1, 0), (0, np.inf), 3, "ab", (1, 2, 3)):
-        with pytest.raises(ValueError, match="value_range is the lowest and the highest"):
+        with pytest.raises(ValueError, match="value_range must be the lowest and the highest"):
             NepaImageConverter(8, value_range=wrong)
 
 

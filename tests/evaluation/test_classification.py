@@ -103,8 +103,8 @@ WRONG = {
     "floats": (np.zeros((2, 3)), [0.0, 1.0], "class numbers, got float64"),
     "label": (np.zeros((2, 3)), [0, 3], "0 to 3, but the model has 3 classes"),
     "shape": (np.zeros((2, 3)), [0], r"\(2, 3\) and \(1,\)"),
-    "none": (np.zeros((0, 3)), [], "N > 0"),
-    "finite": (np.full((1, 3), np.nan), [0], "non-finite"),
+    "none": (np.zeros((0, 3)), [], "B > 0"),
+    "finite": (np.full((1, 3), np.nan), [0], "NaN or infinity"),
 }
 
 

@@ -39,7 +39,7 @@ def test_damaged_and_other_files_are_refused(ending, tmp_path):
         read_features(path)
     write_features(path, NAMES, INDICES, LABELS, [ROWS], RECORD)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"features\.\w+ is damaged or no file of features"):
+    with pytest.raises(ValueError, match=r"features\.\w+ is damaged or is not a file of features"):
         read_features(path)
     with pytest.raises(ValueError, match=r"as \.npz or \.parquet, not as features\.csv"):
         write_features("features.csv", NAMES, INDICES, LABELS, [ROWS], RECORD)
@@ -62,7 +62,7 @@ def test_the_nearest_rows_by_cosine():
     assert rows.tolist() == [0, 1, 2, 3, 4], (
         "of equally near ones the first, and no more than there are"
     )
-    with pytest.raises(ValueError, match="features of patches are averaged first"):
+    with pytest.raises(ValueError, match="average features of patches first"):
         nearest_features(ROWS, ROWS[0])
-    with pytest.raises(ValueError, match="Row 1 has non-finite values"):
+    with pytest.raises(ValueError, match="Row 1 contains NaN"):
         nearest_features(np.array([[1.0, 0.0], [np.nan, 0.0]]), np.ones(2))

@@ -61,11 +61,14 @@ def test_large_cosines_over_a_small_temperature_stay_finite():
     "changes, message",
     [
         ({"k": 0}, "k=0"),
-        ({"k": 31}, "30 training rows"),
+        ({"k": 31}, "30 training images"),
         ({"temperature": 0.0}, "temperature"),
-        ({"test_x": np.ones((3, 5), "float32"), "test_y": np.zeros(3, int)}, "6 wide and test_x 5"),
+        (
+            {"test_x": np.ones((3, 5), "float32"), "test_y": np.zeros(3, int)},
+            "width 6 and test_x 5",
+        ),
         ({"train_y": np.zeros(29, int)}, "train_x must be"),
-        ({"test_x": np.full((3, 6), np.nan), "test_y": np.zeros(3, int)}, "test_x has non-finite"),
+        ({"test_x": np.full((3, 6), np.nan), "test_y": np.zeros(3, int)}, "test_x contains NaN"),
         ({"train_y": np.zeros(30)}, "integers"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_report_of_many_classes():
         ((logits[:, :5], targets), "both be"),
         ((logits, targets * 2), "zeros and ones"),
         ((logits, targets * 0), "No image shows any"),
-        ((logits * np.nan, targets), "non-finite"),
+        ((logits * np.nan, targets), "NaN or infinity"),
     ):
         with pytest.raises(ValueError, match=words):
             evaluation.multi_label_report(*wrong)

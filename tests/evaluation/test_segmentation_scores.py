@@ -65,7 +65,7 @@ def test_counts_beyond_what_float32_holds():
 
 
 WRONG = {
-    "differ": (np.zeros((2, 2)), np.zeros((2, 3))),
+    "same shape": (np.zeros((2, 2)), np.zeros((2, 3))),
     "A label is 3; classes are 0 to 2": (np.full((2, 2), 3), np.zeros((2, 2))),
     "A prediction is 255": (np.zeros((2, 2)), np.full((2, 2), 255)),
 }

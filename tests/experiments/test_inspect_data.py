@@ -42,7 +42,7 @@ def test_bad_images_give_an_exit_code_and_wrong_flags_are_refused(tmp_path):
         "There is no folder /missing": ["--data=folder:/missing"],
         "on the sheet that --sheet=FILE draws": [f"--data={text}", "--transform=evaluate"],
         "copy that --convert=FOLDER writes": [f"--data={text}", "--shorter_side=20"],
-        "exists and is left as it is": [f"--data={text}", f"--convert={tmp_path}"],
+        "exists and is left unchanged": [f"--data={text}", f"--convert={tmp_path}"],
     }
     for words, flags in cases.items():
         result = run_here("inspect_data.py", *flags)
@@ -56,10 +56,10 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     (tmp_path / "images" / "a.heic").write_bytes(b"x")
     result = run_here("inspect_data.py", f"--data={text}")
     assert result.returncode == 0 and "3 classes of 4 to 4 images" in result.stdout
-    for words in ("1 images without a label", "sheet.png", "no classes: bird", "1 .heic"):
+    for words in ("1 images without a label", "sheet.png", "not classes: bird", "1 .heic"):
         assert words in result.stdout
     result = run_here("finetune.py", f"--data={text}")  # and then that there is no --model
-    for words in ("1 images of", "sheet.png", "no classes: bird", "1 .heic"):
+    for words in ("1 images of", "sheet.png", "not classes: bird", "1 .heic"):
         assert words in result.stdout
 
 
@@ -72,7 +72,7 @@ def test_data_over_the_network(tmp_path):
         assert "12 images, 12 looked at, 0 bad" in result.stdout, result.stderr
         assert list((tmp_path / "cache").glob("*/*/index-*"))
         said = refusal("inspect_data.py", *flags[:2], "--cache_size=0.01")
-        assert "may grow to 0.01 GB; 0.1 are the least" in said
+        assert "limited to 0.01 GB; it needs at least 0.1 GB" in said
 
 
 def test_a_data_set_without_labels_is_refused_with_the_reason(tmp_path):
@@ -84,7 +84,7 @@ def test_a_data_set_without_labels_is_refused_with_the_reason(tmp_path):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "a.png").write_bytes(source_files.png(0))
     said = refusal("finetune.py", f"--data=folder:{tmp_path}")
-    assert "are splits and no classes" in said and f"folder:{tmp_path}/train" in said
+    assert "are splits, not classes" in said and f"folder:{tmp_path}/train" in said
 
 
 def test_what_masks_hold_is_said_before_the_work(tmp_path):

@@ -316,7 +316,7 @@ def test_a_trial_freezes_and_pools_as_it_is_told(images):
     trial.run(seed=2, from_scratch=True)
     assert (keras.ops.convert_to_numpy(kernel) != before).any()
     assert trial.run(seed=1) == first
-    with pytest.raises(ValueError, match="is for a layer_decay"):
+    with pytest.raises(ValueError, match="needs a layer_decay"):
         FewLabelTrial(backbone, *arrays, layerwise=rising, **FEW)
 
 

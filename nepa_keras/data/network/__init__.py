@@ -1,7 +1,7 @@
-"""Files over the network: https:// by HTTP ranges, gs://, s3:// and others by fsspec.
+"""Files over the network: https:// by HTTP range requests; gs://, s3:// and others by fsspec.
 
-stores.py asks once, servers.py again where that may help, cache.py keeps what came on a disk, and files.py
-reads through both.
+`stores` makes one request, `servers` repeats requests that may succeed later, `cache` keeps what was read on
+disk, and `files` reads through both.
 """
 
 from nepa_keras.data.network.cache import DiskCache

@@ -1,11 +1,12 @@
-"""A folder of what was read over the network, of bounded size, that processes share.
+"""Disk cache of what was read over the network, of bounded size, shared by processes.
 
 FOLDER/nepa_keras_network/lock       held while something is written or removed
                           size       bytes of all entries
-                          KEY/NAME   an entry: its content and the CRC-32 of it
+                          KEY/NAME   an entry: its content and the content's CRC-32
 
-An entry is written beside its place and renamed, and read only if its checksum is right, so one that a kill
-or a crash of the machine cut off is read anew. Readers take no lock: an entry may go while they look for it.
+An entry is written to a temporary file and renamed, and used only if its checksum is right; one that a kill
+or a crash left incomplete is read over the network again. Readers take no lock: an entry may disappear while
+they look for it.
 """
 
 import contextlib
@@ -17,21 +18,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _NAME = "nepa_keras_network"
-INDEX = "index-"  # names of entries that leave last: a start without them passes over whole files
+INDEX = "index-"  # prefix of indices, evicted last: without them files must be scanned
 _CHECKSUM = 4  # bytes
-_PAGE = 4096  # bytes that a disk gives at once
-_LEFT = 0.9  # part of the bound that is kept when entries leave, so that they do so seldom
+_PAGE = 4096  # bytes; block size of the disk
+_LEFT = 0.9  # fraction of the limit that remains after eviction, so that eviction is rare
 
 
 class DiskCache:
-    """Entries by key and name; those used longest ago leave when there is no room, the indices last.
+    """Entries by key and name; the least recently used are evicted first, indices last.
 
     Args:
-        folder: to make `nepa_keras_network/` in; nothing else there is touched.
-        most: bytes on the disk that all entries may take together, by all processes.
+        folder: parent of `nepa_keras_network/`; nothing else in it is touched.
+        most: limit in bytes of all entries on disk, of all processes together.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
 
     def __init__(self, folder: str | Path, most: int):
@@ -42,7 +43,7 @@ class DiskCache:
         self._full = False
 
     def get(self, key: str, name: str) -> bytes | None:
-        """The content of an entry, which now is the one used last; None if it is not there or not whole."""
+        """Content of an entry, marked as used now; None if it is missing or damaged."""
         path = self.folder / key / name
         try:
             held = path.read_bytes()
@@ -53,7 +54,7 @@ class DiskCache:
         return content if held[-_CHECKSUM:] == _checksum(content) else None
 
     def put(self, key: str, entries: Mapping[str, bytes]) -> None:
-        """Keep entries as far as there is room. A disk that is full is no error: they are read again then."""
+        """Store entries if there is room. A full disk raises no error: the entries are read again later."""
         new = sum(_on_disk(len(content)) for content in entries.values())
         if new > self.most:
             return
@@ -73,14 +74,14 @@ class DiskCache:
             if not self._full:
                 self._full = True
                 warnings.warn(
-                    f"Nothing more is kept in {self.folder} ({error.strerror}), so it is read over the "
+                    f"Nothing more is stored in {self.folder} ({error.strerror}), so data is read over the "
                     "network each time: make room there, or name another folder by --cache_dir.",
                     stacklevel=2,
                 )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among threads and processes; the lock goes with a process that ends."""
+        """Hold the lock among threads and processes; the system releases it when a process ends."""
         import fcntl
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,20 +90,20 @@ class DiskCache:
             yield
 
     def _size(self) -> int | None:
-        """Bytes of all entries, as far as they were counted; entries written twice count twice."""
+        """Bytes of all entries, as last recorded; an entry written twice counts twice."""
         try:
             return int((self.folder / "size").read_text())
         except (OSError, ValueError):
             return None
 
     def _make_room(self, new: int) -> int:
-        """Remove the entries used longest ago until `new` bytes have room; returns the bytes that stay."""
+        """Evict the least recently used entries until `new` bytes fit; returns the bytes that remain."""
         entries = []
         for path in self.folder.glob("*/*"):
             status = path.stat()
             if path.name.startswith(
                 "unfinished-"
-            ):  # of a process that was killed, as we hold the lock
+            ):  # left by a killed process, as this one holds the lock
                 path.unlink()
             else:
                 age = (path.name.startswith(INDEX), status.st_mtime_ns)
@@ -116,7 +117,7 @@ class DiskCache:
                 break
             path.unlink(missing_ok=True)
             size -= bytes_
-            with contextlib.suppress(OSError):  # others are in it
+            with contextlib.suppress(OSError):  # the folder holds other entries
                 path.parent.rmdir()
         return size
 

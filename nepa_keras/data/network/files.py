@@ -1,4 +1,4 @@
-"""Files over the network, read in parts through a cache on disk."""
+"""Files over the network, read in blocks through a cache on disk."""
 
 import hashlib
 import io
@@ -15,46 +15,44 @@ from nepa_keras.data.network.servers import Servers
 from nepa_keras.data.network.stores import FileState
 from nepa_keras.files import printable
 
-BLOCK = (
-    1 << 17
-) - 4  # bytes; with its checksum an entry of the cache fills whole pages of the disk
-_LARGEST_PART = 64  # blocks that are asked for at once
-_NEAR = 8  # blocks; a read that begins so near behind the last one goes on from it
-_AT_ONCE = 4  # requests for one long read
+BLOCK = (1 << 17) - 4  # bytes; with its checksum an entry of the cache fills whole disk pages
+_LARGEST_PART = 64  # blocks per request
+_NEAR = 8  # blocks; a read that starts at most this far behind the last one counts as sequential
+_AT_ONCE = 4  # parallel requests for one long read
 DEFAULT_SIZE = 10.0  # GB
-LEAST_SIZE = 0.1  # GB; parts of several threads have to have room until they are used
+LEAST_SIZE = 0.1  # GB; blocks requested by several threads must fit until they are used
 
 
 class NetworkFiles:
-    """Files by address, for any thread.
+    """Files by address; safe to use from several threads.
 
     Args:
-        cache: of their blocks and indices.
+        cache: cache of their blocks and indices.
     """
 
     def __init__(self, cache: DiskCache):
         self.cache = cache
         self.servers = Servers()
         self._states: dict[str, FileState] = {}
-        # Of each thread, part: address, end and length in blocks of what it asked for last; block: the place
-        # and the content of the one it used last, as headers and labels are many small reads.
+        # Per thread: `part` is address, end and length in blocks of the last request; `block` is key and
+        # content of the last block used, as headers and labels are many small reads.
         self._last = threading.local()
 
     def state(self, address: str, anew: bool = False) -> FileState:
-        """Size and tag of a file, asked for once, or `anew`.
+        """Size and tag of a file, requested once, or again with `anew`.
 
         Raises:
-            NetworkError: as `Servers.state`.
+            NetworkError: see `Servers.state`.
         """
         if anew or address not in self._states:
             self._states[address] = self.servers.state(address)
         return self._states[address]
 
     def read(self, address: str, offset: int, length: int) -> bytes:
-        """Part of a file, shorter where the file ends.
+        """Part of a file, shorter if the file ends before.
 
         Raises:
-            NetworkError: as `Servers.read`.
+            NetworkError: see `Servers.read`.
         """
         state = self.state(address)
         stop = min(offset + length, state.size)
@@ -83,7 +81,7 @@ class NetworkFiles:
         return held[offset - first * BLOCK : stop - first * BLOCK]
 
     def _parts(self, address: str, missing: list[int], count: int) -> list[range]:
-        """What to ask for: missing blocks beside each other, and more where a thread reads on and on."""
+        """Block ranges to request: adjacent missing blocks together, and read-ahead for sequential reads."""
         parts: list[range] = []
         for n in missing:
             if parts and parts[-1].stop == n and len(parts[-1]) < _LARGEST_PART:
@@ -100,22 +98,22 @@ class NetworkFiles:
         return parts
 
     def remembered(self, address: str, name: str, make: Callable[[], Any]) -> Any:
-        """What `make()` finds in a file, as JSON has it, kept in the cache."""
+        """Result of `make()`, which JSON must be able to hold, for a file; kept in the cache."""
         key, name = _key(address, self.state(address)), INDEX + name
         held = self.cache.get(key, name)
         if held is not None:
             return json.loads(zlib.decompress(held))
-        made = json.loads(json.dumps(make()))  # so that it is the same the first time
+        made = json.loads(json.dumps(make()))  # the same as when it comes from the cache
         self.cache.put(key, {name: zlib.compress(json.dumps(made).encode())})
         return made
 
 
 class NetworkFile(io.RawIOBase):
-    """A file over the network as a file of Python, to read and seek in.
+    """Readable and seekable Python file object of a file over the network.
 
     Args:
-        files: that know it.
-        address: of the file.
+        files: object that reads it.
+        address: address of the file.
     """
 
     def __init__(self, files: NetworkFiles, address: str):
@@ -145,7 +143,7 @@ class NetworkFile(io.RawIOBase):
 
 
 def in_parallel(function: Callable, items: list, threads: int) -> list:
-    """`function` of each, by threads where there are several; the first error ends what has not begun."""
+    """`function` of each item, in threads if there are several; an error cancels what has not started."""
     if len(items) < 2:
         return [function(item) for item in items]
     pool = ThreadPoolExecutor(threads, "nepa_keras-network")
@@ -164,15 +162,14 @@ _lock = threading.Lock()
 
 
 def use_cache(folder: str | os.PathLike | None = None, size: float | None = None) -> None:
-    """Set where what is read over the network is kept, for this process and from now on.
+    """Set the folder and size of the cache of what is read over the network, for this process.
 
-    Several processes may share a folder, and one process after another finds what the last one left.
+    Several processes may share a folder; its content stays for later processes.
 
     Args:
-        folder: default that of NEPA_KERAS_CACHE_DIR in the environment, or nepa_keras/ in XDG_CACHE_HOME or
-            ~/.cache.
-        size: GB (10^9 bytes) that it may grow to; default NEPA_KERAS_CACHE_SIZE, or 10. What was used longest
-            ago leaves first.
+        folder: default NEPA_KERAS_CACHE_DIR of the environment, or nepa_keras/ in XDG_CACHE_HOME or ~/.cache.
+        size: limit in GB (10^9 bytes); default NEPA_KERAS_CACHE_SIZE, or 10. The least recently used data is
+            removed first.
 
     Raises:
         ValueError: the folder cannot be written to, or the size is below 0.1.
@@ -189,21 +186,21 @@ def use_cache(folder: str | os.PathLike | None = None, size: float | None = None
         raise ValueError(f"NEPA_KERAS_CACHE_SIZE={given} is no number of GB.") from None
     if not LEAST_SIZE <= most < float("inf"):
         raise ValueError(
-            f"The cache of the network may grow to {most:g} GB; {LEAST_SIZE:g} are the least that work."
+            f"The network cache is limited to {most:g} GB; it needs at least {LEAST_SIZE:g} GB to work."
         )
     try:
         cache = DiskCache(folder, int(most * 1e9))
     except OSError as error:
         raise ValueError(
-            f"Nothing can be kept in {printable(folder)} ({error.strerror}); name a folder by --cache_dir or "
-            "NEPA_KERAS_CACHE_DIR."
+            f"Nothing can be stored in {printable(folder)} ({error.strerror}); name a folder by --cache_dir "
+            "or NEPA_KERAS_CACHE_DIR."
         ) from None
     with _lock:
         _files = NetworkFiles(cache)
 
 
 def network_files() -> NetworkFiles:
-    """The files of this process, with the cache of `use_cache`."""
+    """Files of this process, with the cache set by `use_cache`."""
     if _files is None:
         use_cache()
     assert _files is not None

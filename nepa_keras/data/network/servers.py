@@ -1,4 +1,4 @@
-"""What stores of files answer, asked again with growing waits where that may help."""
+"""Requests to servers, repeated after growing waits when that may help."""
 
 import random
 import threading
@@ -19,44 +19,46 @@ from nepa_keras.data.network.stores import (
 from nepa_keras.files import printable
 
 Answer = TypeVar("Answer")
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds between tries, each cut by chance
-WAITS_AT_FIRST = 5  # of these, for the first question about a file: what is mistyped shows soon
-_SAID_AT = 3  # the try whose failure is said
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds between tries, shortened at random
+WAITS_AT_FIRST = 5  # waits for the first request of a file: a wrong address fails soon
+_SAID_AT = 3  # failed tries after which the user is told
 
 
 class Servers:
-    """What servers answer, asked again with growing waits where that may help; for any thread.
+    """Answers of servers, requested again after growing waits when that may help; thread-safe.
 
-    Once one thread has given up, all fail with its sentence at once, until `begin_again`: a run that ends is
-    not held up by the images that its threads have yet to read.
+    When one thread gives up, all others fail at once with its message, until `begin_again`: a run that ends
+    does not wait for images that other threads still want to read.
     """
 
     def __init__(self) -> None:
         self._given_up = threading.Event()
         self._sentence = ""
-        self._random = random.Random()  # of our own: the global one belongs to the run's seed
+        self._random = random.Random()  # a separate one: the global one belongs to the run's seed
 
     def begin_again(self) -> None:
-        """Ask again after one has given up."""
+        """Allow requests again after one thread gave up."""
         self._given_up.clear()
 
     def state(self, address: str) -> FileState:
         """Size and tag of a file.
 
         Raises:
-            RefusedError: there is no such file, it may not be read, or not in parts.
-            NetworkError: no answer after several tries.
+            RefusedError: the file does not exist, or may not be read, or not in parts.
+            NetworkError: there was no answer after several tries.
         """
         return self._ask(address, lambda: store_of(address).state(address), WAITS[:WAITS_AT_FIRST])
 
     def read(self, address: str, start: int, stop: int, state: FileState) -> bytes:
-        """Bytes start..stop-1 of a file. What came before a connection broke is not asked for again.
+        """Bytes start..stop-1 of a file. Bytes that came before a connection broke are not requested again.
 
         Args:
-            state: of the file, as it has to be.
+            address: address of the file.
+            start, stop: range of bytes.
+            state: expected state of the file.
 
         Raises:
-            NetworkError: as `state`, or the file is another one now.
+            NetworkError: see `state`; or the file has changed.
         """
         content = bytearray()
 
@@ -66,7 +68,7 @@ class Servers:
                 store_of(address).read(address, start + held, stop, state, content)
             except Exception:
                 if len(content) > held:
-                    return  # the rest is asked for at once
+                    return  # request the rest at once
                 raise
             if len(content) == held:
                 raise EOFError("an answer without a byte")
@@ -76,18 +78,18 @@ class Servers:
         return bytes(content[: stop - start])
 
     def listing(self, address: str, patterns: tuple[str, ...]) -> list[str]:
-        """The files that a pattern names, sorted, or those of the first pattern with any in a folder.
+        """Files that a pattern matches, sorted; for a folder, those of the first pattern that any matches.
 
         Raises:
-            RefusedError: the server cannot list.
-            NetworkError: no answer after several tries.
+            RefusedError: the server cannot list files.
+            NetworkError: there was no answer after several tries.
         """
         return self._ask(
             address, lambda: store_of(address).listing(address, patterns), WAITS[:WAITS_AT_FIRST]
         )
 
     def _ask(self, address: str, ask: Callable[[], Answer], waits: tuple[float, ...]) -> Answer:
-        """`ask()`, again after each of `waits` while it fails."""
+        """Result of `ask()`, tried again after each of `waits` while it fails."""
         began = time.monotonic()
         for attempt, wait in enumerate((*waits, None), start=1):
             if self._given_up.is_set():
@@ -104,7 +106,7 @@ class Servers:
                 raise RefusedError(
                     f"{printable(address)} cannot be read ({reason(error)}): check how it is written."
                 ) from None
-            except Exception as error:  # each store's library has errors of its own
+            except Exception as error:  # each store's library has its own kinds of errors
                 if wait is not None:
                     self._wait(address, error, attempt, wait, sum(waits[attempt - 1 :]))
                     continue
@@ -119,7 +121,7 @@ class Servers:
         raise AssertionError("the last try returns or raises")
 
     def _wait(self, address: str, error: Exception, attempt: int, wait: float, left: float) -> None:
-        """Wait before the next try, unless another thread gives up; say so, once it has failed often."""
+        """Wait before the next try, unless another thread gives up; after some failures, say so."""
         if attempt == _SAID_AT:
             warnings.warn(
                 f"{printable(address)} does not answer ({reason(error)}); trying again for {left:.0f} s.",

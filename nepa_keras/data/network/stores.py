@@ -1,4 +1,4 @@
-"""Stores of files over the network: HTTP servers, and what fsspec knows; each call asks once."""
+"""Stores of files over the network: HTTP servers, and those of fsspec; each call makes one request."""
 
 import functools
 from typing import NamedTuple
@@ -6,27 +6,27 @@ from typing import NamedTuple
 from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
-_TIMEOUT = 30  # seconds without a byte
-_LONGEST_WAIT = 60.0  # seconds, where a server names them
+_TIMEOUT = 30  # seconds without receiving a byte
+_LONGEST_WAIT = 60.0  # seconds; limit of a wait that a server asks for
 _CONNECTIONS = 64
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _CONTENT_TAGS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "created")
 
 
 class NetworkError(ValueError):
-    """A file over the network cannot be read: it is not there, it changed, or the server does not answer."""
+    """A file over the network cannot be read: it is missing, has changed, or its server does not answer."""
 
 
 class RefusedError(NetworkError):
-    """The server answers, and the answer is no: asking again would not help."""
+    """The server refuses a request; repeating it would not help."""
 
 
 class FileState(NamedTuple):
-    """A file as its server describes it.
+    """State of a file as its server describes it.
 
     Attributes:
-        size: in bytes.
-        tag: differs where the content is another one: ETag, or the time of the last change; "" if unknown.
+        size: size in bytes.
+        tag: text that changes with the content: ETag, or the time of the last change; "" if unknown.
     """
 
     size: int
@@ -34,7 +34,7 @@ class FileState(NamedTuple):
 
 
 class BusyError(OSError):
-    """An answer such as HTTP 503, after which to ask again.
+    """An answer such as HTTP 503: the request may be repeated later.
 
     Attributes:
         wait: seconds that the server asks for.
@@ -46,13 +46,13 @@ class BusyError(OSError):
 
 
 def scheme(address: str) -> str:
-    """Of an address: the text before "://", in lower case; "" of a local path."""
+    """Scheme of an address: the text before "://", in lower case; "" for a local path."""
     before, found, _ = address.partition("://")
     return before.lower() if found and before.isalnum() else ""
 
 
 def reason(error: Exception) -> str:
-    """The kind of the error that began it and the beginning of its message, on one line."""
+    """Kind and first words of the error at the root of a chain of errors, on one line."""
     while inner := error.__cause__ or error.__context__:
         if not isinstance(inner, Exception):
             break
@@ -61,7 +61,7 @@ def reason(error: Exception) -> str:
 
 
 def forbidden(address: str, error: Exception) -> str:
-    """A sentence on a file that wants a login."""
+    """Sentence about a file that requires a login."""
     kind = scheme(address)
     if kind in ("http", "https"):
         remedy = "give an address that needs no login, or copy the file"
@@ -75,7 +75,7 @@ def forbidden(address: str, error: Exception) -> str:
 
 
 def store_of(address: str):
-    """Where a file is: `state`, `read` and `listing` ask for it once, and raise what went wrong."""
+    """Store of an address, with methods `state`, `read` and `listing`; each makes one request."""
     return _http() if scheme(address) in ("http", "https") else _Fsspec
 
 
@@ -85,7 +85,7 @@ def _http() -> "_Http":
 
 
 class _Http:
-    """HTTP servers that send parts of files."""
+    """HTTP servers that support range requests."""
 
     def __init__(self) -> None:
         with required_for("Reading https:// addresses", "requests"):
@@ -96,7 +96,7 @@ class _Http:
             self.session.mount(prefix, HTTPAdapter(pool_maxsize=_CONNECTIONS))
 
     def state(self, address: str) -> FileState:
-        # By GET, as signed addresses are often good for nothing else.
+        # GET, not HEAD: signed addresses often allow nothing else.
         with self._get(address, 0, 1) as response:
             return _described(address, response)[0]
 
@@ -126,7 +126,7 @@ class _Http:
 
 
 def _described(address: str, response) -> tuple[FileState, int]:
-    """The state of the file in an answer, and where the part begins that is in it."""
+    """State of the file in an answer, and the offset at which the answer starts."""
     status, headers = response.status_code, response.headers
     if status in (404, 410):
         raise FileNotFoundError
@@ -150,7 +150,7 @@ def _described(address: str, response) -> tuple[FileState, int]:
 
 
 class _Fsspec:
-    """Stores that fsspec knows, such as gs:// by gcsfs and s3:// by s3fs."""
+    """Stores that fsspec supports, such as gs:// by gcsfs and s3:// by s3fs."""
 
     @staticmethod
     def _opened(address: str):

@@ -1,4 +1,4 @@
-"""ADE20K as the benchmark has it: the Scene Parsing 150 release, and how other archives are told from it."""
+"""ADE20K as in the benchmark: the Scene Parsing 150 release; other releases are recognised and refused."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ SPLITS = {"train": "training", "val": "validation"}
 
 
 def ade20k(root: str | Path, split: str = "train") -> FolderPairs:
-    """`ADEChallengeData2016/{images,annotations}/{training,validation}`; 20 210 and 2 000 images.
+    """ADE20K from `ADEChallengeData2016/{images,annotations}/{training,validation}`; 20 210 and 2 000 images.
 
-    Value 0 of a mask means no class, k the class k - 1 of `objectInfo150.txt`.
+    Value 0 of a mask means no class, value k the class k - 1 of `objectInfo150.txt`.
 
     Args:
-        root: the folder of that name, or the one it is in.
+        root: the folder ADEChallengeData2016, or its parent.
         split: "train" or "val".
 
     Raises:
-        ValueError: another split, another archive, or a part is missing.
+        ValueError: the split does not exist, the folder is of another release, or a part is missing.
     """
     if split not in SPLITS:
         raise ValueError(f"ADE20K has the splits train and val, not {split!r}.")
@@ -50,7 +50,7 @@ def _is_full_release(folder: Path) -> bool:
 
 
 def _class_names(path: Path) -> list[str]:
-    """The first name of each class: lines of Idx, Ratio, Train, Val, Name."""
+    """First name of each class, from a table with the columns Idx, Ratio, Train, Val, Name."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; it comes with the archive and names the classes.")
     rows = [line.split("\t") for line in path.read_text().splitlines()[1:] if line.strip()]

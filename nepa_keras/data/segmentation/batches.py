@@ -1,4 +1,4 @@
-"""Batches of images and labels for `NepaImageSegmenter.fit`."""
+"""Batches of images and masks for `NepaImageSegmenter.fit`."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,22 @@ from nepa_keras.data.segmentation.transforms import SegmentationTransform
 
 
 class SegmentationBatches(AugmentedBatches):
-    """`AugmentedBatches` of pairs: everything said there of order, positions, threads and bad images holds.
+    """`AugmentedBatches` of images with masks; order, resuming, threads and bad images are handled as there.
 
     Args:
         source: a `PairSource`.
-        batch_size, image_size, seed, **options: as there.
-        transform: default `SegmentationTransform()`, the recipe of ADE20K.
+        batch_size, image_size, seed, **options: see `AugmentedBatches`.
+        transform: default `SegmentationTransform()`, the recipe for ADE20K.
 
     Yields:
         float32 images (batch_size, *image_size, channels) in [-1, 1], and uint8 labels
         (batch_size, *image_size).
+
+    Example:
+        >>> batches = segmentation.SegmentationBatches(segmentation.Scenes(count=8), 4, 28)
+        >>> images, labels = batches[0]
+        >>> images.shape, labels.shape
+        ((4, 28, 28, 1), (4, 28, 28))
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the masks of pairs hold, to be said before anything is trained or scored on them."""
+"""Check of the masks of a source, before anything is trained or evaluated on them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,15 +10,15 @@ from nepa_keras.data.segmentation.pairs import IGNORED, PairSource
 from nepa_keras.data.sources.walk import listed
 from nepa_keras.files import printable
 
-LOOKED_AT = 500  # masks: a few seconds
+LOOKED_AT = 500  # masks; takes a few seconds
 
 
 def mask_notes(source: PairSource, limit: int = LOOKED_AT) -> tuple[str, ...]:
-    """Sentences on masks that cannot be used, classes that no mask holds, and pixels without a class.
+    """Sentences about unusable masks, classes that occur in no mask, and pixels without a class.
 
     Args:
         source: images with masks.
-        limit: number of masks to look at, evenly over the source.
+        limit: number of masks to check, evenly spread over the source.
 
     Raises:
         ValueError: no pixel of these masks has a class.
@@ -56,7 +56,7 @@ def mask_notes(source: PairSource, limit: int = LOOKED_AT) -> tuple[str, ...]:
 
 
 def _pixels_of(source: PairSource, index: int) -> np.ndarray | str:
-    """The pixels of each value in a mask, (256,); or what is wrong with it."""
+    """Number of pixels of each value in a mask, (256,); or what is wrong with the mask."""
     name, classes = printable(source.name(index)), source.num_classes
     try:
         counts = np.bincount(source.mask(index).ravel(), minlength=IGNORED + 1)

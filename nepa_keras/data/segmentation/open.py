@@ -1,4 +1,4 @@
-"""Pairs by a text on the command line."""
+"""Opening of a source of images with masks by a text such as "pairs:PATH"."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ CLASSES_FILE = "classes.txt"
 
 
 def splits_of(text: str) -> tuple[str, ...]:
-    """Which of train, val and test the pairs have that a text names; none where they are not split.
+    """Splits (of train, val and test) of the source that a text names; empty if it is not split.
 
     Raises:
-        ValueError: an unknown kind of pairs.
+        ValueError: the kind of source is unknown.
     """
     kind, _, place = text.partition(":")
     if kind == "scenes":
@@ -27,24 +27,25 @@ def splits_of(text: str) -> tuple[str, ...]:
         return ("train", "val")
     if kind != "pairs" or not place:
         raise ValueError(
-            f"There are no pairs {text!r}; known are scenes, scenes:digits, ade20k:PATH and pairs:PATH."
+            f"There are no images with masks {text!r}; known are scenes, scenes:digits, ade20k:PATH and "
+            "pairs:PATH."
         )
     images = Path(place).expanduser() / "images"
     return tuple(split for split in SPLITS if (images / split).is_dir())
 
 
 def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = False) -> PairSource:
-    """The pairs that a text names.
+    """Open the source of images with masks that a text names.
 
     Args:
         text: "scenes" or "scenes:digits", which need no download; "ade20k:PATH"; or "pairs:PATH", a folder
-            with `images/` and `masks/`, or these with a folder for each split (train, val, test), and
-            `classes.txt`, one name a line.
-        split: one of `splits_of(text)`; None of pairs that are not split.
-        reduce_zero_label: of "pairs", see `FolderPairs`.
+            with `classes.txt`, one name per line, and with `images/` and `masks/`, or with these in a folder
+            for each split (train, val, test).
+        split: one of `splits_of(text)`; None for a source that is not split.
+        reduce_zero_label: for "pairs", see `FolderPairs`.
 
     Raises:
-        ValueError: an unknown kind, a split that there is not, or as the sources.
+        ValueError: the kind or the split does not exist, or the source is refused.
     """
     kind, _, place = text.partition(":")
     splits = splits_of(text)
@@ -75,11 +76,11 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
 def train_and_validation(
     text: str, share: float = 0.1, seed: int = 1337, reduce_zero_label: bool = False
 ) -> tuple[PairSource, PairSource]:
-    """Pairs to train on and to choose the best weights by: the split "val", or else a share held out.
+    """Images for training and for choosing the best weights: the split "val", or a held-out share.
 
     Raises:
-        ValueError: there is a split for testing and none for training, a share that leaves no pair for one
-            of the two, or as `open_pairs`.
+        ValueError: there is a test split but none for training, the share leaves no image for one of the
+            two, or `open_pairs` refuses the source.
     """
     splits = splits_of(text)
     source = open_pairs(text, "train" if splits else None, reduce_zero_label)
@@ -95,10 +96,10 @@ def train_and_validation(
 
 
 def test_split(text: str) -> str | None:
-    """What `open_pairs` takes for testing: "test", else "val", None of pairs that are not split.
+    """Split for testing: "test", else "val"; None for a source that is not split.
 
     Raises:
-        ValueError: as `splits_of`, or there is a split for training alone.
+        ValueError: there is only a training split, or the kind of source is unknown.
     """
     splits = splits_of(text)
     if splits == ("train",):

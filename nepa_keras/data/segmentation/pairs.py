@@ -1,6 +1,6 @@
-"""Pairs of an image and its mask, which are one array: a mask is one more channel of its image.
+"""Pairs of an image and its mask, held as one array: the mask is the last channel.
 
-So whatever becomes of the pair, its threads, order and replacements of bad files are those of any image.
+So threads, order, transforms and replacement of bad files work as for images alone.
 """
 
 import io
@@ -14,18 +14,26 @@ from nepa_keras.data.sources.base import ImageSource, size_of
 from nepa_keras.data.sources.walk import find_images, image_files
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
-IGNORED = 255  # the label of pixels that neither train nor count
+IGNORED = 255  # label of pixels that are neither trained on nor evaluated
 
 
 class PairSource(ImageSource):
-    """Images (height, width, channels) uint8 with labels (height, width) uint8: a class, or `IGNORED`.
+    """Base class of sources of images uint8 (height, width, channels) with labels uint8 (height, width).
+
+    A label is a class number or `IGNORED`. Subclasses implement `pair`, `__len__` and `name`.
 
     Args:
-        class_names: of the classes 0 to K - 1.
-        channels: of the images.
+        class_names: names of the classes 0 to C - 1.
+        channels: channels of the images.
+
+    Example:
+        >>> source = segmentation.Scenes(count=8)
+        >>> image, labels = source.pair(0)
+        >>> image.shape, labels.shape, source.num_classes
+        ((56, 56, 1), (56, 56), 11)
     """
 
-    class_names: tuple[str, ...]  # never None here
+    class_names: tuple[str, ...]  # never None in this class
 
     def __init__(self, class_names: Sequence[str], channels: int = 3):
         super().__init__(class_names=class_names)
@@ -33,27 +41,27 @@ class PairSource(ImageSource):
 
     @property
     def num_classes(self) -> int:
-        """How many classes have a name; labels are below it, or 255 for none."""
+        """Number of classes; labels are below it, or 255 for none."""
         return len(self.class_names)
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """An image and its labels.
+        """Image and labels at an index.
 
         Raises:
-            ImageError: one of the two cannot be read, or they do not belong together.
+            ImageError: one of the two cannot be read, or their sizes differ.
         """
         raise NotImplementedError
 
     def mask(self, index: int) -> np.ndarray:
-        """The labels of an image, without the image where it need not be read.
+        """Labels at an index, without reading the image where possible.
 
         Raises:
-            ImageError: they cannot be read.
+            ImageError: the labels cannot be read.
         """
         return self.pair(index)[1]
 
     def read(self, index: int) -> np.ndarray:
-        """Both, (height, width, channels + 1)."""
+        """Image and labels as one array (height, width, channels + 1)."""
         image, labels = self.pair(index)
         if image.shape[:2] != labels.shape:
             raise ImageError(
@@ -70,7 +78,17 @@ class PairSource(ImageSource):
 
 
 class SubsetPairs(PairSource):
-    """The pairs of a source at some indices, in that order."""
+    """Pairs of a source at given indices, in that order.
+
+    Args:
+        source: a `PairSource`.
+        indices: numbers of its pairs.
+
+    Example:
+        >>> some = segmentation.SubsetPairs(segmentation.Scenes(count=8), [5, 2])
+        >>> len(some), some.name(0)
+        (2, 'scene 5')
+    """
 
     def __init__(self, source: PairSource, indices: Iterable[int]):
         super().__init__(source.class_names, source.channels)
@@ -94,20 +112,27 @@ class SubsetPairs(PairSource):
 
 
 class FolderPairs(PairSource):
-    """A folder of images and one of PNG masks with the same names, at any depth.
+    """Pairs from a folder of images and a folder of PNG masks with the same names, at any depth.
 
-    An image whose EXIF says that it is turned is turned, so its mask has to be as the image is seen.
+    An image whose EXIF data says that it is rotated is turned upright; its mask must be upright.
 
     Args:
         images: folder of images.
         masks: folder of one-channel PNGs whose values are classes.
-        class_names: of the classes.
-        reduce_zero_label: 0 in a file means no class, k the class k - 1, as in ADE20K.
-        channels: of the images that come out, 3 or 1.
+        class_names: names of the classes.
+        reduce_zero_label: whether value 0 in a file means no class and value k the class k - 1, as in ADE20K.
+        channels: channels of the images that are read, 3 or 1.
 
     Raises:
-        ValueError: a folder is missing or empty, an image has no mask or a mask no image, two have one name,
-            or there are more than 255 classes.
+        ValueError: a folder is missing or empty, an image has no mask or a mask no image, two files have the
+            same name, or there are more than 255 classes.
+
+    Example:
+        >>> import shutil
+        >>> folder = shutil.copytree("pictures", "masks")  # in place of real masks
+        >>> pairs = segmentation.FolderPairs("pictures", "masks", ["sky", "sea"], channels=1)
+        >>> len(pairs), pairs.num_classes
+        (8, 2)
     """
 
     def __init__(
@@ -160,11 +185,11 @@ class FolderPairs(PairSource):
 
 
 def decode_mask(content: bytes) -> np.ndarray:
-    """The values of a one-channel picture (height, width) uint8; of one with a palette its indices.
+    """Values of a one-channel mask, uint8 (height, width); of one with a palette, the indices.
 
     Raises:
-        ImageError: damaged, of several channels, of a format that changes values, or with values that are
-            no whole numbers from 0 to 255.
+        ImageError: the mask is damaged, has several channels or a lossy format, or its values are not whole
+            numbers from 0 to 255.
     """
     from PIL import Image
 
@@ -179,10 +204,10 @@ def decode_mask(content: bytes) -> np.ndarray:
             values = np.asarray(image)
     except ImageError:
         raise
-    except Exception as error:  # as for images: Pillow raises whatever a damaged file makes it
+    except Exception as error:  # Pillow raises many kinds of errors for damaged files
         raise ImageError(f"its mask cannot be read ({error})") from error
     if values.ndim != 2:
-        raise ImageError("its mask is a picture in colours, not of class numbers")
+        raise ImageError("its mask is a colour image, but must hold class numbers")
     labels = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
     if (labels != values).any():
         raise ImageError("its mask has values that are no class numbers from 0 to 255")
@@ -194,6 +219,6 @@ def _by_stem(files: Iterable[str], folder: str | Path) -> dict[str, str]:
     for file in files:
         stem = str(Path(file).relative_to(Path(folder).expanduser()).with_suffix(""))
         if stem in found:
-            raise ValueError(f"{found[stem]} and {file} have the same name; take one of them away.")
+            raise ValueError(f"{found[stem]} and {file} have the same name; remove one of them.")
         found[stem] = file
     return found

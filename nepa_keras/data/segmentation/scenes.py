@@ -1,4 +1,4 @@
-"""Scenes with a mask that need no download: clothes or digits, real scans, laid out on a canvas."""
+"""Synthetic scenes with masks that need no download: clothes or digits placed on a canvas."""
 
 import numpy as np
 
@@ -6,25 +6,31 @@ from nepa_keras.data.arrays import load
 from nepa_keras.data.segmentation.pairs import PairSource
 
 SPLITS = ("train", "test", "val")
-_FOREGROUND = 25  # of 255; below it the scans are background
+_FOREGROUND = 25  # of 255; darker pixels of an item are background
 
 
 class Scenes(PairSource):
-    """Grey scenes of Fashion-MNIST or digits: class 0 is the background, i + 1 the class i of the set.
+    """Grey scenes of items of Fashion-MNIST or digits: class 0 is the background, i + 1 the item class i.
 
-    A scene is a function of (data, split, seed, index). Later things lie over earlier ones; a pixel belongs
-    to the last thing that is not dark there. The background is a slope of grey with noise.
+    A scene is determined by (data, split, seed, index). Later items cover earlier ones; a pixel belongs to
+    the last item that is not dark there. The background is a grey gradient with noise.
 
     Args:
-        data: "embedded", or "digits".
-        split: "train" or "test", of which the things are; "val" shows those of "train" in other scenes.
+        data: "embedded" (clothes) or "digits".
+        split: "train" or "test", from which the items are taken; "val" places those of "train" differently.
         count: number of scenes.
-        size: side of the canvas; default twice that of the things.
-        things: smallest and largest number on a canvas.
-        seed: of all.
+        size: side of the canvas in pixels; default twice that of the items.
+        things: smallest and largest number of items on a canvas.
+        seed: seed of everything random.
 
     Raises:
-        ValueError: another data set or split, or a canvas smaller than a thing.
+        ValueError: the data set or the split does not exist, or the canvas is smaller than an item.
+
+    Example:
+        >>> scenes = segmentation.Scenes(count=8)
+        >>> image, labels = scenes.pair(0)
+        >>> image.shape, labels.shape, scenes.class_names[0]
+        ((56, 56, 1), (56, 56), 'background')
     """
 
     def __init__(
@@ -46,7 +52,7 @@ class Scenes(PairSource):
         self.size = size or 2 * self.images.shape[1]
         if self.size < self.images.shape[1]:
             raise ValueError(
-                f"A canvas of {self.size} pixels is smaller than a thing, {self.images.shape[1]}."
+                f"A canvas of {self.size} pixels is smaller than an item ({self.images.shape[1]} pixels)."
             )
         self.count, self.things = count, things
         self.seed = [seed, SPLITS.index(split)]

@@ -1,4 +1,4 @@
-"""What becomes of an image and its mask in training: one geometry for both (SPEC section 6)."""
+"""Transform of an image and its mask for training: the same geometry for both."""
 
 import numpy as np
 
@@ -6,15 +6,16 @@ from nepa_keras.data.segmentation.pairs import IGNORED
 from nepa_keras.data.transforms import ImageTransform
 from nepa_keras.data.transforms.resample import resize, scale
 
-_CROPS = 10  # tries to find one that no class fills
-_HUE = 18 / 180  # of the circle
+_CROPS = 10  # attempts to find a crop that one class does not dominate
+_HUE = 18 / 180  # fraction of the colour circle
 
 
 def fitting_size(height: int, width: int, fit: tuple[float, float]) -> tuple[int, int]:
-    """(height, width) of an image enlarged or reduced until it fits, the aspect ratio kept.
+    """Size (height, width) of an image scaled to the largest that fits, with its aspect ratio kept.
 
     Args:
-        fit: bound of the longer side and of the shorter, such as (2048, 512).
+        height, width: size of the image.
+        fit: bounds of the longer and of the shorter side, such as (2048, 512).
     """
     longer, shorter = fit
     factor = min(longer / max(height, width), shorter / min(height, width))
@@ -22,20 +23,26 @@ def fitting_size(height: int, width: int, fit: tuple[float, float]) -> tuple[int
 
 
 class SegmentationTransform(ImageTransform):
-    """Random scale, crop that no class fills, flip, colours, padding.
+    """Random scale, crop that one class does not dominate, flip, photometric distortion, padding.
 
-    Takes and gives an image with its labels as last channel. The image is resized bilinearly with antialias,
-    labels to the nearest; a crop that goes beyond the image is filled with zero, which is the middle of
-    [-1, 1], and with `IGNORED`.
+    Takes and returns an image whose last channel is its labels. The image is resized bilinearly with
+    antialias, labels by nearest neighbour. Where a crop exceeds the image it is padded with zero, the middle
+    of [-1, 1], and with `IGNORED`.
 
     Args:
-        fit: bounds of longer and shorter side before `ratios`; None keeps the size.
+        fit: bounds of longer and shorter side before `ratios` apply; None keeps the size.
         ratios: smallest and largest factor on both bounds, or on the size.
-        largest_share: of one class among the labelled pixels of a crop; the last of ten tries is taken
-            anyhow.
-        flip: share of the images that are mirrored.
-        photometric: whether brightness, contrast, saturation and hue change; of grey images the first
+        largest_share: largest fraction of one class among the labelled pixels of a crop; after ten failed
+            attempts the last crop is used.
+        flip: probability of mirroring from left to right.
+        photometric: whether to change brightness, contrast, saturation and hue; of grey images the first
             two.
+
+    Example:
+        >>> transform = segmentation.SegmentationTransform(fit=None, flip=0.0)
+        >>> batches = segmentation.SegmentationBatches(
+        ...     segmentation.Scenes(count=8), 4, 28, transform=transform
+        ... )
     """
 
     num_random = 1 + 2 * _CROPS + 1 + 9
@@ -79,7 +86,7 @@ class SegmentationTransform(ImageTransform):
         return fitting_size(height, width, (longer * ratio, shorter * ratio))
 
     def _crop(self, labels, draws, height: int, width: int) -> tuple[int, int]:
-        """(top, left) of the first crop with two classes or more of which none has more than its share."""
+        """(top, left) of the first crop with several classes of which none exceeds its largest share."""
         for a, b in zip(draws[::2], draws[1::2], strict=True):
             top = int(a * (labels.shape[0] - height + 1))
             left = int(b * (labels.shape[1] - width + 1))
@@ -91,14 +98,14 @@ class SegmentationTransform(ImageTransform):
 
 
 def distort(image: np.ndarray, draws) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue, each half of the time.
+    """Change brightness, contrast, saturation and hue, each with probability 0.5.
 
     Brightness by +-32, contrast and saturation by a factor of 0.5 to 1.5, hue by +-18 degrees of 180;
-    contrast first or last.
+    contrast comes first or last.
 
     Args:
         image: uint8 (height, width, 3 or 1).
-        draws: nine uniform numbers.
+        draws: nine uniform numbers in [0, 1).
     """
     brightness, contrast, saturation, hue = (
         amount if chance < 0.5 else None
@@ -133,7 +140,7 @@ def _color(image, saturation, hue):
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The label of the pixel that the centre of each new one lies in."""
+    """Labels resized by nearest neighbour: each output pixel takes the label at its centre."""
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
         for new, old in zip(size, labels.shape, strict=True)

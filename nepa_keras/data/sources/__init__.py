@@ -1,4 +1,4 @@
-"""Sources of images, by one line of text each."""
+"""Sources of images, each opened by a short text such as "folder:PATH"."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ KINDS = {
     "arrow": "arrow:PATH of save_to_disk",
     "webdataset": "webdataset:FILES",
 }
-TABLES = ("csv", "h5", "parquet", "arrow")  # whose columns can be chosen
+TABLES = ("csv", "h5", "parquet", "arrow")  # kinds whose columns can be chosen
 WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
@@ -64,29 +64,37 @@ def open_source(
     label_separator: str | None = None,
     nested_classes: bool = False,
 ) -> ImageSource:
-    """The source that a text such as "folder:/data/images" names.
+    """Open the source of images that a text such as "folder:/data/images" names.
 
-    FILES is a file, a folder, a pattern with `*`, or a range such as `train-{000..146}.tar`. It may begin
-    with gs://, s3:// or another protocol of fsspec, or with https://, by which files are not listed: a file
-    or a range. What is read over the network is kept on disk, see `use_cache`.
+    FILES is a file, a folder, a pattern with `*`, or a range such as `train-{000..146}.tar`. It may be an
+    address that starts with gs://, s3:// or another protocol of fsspec, or with https://, where only a file
+    or a range is possible, as such servers do not list files. What is read over the network is kept on disk,
+    see `use_cache`.
 
     Args:
-        text: "embedded", "digits", "fashion_mnist", or one of the above kinds and its place.
-        split: "train", or what the source has for testing: "test" in memory, "val" of ImageNet, any name of
+        text: "embedded", "digits", "fashion_mnist", or one of the kinds above with its place.
+        split: "train", or the source's split for testing: "test" in memory, "val" of ImageNet, any name of
             tfds, arrow, and of parquet folders with files of that name. Other kinds have one split.
-        data_dir: of "fashion_mnist" and "tfds:NAME"; of "csv:FILE" the folder that its paths begin at, by
-            default that of the file.
-        with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
-        image_column, label_column: of csv, parquet and arrow, and data sets of h5; default found by name.
+        data_dir: folder of "fashion_mnist" and "tfds:NAME"; for "csv:FILE" the folder to which its paths are
+            relative, by default that of the file.
+        with_labels: whether to read labels even if all files must be scanned for them; otherwise labels are
+            read where that costs nothing.
+        image_column, label_column: columns of csv, parquet and arrow, data sets of h5; by default found by
+            name.
         multi_label: read several labels an image, of csv, h5, parquet and arrow.
-        label_separator: what stands between the labels in a cell of text, such as "|"; default a cell is one.
-        nested_classes: of folder, each folder that holds images is a class, named by its path; default each
-            folder directly below PATH.
+        label_separator: text between the labels in a cell, such as "|"; by default a cell is one label.
+        nested_classes: for folder: whether each folder that holds images, at any depth, is a class, named by
+            its path; by default each folder directly below PATH is a class.
 
     Raises:
-        ValueError: unknown kind, nothing there, or no images in it.
-        NetworkError: a server does not answer, or will not send parts of files.
+        ValueError: the kind is unknown, or nothing is there, or it holds no images.
+        NetworkError: a server does not answer, or does not send parts of files.
         ImportError: a package that the kind needs is missing.
+
+    Example:
+        >>> source = data.open_source("folder:pictures", with_labels=True)
+        >>> len(source), source.class_names, source.labels.tolist()
+        (8, ('cats', 'dogs'), [0, 0, 0, 0, 1, 1, 1, 1])
     """
     kind, _, place = text.partition(":")
     columns = Columns(image_column, label_column, multi_label, label_separator)
@@ -107,11 +115,9 @@ def open_source(
         known = ", ".join([*IN_MEMORY, *KINDS.values()])
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind not in ("tfds", "csv"):
-        raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
+        raise ValueError(f"{text} names the place of its data; leave out data_dir={data_dir}.")
     if split != "train" and kind in WITHOUT_SPLITS:
-        raise ValueError(
-            f"{kind} has no splits; name the place of the {split} images in its stead."
-        )
+        raise ValueError(f"{kind} has no splits; name the place of the {split} images instead.")
     if kind == "folder":
         return folder_source(place, with_labels, nested_classes)
     if kind == "imagenet":

@@ -1,4 +1,4 @@
-"""What every source of images is: encoded images addressed by index."""
+"""Base class of all sources: encoded images addressed by index."""
 
 import os
 import zlib
@@ -14,18 +14,30 @@ from nepa_keras.data.network import network_files, scheme
 
 
 class ImageSource:
-    """Images 0..N-1, read one at a time, in any order and by several threads at once.
+    """Base class of sources: images read one at a time by index, in any order, from several threads.
+
+    Subclasses implement `__len__`, `read` and `name`.
 
     Args:
-        labels: N class numbers, -1 for none, or names of classes; or (N, K) zeros and ones, 1 for each class
-            that an image shows (multi-label); None without labels.
-        class_names: a name for each class, or None.
+        labels: (B,) class numbers, -1 for none, or names of classes; or (B, C) zeros and ones, 1 for each
+            class that an image shows (multi-label); None without labels.
+        class_names: name of each class, or None.
 
     Attributes:
-        notes: sentences for a person: what was left out, and what of the data looks wrong.
+        labels: int32 (B,), or uint8 (B, C); None without labels.
+        class_names: name of each class, or None.
+        notes: sentences for the user: what was left out, and what looks wrong in the data.
 
     Raises:
         ValueError: see `class_numbers` and `check_matrix`.
+
+    Example:
+        >>> class Noise(data.ImageSource):
+        ...     def __len__(self): return 100
+        ...     def name(self, index): return f"noise {index}"
+        ...     def read(self, index):
+        ...         return np.random.default_rng(index).integers(0, 256, (28, 28, 1), "uint8")
+        >>> batches = data.AugmentedBatches(Noise(), 4, 28, channels=1)
     """
 
     notes: tuple[str, ...] = ()
@@ -46,35 +58,44 @@ class ImageSource:
 
     @property
     def multi_label(self) -> bool:
-        """Whether `labels` are (N, K) zeros and ones, several an image."""
+        """True if `labels` are (B, C) zeros and ones, several per image."""
         return self.labels is not None and self.labels.ndim == 2
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def read(self, index: int) -> bytes | np.ndarray:
-        """The encoded image, or its pixels (height, width, channels).
+        """Encoded image, or its pixels (height, width, channels).
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the image cannot be read.
             NetworkError: its server does not answer.
         """
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """What a person finds the image by; over the network it begins with the address of the file."""
+        """Human-readable location of an image; over the network it starts with the address of the file."""
         raise NotImplementedError
 
     def mark(self, index: int) -> object:
-        """What differs where another image took the place of this one, known without reading it; or None."""
+        """Value that changes if the image is replaced by another one, known without reading it; or None."""
         return None
 
 
 class ArraySource(ImageSource):
-    """Images uint8 (N, height, width, channels) in memory, or in a memory-mapped file.
+    """Images uint8 (B, height, width, channels) in memory, or in a memory-mapped file.
+
+    Args:
+        images: the array.
+        labels, class_names: see `ImageSource`.
 
     Raises:
-        ValueError: labels of another number, or see `class_numbers`.
+        ValueError: labels are not as many as images, or see `class_numbers`.
+
+    Example:
+        >>> source = data.ArraySource(arrays.test_images, arrays.test_labels, arrays.class_names)
+        >>> len(source), source.read(0).shape, source.name(0)
+        (32, (28, 28, 1), 'image 0')
     """
 
     def __init__(
@@ -102,7 +123,7 @@ class ArraySource(ImageSource):
 
 
 def size_of(path: str | Path) -> object:
-    """Of a file in bytes, over the network with its tag; None of one that is missing."""
+    """Size of a file in bytes, over the network with its tag; None for a missing file."""
     if scheme(str(path)):
         return tuple(network_files().state(str(path)))
     try:

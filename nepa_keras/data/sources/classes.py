@@ -1,4 +1,4 @@
-"""Class numbers of one source in the order of another's classes."""
+"""Translation of a source's class numbers to the order of a model's classes."""
 
 import copy
 from collections.abc import Sequence
@@ -11,18 +11,19 @@ from nepa_keras.data.sources.base import ImageSource
 def with_classes(
     source: ImageSource, class_names: Sequence[str] | None, num_classes: int
 ) -> ImageSource:
-    """A source whose labels count a model's classes.
+    """Number the labels of a source as a model numbers its classes.
 
-    Sources number the classes they hold, so a validation folder that lacks one counts otherwise. Where both
-    have names and share some, labels are assigned by name; else numbers are taken as they are.
+    A source numbers only the classes that it holds, so a validation folder that lacks one numbers them
+    differently from the training data. If source and model both have names of classes and share some, labels
+    are matched by name; otherwise numbers stay as they are.
 
     Args:
-        source: labelled.
-        class_names: of the model, or None.
-        num_classes: of the model.
+        source: a labelled source.
+        class_names: names of the model's classes, or None.
+        num_classes: number of the model's classes.
 
     Raises:
-        ValueError: some of the source's classes the model does not have.
+        ValueError: the source has classes that the model does not have.
     """
     labels, theirs = source.labels, source.class_names
     assert labels is not None, "with_classes is for labelled images"
@@ -49,12 +50,12 @@ def with_classes(
     if source.multi_label and largest < num_classes - 1:
         source = copy.copy(source)
         source.labels = _in_columns(labels, np.arange(largest + 1), num_classes)
-        source.class_names = None  # of fewer classes
+        source.class_names = None  # they name fewer classes than the model has
     return source
 
 
 def _in_columns(labels: np.ndarray, number: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels (N, K) in columns of other numbers, (N, num_classes)."""
+    """Labels (B, C) moved to the columns `number`, (B, num_classes)."""
     columns = np.zeros((len(labels), num_classes), labels.dtype)
     columns[:, number] = labels
     return columns

@@ -1,4 +1,4 @@
-"""Columns of tables (CSV, parquet, Arrow): which holds the images and which their labels."""
+"""Columns of tables (CSV, parquet, Arrow): which one holds the images, which one their labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from nepa_keras.data.sources.walk import listed
 
 
 class Columns(NamedTuple):
-    """What a person says of a table's columns.
+    """Columns that hold images and labels, as far as the user specifies them.
 
     Attributes:
         image: name of the column of images or of their paths; None to find it.
         label: name of the column of labels; None to find it.
-        multi_label: several labels an image.
-        separator: what stands between the labels in a cell of text; None where a cell is one label.
+        multi_label: whether an image may have several labels.
+        separator: text between the labels in a cell; None if a cell is one label.
     """
 
     image: str | None = None
@@ -27,16 +27,17 @@ class Columns(NamedTuple):
     separator: str | None = None
 
 
-ANY = Columns()  # nothing said: columns are found by their names and kinds
+ANY = Columns()  # nothing specified: columns are found by names and types
 
 
 def check_column(name: str, role: str, columns: Sequence[str], path: str) -> str:
-    """The name, which is that of a column.
+    """Check that a table has a column, and return the column's name.
 
     Args:
+        name: name of the column.
         role: "image" or "label".
-        columns: of the table.
-        path: of the table, for a person.
+        columns: columns of the table.
+        path: path of the table, for messages.
 
     Raises:
         ValueError: there is no such column.
@@ -49,7 +50,7 @@ def check_column(name: str, role: str, columns: Sequence[str], path: str) -> str
 
 
 def features_of(described: Any, path: str) -> dict[str, Any]:
-    """What Hugging Face `datasets` says of each column.
+    """Description of each column by Hugging Face `datasets`.
 
     Raises:
         ValueError: it is damaged.
@@ -64,10 +65,10 @@ def features_of(described: Any, path: str) -> dict[str, Any]:
 def label_column(
     columns: Columns, names: list[str], image: str, features: dict[str, Any], path: str
 ) -> str | None:
-    """The column of labels: as given, by its name, or else the first that is a ClassLabel; None without any.
+    """Column of labels: the given one, else one of a known name, else the first ClassLabel; None without any.
 
     Raises:
-        ValueError: no column has the name that was given.
+        ValueError: there is no column of the given name.
     """
     if columns.label is not None:
         return check_column(columns.label, "label", names, path)
@@ -77,13 +78,13 @@ def label_column(
 
 
 def class_names(features: dict[str, Any], column: str | None, path: str) -> tuple[str, ...] | None:
-    """Names of the classes of a column that is a ClassLabel, or a list of them."""
+    """Names of the classes of a column that is a ClassLabel, or a list of them; else None."""
     described = _class_label(features.get(column or ""))
     return names_of_classes((described or {}).get("names"), path)
 
 
 def _class_label(described: Any) -> dict | None:
-    """The description of a ClassLabel, or of that in a list, as versions of `datasets` write one."""
+    """Description of a ClassLabel, alone or in a list, in the forms that versions of `datasets` write."""
     if isinstance(described, list):
         described = described[0] if len(described) == 1 else None
     elif isinstance(described, dict) and isinstance(described.get("feature"), dict):
@@ -96,7 +97,7 @@ def _class_label(described: Any) -> dict | None:
 def note_on_labels(
     columns: Columns, column: str | None, names: Sequence[str], path: str
 ) -> tuple[str, ...]:
-    """Sentences on which column the labels are, where a person did not say so."""
+    """Sentences on which column holds the labels, if the user did not specify it."""
     if column is None:
         return (
             f"{path} has no column of labels ({', '.join(NAMES)}), but {listed(names)}; --label_column names "
@@ -113,12 +114,13 @@ def labels_of(
     where: Callable[[int], str],
     names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Class numbers (N,), or a matrix (N, K) of several labels an image, and the names of the classes.
+    """Class numbers (B,), or a matrix (B, C) of several labels per image, and the names of the classes.
 
     Args:
-        values: of the cells: a number, a text, or a list of either.
-        where: as of `class_numbers`.
-        names: of the classes, if they are known.
+        values: values of the cells: a number, a text, or a list of either.
+        columns: whether a cell may hold several labels, and their separator.
+        where: see `class_numbers`.
+        names: names of the classes, if known.
 
     Raises:
         ValueError: see `class_numbers` and `label_matrix`.
@@ -131,7 +133,7 @@ def labels_of(
 
 
 def _several(value: Any, separator: str | None) -> Any:
-    """The labels of a cell as a list; of a cell that is null, null."""
+    """Labels of a cell as a list; None for a null cell."""
     if value is None or isinstance(value, list):
         return value
     if not isinstance(value, str):
@@ -142,7 +144,7 @@ def _several(value: Any, separator: str | None) -> Any:
 
 
 def separator_note(values: Sequence | np.ndarray, columns: Columns, path: str) -> tuple[str, ...]:
-    """A sentence where cells of text look like several labels that nothing separates."""
+    """Sentence for cells of text that look like several labels without a separator being specified."""
     if not columns.multi_label or columns.separator:
         return ()
     texts = [value for value in values if isinstance(value, str)]

@@ -1,4 +1,4 @@
-"""Images that a CSV file lists, one a row: a path and labels."""
+"""Images listed in a CSV file, one per row: a path and labels."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ _PATHS = (
     "path image image_path img_path file filename file_name filepath file_path image_name imagename img "
     "image_id imageid id"
 ).split()
-_BOXES = "PredictionString"  # of Kaggle's tables: "class left top right bottom", repeated
+_BOXES = "PredictionString"  # column of Kaggle's tables: "class left top right bottom", repeated
 _LABELS = (*NAMES, "class_name", "label_name", "tags", _BOXES.lower())
 _DELIMITERS = ",;\t|"
 _LARGEST_CELL = 2**24  # characters
@@ -45,23 +45,23 @@ def csv_source(
     columns: Columns = ANY,
     with_labels: bool = False,
 ) -> FileSource:
-    """The images of a CSV file with a header; the delimiter is a comma, semicolon, tab or bar.
+    """Open the images that a CSV file with a header lists; the delimiter is a comma, semicolon, tab or bar.
 
-    Paths begin at the folder of the CSV file, or at `root`. One without an ending of pictures, such as an
-    identifier, is of the file that has one. Labels are names of classes, or class numbers where all are
-    whole; an empty cell is of an image without a label, and with `multi_label` of one that shows none of the
-    classes. A picture in several rows counts once; its labels must agree, or with `multi_label` all count.
-    Kaggle's `LOC_val_solution.csv` has its class as the first word of PredictionString, and its images in
-    `ILSVRC/Data/CLS-LOC/val`.
+    Paths are relative to the folder of the CSV file, or to `root`. A path without the ending of an image
+    format, such as an identifier, refers to the file of that name with an ending. Labels are names of
+    classes, or class numbers if all are whole numbers; an empty cell means an image without a label, with
+    `multi_label` one that shows none of the classes. An image in several rows counts once; its labels must
+    agree, or with `multi_label` are joined. In Kaggle's `LOC_val_solution.csv` the class is the first word of
+    PredictionString, and the images are in `ILSVRC/Data/CLS-LOC/val`.
 
     Args:
         file: the CSV file.
-        root: folder that the paths begin at.
+        root: folder to which the paths are relative.
         columns: which columns hold paths and labels.
-        with_labels: read the labels.
+        with_labels: whether to read the labels.
 
     Raises:
-        ValueError: no such file, column or picture, a damaged file, or labels that cannot be meant.
+        ValueError: the file, a column or all images are missing, the file is damaged, or labels are invalid.
     """
     table = Path(file).expanduser()
     header, rows = _read(table)
@@ -95,12 +95,12 @@ def csv_source(
     source.notes += tuple(notes)
     if missing:
         source.notes += (
-            f"Of the {len(unique):,} pictures that {table} names, {len(missing):,} cannot be found and count "
+            f"Of the {len(unique):,} images that {table} names, {len(missing):,} cannot be found and count "
             f"as bad images: {listed(missing)}.",
         )
     if repeated := len(kept) - len(unique):
         source.notes += (
-            f"Rows of {table} that name a picture again: {repeated:,}; each picture counts once.",
+            f"Rows of {table} that name an image again: {repeated:,}; each image counts once.",
         )
     if with_labels:
         source.notes += note_on_labels(columns, label, header, str(table))
@@ -108,16 +108,16 @@ def csv_source(
 
 
 def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header of a CSV file, and its rows with the numbers of their lines."""
+    """Header of a CSV file, and its rows with their line numbers."""
     if not table.is_file():
         raise ValueError(f"There is no file {table}; pass an existing one as csv:FILE.")
     csv.field_size_limit(_LARGEST_CELL)
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is no text in UTF-8 ({error}); save it as CSV UTF-8.") from None
+        raise ValueError(f"{table} is not UTF-8 text ({error}); save it as CSV UTF-8.") from None
     first = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=first.count)  # of none a comma
+    delimiter = max(_DELIMITERS, key=first.count)  # a comma if there is none
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -143,7 +143,7 @@ def _path_column(columns: Columns, header: list[str], table: Path) -> str:
         return found
     if any(ending(name) in image_endings() for name in header):
         raise ValueError(
-            f"{table} begins with a picture; write a header above it, such as path,label."
+            f"{table} has an image in its first line; write a header above it, such as path,label."
         )
     raise ValueError(
         f"{table} has the columns {listed(header)}; say which holds the paths of the images by "
@@ -160,20 +160,20 @@ def _label_column(columns: Columns, header: list[str], path: str, table: Path) -
 
 
 def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], list[str]]:
-    """The file of each row, and those that are not there; each folder is listed once.
+    """File of each row, and the files that do not exist; each folder is listed once.
 
     Raises:
-        ValueError: a row without a path, a name that several files have, or none of the files is there.
+        ValueError: a row has no path, several files match a name, or none of the files exists.
     """
     held: dict[str, dict[str, list[str]]] = {}
     files: list[str] = []
     missing: dict[str, None] = {}
     for line, name, _ in rows:
         if not name:
-            raise ValueError(f"{table}, line {line} names no picture.")
+            raise ValueError(f"{table}, line {line} names no image.")
         if "://" in name:
             raise ValueError(
-                f"{table}, line {line}: {printable(name)} is an address; pictures are read from disk, so "
+                f"{table}, line {line}: {printable(name)} is an address; images are read from disk, so "
                 "download them and name their paths."
             )
         path = os.path.join(root, name if "/" in name else name.replace("\\", "/"))
@@ -190,17 +190,18 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
             missing[path] = None
     if len(missing) == len(set(files)):
         raise ValueError(
-            f"None of the {len(missing):,} pictures that {table} names is there, the first would be "
-            f"{printable(files[0])}; say which folder the paths begin at by --data_dir (data_dir= in Python)."
+            f"None of the {len(missing):,} images that {table} names exists, the first would be "
+            f"{printable(files[0])}; name the folder that the paths start from by --data_dir (data_dir= in "
+            "Python)."
         )
     return files, list(missing)
 
 
 def _names_in(folder: str) -> dict[str, list[str]]:
-    """Names by which pictures in a folder may be called, with and without ending -> names of files."""
+    """Names by which images in a folder may be listed, with and without ending -> names of files."""
     try:
         names = sorted(os.listdir(folder))
-    except (OSError, ValueError):  # a NUL in the path
+    except (OSError, ValueError):  # ValueError: NUL character in the path
         return {}
     found: dict[str, list[str]] = {}
     endings = image_endings()
@@ -217,10 +218,10 @@ def _cells(
     columns: Columns,
     boxes: bool,
 ) -> tuple[list, list[int]]:
-    """Labels of each picture in the order of first rows, a text or a list of texts, and their lines.
+    """Label of each image (a text, or a list of texts) in the order of first rows, and its line.
 
     Raises:
-        ValueError: rows of one picture disagree.
+        ValueError: rows of one image disagree.
     """
     held: dict[str, str | list[str]] = {}
     order = sorted(unique, key=unique.__getitem__)
@@ -244,7 +245,7 @@ def _cells(
 
 
 def _classes_of_boxes(text: str) -> list[str]:
-    """The classes in "n01751748 111 108 230 366 n01751748 …", each class followed by four numbers."""
+    """Classes in "n01751748 111 108 230 366 n01751748 …", where four numbers follow each class."""
     return list(dict.fromkeys(text.split()[::5]))
 
 
@@ -270,7 +271,7 @@ def _numbers(cells: list, columns: Columns, where, names):
 
 
 def _conversion(texts: Iterable[str], names: Sequence[str] | None):
-    """What makes a label of its text: a number where all are numbers and none has a leading zero."""
+    """Function from the text of a label to the label: numbers if all are numbers without leading zeros."""
     unique = in_order(texts)
     if names is None:
         for kind in (int, float):

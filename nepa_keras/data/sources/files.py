@@ -1,4 +1,4 @@
-"""Images that are files of a folder."""
+"""Images in the files of a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,19 @@ _SPLITS = frozenset("train training val valid validation test testing eval dev".
 
 
 class FileSource(ImageSource):
-    """One image per file.
+    """Source with one file per image.
+
+    Args:
+        files: paths of the images.
+        labels, class_names: see `ImageSource`.
 
     Raises:
-        ValueError: labels of another number, or see `class_numbers`.
+        ValueError: labels are not as many as files, or see `class_numbers`.
+
+    Example:
+        >>> source = data.FileSource(data.image_files("pictures"))
+        >>> len(source), source.name(0)
+        (8, 'pictures/cats/0.png')
     """
 
     def __init__(
@@ -48,15 +57,16 @@ class FileSource(ImageSource):
 def folder_source(
     path: str | Path, with_labels: bool = False, nested_classes: bool = False
 ) -> FileSource:
-    """A folder of images; its subfolders, at least two, are the classes.
+    """Open a folder of images; its subfolders, if there are at least two, are the classes.
 
-    Images beside them have no label. Subfolders named as splits (train, val, …) alone are no classes.
+    Images directly in the folder have no label. Subfolders that are all named like splits (train, val, …) are
+    not classes.
 
     Args:
         path: the folder.
-        with_labels: note what of the folder is not labelled.
-        nested_classes: each folder that holds images, at any depth, is a class, named by its path from here,
-            such as animals/cats; default each folder directly below.
+        with_labels: whether to note what is not labelled.
+        nested_classes: whether each folder that holds images, at any depth, is a class, named by its path
+            such as animals/cats; by default each folder directly below is a class.
 
     Raises:
         ValueError: see `find_images`.
@@ -81,8 +91,8 @@ def _splits_of(found: Found, classes: Sequence[str]) -> str | None:
     if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
         return None
     return (
-        f"The folders {listed(classes)} of {found.folder} are splits and no classes; name one of them, such "
-        f"as folder:{found.folder / classes[0]}, and another to validate with."
+        f"The folders {listed(classes)} of {found.folder} are splits, not classes; name one of them, such "
+        f"as folder:{found.folder / classes[0]}, and another for validation."
     )
 
 
@@ -103,11 +113,11 @@ def _notes_on_classes(found: Found, places: list, classes: Sequence[str]) -> lis
     notes = []
     stray = [file for file, parts in zip(found.files, places, strict=True) if len(parts) == 1]
     if stray:
-        notes.append(f"Beside the folders of classes, so without a label: {listed(stray)}.")
+        notes.append(f"Images outside the folders of classes, without a label: {listed(stray)}.")
     repeated = {Path(link).name for link in found.repeated if Path(link).parent == found.folder}
     held = {name.partition("/")[0] for name in classes}
     if empty := [name for name in found.children if name not in held | repeated]:
-        notes.append(f"Folders without an image are no classes: {listed(empty)}.")
+        notes.append(f"Folders without images are not classes: {listed(empty)}.")
     parents = {name.rpartition("/")[0] for name in classes} & set(classes)
     if parents:
         notes.append(

@@ -1,4 +1,4 @@
-"""Images in HDF5 files (.h5, .hdf5): a data set of pixels or of encoded pictures, and one of labels."""
+"""Images in HDF5 files (.h5, .hdf5): a data set of pixels or of encoded images, and one of labels."""
 
 import threading
 from collections.abc import Callable
@@ -20,20 +20,21 @@ _CHANNELS = (1, 3, 4)
 
 
 class Hdf5Source(ImageSource):
-    """Images of a data set of an HDF5 file; read when they are asked for, by one thread at a time.
+    """Images in a data set of an HDF5 file, read when needed, by one thread at a time.
 
-    Its images are (N, height, width) or (N, height, width, channels) of any integers or floats, see
-    `decode_image`, or N encoded pictures as variable-length uint8.
+    The data set is (B, height, width) or (B, height, width, channels) of any integers or floats, see
+    `decode_image`, or B encoded images as variable-length uint8.
 
     Args:
         path: the file.
-        with_labels: read the labels: (N,) numbers or texts, or with `columns.multi_label` (N, K) zeros and
-            ones.
-        columns: names of the data sets of images and labels, such as "train/images"; default found by name.
+        with_labels: whether to read the labels: (B,) numbers or texts, or with `columns.multi_label` (B, C)
+            zeros and ones.
+        columns: names of the data sets of images and labels, such as "train/images"; by default found by
+            name.
 
     Raises:
         ImportError: h5py is missing.
-        ValueError: no such file or data set, a damaged file, or labels that cannot be meant.
+        ValueError: the file or a data set is missing, the file is damaged, or labels are invalid.
     """
 
     def __init__(self, path: str | Path, with_labels: bool = False, columns: Columns = ANY):
@@ -45,7 +46,7 @@ class Hdf5Source(ImageSource):
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:
-            raise ValueError(f"{self.path} is damaged or no HDF5 file: {error}.") from None
+            raise ValueError(f"{self.path} is damaged or not an HDF5 file: {error}.") from None
         found: dict[str, Any] = {}
         self._guarded(
             lambda: self.file.visititems(
@@ -58,7 +59,7 @@ class Hdf5Source(ImageSource):
         self.encoded = h5py.check_vlen_dtype(self.images.dtype) is not None
         self.lock = threading.Lock()
         if not self.encoded and self.images.chunks and self.images.chunks[0] > 1:
-            # What is unpacked as a whole: `epoch_order` keeps its images together.
+            # Boundaries of HDF5 chunks, which are decompressed as a whole; `epoch_order` keeps them together.
             self.chunks = np.unique([*range(0, len(self), self.images.chunks[0]), len(self)])
         label, labels, names = self._labels(found, columns), None, None
         if with_labels and label is not None:
@@ -71,7 +72,7 @@ class Hdf5Source(ImageSource):
             )
 
     def _images(self, found: dict[str, Any], columns: Columns, h5py) -> str:
-        """The name of the data set of images."""
+        """Name of the data set of images."""
         path = str(self.path)
 
         def holds_images(node) -> bool:
@@ -92,8 +93,8 @@ class Hdf5Source(ImageSource):
         node = found[name]
         if not holds_images(node) or not len(node):
             raise ValueError(
-                f"{path}, {name} has the shape {node.shape} of {node.dtype}; images are (N, height, width), "
-                "(N, height, width, channels), or N encoded pictures (variable-length uint8)."
+                f"{path}, {name} has the shape {node.shape} of {node.dtype}; images are (B, height, width), "
+                "(B, height, width, channels), or B encoded images (variable-length uint8)."
             )
         if node.ndim == 4 and node.shape[1] in _CHANNELS and node.shape[3] not in _CHANNELS:
             raise ValueError(
@@ -103,7 +104,7 @@ class Hdf5Source(ImageSource):
         return name
 
     def _labels(self, found: dict[str, Any], columns: Columns) -> str | None:
-        """The name of the data set of labels: as given, or one of the known names beside the images."""
+        """Name of the data set of labels: the given one, or one of the known names beside the images."""
         if columns.label is not None:
             return check_column(columns.label, "label", list(found), str(self.path))
         place = self.images.name.strip("/").rpartition("/")[0]

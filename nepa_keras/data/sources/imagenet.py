@@ -1,4 +1,4 @@
-"""ImageNet-1k as it comes out of its archives, or of Kaggle's."""
+"""ImageNet-1k as unpacked from its archives or from Kaggle's."""
 
 import csv
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ _KAGGLE_CLASSES = "LOC_synset_mapping.txt"
 
 
 def imagenet_source(path: str | Path, split: str = "train") -> FileSource:
-    """ImageNet-1k: `train/nXXXX/*.JPEG`, `val/` likewise, or flat with a file of its labels.
+    """Open ImageNet-1k: `train/nXXXX/*.JPEG`, and `val/` likewise or flat with a file of its labels.
 
-    Classes are numbered by their sorted WordNet ids, as everywhere. The labels of a flat `val/` are read
-    from Kaggle's `LOC_val_solution.csv` in `path` or a folder above the images, or else from the devkit's
-    two files, anywhere below `path`.
+    Classes are numbered in the order of their sorted WordNet ids, as is usual. The labels of a flat `val/`
+    are read from Kaggle's `LOC_val_solution.csv` in `path` or a folder above the images, or else from the two
+    files of the devkit, anywhere below `path`.
 
     Args:
         path: the folder that holds `train` and `val`, or Kaggle's `ILSVRC/Data/CLS-LOC` with them.
@@ -52,7 +52,7 @@ def imagenet_source(path: str | Path, split: str = "train") -> FileSource:
 
 
 def _validation_labels(root: Path, folder: Path, files: list[str]):
-    above = (root, *folder.resolve().parents[:4])  # to that which holds ILSVRC
+    above = (root, *folder.resolve().parents[:4])  # up to the parent of ILSVRC
     for solution in (place / _KAGGLE_LABELS for place in above):
         if solution.is_file():
             return _kaggle_labels(solution, files)
@@ -60,12 +60,12 @@ def _validation_labels(root: Path, folder: Path, files: list[str]):
 
 
 def _kaggle_labels(solution: Path, files: list[str]):
-    """Of rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class is the first word."""
+    """Labels from rows `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class is the first word."""
     with open(solution, newline="", encoding="utf-8", errors="replace") as table:
         try:
             rows = list(csv.reader(table))
         except csv.Error as error:
-            raise ValueError(f"{solution} is damaged: {error}; fetch it anew.") from None
+            raise ValueError(f"{solution} is damaged: {error}; download it again.") from None
     wordnet = {row[0]: row[1].split()[0] for row in rows[1:] if len(row) == 2 and row[1].strip()}
     classes = kaggle_classes(solution) or sorted(set(wordnet.values()))
     number = {name: i for i, name in enumerate(classes)}
@@ -73,13 +73,13 @@ def _kaggle_labels(solution: Path, files: list[str]):
     for image in files:
         name = wordnet.get(Path(image).stem)
         if name not in number:
-            raise ValueError(f"{solution} tells no class of {Path(image).name}; fetch it anew.")
+            raise ValueError(f"{solution} has no class for {Path(image).name}; download it again.")
         labels.append(number[name])
     return np.array(labels), classes
 
 
 def kaggle_classes(solution: Path) -> tuple[str, ...] | None:
-    """The sorted WordNet ids of Kaggle's `LOC_synset_mapping.txt` beside a solution; None without."""
+    """Sorted WordNet ids of Kaggle's `LOC_synset_mapping.txt` beside a solution file; None without it."""
     mapping = solution.with_name(_KAGGLE_CLASSES)
     if not mapping.is_file():
         return None
@@ -88,7 +88,7 @@ def kaggle_classes(solution: Path) -> tuple[str, ...] | None:
 
 
 def kaggle_images(solution: Path) -> Path | None:
-    """The validation images of Kaggle's tree beside its `LOC_val_solution.csv`; None of another file."""
+    """Folder of the validation images in Kaggle's tree of a `LOC_val_solution.csv`; None for another file."""
     folder = solution.parent / _KAGGLE_TREE / "val"
     return folder if solution.name == _KAGGLE_LABELS and folder.is_dir() else None
 

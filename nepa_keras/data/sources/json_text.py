@@ -1,30 +1,30 @@
-"""JSON beside and inside of data sets, which others wrote."""
+"""JSON texts in and beside data sets, written by other programs."""
 
 import json
 from typing import Any
 
 
 def parse_json(content: bytes | str, name: str) -> Any:
-    """What a JSON text holds.
+    """Parse a JSON text.
 
     Args:
         content: the text.
-        name: of its file, for a person.
+        name: name of its file, for messages.
 
     Raises:
-        ValueError: it is damaged, or nested too deep.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise ValueError(f"{name} is damaged: it is no JSON.") from None
+        raise ValueError(f"{name} is damaged: it is not JSON.") from None
 
 
 def json_object(content: bytes | str, name: str) -> dict[str, Any]:
-    """`parse_json` of an object.
+    """Parse a JSON text that must be an object.
 
     Raises:
-        ValueError: as there, or it holds something else.
+        ValueError: the text is not JSON, or not an object.
     """
     value = parse_json(content, name)
     if not isinstance(value, dict):
@@ -33,13 +33,13 @@ def json_object(content: bytes | str, name: str) -> dict[str, Any]:
 
 
 def names_of_classes(value: Any, name: str) -> tuple[str, ...] | None:
-    """The names of classes in a JSON text; null is for none.
+    """Check the names of classes from a JSON text; null means none.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: they are not a list of texts.
     """
     if value is None:
         return None
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
-    raise ValueError(f"{name} is damaged: its names of classes are no list of texts.")
+    raise ValueError(f"{name} is damaged: its names of classes are not a list of texts.")

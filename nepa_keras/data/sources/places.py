@@ -1,4 +1,4 @@
-"""The files that sources are made of, on a disk or over the network."""
+"""Files of which sources consist, on disk or over the network."""
 
 import glob
 import os
@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 
 from nepa_keras.data.network import NetworkFile, RefusedError, in_parallel, network_files, scheme
 
-_AT_ONCE = 16  # files over the network that are asked for, or passed over
+_AT_ONCE = 16  # files over the network that are requested or scanned in parallel
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def files_of(place: str, *patterns: str) -> list[str]:
-    """The files that FILES names, sorted; of a folder, those of the first pattern that has any.
+    """Files that FILES names, sorted; for a folder, those of the first pattern that any file matches.
 
     Raises:
         ValueError: there are none, a part of a range is missing, or a server does not list files.
@@ -66,12 +66,12 @@ def _no_file_like(place: str, patterns: Sequence[str]) -> str:
 
 
 def _missing(files: list[str]) -> list[str]:
-    """Those of some files that are not there; of others over the network, their state is asked anew."""
+    """Files that do not exist; the state of files over the network is requested again."""
     if not files or not scheme(files[0]):
         return [file for file in files if not Path(file).is_file()]
     network = network_files()
     network.servers.begin_again()
-    network.state(files[0], anew=True)  # what is wrong with one is mostly wrong with all
+    network.state(files[0], anew=True)  # one first: most faults concern all files
 
     def is_missing(file: str) -> bool:
         try:
@@ -84,33 +84,33 @@ def _missing(files: list[str]) -> list[str]:
 
 
 def open_to_read(path: str) -> BinaryIO | NetworkFile:
-    """A file to read and seek in.
+    """Open a file for reading and seeking.
 
     Raises:
-        OSError: of one on a disk.
-        NetworkError: of one over the network.
+        OSError: a file on disk cannot be opened.
+        NetworkError: a file over the network cannot be read.
     """
     file = path_or_file(path)
     return open(file, "rb") if isinstance(file, str) else file
 
 
 def file_size(path: str) -> int:
-    """Of a file, in bytes.
+    """Size of a file in bytes.
 
     Raises:
-        OSError: of one on a disk.
-        NetworkError: of one over the network.
+        OSError: a file on disk cannot be accessed.
+        NetworkError: a file over the network cannot be read.
     """
     return network_files().state(path).size if scheme(path) else os.path.getsize(path)
 
 
 def tag_of(path: str) -> str | None:
-    """Text that differs where a file over the network has another content; None of a file on a disk."""
+    """Text that changes with the content of a file over the network; None for a file on disk."""
     return network_files().state(path).tag if scheme(path) else None
 
 
 def beside(path: str, name: str) -> str | None:
-    """The path of a file in the folder of another; None if there is no such file.
+    """Path of a file in the folder of another; None if it does not exist.
 
     Raises:
         NetworkError: the server does not answer.
@@ -127,18 +127,18 @@ def beside(path: str, name: str) -> str | None:
 
 
 def path_or_file(path: str) -> str | NetworkFile:
-    """A path on a disk as it is, or the file over the network: for libraries that open paths themselves."""
+    """Path of a file on disk, or a file object over the network, for libraries that open paths themselves."""
     return NetworkFile(network_files(), path) if scheme(path) else path
 
 
 def of_each_file(function: Callable[[str], Any], paths: list[str], name: str | None = None) -> list:
-    """`function` of each file; of files over the network several at once, and kept in the cache.
+    """Results of a function for each file; over the network several at once, kept in the cache.
 
     Args:
-        function: of a path.
-        paths: of the files.
-        name: of the function, to keep its results, which JSON can hold; another one where they would be
-            others. None keeps nothing.
+        function: takes a path.
+        paths: paths of the files.
+        name: key under which results, which JSON must be able to hold, are cached; it must change whenever
+            results would. None caches nothing.
     """
     if not paths or not scheme(paths[0]):
         return [function(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Pieces of large files by offset, so that any can be read without those before it."""
+"""Parts of large files by offset, each readable without those before it."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from nepa_keras.data.sources.places import tag_of
 
 
 class FileRanges:
-    """Pieces of files, numbered through, read by any thread.
+    """Parts of files, numbered consecutively, readable from any thread.
 
     Args:
         paths: the files.
-        ranges: for each file the (offset, length) of its pieces.
+        ranges: for each file the (offset, length) of its parts.
     """
 
     def __init__(self, paths: list[str], ranges: Sequence[Sequence[Sequence[int]]]):
@@ -26,27 +26,27 @@ class FileRanges:
         return self.ends[-1] if self.ends else 0
 
     def place(self, index: int) -> tuple[int, int]:
-        """(file, piece in it)."""
+        """Number of the file, and number of the part in it."""
         file = bisect_right(self.ends, index)
         return file, index - (self.ends[file - 1] if file else 0)
 
     def mark(self, index: int) -> object:
-        """`ImageSource.mark`: the length of a piece in bytes, and over the network the tag of its file."""
+        """See `ImageSource.mark`: length of a part in bytes, and over the network the tag of its file."""
         file, piece = self.place(index)
         length, tag = self.ranges[file][piece][1], tag_of(self.paths[file])
         return length if tag is None else (length, tag)
 
     def read(self, index: int) -> bytes:
-        """The encoded image of an index, read from its file."""
+        """Encoded image of an index, read from its file."""
         file, piece = self.place(index)
         return read_range(self.paths[file], *self.ranges[file][piece])
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:
-    """Part of a file, opened for this read alone: a data set can have more files than may be open.
+    """Part of a file, which is opened for this read alone: a data set may have more files than can be open.
 
     Raises:
-        ImageError: it cannot be read, or ends before.
+        ImageError: the file cannot be read, or ends before.
         NetworkError: its server does not answer.
     """
     read = network_files().read if scheme(path) else read_file

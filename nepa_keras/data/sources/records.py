@@ -1,7 +1,7 @@
 """TFRecord files.
 
-A record is a length (8 bytes), its checksum (4), the data, and a checksum (4), so the lengths alone tell
-where each begins. They are passed over once when a file is opened.
+A record is a length (8 bytes), its checksum (4), the data, and a checksum (4), so the lengths alone show
+where each record starts. They are scanned once when a file is opened.
 """
 
 import functools
@@ -22,14 +22,14 @@ from nepa_keras.data.sources.places import beside, file_size, of_each_file, open
 from nepa_keras.data.sources.ranges import FileRanges
 from nepa_keras.packages import required_for
 
-MANIFEST = "manifest.json"  # beside TFRecord files that `data.copy_to_records` wrote
-_DAMAGED = object()  # in place of the label of a record that cannot be read
+MANIFEST = "manifest.json"  # written by `data.copy_to_records` beside TFRecord files
+_DAMAGED = object()  # label of a record that cannot be read
 _IMAGE_KEYS = ("image/encoded", "image", "image_raw")
 _LABEL_KEYS = ("image/class/label", *NAMES)
 
 
 def masked_crc(data: bytes) -> bytes:
-    """The four bytes of checksum that a TFRecord file has behind each piece.
+    """Four-byte checksum that follows each part of a record in a TFRecord file.
 
     Raises:
         ImportError: google-crc32c is missing.
@@ -41,10 +41,10 @@ def masked_crc(data: bytes) -> bytes:
 
 
 def record_ranges(path: str) -> list[tuple[int, int]]:
-    """(offset, length) of each record of a TFRecord file, with the checksum behind it.
+    """Offset and length of each record of a TFRecord file, including the checksum after it.
 
     Raises:
-        ValueError: the file is cut off or no TFRecord file.
+        ValueError: the file is truncated or not a TFRecord file.
     """
     ranges, size, offset = [], file_size(path), 0
     with open_to_read(path) as file:
@@ -54,8 +54,8 @@ def record_ranges(path: str) -> list[tuple[int, int]]:
             length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
             if offset + 16 + length > size:
                 raise ValueError(
-                    f"{path} is cut off or no TFRecord file: the record at byte {offset} would end "
-                    f"behind the file's {size} bytes."
+                    f"{path} is truncated or not a TFRecord file: the record at byte {offset} would end "
+                    f"after the file's {size} bytes."
                 )
             ranges.append((offset + 12, length + 4))
             offset += 16 + length
@@ -63,15 +63,15 @@ def record_ranges(path: str) -> list[tuple[int, int]]:
 
 
 class RecordSource(ImageSource):
-    """Examples of TFRecord files, by the `image/encoded` schema or that of TensorFlow Datasets.
+    """Examples in TFRecord files, in the `image/encoded` schema or that of TensorFlow Datasets.
 
     Args:
         paths: the files; a manifest beside them gives the names of classes.
-        class_names: a name for each class.
+        class_names: name of each class.
         with_labels: read the labels, which passes over all files; that of a damaged record is -1.
 
     Raises:
-        ValueError: a file is cut off, or holds no images, or the manifest tells of others.
+        ValueError: a file is truncated, holds no images, or does not match the manifest.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RecordSource(ImageSource):
             )
 
     def _first_features(self):
-        """Those of the first record that is whole; a damaged one is counted when its image is read."""
+        """Features of the first intact record; damaged ones are reported when their image is read."""
         for index in range(min(len(self.ranges), 100)):
             try:
                 return self._features(index)
@@ -112,10 +112,10 @@ class RecordSource(ImageSource):
         record = self.ranges.read(index)
         data, checksum = record[:-4], record[-4:]
         if find_spec("google_crc32c") and masked_crc(data) != checksum:
-            raise ImageError("damaged record: its checksum is another one")
+            raise ImageError("damaged record: its checksum does not match")
         try:
             return example_class().FromString(data).features.feature
-        except Exception as error:  # protobuf's DecodeError, which only it can name
+        except Exception as error:  # protobuf's DecodeError, which cannot be imported reliably
             raise ImageError(f"damaged record: {error}") from None
 
     def _labels(self, key: str, class_names: Sequence[str] | None):
@@ -168,7 +168,7 @@ class RecordSource(ImageSource):
 
 
 def _class_names_of_manifest(paths: list[str]):
-    """Names of classes of our `manifest.json` beside the files; None without one.
+    """Names of classes from the `manifest.json` of `copy_to_records` beside the files; None without one.
 
     Raises:
         ValueError: it is damaged, or a file has another size than it says.
@@ -179,7 +179,7 @@ def _class_names_of_manifest(paths: list[str]):
     with open_to_read(file) as opened:
         manifest = parse_json(opened.read() or b"", file)
     if not isinstance(manifest, dict) or not {"shards", "class_names"} <= set(manifest):
-        return None  # of another program
+        return None  # written by another program
     shards = manifest["shards"]
     if not isinstance(shards, list) or not all(
         isinstance(shard, dict) and {"file", "bytes"} <= set(shard) for shard in shards
@@ -197,7 +197,7 @@ def _class_names_of_manifest(paths: list[str]):
 
 @functools.cache
 def example_class():
-    """The message class of `tf.train.Example`, described here so that TensorFlow is not needed."""
+    """Message class of `tf.train.Example`, defined here so that TensorFlow is not needed."""
     with required_for("Reading TFRecord files", "protobuf"):
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 

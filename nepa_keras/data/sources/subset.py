@@ -1,4 +1,4 @@
-"""Some of the images of a source."""
+"""Subsets of a source, and the split into training and validation images."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,11 +7,17 @@ from nepa_keras.data.sources.base import ImageSource
 
 
 class SubsetSource(ImageSource):
-    """The images of a source at some indices, in that order.
+    """Images of a source at given indices, in that order.
 
     Args:
         source: an `ImageSource`.
-        indices: (N,) numbers of its images.
+        indices: (B,) numbers of its images.
+
+    Example:
+        >>> source = data.open_source("folder:pictures", with_labels=True)
+        >>> subset = data.SubsetSource(source, [6, 1])
+        >>> len(subset), subset.labels.tolist()
+        (2, [1, 0])
     """
 
     def __init__(self, source: ImageSource, indices: ArrayLike):
@@ -21,7 +27,7 @@ class SubsetSource(ImageSource):
         self.source, self.notes = source, source.notes
         chunks = getattr(source, "chunks", None)
         if chunks is not None and (np.diff(self.indices) > 0).all():
-            # What is read as a whole there still is here; pieces without an image fall out.
+            # Chunks that are read as a whole, without those that have no image here.
             self.chunks = np.unique(np.searchsorted(self.indices, chunks))
 
     def __len__(self) -> int:
@@ -38,16 +44,24 @@ class SubsetSource(ImageSource):
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of a training and a validation part, the latter with the share of each class.
+    """Sorted indices of a training and a validation part, the latter with a fraction of each class.
 
     Args:
-        labels: (N,) class numbers; images with a negative one, which have none, are in neither part. Or
-            (N, K) zeros and ones, of several classes an image.
-        share: of the validation part, in (0, 1); at least one image of each class goes to either part. Of
-            (N, K) labels the single image of a class stays in the training part.
+        labels: (B,) class numbers; images without a label (negative) are in neither part. Or (B, C) zeros
+            and ones of several classes per image.
+        share: fraction of the validation part, in (0, 1). Each part gets at least one image of each class,
+            except that for (B, C) labels the only image of a class stays in the training part.
+        seed: seed of the choice.
 
     Raises:
-        ValueError: a class with a single image (of (N, K) labels each class), or another share.
+        ValueError: a class has a single image (for (B, C) labels: every class has), or `share` is not in
+            (0, 1).
+
+    Example:
+        >>> source = data.open_source("folder:pictures", with_labels=True)
+        >>> training, validation = data.held_out(source.labels, share=0.25, seed=0)
+        >>> len(training), len(validation)
+        (6, 2)
     """
     if not 0 < share < 1:
         raise ValueError(f"The share that is held out must be between 0 and 1, got {share}.")
@@ -59,7 +73,7 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
             raise ValueError(
-                f"Class {label} has a single image, of which none can be held out; name a data set for "
+                f"Class {label} has a single image, so none can be held out; name a data set for "
                 "validation."
             )
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)
@@ -71,14 +85,14 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
 def _held_out_of_several(
     labels: np.ndarray, share: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`held_out` by labels (N, K): each class in turn, the rarest first, of the images not yet in a part.
+    """`held_out` for labels (B, C): deals the images of each class in turn, starting with the rarest class.
 
-    An image is dealt with its rarest class, so that few images of the common ones decide nothing (iterative
-    stratification, Sechidis et al. 2011, without its repeated counting).
+    Each image is dealt with its rarest class, so that common classes decide as little as possible (iterative
+    stratification, Sechidis et al. 2011, without recounting).
     """
     counts = labels.sum(axis=0, dtype=np.int64)
     rarest = np.argsort(counts, kind="stable")
-    part = np.full(len(labels), -1)  # 0 training, 1 validation
+    part = np.full(len(labels), -1)  # -1 not dealt yet, 0 training, 1 validation
     for rows in (*(labels[:, k] > 0 for k in rarest), np.ones(len(labels), bool)):
         left = generator.permutation(np.flatnonzero(rows & (part < 0)))
         wanted = round(share * rows.sum()) - int((part[rows] == 1).sum())

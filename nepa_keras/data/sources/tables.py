@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: parquet files, and the Arrow folders of `save_to_disk`."""
+"""Hugging Face data sets on disk: parquet files, and Arrow folders written by `save_to_disk`."""
 
 import os
 import threading
@@ -38,7 +38,7 @@ def _pyarrow():
 
 
 def _holds_images(kind) -> bool:
-    """Whether the type of a column is that of encoded images."""
+    """True if a column of this type can hold encoded images."""
     arrow = _pyarrow().types
     if arrow.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
@@ -46,10 +46,11 @@ def _holds_images(kind) -> bool:
 
 
 def _image_column(schema, path: str, given: str | None) -> str:
-    """The column of images: a struct with `bytes`, or binary; by preference named "image".
+    """Name of the column of images: a struct with `bytes`, or binary; preferably named "image".
 
     Args:
-        given: its name, where a person said so; it may hold paths, too.
+        schema, path: schema and path of the table.
+        given: name that the user gave, also of a column of paths; or None.
 
     Raises:
         ValueError: there is none.
@@ -74,7 +75,7 @@ def _image_column(schema, path: str, given: str | None) -> str:
 
 
 def _opened(path: str, opener):
-    """`opener(path)`, or of the file at a path over the network.
+    """Result of `opener` for a path, or for the file object of a path over the network.
 
     Raises:
         ValueError: the file is damaged or of another format.
@@ -88,7 +89,7 @@ def _opened(path: str, opener):
 
 
 def _values(column) -> np.ndarray:
-    """The labels of a column, as numbers where all are."""
+    """Labels of a column, as an array of numbers if all are numbers."""
     types = _pyarrow().types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -99,10 +100,10 @@ def _values(column) -> np.ndarray:
 
 
 def _content(value, folder: Path | None) -> bytes:
-    """The encoded image of a cell; one that only has a path is read from below the table's folder, if any.
+    """Encoded image of a cell; an image that is only a path must be below the table's folder.
 
     Raises:
-        ImageError: the cell is empty, or its path leads elsewhere.
+        ImageError: the cell is empty, or its path leads outside the folder.
     """
     if isinstance(value, str):
         value = {"path": value}
@@ -125,17 +126,17 @@ def _content(value, folder: Path | None) -> bytes:
 class ParquetSource(ImageSource):
     """Rows of parquet files.
 
-    A row group is read as a whole, so those of the last windows of `epoch_order` are kept in memory, and
-    `chunks` tells it where the groups end.
+    A row group is read as a whole. The groups of the last windows of `epoch_order` are kept in memory, and
+    `chunks` tells it where groups end.
 
     Args:
         paths: the files.
-        with_labels: read the label column.
+        with_labels: whether to read the labels.
         columns: which columns hold images and labels.
 
     Raises:
         ImportError: pyarrow is missing.
-        ValueError: a damaged file, no column of images, or no rows.
+        ValueError: a file is damaged, or has no column of images or no rows.
     """
 
     def __init__(self, paths: list[str], with_labels: bool = False, columns: Columns = ANY):
@@ -149,7 +150,7 @@ class ParquetSource(ImageSource):
         self.chunks = np.array([0, *accumulate(sizes)])
         if not self.chunks[-1]:
             raise ValueError(f"{paths[0]} holds no row.")
-        self.kept: OrderedDict = OrderedDict()  # groups, the one used last at the end
+        self.kept: OrderedDict = OrderedDict()  # row groups, least recently used first
         self.lock = threading.Lock()
         self.most_rows = 2 * (WINDOW + max(sizes))
         info = json_object((schema.metadata or {}).get(b"huggingface", b"{}"), paths[0]).get("info")
@@ -211,17 +212,17 @@ class ParquetSource(ImageSource):
 
 
 class ArrowSource(ImageSource):
-    """A folder written by `save_to_disk` of Hugging Face `datasets`; memory-mapped.
+    """Rows of a folder written by `save_to_disk` of Hugging Face `datasets`; memory-mapped.
 
     Args:
-        folder: holds state.json and data-*.arrow, or a folder for each split.
-        split: which of them.
-        with_labels: read the label column.
+        folder: folder with state.json and data-*.arrow, or with such a folder for each split.
+        split: name of the split.
+        with_labels: whether to read the labels.
         columns: which columns hold images and labels.
 
     Raises:
         ImportError: pyarrow is missing.
-        ValueError: no such folder, a damaged file, or no column of images.
+        ValueError: the folder does not exist, a file is damaged, or there is no column of images.
     """
 
     def __init__(
@@ -236,7 +237,7 @@ class ArrowSource(ImageSource):
         if not (self.folder / "state.json").exists() and (self.folder / split).is_dir():
             self.folder = self.folder / split
         if not (self.folder / "state.json").exists():
-            raise ValueError(f"{self.folder} is no folder of save_to_disk; it has no state.json.")
+            raise ValueError(f"{self.folder} was not written by save_to_disk: no state.json is in it.")
         files = _arrow_files(self.folder / "state.json")
         tables = [
             _opened(file, lambda f: pyarrow.ipc.open_stream(pyarrow.memory_map(f)).read_all())
@@ -277,15 +278,15 @@ class ArrowSource(ImageSource):
 
 
 def _arrow_files(state_file: Path) -> list[str]:
-    """The files that the state.json of `save_to_disk` names, which are beside it.
+    """Files that the state.json of `save_to_disk` lists, which are beside it.
 
     Raises:
-        ValueError: it is damaged, or belongs to a selection of another data set.
+        ValueError: it is damaged, or belongs to a selection from another data set.
     """
     state = json_object(state_file.read_bytes(), str(state_file))
     if state.get("_indices_files"):
         raise ValueError(
-            f"{state_file.parent} is a selection of another data set; save it after flatten_indices()."
+            f"{state_file.parent} is a selection from another data set; save it after flatten_indices()."
         )
     files = state.get("_data_files")
     files = files if isinstance(files, list) else []

@@ -1,4 +1,4 @@
-"""Tars of webdataset, whose headers are passed over once when a file is opened."""
+"""Webdataset tar files; their headers are scanned once when a file is opened."""
 
 import functools
 import tarfile
@@ -15,7 +15,7 @@ from nepa_keras.data.sources.places import of_each_file, open_to_read
 from nepa_keras.data.sources.ranges import FileRanges, read_range
 from nepa_keras.data.sources.walk import Others, ending, image_endings, passed_over
 
-_MISSING = object()  # in place of the label of an image that has none
+_MISSING = object()  # label of an image that has none
 _LABEL_ENDINGS = (".cls", ".json")
 
 
@@ -73,11 +73,11 @@ def _labels_of_found(found: list, places: list[str]):
 
 
 def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
-    """What a tar holds.
+    """Content of a tar file.
 
     Returns:
-        "images": [[name, [offset, length]]]; "labels": if wanted, for each image [where, label], or [] of
-        one without; "others": (number, example) by ending, of what is neither.
+        "images": [[name, [offset, length]]]; "labels": if wanted, for each image [where, label], or [] if it
+        has none; "others": for each other ending (number of files, example).
     """
     images, texts, endings = [], {}, image_endings()
     others = Others()
@@ -85,7 +85,7 @@ def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
         with open_to_read(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.name.rpartition("/")[2].startswith("."):
-                    continue  # hidden, such as what macOS adds to each file
+                    continue  # hidden, such as the ._ files that macOS adds
                 place, kind = (member.offset_data, member.size), ending(member.name)
                 if member.isfile() and kind in endings:
                     images.append((member.name, place))
@@ -94,13 +94,13 @@ def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
                 elif member.isfile():
                     others.add(member.name)
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no whole, uncompressed tar: {error}.") from None
+        raise ValueError(f"{path} is not a complete, uncompressed tar file: {error}.") from None
     labels = [_tar_label(path, texts, name) for name, _ in images] if with_labels else []
     return {"images": images, "labels": labels, "others": [others.counts, others.examples]}
 
 
 def _tar_label(path: str, texts: dict, image: str) -> list:
-    """Where the label of an image is, and the label; nothing if it has none."""
+    """Location of the label of an image, and the label; empty if it has none."""
     folder, _, name = image.rpartition("/")
     key = f"{folder}/{name.split('.')[0]}" if folder else name.split(".")[0]
     for suffix in _LABEL_ENDINGS:

@@ -1,4 +1,4 @@
-"""Image files below a folder, and an account of what lies there besides."""
+"""Search for image files below a folder, with a record of what else is there."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ _ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .npy".split()
 )
 _OF_SOME_PILLOWS = frozenset({".avif", ".heic", ".heif", ".jp2"})
-# Folders that network drives, systems and tools make beside a person's own, full of thumbnails and copies.
+# Folders that network drives, systems and tools add to a user's own, full of thumbnails and copies.
 _OF_TOOLS = frozenset(
     {
         "@eaDir",
@@ -33,7 +33,7 @@ _SHOWN = 5
 
 
 def image_endings() -> frozenset[str]:
-    """Endings of names of images that can be read, in lower case; of some the installed packages decide."""
+    """Lower-case endings of image files that can be read; some depend on the installed packages."""
     from PIL import Image, features
 
     register_formats()
@@ -42,12 +42,12 @@ def image_endings() -> frozenset[str]:
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name in lower case, or "" if it has none."""
+    """Ending of a file's name in lower case, or "" if it has none."""
     return os.path.splitext(name)[1].lower()
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few of some names, for a sentence."""
+    """First few of some names, as text for a sentence."""
     names = [printable(name) for name in names]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
@@ -55,18 +55,18 @@ def listed(names: Iterable[str]) -> str:
 
 @dataclass
 class Others:
-    """Files that are not read: how many there are of each ending, and the name of one of them."""
+    """Files that are not read: number of files of each ending, and an example."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str) -> None:
-        """Count a file by its name."""
+        """Count a file."""
         self.counts[ending(name)] += 1
         self.examples.setdefault(ending(name), name)
 
     def add_all(self, counts: Mapping[str, int], examples: Mapping[str, str]) -> None:
-        """Add what was counted elsewhere."""
+        """Add counts made elsewhere."""
         self.counts.update(counts)
         self.examples = {**examples, **self.examples}
 
@@ -75,7 +75,7 @@ class Others:
 
 
 def passed_over(others: Others) -> str:
-    """Sentences on files that are not read, and on how they come to be read."""
+    """Sentences on files that are not read, and on how to make them readable."""
     endings = [name for name, _ in others.counts.most_common()]
     counts = listed(f"{others.counts[name]:,} {name or 'without one'}" for name in endings)
     installs: dict[str, list[str]] = {}
@@ -94,15 +94,15 @@ def passed_over(others: Others) -> str:
 
 @dataclass
 class Found:
-    """Image files of a folder, and what else is in it.
+    """Image files below a folder, and what else is there.
 
     Attributes:
-        folder: where.
+        folder: the folder.
         files: paths of the images, sorted.
-        children: names of the folders in it, sorted, without those of tools.
-        others: files whose ending is not one of an image, by their paths from the folder on.
-        tools: number of images in folders of tools and hidden ones, by their name.
-        repeated: links to folders that are read by another way.
+        children: names of the folders directly in it, sorted, without those of tools.
+        others: files whose ending is not that of an image, by their paths relative to the folder.
+        tools: number of images in hidden folders and in those of tools, by name of the folder.
+        repeated: links to folders that are read by another path.
     """
 
     folder: Path
@@ -129,7 +129,7 @@ class Found:
 
 
 def find_images(path: str | Path) -> Found:
-    """The image files below a folder at any depth; links are followed, once each, after all other folders.
+    """Find the image files below a folder, at any depth; links are followed once each, after other folders.
 
     Raises:
         ValueError: the folder is missing or holds no image, or a folder in it cannot be read.
@@ -146,7 +146,7 @@ def find_images(path: str | Path) -> Found:
             continue
         for parent, children, names in os.walk(start, onerror=_refuse):
             place = os.path.realpath(parent)
-            if place in seen:  # by a link to a folder above
+            if place in seen:  # reached by a link to a folder above
                 children.clear()
                 continue
             seen.add(place)
@@ -176,8 +176,8 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
     if ending(name) in endings:
         found.files.append(path)
     elif not ending(name) and os.path.islink(path) and not os.path.exists(path):
-        # As likely a folder of images as not, whose absence would number the classes anew.
-        raise ValueError(f"{printable(str(path))} is a link to nothing; mend it, or take it away.")
+        # May well be a folder of images; leaving it out would number the classes differently.
+        raise ValueError(f"{printable(str(path))} is a broken link; repair or remove it.")
     else:
         found.others.add(os.path.relpath(path, found.folder))
 
@@ -185,19 +185,19 @@ def _add_file(found: Found, path: str, name: str, endings: frozenset[str]) -> No
 def _refuse(error: OSError) -> None:
     raise ValueError(
         f"The folder {printable(str(error.filename))} cannot be read ({error.strerror}); make it readable, "
-        "or take it away."
+        "or remove it."
     )
 
 
 def _count(folder: str, endings: frozenset[str]) -> int:
-    """The number of images below a folder, as far as it can be read."""
+    """Number of images below a folder, as far as it can be read."""
     return sum(ending(name) in endings for _, _, names in os.walk(folder) for name in names)
 
 
 def image_files(path: str | Path) -> list[str]:
-    """The image files below a folder at any depth, sorted; links are followed, once each.
+    """Paths of the image files below a folder, at any depth, sorted; links are followed once each.
 
     Raises:
-        ValueError: the folder is missing or holds no such file, or a folder in it cannot be read.
+        ValueError: the folder is missing or holds no image, or a folder in it cannot be read.
     """
     return find_images(path).files

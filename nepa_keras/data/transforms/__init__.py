@@ -1,4 +1,4 @@
-"""What becomes of images on their way to the model: crops, augmentation, mixing, the resize beneath them."""
+"""Transforms of images for training and evaluation: crops, augmentation, mixing, resizing."""
 
 from nepa_keras.data.transforms.crops import CenterCrop, ImageTransform, RandomResizedCrop, Resize
 from nepa_keras.data.transforms.finetuning import FinetuningTransform, RandomErasing

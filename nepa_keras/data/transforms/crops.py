@@ -1,4 +1,4 @@
-"""What becomes of an image on its way to the model: the recipes' transforms of pretraining and evaluation."""
+"""Transforms of an image for pretraining and evaluation: resize and crop."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,11 +23,27 @@ _ATTEMPTS = 10
 
 
 class ImageTransform:
-    """A function of an image's pixels and of `num_random` uniform random numbers."""
+    """Base class of transforms: a function of an image's pixels and of `num_random` random numbers.
+
+    Subclasses implement `__call__`.
+
+    Attributes:
+        num_random: number of uniform random numbers that one call takes.
+        whole_pixels: whether the result is whole pixels, so that it can be written as uint8.
+        together: whether `of_arrays` exists, which transforms a batch of images of one size at once.
+
+    Example:
+        >>> class Darker(data.ImageTransform):
+        ...     num_random = 1
+        ...     def __call__(self, pixels, draws, out):
+        ...         data.Resize()(pixels, draws, out)
+        ...         out -= draws[0]
+        >>> batches = data.AugmentedBatches(arrays.train_images, 4, 28, transform=Darker())
+    """
 
     num_random = 0
-    whole_pixels = False  # whether what comes out is pixels, so that `out` may be uint8
-    together = False  # whether `of_arrays` exists: images of one size at once
+    whole_pixels = False
+    together = False
     of_arrays: Callable[..., np.ndarray]
 
     def __init_subclass__(cls, **kwargs):
@@ -36,13 +52,13 @@ class ImageTransform:
             raise TypeError(f"{cls.__name__}.draws is now called num_random.")
 
     def __call__(self, pixels: np.ndarray, draws: list[float], out: np.ndarray) -> None:
-        """Writes what becomes of an image.
+        """Write the transformed image into `out`.
 
         Args:
             pixels: uint8 (height, width, channels).
             draws: uniform numbers in [0, 1), `self.num_random` of them.
-            out: (new height, new width, channels), float32 for values in [-1, 1]; or, where the transform
-                has `whole_pixels`, uint8 for pixels.
+            out: (new height, new width, channels), float32 for values in [-1, 1]; or uint8 for pixels, if the
+                transform has `whole_pixels`.
         """
         raise NotImplementedError
 
@@ -54,11 +70,13 @@ class ImageTransform:
         epoch: int = 0,
         index: int = 0,
     ) -> np.ndarray:
-        """What becomes of the image `index` of a data set, as uint8 to look at.
+        """Transformed image as uint8 pixels, to look at.
 
         Args:
             pixels: uint8 (height, width, channels).
-            image_size: of the result, one side or (height, width).
+            image_size: size of the result, one side or (height, width).
+            seed, epoch: of the run.
+            index: index of the image in its data set.
         """
         (draws,) = random_numbers(seed, epoch, np.array([index]), self.num_random).tolist()
         out = np.empty((*sides(image_size), pixels.shape[-1]), "float32")
@@ -67,10 +85,14 @@ class ImageTransform:
 
 
 class Resize(ImageTransform):
-    """To the wanted size, whatever the aspect ratio.
+    """Resize to the output size, ignoring the aspect ratio.
 
     Args:
         interpolation: "bilinear" or "bicubic", with antialias.
+
+    Example:
+        >>> data.Resize("bicubic").preview(np.zeros((60, 80, 3), "uint8"), 28).shape
+        (28, 28, 3)
     """
 
     whole_pixels = True
@@ -91,21 +113,26 @@ class Resize(ImageTransform):
         epoch: int,
         indices: np.ndarray,
     ) -> np.ndarray:
-        """uint8 (N, height, width, channels) -> float32 (N, *image_size, channels) in [-1, 1]."""
+        """Transform uint8 (B, height, width, channels) to float32 (B, *image_size, channels) in [-1, 1]."""
         return normalize(images, image_size, self.interpolation)
 
 
 class RandomResizedCrop(ImageTransform):
-    """A random part of the image, resized, and flipped half of the time, as the released scripts pretrain.
+    """Resize a random part of the image and mirror it at random, as the released scripts pretrain.
 
     The paper pretrains with the crop alone (arXiv 2512.16922, Table 4): `flip=0`.
 
     Args:
-        area: smallest and largest share of the image.
-        aspect: smallest and largest width over height, drawn log-uniformly; times that of the result, so
-            that no crop is stretched by more where the result is not square.
+        area: smallest and largest fraction of the image's area.
+        aspect: smallest and largest width / height, drawn log-uniformly, relative to that of the result, so
+            that crops for a result that is not square are not stretched more.
         interpolation: "bilinear" or "bicubic", with antialias.
-        flip: share of the images that are mirrored from left to right.
+        flip: probability of mirroring from left to right.
+
+    Example:
+        >>> crop = data.RandomResizedCrop(area=(0.2, 1.0), flip=0.0)
+        >>> crop.preview(np.zeros((60, 80, 3), "uint8"), 28, seed=1).shape
+        (28, 28, 3)
     """
 
     num_random = 2 * _ATTEMPTS + 3
@@ -135,7 +162,7 @@ class RandomResizedCrop(ImageTransform):
     def crop(
         self, pixels: np.ndarray, draws: list[float], image_size: tuple[int, int]
     ) -> np.ndarray:
-        """The resized part, uint8."""
+        """Resized part of the image, uint8."""
         height, width = pixels.shape[:2]
         box, flip = self.box(draws, height, width, image_size)
         return resize(pixels, image_size, self.interpolation, box, flip)
@@ -147,13 +174,15 @@ class RandomResizedCrop(ImageTransform):
         width: int,
         image_size: int | tuple[int, int] = 1,
     ) -> tuple[tuple, bool]:
-        """(top, left, height, width) of the part of an image of that height and width; whether to flip.
+        """Part of an image as (top, left, height, width), and whether to mirror it.
 
-        An area share and an aspect ratio are drawn up to ten times until the box fits; else the largest
-        centred box of a permitted ratio is taken.
+        Area and aspect ratio are drawn up to ten times until the part fits into the image; else the largest
+        centred part of a permitted ratio is taken.
 
         Args:
-            image_size: of the result, one side or (height, width), of which the aspect ratio counts.
+            draws: uniform numbers in [0, 1), `self.num_random` of them.
+            height, width: size of the image.
+            image_size: size of the result, one side or (height, width); only its aspect ratio matters.
         """
         new_height, new_width = sides(image_size)
         narrowest, widest = (ratio * (new_width / new_height) for ratio in self.aspect)
@@ -180,7 +209,7 @@ class RandomResizedCrop(ImageTransform):
         width: int,
         image_size: int | tuple[int, int] = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) and flips (N,) of the images `indices`, all of one height and width; see `box`."""
+        """Parts (B, 4) and mirroring (B,) of the images `indices`, all of one height and width; see `box`."""
         draws = random_numbers(seed, epoch, np.asarray(indices), self.num_random).tolist()
         found = (self.box(row, height, width, image_size) for row in draws)
         boxes, flips = zip(*found, strict=True)
@@ -195,13 +224,12 @@ class RandomResizedCrop(ImageTransform):
         epoch: int,
         indices: np.ndarray,
     ) -> np.ndarray:
-        """uint8 (N, height, width, channels) -> float32 (N, *image_size, channels) in [-1, 1].
+        """Transform uint8 (B, height, width, channels) to float32 (B, *image_size, channels) in [-1, 1].
 
         Args:
-            images: of one size.
+            images: images of one size.
             image_size: one side or (height, width).
-            seed, epoch, indices: of the run, and of each image in the data set; the same three give the
-                same crop.
+            seed, epoch, indices: of the run, and of each image in the data set; they determine the crops.
         """
         _, height, width, _ = images.shape
         boxes, flips = self.boxes(seed, epoch, indices, height, width, image_size)
@@ -213,12 +241,16 @@ class RandomResizedCrop(ImageTransform):
 
 
 class CenterCrop(ImageTransform):
-    """Resized, then the centre cut out: the evaluation of the released scripts' fine-tuning.
+    """Resize, then crop the centre: the evaluation transform of the released fine-tuning scripts.
 
     Args:
-        resize_to: the shorter side is brought to this length, the aspect ratio kept (256 for the base
-            recipe); or (height, width) whatever the aspect ratio (235, 235 for large).
+        resize_to: length to which the shorter side is resized, keeping the aspect ratio (256 in the base
+            recipe); or (height, width), ignoring the aspect ratio (235, 235 in the large recipe).
         interpolation: "bilinear" or "bicubic", with antialias.
+
+    Example:
+        >>> data.CenterCrop(resize_to=32).preview(np.zeros((60, 80, 3), "uint8"), 28).shape
+        (28, 28, 3)
     """
 
     whole_pixels = True
@@ -237,9 +269,9 @@ class CenterCrop(ImageTransform):
 
 
 def resized_size(resize_to: int | tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """(height, width) after the shorter side is brought to `resize_to`; `resize_to` itself if it is a pair.
+    """Size (height, width) after the shorter side is resized to `resize_to`; a pair is returned unchanged.
 
-    The longer side is cut to whole pixels, as torchvision does.
+    The longer side is rounded down to whole pixels, as in torchvision.
     """
     if isinstance(resize_to, tuple | list):
         return sides(resize_to)
@@ -248,10 +280,10 @@ def resized_size(resize_to: int | tuple[int, int], height: int, width: int) -> t
 
 
 def center_of(size: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
-    """(top, left) of the middle of that inner size, rounded as torchvision does.
+    """Position (top, left) of a centred part, rounded as in torchvision.
 
     Raises:
-        ValueError: the inner size is larger.
+        ValueError: the part is larger than the image.
     """
     if inner[0] > size[0] or inner[1] > size[1]:
         raise ValueError(f"{inner} pixels cannot be cut from {size}; choose a larger resize_to.")

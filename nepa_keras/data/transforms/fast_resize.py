@@ -1,9 +1,9 @@
-"""Pillow's antialiased resize of a part of an RGB image, number for number, in a quarter of the time.
+"""Pillow's antialiased resize of a part of an RGB image, with identical results in a quarter of the time.
 
-Compiled by numba and without the interpreter's lock. The rule is that of Pillow 13: a triangle or cubic
-filter, widened when shrinking, with weights of 22 bits; along rows, rounded to 8 bits, then along columns;
-columns first where the height shrinks by more than twice as many pixels as the width. Earlier Pillows always
-begin with the rows, which differs by a level here and there.
+Compiled by numba and run without the interpreter lock. The algorithm is that of Pillow 13: a triangle or
+cubic filter, widened when shrinking, with weights of 22 bits; along rows, rounded to 8 bits, then along
+columns. Columns come first where the height shrinks by more than twice as many pixels as the width. Earlier
+versions of Pillow always begin with the rows, which changes a few pixels by one level.
 """
 
 import math
@@ -14,32 +14,33 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_BITS = 22  # of a weight; 8 of the pixel and 2 for overshoot make 32
-_SPARE = 16  # bytes that may be written behind the last pixel
+_BITS = 22  # of a weight; with 8 of the pixel and 2 for overshoot these are 32
+_SPARE = 16  # bytes behind the last pixel that may be overwritten
 
 
 def _compiled(function):
-    """Compiled at the first call, and for the next process where there is a place to keep it."""
+    """Compile a function at its first call, and cache the result for later processes if possible."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder that can be written to
+    except RuntimeError:  # no folder for the cache is writable
         return njit(nogil=True, error_model="numpy")(function)
 
 
 @intrinsic
 def _weigh_pixels(typing_context, source, starts, weights, group, taps, target, place):
-    """Four neighbouring RGB pixels of a resized row, each a weighted sum of pixels of `source`.
+    """Compute four adjacent RGB pixels of a resized row, each a weighted sum of pixels of `source`.
 
-    Vectors by hand, as compilers do not make any of pixels of three bytes: four bytes are read for each, the
-    fourth being the next pixel's, and sixteen written, the last four to be overwritten.
+    Vectorised by hand, as compilers do not vectorise pixels of three bytes: each load takes four bytes, of
+    which the fourth belongs to the next pixel, and each store writes sixteen, of which the last four are
+    overwritten later.
 
     Args:
-        source: uint8 (N,).
-        starts: int64 (4 * G,), where in it the first pixel of each sum begins.
-        weights: int32 (G * taps * 16,), for each group of four, tap, pixel and byte.
-        group: which of the G.
+        source: uint8 (bytes,).
+        starts: int64 (4 * groups,), where in `source` the first pixel of each sum begins.
+        weights: int32 (groups * taps * 16,), for each group of four, tap, pixel and byte.
+        group: number of the group.
         taps: number of pixels in a sum.
-        target, place: uint8 (N,), and where in it the results go.
+        target, place: uint8 (bytes,), and where in it the results go.
     """
 
     def generate(context, builder, signature, arguments):
@@ -103,7 +104,7 @@ def _filter(x, cubic):
 
 @_compiled
 def _weights(size_in, size_out, cubic):
-    """First pixel (size_out,) and weights (size_out, taps) of 22 bits; 0 where none is needed."""
+    """First pixel (size_out,) and 22-bit weights (size_out, taps) of each output pixel; unused ones are 0."""
     scale = size_in / size_out
     support = (2.0 if cubic else 1.0) * max(scale, 1.0)
     narrow = 1.0 / max(scale, 1.0)
@@ -126,7 +127,7 @@ def _weights(size_in, size_out, cubic):
 
 @_compiled
 def _groups_of_four(first, weights):
-    """Starts and weights as `_weigh_pixels` takes them; what the last group lacks are sums of nothing."""
+    """Starts and weights as `_weigh_pixels` takes them; the last group is filled up with sums of weight 0."""
     size, taps = weights.shape
     groups = (size + 3) // 4
     starts = np.zeros(4 * groups, np.int64)
@@ -138,7 +139,7 @@ def _groups_of_four(first, weights):
     return starts, lanes.reshape(-1)
 
 
-# Inlined, so that the usual numbers of taps are constants, and their loop is unrolled.
+# Inlined, so that common numbers of taps become constants and the loop over them is unrolled.
 @njit(inline="always")
 def _resize_row(line, starts, weights, taps, out, place):
     for group in range(len(starts) // 4):
@@ -147,20 +148,24 @@ def _resize_row(line, starts, weights, taps, out, place):
 
 @_compiled
 def _along_rows(pixels, begin, stride, height, old_width, width, cubic, flip, out):
-    """(height, old_width, 3) -> (height, width, 3), flat, and `_SPARE` bytes that are not used.
+    """(height, old_width, 3) -> (height, width, 3), flattened, with `_SPARE` unused bytes at the end.
 
     Args:
-        pixels, begin, stride: uint8 (N,); where in it the first row begins, and from row to row.
+        pixels, begin, stride: uint8 (bytes,), start of its first row, and distance between rows.
+        height, old_width: size of the part.
+        width: width of the result.
+        cubic, flip: see `resize_part`.
+        out: array of the result.
     """
     first, weights = _weights(old_width, width, cubic)
     if flip:
         first, weights = first[::-1].copy(), weights[::-1].copy()
     taps = weights.shape[1]
     starts, weights = _groups_of_four(first, weights)
-    line = np.zeros(3 * (old_width + taps) + 1, np.uint8)  # what follows the row has weight 0
+    line = np.zeros(3 * (old_width + taps) + 1, np.uint8)  # padding after the row has weight 0
     for y in range(height):
         part = pixels[begin + stride * y :][: 3 * old_width]
-        for x in range(len(part)):  # faster than an assignment of slices
+        for x in range(len(part)):  # faster than slice assignment
             line[x] = part[x]
         place = 3 * width * y
         if taps == 2:
@@ -175,7 +180,7 @@ def _along_rows(pixels, begin, stride, height, old_width, width, cubic, flip, ou
 
 @_compiled
 def _along_columns(rows, height, cubic, out, floats):
-    """(H, length) -> (height, length), as uint8 or as float32 in [-1, 1]."""
+    """(old height, length) -> (height, length), as uint8 or as float32 in [-1, 1]."""
     old_height, length = rows.shape
     first, weights = _weights(old_height, height, cubic)
     sums = np.empty(length, np.int32)
@@ -201,16 +206,17 @@ def _scaled(value):
 
 @_compiled
 def resize_part(pixels, top, left, height, width, flip, cubic, out, floats):
-    """Writes a part of an image, resized as by Pillow, into `out`.
+    """Write a part of an image, resized as by Pillow, into `out`.
 
-    The caller sees to it that the part lies inside the image; nothing here does.
+    The caller must ensure that the part lies inside the image; it is not checked here.
 
     Args:
-        pixels: uint8 (H, W, 3), contiguous.
-        top, left, height, width: of the part.
-        flip: mirror it from left to right.
-        cubic: bicubic (a = -0.5) in place of bilinear interpolation.
-        out: (h, w, 3), contiguous: uint8, or with `floats` float32, for pixels in [-1, 1].
+        pixels: uint8 (height, width, 3), contiguous.
+        top, left, height, width: position and size of the part.
+        flip: whether to mirror it from left to right.
+        cubic: bicubic (a = -0.5) instead of bilinear interpolation.
+        out: (new height, new width, 3), contiguous: uint8, or float32 with `floats`.
+        floats: whether to write float32 in [-1, 1].
     """
     new_height, new_width, _ = out.shape
     shrinks = height - new_height

@@ -1,4 +1,4 @@
-"""The fine-tuning recipes' transform of an image: crop, flip, RandAugment, normalise, random erasing."""
+"""Transform of an image in the fine-tuning recipes: crop, flip, RandAugment, normalise, random erasing."""
 
 import math
 
@@ -12,12 +12,19 @@ _ATTEMPTS = 10
 
 
 class RandomErasing:
-    """A box of noise, drawn for each pixel, over a part of some images (arXiv 1708.04896).
+    """Replace a random box of some images by noise, drawn for each pixel (arXiv 1708.04896).
 
     Args:
-        probability: share of the images.
-        area: smallest and largest share of an image's pixels, drawn uniformly.
-        aspect: smallest and largest height over width, drawn log-uniformly.
+        probability: probability that an image is changed.
+        area: smallest and largest fraction of the image's area, drawn uniformly.
+        aspect: smallest and largest height / width, drawn log-uniformly.
+
+    Example:
+        >>> erasing = data.RandomErasing(probability=1.0)
+        >>> image = np.zeros((28, 28, 1), "float32")
+        >>> erasing(image, [0.5] * erasing.num_random)
+        >>> bool(image.any())
+        True
     """
 
     num_random = 2 * _ATTEMPTS + 4
@@ -38,9 +45,9 @@ class RandomErasing:
         self.probability, self.area, self.aspect = probability, area, aspect
 
     def box(self, draws: list[float], height: int, width: int) -> tuple | None:
-        """(top, left, height, width) of the box; None if nothing is erased.
+        """Position and size of the box, (top, left, height, width); None if nothing is erased.
 
-        An area and a ratio are drawn up to ten times until the box is smaller than the image.
+        Area and ratio are drawn up to ten times until the box is smaller than the image.
         """
         if draws[-1] >= self.probability:
             return None
@@ -55,7 +62,7 @@ class RandomErasing:
         return None
 
     def __call__(self, image: np.ndarray, draws: list[float]) -> None:
-        """Erases in place.
+        """Erase in place.
 
         Args:
             image: normalised, (height, width, channels); the noise is N(0, 1).
@@ -78,12 +85,18 @@ class FinetuningTransform(ImageTransform):
         crop: `RandomResizedCrop`; default bicubic.
         rand_augment: `RandAugment`, or None for none.
         erasing: `RandomErasing`, or None for none.
+
+    Example:
+        >>> transform = data.FinetuningTransform(erasing=None)
+        >>> batches = data.AugmentedBatches(arrays.train_images, 4, 28, transform=transform)
+        >>> batches[0].shape
+        (4, 28, 28, 1)
     """
 
     def __init__(
         self,
         crop: RandomResizedCrop | None = None,
-        rand_augment: RandAugment | None = RandAugment(),  # noqa: B008, it is never changed
+        rand_augment: RandAugment | None = RandAugment(),  # noqa: B008, never changed
         erasing: RandomErasing | None = RandomErasing(),  # noqa: B008
     ):
         self.crop = crop or RandomResizedCrop(interpolation="bicubic")

@@ -1,4 +1,4 @@
-"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch with itself in reverse; soft targets."""
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch with its reverse; soft targets."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,20 @@ import numpy as np
 
 
 class MixupCutmix:
-    """Mixes each image of a batch with its partner from the other end, by one of the two ways for all.
+    """Mix each image of a batch with its partner in the reversed batch, by mixup or by CutMix.
 
     Args:
-        num_classes: K.
+        num_classes: C.
         mixup: alpha of the Beta distribution of mixup's share; 0 for no mixup.
-        cutmix: the same of CutMix, whose share is the area outside the box; 0 for no CutMix.
-        switch_probability: share of the batches that get CutMix where both are on.
-        label_smoothing: e; a target has 1 - e + e / K on its class and e / K elsewhere.
+        cutmix: alpha of CutMix, whose share is the area outside the box; 0 for no CutMix.
+        switch_probability: probability that a batch gets CutMix if both are on.
+        label_smoothing: e; a target is 1 - e + e / C for its class and e / C for others.
+
+    Example:
+        >>> mix = data.MixupCutmix(num_classes=10)
+        >>> mixed, targets = mix(images.copy(), labels, seed=0)
+        >>> mixed.shape, targets.shape
+        ((16, 28, 28, 1), (16, 10))
     """
 
     def __init__(
@@ -42,18 +48,18 @@ class MixupCutmix:
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, seed: int | Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The mixed batch and its targets.
+        """Mix a batch and make its targets.
 
         Args:
-            images: float32 (N, height, width, channels); changed in place.
-            labels: (N,) class numbers, or (N, K) zeros and ones of several classes an image.
-            seed: of `numpy.random.default_rng`, an integer or several.
+            images: float32 (B, height, width, channels); changed in place.
+            labels: (B,) class numbers, or (B, C) zeros and ones of several classes per image.
+            seed: seed for `numpy.random.default_rng`, an integer or several.
 
         Returns:
-            images, and float32 (N, K).
+            images, and targets float32 (B, C).
 
         Raises:
-            ValueError: a label outside 0..K-1.
+            ValueError: a label is outside 0..C-1.
         """
         targets = self.smooth(labels)
         generator = np.random.default_rng(seed)
@@ -70,10 +76,13 @@ class MixupCutmix:
         return images, mixed_targets(targets, share)
 
     def smooth(self, labels: np.ndarray) -> np.ndarray:
-        """(N,) class numbers or (N, K) zeros and ones -> (N, K) float32 with label smoothing.
+        """Targets float32 (B, C) with label smoothing.
+
+        Args:
+            labels: (B,) class numbers, or (B, C) zeros and ones.
 
         Raises:
-            ValueError: a label outside 0..K-1, or another number of columns.
+            ValueError: a label is outside 0..C-1, or the number of columns is not C.
         """
         labels = np.asarray(labels)
         if labels.ndim == 2:
@@ -95,12 +104,12 @@ class MixupCutmix:
 
 
 def mixed_targets(targets: np.ndarray, share: float) -> np.ndarray:
-    """share of the own targets and the rest of the partner's, (N, K)."""
+    """Targets (B, C): `share` of each image's own and the rest of its partner's."""
     return (share * targets + (1 - share) * targets[::-1]).astype(targets.dtype)
 
 
 def mixup(images: np.ndarray, share: float) -> None:
-    """In place: share of the own pixels and the rest of the partner's, (N, height, width, channels)."""
+    """Mix images (B, height, width, channels) in place: `share` of each image and the rest of its partner."""
     half = len(images) // 2
     first, second = images[:half], images[::-1][:half]
     moved = (second - first) * np.float32(1 - share)
@@ -109,15 +118,15 @@ def mixup(images: np.ndarray, share: float) -> None:
 
 
 def cutmix(images: np.ndarray, share: float, y: float, x: float) -> float:
-    """In place: a box is exchanged with the partner.
+    """Exchange a box between each image and its partner, in place.
 
     Args:
-        images: (N, height, width, channels).
-        share: of the area outside the box, before the box is cut at the borders.
-        y, x: where its middle lies, from 0 to 1 of height and width.
+        images: (B, height, width, channels).
+        share: fraction of the area outside the box, before the box is clipped at the borders.
+        y, x: centre of the box, from 0 to 1 of height and width.
 
     Returns:
-        The share of the area outside the box that was exchanged.
+        The fraction of the area outside the exchanged box.
     """
     (height, width), half = images.shape[1:3], len(images) // 2
     side = math.sqrt(1 - share)

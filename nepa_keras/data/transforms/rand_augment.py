@@ -1,7 +1,7 @@
 """RandAugment (arXiv 1909.13719) with the policy of the fine-tuning recipes.
 
-Two operations of magnitude 9 with a standard deviation of 0.5, "increasing": each operation grows stronger
-with the magnitude. Operations are Pillow's.
+Two operations of magnitude 9 with a standard deviation of 0.5; every operation grows stronger with the
+magnitude ("increasing"). The operations are Pillow's.
 """
 
 import math
@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 LEVELS = 10  # the largest magnitude
-FILL = 128  # grey: what comes in from outside, the mean of the recipe's normalisation
-_DRAWS = 5  # per operation: which, whether, sign, and two for the normal magnitude
+FILL = 128  # grey of pixels from outside the image: the mean of the recipe's normalisation
+_DRAWS = 5  # random numbers per operation: choice, probability, sign, two for the magnitude
 
 
 def _outside(picture):
@@ -29,7 +29,7 @@ def _rotate(picture, degrees):
 
 
 def _posterize(picture, bits):
-    """Keeps the highest bits; none at the largest magnitude, which Pillow's own refuses."""
+    """Keep the highest bits; none at the largest magnitude, which Pillow's own function refuses."""
     table = [v & (0xFF00 >> bits) for v in range(256)]
     return picture.point(table * len(picture.getbands()))
 
@@ -44,12 +44,12 @@ def _enhance(kind):
 
 
 def _factor(strength, sign):
-    """1 changes nothing, 0.1 takes nearly all of the property away, 1.9 nearly doubles it."""
+    """Factor of Pillow's enhancers: 1 changes nothing, 0.1 nearly removes, 1.9 nearly doubles a property."""
     return 1 + sign * 0.9 * strength
 
 
-# Of each operation: what it does with a picture and an argument; the argument of a strength from 0 to 1 and
-# a sign.
+# For each operation: its function of an image and an argument, and the argument as a function of a strength
+# from 0 to 1 and a sign.
 OPERATIONS = {
     "auto_contrast": (lambda p, _: ImageOps.autocontrast(p), lambda s, sign: None),
     "equalize": (lambda p, _: ImageOps.equalize(p), lambda s, sign: None),
@@ -82,8 +82,13 @@ class RandAugment:
     Args:
         num_ops: operations drawn for an image, with replacement.
         magnitude: mean strength, from 0 to 10.
-        std: standard deviation of the strength, which is cut to 0 to 10.
-        probability: with which a drawn operation is carried out.
+        std: standard deviation of the strength, which is clipped to 0 to 10.
+        probability: probability that a drawn operation is carried out.
+
+    Example:
+        >>> augment = data.RandAugment(num_ops=2, magnitude=9)
+        >>> augment(np.zeros((28, 28, 3), "uint8"), [0.5] * augment.num_random).shape
+        (28, 28, 3)
     """
 
     def __init__(
@@ -113,21 +118,21 @@ class RandAugment:
             which, whether, sign, u, v = draws[start : start + _DRAWS]
             if whether >= self.probability:
                 continue
-            normal = math.sqrt(-2 * math.log(1 - u)) * math.cos(2 * math.pi * v)  # Box and Muller
+            normal = math.sqrt(-2 * math.log(1 - u)) * math.cos(2 * math.pi * v)  # Box-Muller
             strength = min(max(self.magnitude + self.std * normal, 0.0), LEVELS) / LEVELS
             name = NAMES[int(which * len(NAMES))]
             chosen.append((name, OPERATIONS[name][1](strength, 1 if sign < 0.5 else -1)))
         return chosen
 
     def __call__(self, pixels: np.ndarray, draws: list[float]) -> np.ndarray:
-        """uint8 (height, width, 3 or 1) -> the same.
+        """Apply the drawn operations to uint8 (height, width, 3 or 1); returns the same shape.
 
         Raises:
-            ValueError: another number of channels.
+            ValueError: the image has another number of channels.
         """
         if pixels.shape[-1] not in (1, 3):
             raise ValueError(
-                f"RandAugment is for colour and grey pictures, not for {pixels.shape[-1]} channels; leave it "
+                f"RandAugment is for colour and grey images, not for {pixels.shape[-1]} channels; leave it "
                 "out with rand_augment=None."
             )
         chosen = self.plan(draws)

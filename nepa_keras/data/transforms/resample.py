@@ -1,7 +1,7 @@
-"""Resizing with antialias by Pillow's rule, and pixels from 0 to 255 as floats from -1 to 1.
+"""Antialiased resizing with Pillow's filters, and scaling of pixels from 0..255 to -1..1.
 
-Images of one size are resized together by two small matrices each, so that a batch costs a few milliseconds;
-single ones by `fast_resize` where numba is installed, else by Pillow. Numbers are the same on every backend.
+Batches of images of one size are resized by two small matrices per image, in a few milliseconds; single
+images by `fast_resize` where numba is installed, else by Pillow. Results are the same on every backend.
 """
 
 import functools
@@ -10,11 +10,15 @@ import numpy as np
 
 from nepa_keras.resampling import resize_matrices
 
-_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # reach of each filter in pixels of the smaller image
+_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # radius, in pixels of the smaller image
 
 
 def check_interpolation(interpolation: str) -> str:
-    """Return the name, or raise ValueError if it is none of those here."""
+    """Check an interpolation and return its name.
+
+    Raises:
+        ValueError: it is neither "bilinear" nor "bicubic".
+    """
     if interpolation not in _SUPPORT:
         raise ValueError(
             f"interpolation must be one of {', '.join(_SUPPORT)}, got {interpolation!r}."
@@ -24,7 +28,7 @@ def check_interpolation(interpolation: str) -> str:
 
 @functools.cache
 def _compiled():
-    """The module `fast_resize`; None without numba."""
+    """Module `fast_resize`; None without numba."""
     try:
         from nepa_keras.data.transforms import fast_resize
     except ImportError:
@@ -39,16 +43,16 @@ def resize(
     box: tuple[int, int, int, int] | None = None,
     flip: bool = False,
 ) -> np.ndarray:
-    """An image or a part of it at another size; uint8 (*image_size, channels).
+    """Resize an image or a part of it; uint8 (*image_size, channels).
 
-    As Pillow does, and torchvision with it; other numbers of channels than 3 and 1 by matrices.
+    The result is Pillow's (and torchvision's); images of other than 3 or 1 channels are resized by matrices.
 
     Args:
         pixels: uint8 (height, width, channels).
         image_size: (height, width) of the result.
         interpolation: "bilinear" or "bicubic", with antialias.
-        box: top, left, height, width of the part, inside the image.
-        flip: mirror it from left to right.
+        box: top, left, height, width of the part, inside the image; None for the whole image.
+        flip: whether to mirror it from left to right.
     """
     top, left, h, w = box = _inside(box, pixels)
     if _is_compiled_for(pixels):
@@ -66,10 +70,10 @@ def resize_and_scale(
     box: tuple[int, int, int, int] | None = None,
     flip: bool = False,
 ) -> None:
-    """`resize` to the size of `out`, (height, width, channels) float32 or uint8, and `scale` into it.
+    """`resize` to the size of `out`, float32 or uint8 (height, width, channels), and `scale` into it.
 
     Raises:
-        ValueError: `out` has another type or other channels, or the part is not inside the image.
+        ValueError: `out` has another type or number of channels, or the part is not inside the image.
     """
     if (
         out.dtype not in (np.float32, np.uint8)
@@ -116,7 +120,16 @@ def _resized(pixels: np.ndarray, image_size: tuple[int, int], interpolation: str
 
 
 def resize_arrays(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) with rows (N, h, H) and columns (N, w, W) -> (N, h, w, C) float32."""
+    """Resize images by matrices: each output row or column is a weighted sum of input ones.
+
+    Args:
+        images: (B, height, width, channels).
+        rows: (B, new height, height).
+        columns: (B, new width, width).
+
+    Returns:
+        float32 (B, new height, new width, channels).
+    """
     n, height, width, channels = images.shape
     x = images.astype(np.float32).reshape(n, height, width * channels)
     x = np.matmul(rows, x).reshape(n, -1, width, channels)
@@ -125,7 +138,7 @@ def resize_arrays(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> 
 
 
 def sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of an image size given as one side or as both."""
+    """Size (height, width) of an image, given as one side or as both."""
     if not isinstance(image_size, tuple | list):
         image_size = (image_size, image_size)
     height, width = image_size
@@ -137,15 +150,15 @@ def normalize(
     image_size: int | tuple[int, int] | None = None,
     interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """uint8 (N, height, width, channels) -> float32 in [-1, 1], resized if a size is given.
+    """Map uint8 (B, height, width, channels) to float32 in [-1, 1], resized if a size is given.
 
     Raises:
-        ValueError: the images are not uint8 or not four-dimensional.
+        ValueError: the images are not uint8, or the array is not four-dimensional.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
-            "normalize takes uint8 images (N, height, width, channels), got "
+            "normalize takes uint8 images (B, height, width, channels), got "
             f"{images.dtype} {images.shape}."
         )
     n, height, width, _ = images.shape
@@ -159,7 +172,7 @@ def normalize(
 
 
 def scale(images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given; uint8 there as they are."""
+    """Pixels from 0 to 255 as float32 in [-1, 1], written into `out` if given; unscaled if `out` is uint8."""
     if out is not None and out.dtype == np.uint8:
         out[...] = images
         return out
