@@ -7,7 +7,7 @@ from absl import flags
 from nepa_keras import evaluation
 
 AUTO = "auto"
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_block_flag(default: str | None, what: str) -> None:

@@ -23,7 +23,7 @@ from shared_flags import (
 from nepa_keras import data, evaluation
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_flags() -> None:

@@ -9,7 +9,7 @@ from nepa_keras import training
 from nepa_keras.presets.names import PRESETS
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 MODEL = (
     "a folder of weights; the folder of a run (its best/, else ema/, else trained/, and before its end the "

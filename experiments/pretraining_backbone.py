@@ -10,7 +10,7 @@ import nepa_keras
 from nepa_keras import data
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
 _OF_ARCHITECTURE = ("layer_scale", "gated_mlp", "qk_norm", "qk_norm_scale", "positions")

@@ -9,7 +9,7 @@ import nepa_keras
 from nepa_keras import evaluation
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_flags() -> None:

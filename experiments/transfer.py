@@ -7,7 +7,7 @@ from number_flags import RATE, define_number
 from nepa_keras import data, evaluation
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_flags() -> None:
