@@ -94,7 +94,7 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "own_warmup",
     True,
-    "Warm up each block in turn, upper blocks first; with --noown_warmup all blocks together.",
+    "Give each block its own warm-up, longer for lower blocks; with --noown_warmup all share one.",
 )
 flags.DEFINE_list(
     "freeze",

@@ -26,7 +26,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "taps",
         None,
-        "Numbers of the four blocks whose outputs UPerNet reads; default evenly spaced over the depth.",
+        "Numbers of the four blocks, from 0, whose outputs UPerNet reads; default those at a third, a half, two "
+        "thirds and the end of the depth.",
     )
     flags.DEFINE_boolean("freeze_backbone", False, "Train only the head, not the backbone.")
     define_number(
