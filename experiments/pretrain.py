@@ -5,7 +5,7 @@ r"""Pretrain a NEPA model on images.
         --flagfile=experiments/recipes/paper_pretrain_base.flags --data=folder:/path/to/images
 
 The images need no labels. Without flags the script runs recipes/pretrain_embedded.flags: 10 000 images of
-Fashion-MNIST that ship with the library, a few minutes on two CPU cores. At the end it prints how much
+Fashion-MNIST that ship with the library, about five minutes on two CPU cores. At the end it prints how much
 pretraining improves few-label fine-tuning, the linear probe and k-NN over random weights (for data with
 labels), and the run's folder. That holds the averaged weights (ema/, a folder for --model of the other
 scripts), log.csv, curves.png, similarity.png and report.html. The same command resumes an interrupted run if
