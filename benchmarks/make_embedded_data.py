@@ -43,7 +43,9 @@ def main(_):
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.save(buffer, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is fixed, so that the bytes do not vary
+            entry = zipfile.ZipInfo(
+                f"{name}.npy"
+            )  # its date is fixed, so that the bytes do not vary
             archive.writestr(entry, buffer.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
     content = path.read_bytes()
     print(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}")

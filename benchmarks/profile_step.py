@@ -38,9 +38,7 @@ flags.DEFINE_integer(
     "steps", 3, "Number of profiled steps, after three that warm up.", lower_bound=1
 )
 flags.DEFINE_integer("threads", 2, "Number of CPU cores and threads.", lower_bound=1)
-flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Precision of the computation."
-)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Precision of the computation.")
 FLAGS = flags.FLAGS
 
 # Kinds of kernels. The first kind applies one of whose words is an opcode of the kernel, or part of the

@@ -37,7 +37,9 @@ class KerasSide:
         started = time.perf_counter()
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
-        random.seed(1337)  # seeds the weights; keras.utils.set_random_seed would load TensorFlow too
+        random.seed(
+            1337
+        )  # seeds the weights; keras.utils.set_random_seed would load TensorFlow too
         backbone = nepa_keras.NepaBackbone.from_preset(
             options["preset"], load_weights=False, **options.get("overrides", {})
         )
@@ -118,9 +120,7 @@ class ReferenceSide:
         config = options["config"]
         height, width, channels = config["image_shape"]
         if config["gated_mlp"] or height != width:
-            raise ValueError(
-                "The PyTorch reference supports only square images and no gated MLP."
-            )
+            raise ValueError("The PyTorch reference supports only square images and no gated MLP.")
         shared = "patch_size hidden_dim num_layers num_heads mlp_dim qk_norm_scale layer_scale"
         architecture = Architecture(height, channels, **{n: config[n] for n in shared.split()})
         torch.manual_seed(1337)

@@ -67,7 +67,9 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "class_names", None, "Text file with one class name per line, in the order of the classes."
 )
-flags.DEFINE_bool("ema", False, "Convert the averaged weights of the source; same as --weights=ema.")
+flags.DEFINE_bool(
+    "ema", False, "Convert the averaged weights of the source; same as --weights=ema."
+)
 flags.DEFINE_bool(
     "fold_layer_scale", False, "Fold the factors of LayerScale into the dense layers before it."
 )

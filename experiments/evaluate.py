@@ -113,9 +113,7 @@ def check_outputs() -> None:
     if FLAGS.predictions and not Path(FLAGS.predictions).expanduser().resolve().parent.is_dir():
         raise ValueError(f"--predictions={FLAGS.predictions} is in a folder that does not exist.")
     if FLAGS.confusion and FLAGS.multi_label:
-        raise ValueError(
-            "--confusion needs one class per image; leave it out with --multi_label."
-        )
+        raise ValueError("--confusion needs one class per image; leave it out with --multi_label.")
     if FLAGS.confusion:
         with required_for("--confusion", "matplotlib"):
             import matplotlib  # noqa: F401, fails now, not after the evaluation
@@ -157,7 +155,9 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         )
     names, theirs = model.class_names, source.class_names
     if names and theirs and not set(names) & set(theirs):
-        print(f"classes are matched by number: {names[0]} (model) with {theirs[0]} (data), and so on")
+        print(
+            f"classes are matched by number: {names[0]} (model) with {theirs[0]} (data), and so on"
+        )
     if not names and theirs and len(theirs) == model.num_classes:
         names = theirs
     converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)

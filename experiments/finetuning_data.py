@@ -80,7 +80,10 @@ def define_flags() -> None:
         "mixup", 0.8, "Parameter alpha of mixup's beta distribution; 0 for no mixup.", NOT_NEGATIVE
     )
     define_number(
-        "cutmix", 1.0, "Parameter alpha of CutMix's beta distribution; 0 for no CutMix.", NOT_NEGATIVE
+        "cutmix",
+        1.0,
+        "Parameter alpha of CutMix's beta distribution; 0 for no CutMix.",
+        NOT_NEGATIVE,
     )
     define_number(
         "switch_probability",

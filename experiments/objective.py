@@ -42,7 +42,9 @@ def define_flags() -> None:
         "shift", True, "Predict the next patch; with --noshift the same patch (ablation)."
     )
     flags.DEFINE_boolean(
-        "causal", True, "Causal attention; with --nocausal every patch attends to all patches (ablation)."
+        "causal",
+        True,
+        "Causal attention; with --nocausal every patch attends to all patches (ablation).",
     )
     flags.DEFINE_boolean(
         "stop_gradient",

@@ -81,7 +81,9 @@ pretraining_backbone.define_flags()
 define_training_flags(run_dir="runs/pretrain_DATA_TIME", batch_size=128, beta_2=0.95, clip_norm=1.0)
 define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=WARMUP_RATIO, default_length=f"{STEPS}")
 define_crop_flag(None)
-flags.DEFINE_boolean("flip", True, "Flip each random resized crop horizontally with probability 0.5.")
+flags.DEFINE_boolean(
+    "flip", True, "Flip each random resized crop horizontally with probability 0.5."
+)
 
 objective.define_flags()
 

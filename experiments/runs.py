@@ -35,9 +35,7 @@ def start_processes() -> Processes:
     """
     processes = nepa_keras.distribute(FLAGS.distribute, FLAGS.mesh)
     if processes.count > 1 and not FLAGS.run_dir:
-        raise ValueError(
-            "Several processes need --run_dir, a folder that all of them share."
-        )
+        raise ValueError("Several processes need --run_dir, a folder that all of them share.")
     if processes.number:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     return processes
@@ -130,7 +128,10 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     except OSError as error:
         is_link = run.path.is_symlink() and not run.path.exists()
         why = "a link to nothing" if is_link else error.strerror or error
-        end(NOT_SAVED, f"--run_dir={run} cannot be created or written to ({why}); give another folder")
+        end(
+            NOT_SAVED,
+            f"--run_dir={run} cannot be created or written to ({why}); give another folder",
+        )
     if different := set(_without_places(before)) ^ set(_without_places(now)):
         raise ValueError(
             f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); give "

@@ -229,9 +229,7 @@ def score_row(name: str, logs: dict) -> tuple[str, ...]:
 def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) -> None:
     """Write curves, trained weights, examples and the report, and print the scores."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
-    runs.report_bad_images(
-        bad, "validation images could not be read", run.bad_validation_images
-    )
+    runs.report_bad_images(bad, "validation images could not be read", run.bad_validation_images)
     visualization.plot_curves(run.log, run.curves)
     replace_preset(segmenter, run.trained)
     if validate.best is None:

@@ -142,7 +142,10 @@ def define_crop_flag(default: float | None) -> None:
     """Define --smallest_crop; a default of None stands for 0.08, the value of the recipes."""
     given = "" if default else " Default 0.08."
     define_number(
-        "smallest_crop", default, f"Smallest area of a random crop, as a fraction of the image.{given}", FACTOR
+        "smallest_crop",
+        default,
+        f"Smallest area of a random crop, as a fraction of the image.{given}",
+        FACTOR,
     )
 
 
@@ -227,9 +230,7 @@ def define_training_flags(
         "Device mesh of --distribute=fsdp as REPLICASxSHARDS: 4x2 is 4 replicas of the weights, each sharded "
         "over 2 devices.",
     )
-    flags.DEFINE_integer(
-        "keep_last", 2, "Number of newest checkpoints to keep.", lower_bound=1
-    )
+    flags.DEFINE_integer("keep_last", 2, "Number of newest checkpoints to keep.", lower_bound=1)
     flags.DEFINE_integer(
         "keep_every",
         None,
@@ -259,10 +260,16 @@ def define_recipe_flags(
         default_length: length of the training without flags, in words.
     """
     flags.DEFINE_integer(
-        "accumulation_steps", 1, "Batches whose gradients are averaged for one update.", lower_bound=1
+        "accumulation_steps",
+        1,
+        "Batches whose gradients are averaged for one update.",
+        lower_bound=1,
     )
     flags.DEFINE_integer(
-        "steps", None, f"Length of the training in updates; default {default_length}.", lower_bound=1
+        "steps",
+        None,
+        f"Length of the training in updates; default {default_length}.",
+        lower_bound=1,
     )
     define_number(
         "epochs",

@@ -104,9 +104,7 @@ flags.DEFINE_string(
     "Folder of the study; an unfinished study in it is resumed.",
     required=True,
 )
-flags.DEFINE_list(
-    "parts", list(PARTS), f"Parts to run, separated by commas: {', '.join(PARTS)}."
-)
+flags.DEFINE_list("parts", list(PARTS), f"Parts to run, separated by commas: {', '.join(PARTS)}.")
 flags.DEFINE_integer(
     "seed",
     1337,

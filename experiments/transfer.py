@@ -52,7 +52,9 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
     try:
         return evaluation.FeatureMonitor(images, labels, linear_probe=True)
     except ValueError as error:
-        print(f"--monitor_images={FLAGS.monitor_images} is monitored without a linear probe: {error}")
+        print(
+            f"--monitor_images={FLAGS.monitor_images} is monitored without a linear probe: {error}"
+        )
         return evaluation.FeatureMonitor(images, labels)
 
 

@@ -20,7 +20,9 @@ from nepa_keras.performance.flops import training_flops
 from nepa_keras.performance.roofline import DEVICES, Device, predicted_step
 from plan.step_memory import copy_bytes, image_bytes, state_bytes
 
-USABLE = 0.8  # fraction of a device's memory; the rest is for the runtime, work space and fragmentation
+USABLE = (
+    0.8  # fraction of a device's memory; the rest is for the runtime, work space and fragmentation
+)
 IMAGENET_IMAGES, IMAGENET_BYTES = 1_281_167, 147.9e9  # ILSVRC2012_img_train.tar
 
 

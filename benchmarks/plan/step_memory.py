@@ -26,7 +26,9 @@ The terms:
 
 from nepa_keras.backbone import NepaBackbone
 
-_CAUSAL_SHARE = 5 / 8  # fraction of scores computed, see `backends.portable.explicit_attention`; on CPU
+_CAUSAL_SHARE = (
+    5 / 8
+)  # fraction of scores computed, see `backends.portable.explicit_attention`; on CPU
 _STATE = 4 + 4 + 8 + 4  # bytes per parameter: weight, gradient, two moments, average
 _BLOCKS_GATHERED = 2  # the block being computed and the one being fetched
 

@@ -110,7 +110,11 @@ def input_table(
             )
     heads = (
         *("model", "machine", "images/s", "images/s per device", "CPU cores per host"),
-        *("JPEG MB/s per host", "float32 GB/s to the devices of a host", "hours between checkpoints"),
+        *(
+            "JPEG MB/s per host",
+            "float32 GB/s to the devices of a host",
+            "hours between checkpoints",
+        ),
     )
     return markdown_table([heads, *rows])
 

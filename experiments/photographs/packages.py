@@ -15,7 +15,10 @@ from urllib.parse import unquote
 
 from photographs.sources import DEBIAN, Source
 
-_AR, _AR_ENTRY = b"!<arch>\n", 60  # Debian packages are ar archives: magic number, bytes of a header
+_AR, _AR_ENTRY = (
+    b"!<arch>\n",
+    60,
+)  # Debian packages are ar archives: magic number, bytes of a header
 
 
 class UnavailableError(ValueError):
