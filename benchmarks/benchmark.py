@@ -13,13 +13,14 @@
     python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, gradient accumulation
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=tpu         # compilation for TPU, without a TPU
 
-Without flags the script measures ViT-tiny at batch 8 in float32 on two threads, and prints the time of a step,
-images/s, MFU and peak memory.
+Without flags the script measures ViT-tiny at batch 8 in float32 on two threads, and prints the time of a
+step, images/s, MFU and peak memory.
 
-The measured step is the one users run: `compile` with the recipe's optimizer (clipping, decay groups, EMA), then
-`fit`, here over batches held in memory; with --inference, a batch of `predict` of `evaluation.FeatureExtractor`.
-Each implementation (side) has its own process, and the processes work in turn, so that they neither compete for
-cores nor meet different conditions of the machine. A time is the duration of one turn divided by its steps.
+The measured step is the one users run: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
+then `fit`, here over batches held in memory; with --inference, a batch of `predict` of
+`evaluation.FeatureExtractor`. Each implementation (side) has its own process, and the processes work in turn,
+so that they neither compete for cores nor meet different conditions of the machine. A time is the duration of
+one turn divided by its steps.
 """
 
 import json

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=torch python benchmarks/code_size.py [FOLDER]
 
-The figures are lines and files of library, scripts and tests; import cycles; names in the `__all__` of packages;
-and the files of the library (other than layers) that a training step calls, with the number of calls from one
-file to another. FOLDER is a checkout, by default this one.
+The figures are lines and files of library, scripts and tests; import cycles; names in the `__all__` of
+packages; and the files of the library (other than layers) that a training step calls, with the number of
+calls from one file to another. FOLDER is a checkout, by default this one.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """`benchmark.py --input`: rate in images/s of reading JPEG files and augmenting them for pretraining.
 
-The files are crops of two photographs of scikit-learn, at the usual size of ImageNet (500x375) and resized to a
-shorter side of 256. Two loaders read them in turn: `AugmentedBatches`, and Pillow with the operations of
+The files are crops of two photographs of scikit-learn, at the usual size of ImageNet (500x375) and resized to
+a shorter side of 256. Two loaders read them in turn: `AugmentedBatches`, and Pillow with the operations of
 torchvision's transforms, on as many threads.
 """
 

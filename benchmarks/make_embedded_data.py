@@ -2,8 +2,8 @@
 
     python benchmarks/make_embedded_data.py --data_dir=/usr/share/datasets/fashion-mnist
 
-The file holds the first 1,000 training and 200 test images of each class, in the order of the official files. Its
-bytes are the same on every run. The script prints the checksum that `nepa_keras/data/arrays.py` verifies.
+The file holds the first 1,000 training and 200 test images of each class, in the order of the official files.
+Its bytes are the same on every run. The script prints the checksum that `nepa_keras/data/arrays.py` verifies.
 """
 
 import hashlib

@@ -65,8 +65,8 @@ def measure(options, steps, repeats, reference):
     """Time turns of the library, alternating with turns of a reference.
 
     Args:
-        options: options of the sides, see `sides.serve`; "against", if given, is another checkout to use as the
-            reference in place of plain PyTorch.
+        options: options of the sides, see `sides.serve`; "against", if given, is another checkout to use as
+            the reference in place of plain PyTorch.
         steps: number of steps in a turn.
         repeats: number of measured turns, after one that warms up.
         reference: whether to measure a reference too.

@@ -4,9 +4,9 @@
     python benchmarks/plan.py --recipe=paper_pretrain_large --machine=h100-8
     python benchmarks/plan.py --preset=nepa_base_patch14_224 --machine=v5e-64 --images_per_second=650
 
-Without flags it prints tables for base and large by the recipes of the paper and of the authors' released scripts
-(experiments/recipes): the paper's models have SwiGLU, the released ones GELU; large has 800 epochs in the paper
-and 1600 in the scripts.
+Without flags it prints tables for base and large by the recipes of the paper and of the authors' released
+scripts (experiments/recipes): the paper's models have SwiGLU, the released ones GELU; large has 800 epochs in
+the paper and 1600 in the scripts.
 
 Nothing is measured: the formulae of `plan/layouts.py` and `plan/step_memory.py` use the architecture, the
 manufacturers' figures of the machines, and an assumed model FLOPs utilization (--mfu), or a measured rate
@@ -121,8 +121,8 @@ def main():
         )
     rates = tables.input_table(trained, machines, max(mfus), FLAGS.images_per_core)
     print(
-        f"\nInput rates of the fastest layout at MFU {max(mfus):.0%}, with {FLAGS.images_per_core:g} images/s "
-        "per CPU core\n\n"
+        f"\nInput rates of the fastest layout at MFU {max(mfus):.0%}, with {FLAGS.images_per_core:g} "
+        "images/s per CPU core\n\n"
         f"{rates}\n\nStorage\n\n{tables.storage_table(backbones)}"
     )
 

@@ -2,12 +2,12 @@
 
     KERAS_BACKEND=jax python benchmarks/profile_step.py --size=base --dtype=bfloat16
 
-The script profiles the step of `benchmark.py` with the profiler of the backend, and prints the time of each kind
-of kernel and its fraction of the total. On JAX and TensorFlow an XLA kernel is classified by the costliest of its
-HLO instructions (a product fused with a GELU is a product). The times are summed over threads, so that two busy
-cores give up to twice the duration of the step; work of a second core inside one kernel is not recorded. On
-PyTorch an operator is classified by its name and its time is that of the calling thread, so that the sum is the
-duration of the step. Reading TensorFlow's trace needs JAX.
+The script profiles the step of `benchmark.py` with the profiler of the backend, and prints the time of each
+kind of kernel and its fraction of the total. On JAX and TensorFlow an XLA kernel is classified by the
+costliest of its HLO instructions (a product fused with a GELU is a product). The times are summed over
+threads, so that two busy cores give up to twice the duration of the step; work of a second core inside one
+kernel is not recorded. On PyTorch an operator is classified by its name and its time is that of the calling
+thread, so that the sum is the duration of the step. Reading TensorFlow's trace needs JAX.
 """
 
 import collections

@@ -172,9 +172,9 @@ def prepare(options):
 def serve(side_class, options, pipe):
     """Main function of a side's process: build the side, then answer requests until None comes.
 
-    Options: backend (default that of the environment), preset, overrides (arguments of the backbone), batch_size,
-    accumulation_steps, dtype, jit_compile, inference, threads, pixels (uint8 batches), root (another checkout whose
-    library is measured), and for the reference config and compiled.
+    Options: backend (default that of the environment), preset, overrides (arguments of the backbone),
+    batch_size, accumulation_steps, dtype, jit_compile, inference, threads, pixels (uint8 batches), root
+    (another checkout whose library is measured), and for the reference config and compiled.
     """
     prepare(options)
     side = side_class(options)

@@ -1,6 +1,7 @@
 """Tables of many measurements for `benchmark.py --suite=cpu` and `--suite=sweep`.
 
-Each suite prints a row when it is measured, continues after a row that fails, and returns True if a row failed.
+Each suite prints a row when it is measured, continues after a row that fails, and returns True if a row
+failed.
 """
 
 import importlib.util
@@ -78,8 +79,8 @@ def _ratio_cells(report):
 def sweep_suite(options, steps, repeats, backends):
     """Measure the cost of a training step by batch size, depth and number of tokens; print tables.
 
-    The last column is the time per FLOP relative to the first row of the axis. FLOPs include the quadratic part of
-    attention, so that values above 1 (beyond noise) show a cost that grows faster than necessary.
+    The last column is the time per FLOP relative to the first row of the axis. FLOPs include the quadratic
+    part of attention, so that values above 1 (beyond noise) show a cost that grows faster than necessary.
     """
     failed, count = False, counter(len(SWEEP) * len(backends), "row", sys.stderr)
     for backend in backends:

@@ -1,8 +1,8 @@
 """NEPA pretraining in plain PyTorch, the reference of `benchmark.py --reference`.
 
 The code is self-contained and idiomatic, with PyTorch's fused kernels: one q/k/v projection, fused attention,
-`AdamW(fused=True)`, foreach clipping and averaging. tests/benchmarks/test_torch_reference.py compares it with the
-numbers of the authors' implementation, so that the benchmark compares with a correct implementation.
+`AdamW(fused=True)`, foreach clipping and averaging. tests/benchmarks/test_torch_reference.py compares it with
+the numbers of the authors' implementation, so that the benchmark compares with a correct implementation.
 
 B batch, T patches, N = 1 + T tokens, D width, H heads, K = D / H head width.
 """

@@ -1,7 +1,8 @@
 """`benchmark.py --suite=transforms`: time per image of our augmentations and of KerasCV's and Keras'.
 
-KerasCV's and Keras' layers run in `tf.data`. All run on one core, over a batch of crops of two photographs; the
-alternatives of a transform work in turn. Times are CPU times of the process, so that other processes matter less.
+KerasCV's and Keras' layers run in `tf.data`. All run on one core, over a batch of crops of two photographs;
+the alternatives of a transform work in turn. Times are CPU times of the process, so that other processes
+matter less.
 """
 
 import os

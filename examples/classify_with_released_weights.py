@@ -3,10 +3,10 @@ r"""Classify pictures with released weights.
     KERAS_BACKEND=jax python examples/classify_with_released_weights.py \
         nepa_base_patch14_224_sft cat.jpg dog.png
 
-The first argument is a preset's name or hf://owner/name, which are downloaded once (needs `huggingface_hub` and
-a network, 350 MB), or a folder written by `save_to_preset` or in the authors' layout. The script prints the
-three most likely classes of each picture. Without arguments it trains a tiny classifier for a few seconds, saves
-it in the authors' layout in a temporary folder, and uses it in the same way.
+The first argument is a preset's name or hf://owner/name, which are downloaded once (needs `huggingface_hub`
+and a network, 350 MB), or a folder written by `save_to_preset` or in the authors' layout. The script prints
+the three most likely classes of each picture. Without arguments it trains a tiny classifier for a few
+seconds, saves it in the authors' layout in a temporary folder, and uses it in the same way.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from nepa_keras import data
 
 
 def stand_in(folder: Path) -> list[Path]:
-    """Train a tiny classifier of clothes, save it in the authors' layout, and write pictures; return their paths."""
+    """Train and save a tiny classifier of clothes in the authors' layout; return paths of pictures for it."""
     clothes = data.load("embedded")
     keras.utils.set_random_seed(0)
     backbone = nepa_keras.NepaBackbone.from_preset(

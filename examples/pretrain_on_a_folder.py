@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python examples/pretrain_on_a_folder.py --pictures=/path/to/pictures
 
-Without --pictures the script writes 600 small pictures of clothes to a temporary folder and uses those. It prints
-the loss and the paths of the saved model and of a picture of its predictions.
+Without --pictures the script writes 600 small pictures of clothes to a temporary folder and uses those. It
+prints the loss and the paths of the saved model and of a picture of its predictions.
 """
 
 import argparse
@@ -35,14 +35,14 @@ def main():
         options.pictures = output / "pictures"
         write_pictures(options.pictures)
 
-    # Batches of random crops, randomly flipped, in [-1, 1]. Threads read the files while the model trains. A file
-    # that is no readable picture is replaced by another one and counted.
+    # Batches of random crops, randomly flipped, in [-1, 1]. Threads read the files while the model trains. A
+    # file that is no readable picture is replaced by another one and counted.
     source = data.open_source(f"folder:{options.pictures}")
     batches = data.AugmentedBatches(source, batch_size=50, image_size=28, channels=1)
     print(f"{len(source)} pictures, {len(batches)} batches per epoch")
 
-    # A small Vision Transformer for grey pictures of 28x28 pixels in 16 patches. `PRESETS` lists larger ones; for
-    # colour pictures of 224x224 use image_size=224, channels=3 and "nepa_small_patch14_224".
+    # A small Vision Transformer for grey pictures of 28x28 pixels in 16 patches. `PRESETS` lists larger ones;
+    # for colour pictures of 224x224 use image_size=224, channels=3 and "nepa_small_patch14_224".
     keras.utils.set_random_seed(0)
     backbone = nepa_keras.NepaBackbone.from_preset("nepa_micro_patch7_28", load_weights=False)
     model = nepa_keras.NepaPretrainer(backbone)

@@ -2,10 +2,10 @@
 
     KERAS_BACKEND=jax python examples/segment_scenes.py
 
-The synthetic scenes are composed of images that ship with the library, with their true masks. The script prints
-mean IoU and pixel accuracy before and after training. The backbone here starts from random weights;
-`NepaImageSegmenter.from_preset(folder, num_classes=…)` starts from a pretrained one. experiments/segment.py has
-the full recipe, for ADE20K and for your own pictures and masks.
+The synthetic scenes are composed of images that ship with the library, with their true masks. The script
+prints mean IoU and pixel accuracy before and after training. The backbone here starts from random weights;
+`NepaImageSegmenter.from_preset(folder, num_classes=…)` starts from a pretrained one. experiments/segment.py
+has the full recipe, for ADE20K and for your own pictures and masks.
 """
 
 import argparse

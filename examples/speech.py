@@ -2,8 +2,8 @@
 
     pip install espeakng-loader       # the library and its voices in one wheel
 
-A voice is an accent of English and a speaker, such as "en-us+f2". The C library, called by ctypes, returns 16-bit
-samples, of which `log_mel` computes the logarithm of the power in mel bands.
+A voice is an accent of English and a speaker, such as "en-us+f2". The C library, called by ctypes, returns
+16-bit samples, of which `log_mel` computes the logarithm of the power in mel bands.
 """
 
 import ctypes
@@ -91,7 +91,7 @@ def mel_filters(bands: int, low: float = 80.0, high: float = 8000.0) -> np.ndarr
 
 
 def log_mel(samples: np.ndarray, frames: int, bands: int) -> np.ndarray:
-    """Log-mel spectrogram (frames, bands) float32 of the first frames; short samples are padded by silence."""
+    """Log-mel spectrogram (frames, bands) float32 of the first frames, padded by silence if too short."""
     padded = np.zeros((frames - 1) * HOP + WINDOW)
     padded[: len(samples)] = samples[: len(padded)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]

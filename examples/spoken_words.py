@@ -5,12 +5,13 @@
 
 A speech synthesiser says the ten digits with 62 speakers in 5 accents. 40 speakers are for training, 10 for
 choosing settings (--speakers=validation) and 12 for the result; no speaker is in two parts. The model is
-pretrained on the unlabelled clips of the training speakers, then fine-tuned with few labels. The script prints the
-loss on unheard voices next to simple baselines, and the accuracy of recognition from pretrained and random weights.
+pretrained on the unlabelled clips of the training speakers, then fine-tuned with few labels. The script
+prints the loss on unheard voices next to simple baselines, and the accuracy of recognition from pretrained
+and random weights.
 
-The objective favours features that persist from token to token. In a recording these are first the loudness and
-the noise of the room: without subtracting the mean of each clip, pretraining made few-label fine-tuning worse.
-docs/results.md, "The objective on speech", has the figures.
+The objective favours features that persist from token to token. In a recording these are first the loudness
+and the noise of the room: without subtracting the mean of each clip, pretraining made few-label fine-tuning
+worse. docs/results.md, "The objective on speech", has the figures.
 """
 
 import argparse

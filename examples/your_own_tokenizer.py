@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python examples/your_own_tokenizer.py
 
 The tokens come from any Keras layer that maps a batch to (B, *grid, D). It replaces the patch embedding; the
-objective, the rotary positions (for each axis of the grid) and the blocks stay the same. For both kinds of tokens
-the script prints the loss, next to that of a constant prediction. spoken_words.py does the same on a 1-D grid, with
-a measurement of the gain.
+objective, the rotary positions (for each axis of the grid) and the blocks stay the same. For both kinds of
+tokens the script prints the loss, next to that of a constant prediction. spoken_words.py does the same on a
+1-D grid, with a measurement of the gain.
 """
 
 import argparse
@@ -35,8 +35,9 @@ def features_of_a_cnn():
     images, labels = data.normalize(clothes.train_images[:1200]), clothes.train_labels[:1200]
     classifier.fit(images, labels, batch_size=50, epochs=2, verbose=0)
 
-    # Strides equal to kernel sizes, so that a cell depends on its own pixels only; if it saw pixels of the next
-    # cell, it would know a part of the answer. Frozen, as the objective would make the features easy to predict.
+    # Strides equal to kernel sizes, so that a cell depends on its own pixels only; if it saw pixels of the
+    # next cell, it would know a part of the answer. Frozen, as the objective would make the features easy to
+    # predict.
     cnn.trainable = False
     # Channels of mean 0; a common offset would make all embeddings point in one direction.
     centred = keras.layers.Normalization(axis=-1)

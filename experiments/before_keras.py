@@ -1,7 +1,7 @@
 """Set-up of a process to import before Keras.
 
-It silences start-up logs, ends with one sentence on Ctrl-C or a wrong backend, and ends at once if the command
-is that of a finished run.
+It silences start-up logs, ends with one sentence on Ctrl-C or a wrong backend, and ends at once if the
+command is that of a finished run.
 """
 
 import functools

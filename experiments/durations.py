@@ -39,8 +39,8 @@ def _updates(batches_per_epoch: int, default_steps: int | None, default_epochs: 
     if FLAGS.steps is not None:
         if FLAGS.epochs:
             raise ValueError(
-                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both set the length of the training; give "
-                "one of them (--epochs=0 switches off that of a flag file)."
+                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both set the length of the training; "
+                "give one of them (--epochs=0 switches off that of a flag file)."
             )
         return FLAGS.steps
     epochs = default_epochs if FLAGS.epochs is None else FLAGS.epochs
@@ -62,13 +62,13 @@ def _warmup(batches_per_epoch: int, updates: int, default_ratio: float) -> dict[
         return {"warmup_ratio": ratio or 0.0}
     if ratio is not None:
         raise ValueError(
-            f"--warmup_ratio={ratio} and --warmup_epochs={epochs} both set the length of the warm-up; give one "
-            "of them (--warmup_epochs=0 switches off that of a flag file)."
+            f"--warmup_ratio={ratio} and --warmup_epochs={epochs} both set the length of the warm-up; give "
+            "one of them (--warmup_epochs=0 switches off that of a flag file)."
         )
     steps = _updates_of(epochs, batches_per_epoch)
     if steps > updates:
         raise ValueError(
-            f"--warmup_epochs={epochs} is {steps} updates with this data, and the run has only {updates}; lower "
-            "it, or give --warmup_epochs=0 and a --warmup_ratio."
+            f"--warmup_epochs={epochs} is {steps} updates with this data, and the run has only {updates}; "
+            "lower it, or give --warmup_epochs=0 and a --warmup_ratio."
         )
     return {"warmup_steps": steps}

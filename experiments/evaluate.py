@@ -7,9 +7,9 @@ r"""Evaluate classifiers on labelled images, or write their predictions.
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=folder:new_pictures \
         --predictions=predictions.csv
 
---model is required; by default it is evaluated on the 2 000 test images that ship with the library. The script
-prints top-1 and top-5 accuracy, the calibration error (ECE) and the classes that do worst; with several models,
-separated by commas, also one table that compares them. Images are preprocessed by the model's
+--model is required; by default it is evaluated on the 2 000 test images that ship with the library. The
+script prints top-1 and top-5 accuracy, the calibration error (ECE) and the classes that do worst; with
+several models, separated by commas, also one table that compares them. Images are preprocessed by the model's
 preprocessor_config.json. --predictions writes predictions to a CSV file and needs no labels.
 """
 

@@ -6,9 +6,9 @@ r"""Fine-tune a pretrained NEPA backbone as an image classifier.
         --flagfile=experiments/recipes/paper_finetune_base.flags \
         --data=imagenet:/data --validation_data=imagenet:/data
 
---model is required. By default the script trains on the 10 000 labelled images that ship with the library, 10 %
-of them held out to choose the best weights. At the end it prints the validation accuracy of the trained, the
-averaged and the best weights, and the command that evaluates them on test images. The run's folder has
+--model is required. By default the script trains on the 10 000 labelled images that ship with the library, 10
+% of them held out to choose the best weights. At the end it prints the validation accuracy of the trained,
+the averaged and the best weights, and the command that evaluates them on test images. The run's folder has
 `best/` (trained or averaged weights of the best validation), `ema/` and `trained/` (averaged and trained
 weights at the end), each a folder for `from_preset` and evaluate.py, and report.html.
 
@@ -128,7 +128,7 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "qk_norm_scale",
     True,
-    "Learn a scale in QK-norm, initially 1 if --model has none; with --noqk_norm_scale such a model keeps none.",
+    "Learn a scale in QK-norm, initially 1 if --model has none; --noqk_norm_scale adds none to such a model.",
 )
 
 

@@ -31,8 +31,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data",
         "embedded",
-        "Labelled images to train on, such as folder:PATH with a folder for each class; the same kinds as for "
-        "--data of pretrain.py.",
+        "Labelled images to train on, such as folder:PATH with a folder for each class; the same kinds as "
+        "for --data of pretrain.py.",
     )
     define_cache_flags()
     define_data_dir_flag()
@@ -113,8 +113,8 @@ def open_data() -> tuple[data.ImageSource, data.ImageSource]:
     """
     if several() and FLAGS.num_labels:
         raise ValueError(
-            "--num_labels takes equally many images of each class, which --multi_label does not define; leave "
-            "one of them out."
+            "--num_labels takes equally many images of each class, which --multi_label does not define; "
+            "leave one of them out."
         )
     if several() and FLAGS.augmentation == "keras_cv":
         raise ValueError(

@@ -6,9 +6,9 @@
     python experiments/inspect_data.py --data=pairs:/path/to/images_and_masks
 
 --data is required. The script prints counts, sizes, formats, ranges of values, classes, files that are left
-out, unreadable images with the reason, and how fast this machine decodes images; for pairs also the content of
-the masks. --sheet draws some of the images. --convert writes a copy that is faster to read, TFRecord shards
-with a manifest for --data=tfrecord:FOLDER. The exit status is 3 if images are unreadable.
+out, unreadable images with the reason, and how fast this machine decodes images; for pairs also the content
+of the masks. --sheet draws some of the images. --convert writes a copy that is faster to read, TFRecord
+shards with a manifest for --data=tfrecord:FOLDER. The exit status is 3 if images are unreadable.
 """
 
 import sys

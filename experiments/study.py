@@ -6,10 +6,10 @@ r"""Repeat the paper's experiments at a small scale, on images of 28x28 pixels o
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_mine --data=folder:photos/train \
         --test_data=folder:photos/test --image_size=56 --label_counts=100,1000 --parts=parts,length
 
---run_dir is required. The default data are the 10 000 labelled images that ship with the library, and all parts
-run. The table below lists the parts with the table or figure of the paper (arXiv 2512.16922 v2) they repeat
-and their time in minutes on two CPU cores with default flags (estimated from shorter runs for parts, masking,
-finetuning, length and dynamics):
+--run_dir is required. The default data are the 10 000 labelled images that ship with the library, and all
+parts run. The table below lists the parts with the table or figure of the paper (arXiv 2512.16922 v2) they
+repeat and their time in minutes on two CPU cores with default flags (estimated from shorter runs for parts,
+masking, finetuning, length and dynamics):
 
     labels      pretrained and from scratch, by number of labels             40
     ablations   Table 1a, and each part of the model left out                20 per seed
@@ -20,9 +20,9 @@ finetuning, length and dynamics):
     dynamics    Figures 3 and 7: curves, attention over a run                12 per seed
     objectives  other objectives than the paper's                            25
 
-Each result is stored in `results.jsonl` with all the settings it depends on, so that the same command resumes an
-interrupted study. The run's folder has tables (PART.md), pictures (PART.png) and `report.html`. Trainings that
-diverge are counted in their row of a table.
+Each result is stored in `results.jsonl` with all the settings it depends on, so that the same command resumes
+an interrupted study. The run's folder has tables (PART.md), pictures (PART.png) and `report.html`. Trainings
+that diverge are counted in their row of a table.
 """
 
 import hashlib
@@ -141,8 +141,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "ablation_seeds",
     3,
-    "Number of pretrainings, with different seeds, for each row of the parts ablations, parts, masking, length "
-    "and dynamics.",
+    "Number of pretrainings, with different seeds, for each row of the parts ablations, parts, masking, "
+    "length and dynamics.",
     lower_bound=1,
     upper_bound=1000,
 )

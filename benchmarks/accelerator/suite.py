@@ -1,7 +1,7 @@
 """`benchmark.py --suite=accelerator`: all measurements of a GPU or TPU that is available for minutes only.
 
-The most important parts come first. Each runs in its own process with a time limit and adds a line to the JSON
-file when it ends, so that a part that hangs or runs out of memory costs only its own time.
+The most important parts come first. Each runs in its own process with a time limit and adds a line to the
+JSON file when it ends, so that a part that hangs or runs out of memory costs only its own time.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Memory of a training step on a device in bytes, computed from the architecture.
 
-Weights, gradients, both moments and the averages are float32 (4 bytes); products have c bytes (2 in bfloat16).
-P parameters, N tokens seen by the blocks (CLS and all patches but the last), D width, M width of the MLP, H
-heads, L blocks. Activations that a block keeps of each image for the backward pass, counted in compiled
-programs without and with fused attention:
+Weights, gradients, both moments and the averages are float32 (4 bytes); products have c bytes (2 in
+bfloat16). P parameters, N tokens seen by the blocks (CLS and all patches but the last), D width, M width of
+the MLP, H heads, L blocks. Activations that a block keeps of each image for the backward pass, counted in
+compiled programs without and with fused attention:
 
     fused       N (8 D + 10 c D + [c < 4] 8 D + 2 c M + 16 + 20 H)            PyTorch
     explicit    N (16 D + 11 c D + 3 c M) + (9 + c) H 5/8 N^2                 JAX without fused attention

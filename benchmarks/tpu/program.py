@@ -5,9 +5,9 @@ once; values inside a fusion stay on the chip. So
 
     bytes = sum over instructions of the padded sizes of operands and results
 
-An array is padded to the tiles of its layout: f32[64,257]{1,0:T(8,128)} has 64 x 384 elements. Arrays in other
-memory (layouts with S(1) and so on) cost nothing, but a copy to that memory (`copy-start`) counts once. An operand
-that is read in part counts in full.
+An array is padded to the tiles of its layout: f32[64,257]{1,0:T(8,128)} has 64 x 384 elements. Arrays in
+other memory (layouts with S(1) and so on) cost nothing, but a copy to that memory (`copy-start`) counts once.
+An operand that is read in part counts in full.
 
 In a ring of n devices, each device sends, for results (in a reduce-scatter: operands) of R bytes:
 
@@ -159,8 +159,8 @@ def _plain_bytes(shape: str) -> int:
 def _group_size(rest: str) -> int:
     """Number of devices in one group of a collective.
 
-    The text has one of three forms: {{0,1},{2,3}}, its short form [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'} (groups
-    of devices that differ in these axes only, maybe with the order of the devices before the braces).
+    The text has one of three forms: {{0,1},{2,3}}, its short form [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}
+    (groups of devices that differ in these axes only, maybe with the order of the devices before the braces).
 
     Raises:
         ValueError: the text has another form.

@@ -98,7 +98,7 @@ def require_compiler() -> None:
 
 
 def compile_case(case: Case, timeout: float) -> dict:
-    """Compile a case in a new process; return it with the compiler's figures, or with the reason of a failure."""
+    """Compile a case in a new process; return it with the compiler's figures or the reason of a failure."""
     environment = {
         **{"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         # Do not search for a TPU, and allow several compilations at once, as none uses a chip.
@@ -122,7 +122,7 @@ def compile_case(case: Case, timeout: float) -> dict:
 
 
 def tpu_suite(cases: Iterable[Case], timeout: float, groups: int) -> bool:
-    """Print a line of JSON for each case when it is compiled, then the table; return True if a process failed.
+    """Print a line of JSON for each case once compiled, then the table; return True if a process failed.
 
     A step that does not fit into memory is a result, not a failure.
 

@@ -12,7 +12,8 @@ from photographs.gathering import Photograph
 _ATTEMPTS = 10  # draws of a crop until one is not plain
 # Standard deviation of a channel (values 0 to 255); if all are below it, a crop is sky, wall or white paper.
 _PLAIN = 12.0
-# Smallest crop as a fraction of a region's shorter side; smaller parts of large photographs are blurred texture.
+# Smallest crop as a fraction of a region's shorter side; smaller parts of large photographs are blurred
+# texture.
 _SMALLEST = 0.3
 _QUALITY = 95  # JPEG quality; colours are not subsampled
 

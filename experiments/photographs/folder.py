@@ -77,9 +77,9 @@ def licences(parts: Parts) -> str:
     ]
     clean = [[cell.replace("|", "/").replace("\n", " ") for cell in row] for row in rows]
     return (
-        "# Licences\n\nThe pictures in this folder are square crops of the photographs below, reduced in size, "
-        "under the licences of the photographs: whoever shows or redistributes one must name its author and "
-        "licence. The file name of a crop begins with the name of its photograph.\n\n"
+        "# Licences\n\nThe pictures in this folder are square crops of the photographs below, reduced in "
+        "size, under the licences of the photographs: whoever shows or redistributes one must name its "
+        "author and licence. The file name of a crop begins with the name of its photograph.\n\n"
         + markdown_table(clean)
         + "\n"
     )

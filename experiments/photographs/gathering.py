@@ -17,8 +17,8 @@ from photographs.sources import METADATA, Source
 
 _LOOK = 32  # side in pixels at which photographs are compared
 # Correlation above which two photographs are renditions of the same one. Among the photographs of the known
-# packages, different ones reach at most 0.91, and a photograph and its JPEG copy of quality 60 at a third of the
-# size at least 0.965 (2026-11-28).
+# packages, different ones reach at most 0.91, and a photograph and its JPEG copy of quality 60 at a third of
+# the size at least 0.965 (2026-11-28).
 _SAME = 0.95
 
 

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 DEBIAN, PYPI = "Debian", "PyPI"
-# Places where a package states author and licence of a file (`credits.read`): Debian's copyright file, or files
-# of this name beside the pictures.
+# Places where a package states author and licence of a file (`credits.read`): Debian's copyright file, or
+# files of this name beside the pictures.
 COPYRIGHT, README, METADATA = "copyright", "README", "metadata.json"
 
 
@@ -29,8 +29,8 @@ class Source(NamedTuple):
     gpl: bool = False
 
 
-# The licences are stated in the docstrings of skimage.data. Pictures without a licence are not listed: "no known
-# copyright restrictions" (coins, ihc), or no statement (moon, motorcycle).
+# The licences are stated in the docstrings of skimage.data. Pictures without a licence are not listed: "no
+# known copyright restrictions" (coins, ihc), or no statement (moon, motorcycle).
 _SCIKIT_IMAGE = """
 Files: skimage/data/astronaut.png
 Copyright: NASA

@@ -188,8 +188,8 @@ def ablation_report(
         few: arguments of `FewLabelTrial`.
 
     Returns:
-        "loss", the values of `features_report`, and mean test accuracies "pretrained" and "scratch" in [0, 1];
-        or only {"diverged": 1} if the pretraining diverged.
+        "loss", the values of `features_report`, and mean test accuracies "pretrained" and "scratch" in [0,
+        1]; or only {"diverged": 1} if the pretraining diverged.
     """
     try:
         loss = pretrain_briefly(model, data.train_images, steps, seed=seed, **how)

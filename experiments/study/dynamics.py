@@ -132,8 +132,8 @@ def attention_over_steps(
         images: (B, height, width, channels) uint8.
 
     Returns:
-        The preprocessed images (B, height, width, channels); the number of the patch in row-major order from 0;
-        and by step the attention maps (B, h, w), the mean over heads and blocks.
+        The preprocessed images (B, height, width, channels); the number of the patch in row-major order from
+        0; and by step the attention maps (B, h, w), the mean over heads and blocks.
     """
     maps = {}
     for step in run.steps():

@@ -45,8 +45,8 @@ def labelled_images(
     if needed > _MOST:
         raise ValueError(
             f"--data={name} would fill {needed / 1e9:.1f} GB of memory at {image_shape[0]}x"
-            f"{image_shape[1]}, more than the limit of {_MOST / 1e9:.0f} GB; lower --image_size or give fewer "
-            "images."
+            f"{image_shape[1]}, more than the limit of {_MOST / 1e9:.0f} GB; lower --image_size or give "
+            "fewer images."
         )
     names = names or tuple(map(str, range(count)))
     return data.ImageArrays(*_read(source, image_shape), *_read(test, image_shape), tuple(names))

@@ -1,8 +1,8 @@
 """Frozen features after pretraining by NEPA and by other objectives, for equal numbers of steps.
 
-Each objective is trained with several seeds at the learning rate of the recipe. NEPA and LeNEPA are also trained
-at a tuned learning rate (LeNEPA with a tuned weight of SIGReg), chosen with another seed on held-out training
-images. Test images choose neither these settings nor the block of the features.
+Each objective is trained with several seeds at the learning rate of the recipe. NEPA and LeNEPA are also
+trained at a tuned learning rate (LeNEPA with a tuned weight of SIGReg), chosen with another seed on held-out
+training images. Test images choose neither these settings nor the block of the features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,9 +92,9 @@ def frozen_report(
     """Pretrain, then evaluate frozen features of the final norm and of the block chosen on training images.
 
     Returns:
-        "loss"; "rank", the effective rank of the features of the norm; "block", the number of the chosen block
-        (-1 for the norm); and accuracies on the test images in [0, 1]: "norm_knn", "norm_linear", "block_knn"
-        and "block_linear". Or {"diverged": 1}.
+        "loss"; "rank", the effective rank of the features of the norm; "block", the number of the chosen
+        block (-1 for the norm); and accuracies on the test images in [0, 1]: "norm_knn", "norm_linear",
+        "block_knn" and "block_linear". Or {"diverged": 1}.
     """
     if (trained := pretrained(name, config, data, steps, **how)) is None:
         return {"diverged": 1}

@@ -63,8 +63,8 @@ def plot_attention_over_steps(
 ) -> None:
     """Draw a row for each image: the image, then the attention of the query patch at each step.
 
-    The query is outlined in orange. Later patches, which it cannot attend to, are light grey. All maps of an image
-    have the same colour scale.
+    The query is outlined in orange. Later patches, which it cannot attend to, are light grey. All maps of an
+    image have the same colour scale.
 
     Args:
         images: (B, height, width, channels), normalised floats.

@@ -149,7 +149,7 @@ def diverged(title: str, lost: int, count: int) -> str:
 
 
 def accuracy_cell(accuracies: Sequence[float]) -> str:
-    """Cell of accuracies in [0, 1] in per cent; NaN stands for a diverged run, which is counted separately."""
+    """Cell of accuracies in [0, 1] in per cent; runs that diverged (NaN) are counted separately."""
     values = np.asarray(accuracies, "float64")
     kept = values[np.isfinite(values)]
     return diverged(_spread(kept), len(values) - len(kept), len(values))

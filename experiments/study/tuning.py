@@ -54,8 +54,8 @@ def tuned_comparison(
     seeds, tuning_seeds = list(seeds), list(tuning_seeds)
     if not (settings and seeds and tuning_seeds) or set(seeds) & set(tuning_seeds):
         raise ValueError(
-            f"There must be at least one setting ({len(settings)} given), and seeds {seeds} that are not among "
-            f"tuning_seeds {tuning_seeds}."
+            f"There must be at least one setting ({len(settings)} given), and seeds {seeds} that are not "
+            f"among tuning_seeds {tuning_seeds}."
         )
     kept, validation = held_out(data.train_labels, validation_share, seed=0)
     train = data.train_images[kept], data.train_labels[kept]
