@@ -67,7 +67,7 @@ def _with_recipes(arguments: list[str]) -> list[str]:
         known = sorted(path.stem for path in RECIPES.glob("*.flags"))
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest name is {nearest}.")
+            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest is {nearest}.")
         expanded.append(f"--flagfile={RECIPES / name}.flags")
     return expanded
 

@@ -231,8 +231,8 @@ def main():
             batches.steps_per_epoch, default_epochs=EPOCHS, default_ratio=WARMUP_RATIO
         )
     print(
-        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on, "
-        f"{len(validation):,} to validate with, {model.num_classes} classes, "
+        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} training images, "
+        f"{len(validation):,} validation images, {model.num_classes} classes, "
         f"as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}, "
@@ -313,7 +313,7 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         class_scores.score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
     captions = [class_scores.caption(label, names) for label in labels]
-    tables = {"Results": rows}
+    tables = {"Validation results": rows}
     with training.ema_weights(model):
         visualization.write_report(run, model, images[:4], captions, tables)
 

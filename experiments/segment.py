@@ -252,7 +252,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
         score_row("trained weights", last),
         score_row("best weights", validate.best),
     ]
-    visualization.write_report(run, segmenter, images, (), {"Results": rows})
+    visualization.write_report(run, segmenter, images, (), {"Validation results": rows})
 
 
 def evaluate() -> None:

@@ -69,7 +69,7 @@ def test_pretraining_on_a_folder_of_ones_own(tmp_path):
     output = tmp_path / "tmp" / "model"
     flags = f"--pictures={pictures.parent}", f"--output={output}", "--epochs=15"
     out = run_example("pretrain_on_a_folder.py", tmp_path, *flags)
-    assert "60 pictures, 1 batches an epoch" in out
+    assert "60 pictures, 1 batches per epoch" in out
     first, last = numbers(r"loss: (-[\d.]+) after the first epoch, (-[\d.]+) after the last", out)
     assert last < first
     assert (output / "similarity.png").stat().st_size > 0

@@ -114,9 +114,10 @@ def help_texts(path: Path) -> list[tuple[int, str]]:
         place = 3 if name in ("DEFINE_enum", "DEFINE_multi_enum") else 2
         value = keywords.get("help", node.args[place] if len(node.args) > place else None)
         if isinstance(value, ast.JoinedStr):
+            # A value at the end may be a text with its own full stop, such as `given_model.MODEL`.
             text = "".join(
                 part.value if isinstance(part, ast.Constant) else "1" for part in value.values
-            )
+            ) + ("" if isinstance(value.values[-1], ast.Constant) else ".")
         elif isinstance(value, ast.Constant):
             text = value.value
         else:

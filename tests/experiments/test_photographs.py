@@ -135,7 +135,7 @@ def test_photographs_of_packages_become_crops(tmp_path, monkeypatch):
 
 def test_what_cannot_be_meant_is_refused(tmp_path):
     output = f"--output={tmp_path / 'set'}"
-    assert "exists; name a folder" in refusal("photographs.py", f"--output={tmp_path}")
+    assert "exists; give a folder" in refusal("photographs.py", f"--output={tmp_path}")
     assert "known are gcompris-qt-data" in refusal("photographs.py", output, "--packages=coco")
     (tmp_path / "scikit_learn-1.0-any.whl").write_bytes(b"no archive")
     result = run_here(
