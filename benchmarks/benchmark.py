@@ -126,7 +126,7 @@ flags.DEFINE_bool(
     "inference", False, "Measure the extraction of features instead of training steps."
 )
 flags.DEFINE_bool(
-    "reference", False, "Also measure plain PyTorch in alternate turns, and print the ratio."
+    "reference", False, "Measure plain PyTorch too, in alternate turns, and print the ratio."
 )
 flags.DEFINE_string(
     "against",

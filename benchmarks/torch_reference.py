@@ -34,7 +34,7 @@ class Architecture:
 
 
 class Rotary(nn.Module):
-    """Tables cos and sin, each (N, K), for a square grid; CLS, the first row, is not rotated."""
+    """Tables cos and sin for a square grid, a row of K values per token; CLS, the first, is not rotated."""
 
     def __init__(self, grid: int, head_dim: int, rescale: float | None):
         super().__init__()

@@ -57,7 +57,7 @@ flags.DEFINE_multi_enum(
     "weights",
     None,
     ["trained", "ema", "raw"],
-    f"{WEIGHTS} Give the flag twice to evaluate both; raw means the same as trained.",
+    f"Give the flag twice to evaluate both; raw means the same as trained. {WEIGHTS}",
 )
 flags.DEFINE_string(
     "data",

@@ -111,7 +111,7 @@ flags.DEFINE_enum(
     "quantize",
     None,
     ["int8"],
-    "Also save the best weights with 8-bit integers, as RUN_DIR/int8.keras, a quarter of the size.",
+    "Save the best weights in 8-bit integers too, as RUN_DIR/int8.keras, a quarter of the size.",
 )
 flags.DEFINE_boolean(
     "causal",

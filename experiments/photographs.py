@@ -44,10 +44,10 @@ flags.DEFINE_integer(
     "seed", 1337, "Seed of the crops and of the choice of held-out photographs.", lower_bound=0
 )
 flags.DEFINE_boolean(
-    "gpl", False, "Also use photographs under the GPL or LGPL, such as KDE's wallpapers."
+    "gpl", False, "Include photographs under the GPL or LGPL, such as KDE's wallpapers."
 )
 flags.DEFINE_boolean(
-    "by_photograph", False, "Also write regions/, where each held-out photograph is a class."
+    "by_photograph", False, "Write regions/ too, where each held-out photograph is a class."
 )
 flags.DEFINE_list(
     "packages", PACKAGES, "Names of the packages to use, separated by commas; default all known."

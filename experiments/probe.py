@@ -115,7 +115,7 @@ define_number(
 flags.DEFINE_list(
     "labels_per_class",
     [],
-    "Also fine-tune on this many labels per class, such as 1,5,10,100, from these and from random weights.",
+    "Numbers of labels per class, such as 1,5,10,100, to fine-tune on too, from these and random weights.",
 )
 flags.DEFINE_integer(
     "seeds", 3, "Random subsets of labels for each value of --labels_per_class.", lower_bound=1

@@ -22,7 +22,10 @@ def test_help_lists_each_script_and_recipe_and_imports_no_backend(tmp_path):
     experiments = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     scripts = {name.removesuffix(".py") for name in public_api.SCRIPTS} & experiments
     assert scripts and scripts == {name for name, _ in listed if name in experiments}
-    assert ["evaluate", "Evaluate classifiers on labelled images, or write their predictions."] in listed
+    assert [
+        "evaluate",
+        "Evaluate classifiers on labelled images, or write their predictions.",
+    ] in listed
     for recipe in (ROOT / "experiments" / "recipes").glob("*.flags"):
         assert recipe.stem in result.stdout
 

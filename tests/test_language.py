@@ -108,7 +108,7 @@ def help_texts(path: Path) -> list[tuple[int, str]]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        if not name.startswith("DEFINE_") or name in ("DEFINE_alias",):
+        if (not name.startswith("DEFINE_") and name != "define_number") or name == "DEFINE_alias":
             continue
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
         place = 3 if name in ("DEFINE_enum", "DEFINE_multi_enum") else 2

@@ -43,7 +43,9 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     again = run("pretrain.py", f"--flagfile={folder / 'flags.txt'}", *watched)
     assert again.returncode == 0, again.stderr
     # A look changes nothing of the run; 20 rows of ten classes are too few for a linear probe.
-    assert "--monitor_images=40 is monitored without a linear probe: 20 training rows" in again.stdout
+    assert (
+        "--monitor_images=40 is monitored without a linear probe: 20 training rows" in again.stdout
+    )
     columns = (tmp_path / "again" / "log.csv").read_text().splitlines()[0]
     assert "knn_accuracy" in columns and "linear_probe_accuracy" not in columns
     assert "gain from pretraining" not in again.stdout
@@ -77,7 +79,10 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
             ["--data=digits", "--warmup_ratio=0.1", "--warmup_epochs=1"],
             "warmup_ratio=0.1.*give one",
         ),
-        (["--data=digits", "--steps=9", "--warmup_epochs=1"], "11 updates with this data.*run has only 9"),
+        (
+            ["--data=digits", "--steps=9", "--warmup_epochs=1"],
+            "11 updates with this data.*run has only 9",
+        ),
         (["--data=digits", "--ema_decay=1"], "ema_decay"),
         (["--data=digits", "--dtype=float7"], "float7"),
         (["--data=digits", "--num_labels=5"], "num_labels=5"),

@@ -101,7 +101,10 @@ WRONG = {
     "--taps=0,1 must be 4 whole numbers": ["--model={model}", "--taps=0,1"],
     "There are no pairs 'coco'": [f"--flagfile={RECIPE}", "--model={model}", "--data=coco"],
     "has 1 channels, --data=": ["--model={model}", "--data=ade20k:{tree}", "--crop_size=56"],
-    "--image_size, the size of the training images, is required": ["--model={model}", "--data=ade20k:{tree}"],
+    "--image_size, the size of the training images, is required": [
+        "--model={model}",
+        "--data=ade20k:{tree}",
+    ],
     "--mode=predict needs --images": ["--mode=predict"],
     "--model is required: a trained segmenter": ["--mode=evaluate"],
 }

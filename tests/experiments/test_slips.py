@@ -150,10 +150,8 @@ SLIPS = {
     "by --num_classes or --class_names": (
         "convert.py --model=classifier --source={place}/run/ema --output={place}/out"
     ),
-    "this model has blocks 0 to 2": (
-        "probe.py --data=digits --model={place}/run/ema --blocks=3"
-    ),
-    "--blocks=-1 must be numbers from 0, norm or auto": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
+    "this model has blocks 0 to 2": ("probe.py --data=digits --model={place}/run/ema --blocks=3"),
+    "--blocks=-1 must be numbers": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
     "--k=0 must be whole numbers, each above 0": (
         "probe.py --data=digits --model={place}/run/ema --k=0"
     ),
