@@ -169,5 +169,5 @@ def require_experiments_extra() -> None:
     for package in ("matplotlib", "sklearn", "tensorboardX"):
         if find_spec(package) is None:
             raise ImportError(
-                f"{package} is missing; pip install 'nepa_keras[experiments]' installs it."
+                f"{package} is missing; pip install 'nepa_keras[experiments]' brings it."
             )
