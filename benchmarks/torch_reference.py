@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-EPSILON = 1e-12  # of every norm
+EPSILON = 1e-12  # epsilon of every norm
 
 
 @dataclass(frozen=True)
