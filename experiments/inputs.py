@@ -66,7 +66,7 @@ def check_data(flag: str, text: str) -> None:
         return
     if path.exists() or "/" in kind or "://" in text:
         meant = _KIND_OF_ENDING.get(path.suffix, "webdataset" if "://" in text else "folder")
-        raise ValueError(f"{flag}={text} is a path without a kind; write {flag}={meant}:{text}")
+        raise ValueError(f"{flag}={text} is a path; write {flag}={meant}:{text}")
     known = ", ".join([*IN_MEMORY, *KINDS.values()])
     raise ValueError(f"{flag}={text} is no source of images; known are {known}.")
 

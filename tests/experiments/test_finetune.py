@@ -249,7 +249,7 @@ def test_several_labels_an_image_from_a_csv_to_predictions(small_model, tmp_path
     assert len(rows) == 12 and rows[0]["name"].endswith("0.png") and rows[0]["label"] == ""
     twice = ["--weights=ema", "--weights=trained"]
     for words, flags in {
-        "trained for several classes an image; add --multi_label": [
+        "trained for several classes per image; add --multi_label": [
             *labels[:2], "--label_column=kind",
         ],
         "--predictions takes one model": [*labels, outputs[0], *twice],

@@ -117,10 +117,10 @@ SLIPS = {
     "is of a run that has saved no weights that are whole; go on with it": (
         "visualize.py --model={place}/begun --output={place}/out"
     ),
-    "must be a folder, which this writes: KERAS_BACKEND=": (
+    "must be a folder; this command writes one: KERAS_BACKEND=": (
         "segment.py --mode=evaluate --model={place}/lone.keras"
     ),
-    "model.safetensors is a file; name its folder, {place}/run/ema": (
+    "model.safetensors is a file; give its folder, {place}/run/ema": (
         "finetune.py --data=digits --model={place}/run/ema/model.safetensors"
     ),
     "--model={place}/empty holds no weights: config.json is missing": (
@@ -234,7 +234,7 @@ def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
     flags += ["--validation_share=0.4", "--base_learning_rate=0", "--head_learning_rate=0"]
     result = run_here("finetune.py", *flags, f"--run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
-    assert "classifies one, two, three: its head starts anew" in result.stdout
+    assert "has other classes (one, two, three): a new head is trained" in result.stdout
     trained = nepa_keras.NepaImageClassifier.from_preset(tmp_path / "run" / "trained")
     assert trained.class_names == CLASSES and not np.any(trained.head.bias)
 

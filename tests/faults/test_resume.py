@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_ends_the_run_with_a_status_of_its_own(model, tmp_pa
 def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_trained(model):
     """Nobody can make a folder in the file system of the kernel's objects, not even root."""
     result = run_here(*command("pretrain.py", model, Path("/sys/run")))
-    assert result.returncode == 5 and "--run_dir=/sys/run cannot be made" in result.stderr
+    assert result.returncode == 5 and "--run_dir=/sys/run cannot be created" in result.stderr
 
 
 def test_a_run_goes_on_with_another_backend(tmp_path):

@@ -102,7 +102,7 @@ REFUSED = {
     "--push=me/tuned": "'me/tuned' is not of the form hf://owner/name",
     "--push=hf://me/tuned@v2": "names a revision; uploads go to the main one: hf://me/tuned.",
     "--private": "--private applies to an upload; give --push=hf://OWNER/NAME too.",
-    "--license=My own": "--license=My own is no identifier as the hub has them, such as apache-2.0",
+    "--license=My own": "--license=My own is no licence identifier of the hub, such as apache-2.0",
     "--push=hf://me/public --private": "hf://me/public is there already and public, so nothing was",
 }
 
