@@ -110,7 +110,7 @@ def measure_input(threads: int, batches: int, repeats: int) -> None:
     print(
         "files               threads  nepa_keras img/s  Pillow img/s  ratio (smallest to largest)"
     )
-    count = counter(4 * len({1, threads}) * (repeats + 1), "turn", sys.stderr)
+    turn_done = counter(4 * len({1, threads}) * (repeats + 1), "turn", sys.stderr)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     with tempfile.TemporaryDirectory() as folder:
         originals = write_files(Path(folder, "originals"), resized=False)
@@ -126,7 +126,7 @@ def measure_input(threads: int, batches: int, repeats: int) -> None:
                     started = time.perf_counter()
                     side.run(batches)
                     seconds[side].append(time.perf_counter() - started)
-                    count()
+                    turn_done()
                 mine, theirs = seconds[ours][1:], seconds[pillow][1:]
                 ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
                 speeds = [batches * BATCH / statistics.median(s) for s in (mine, theirs)]
