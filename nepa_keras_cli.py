@@ -1,7 +1,7 @@
-"""The scripts of `experiments/` as one command: `nepa-keras pretrain --data=...`, `python -m nepa_keras ...`.
+"""Command line of the library: `nepa-keras COMMAND ...` runs the script `experiments/COMMAND.py`.
 
-A module beside the package and not in it, because importing `nepa_keras` imports Keras, whose backend must
-be chosen before that. In a wheel the scripts lie in `nepa_keras/_experiments`, in a clone beside this file.
+This module is outside the package because importing `nepa_keras` imports Keras, whose backend must be chosen
+first. In a wheel the scripts are in `nepa_keras/_experiments`, in a clone in `experiments`.
 """
 
 import ast
@@ -17,29 +17,29 @@ BACKENDS = ("jax", "tensorflow", "torch")
 _USAGE = """\
 nepa-keras COMMAND [--backend=jax|tensorflow|torch] [--FLAG=VALUE ...]
 
-NEPA, self-supervised pretraining of Vision Transformers by next-embedding prediction. --backend is as the
-variable KERAS_BACKEND of the environment, and wins over it.
+NEPA: self-supervised pretraining of Vision Transformers by next-embedding prediction. --backend selects the
+Keras backend and overrides the environment variable KERAS_BACKEND.
 
 commands:
 """
 _MORE = """
 nepa-keras COMMAND --help describes a command and its flags.
 
-recipes of pretrain, finetune and segment, by --recipe=NAME:
+recipes (sets of flags) of pretrain, finetune and segment, for --recipe=NAME:
 """
 _INDENTS = ("initial_indent", "subsequent_indent")
 _HELP = ("--help", "-h", "-help", "--helpfull", "help")
 
 
 def scripts_folder() -> Path:
-    """The folder of the scripts: `nepa_keras/_experiments` of a wheel, or `experiments` of a clone."""
+    """Folder of the scripts: `nepa_keras/_experiments` in a wheel, or `experiments` in a clone."""
     here = Path(__file__).resolve().parent
     folders = (here / "nepa_keras" / "_experiments", here / "experiments")
     return next(folder for folder in folders if (folder / "pretrain.py").is_file())
 
 
 def commands(folder: Path) -> dict[str, str]:
-    """The scripts of a folder that are run, by name, with the first line of their docstring."""
+    """First docstring line of each runnable script in a folder, by name of the script."""
     found = {}
     for path in sorted(folder.glob("*.py")):
         source = path.read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def commands(folder: Path) -> dict[str, str]:
 
 
 def help_text(folder: Path) -> str:
-    """Usage, a line for each command, and the names of the recipes."""
+    """Text of --help: usage, a line for each command, and the names of the recipes."""
     described = commands(folder)
     width = max(map(len, described))
     lines = "\n".join(f"  {name:{width}}  {line}" for name, line in described.items())
@@ -67,7 +67,7 @@ def _fail(sentence: str) -> None:
 
 
 def _without_backend(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without --backend, and its value; the last one counts, as of any flag."""
+    """Split --backend from the arguments; return the others and its last value, or None."""
     rest, backend, left = [], None, iter(arguments)
     for argument in left:
         name, given, value = argument.partition("=")
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command in this process, as `python experiments/COMMAND.py` does.
 
     Args:
-        arguments: command and flags; default those of the process.
+        arguments: command and flags; default those of the process (`sys.argv`).
     """
     given, backend = _without_backend(sys.argv[1:] if arguments is None else arguments)
     folder = scripts_folder()
@@ -90,16 +90,18 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_text(folder))
         return
     if not given:
-        _fail("no command is given; nepa-keras --help lists them.")
+        _fail("no command is given; nepa-keras --help lists the commands.")
     name, *flags = given
     if name.startswith("-"):
-        _fail(f"flags come after a command, {name} does not; nepa-keras --help lists the commands.")
+        _fail(
+            f"{name} is a flag; the first argument must be a command. nepa-keras --help lists the commands."
+        )
     script = name.replace("-", "_").removesuffix(".py")
     known = commands(folder)
     if script not in known:
         _fail(
             f"there is no command {name!r}, the nearest is {_nearest(script, known)}; "
-            "nepa-keras --help lists all."
+            "nepa-keras --help lists all commands."
         )
     if backend is not None:
         if backend not in BACKENDS:
@@ -109,9 +111,9 @@ def main(arguments: list[str] | None = None) -> None:
             )
         os.environ["KERAS_BACKEND"] = backend
     path = str(folder / f"{script}.py")
-    sys.path.insert(0, str(folder))  # where Python looks first for the modules of a script
+    sys.path.insert(0, str(folder))  # as Python does for a script
     sys.argv = [path, *flags]
-    # For commands to paste, which command_line.py writes.
+    # BY_COMMAND makes command_line.py print follow-up commands that start with nepa-keras.
     runpy.run_path(path, {"BY_COMMAND": True}, run_name="__main__")
 
 

@@ -1,23 +1,26 @@
-"""Speed and memory of a pretraining step, or of features, alone or against plain PyTorch.
+"""Measure speed and memory of a pretraining step or of feature extraction, also against plain PyTorch.
 
     KERAS_BACKEND=jax python benchmarks/benchmark.py --size=tiny --reference
     KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
     KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
-    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
+    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of docs/performance.md
     python benchmarks/benchmark.py --suite=cpu --against=/path/to/another/checkout
-    python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
+    python benchmarks/benchmark.py --suite=sweep        # cost by batch size, depth and number of tokens
     python benchmarks/benchmark.py --suite=accelerator --json=FILE      # for a GPU; first with --rehearse
-    KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # images from JPEG files
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --input      # reading of JPEG files
     KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=transforms      # ours, KerasCV's and Keras'
-    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # what rates for each block cost
-    python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, accumulation
-    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=tpu         # what the TPU compiler says
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=groups      # cost of a rate for each block
+    python benchmarks/benchmark.py --suite=memory       # bfloat16, remat, gradient accumulation
+    KERAS_BACKEND=jax python benchmarks/benchmark.py --suite=tpu         # compilation for TPU, without a TPU
 
-The step is the one users get: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
-then `fit`, here over batches held in memory; with --inference it is a batch of `predict` of
-`evaluation.FeatureExtractor`. Every side lives in a process of its own and works only
-in its turn, as two frameworks at once would fight for the cores; turns alternate, so that slow and
-fast minutes of the machine meet both. One time is one turn divided by its steps.
+Without flags the script measures ViT-tiny at batch 8 in float32 on two threads, and prints the time of a
+step, images/s, MFU and peak memory.
+
+The measured step is the one users run: `compile` with the recipe's optimizer (clipping, decay groups, EMA),
+then `fit`, here over batches held in memory; with --inference, a batch of `predict` of
+`evaluation.FeatureExtractor`. Each implementation (side) has its own process, and the processes work in turn,
+so that they neither compete for cores nor meet different conditions of the machine. A time is the duration of
+one turn divided by its steps.
 """
 
 import json
@@ -27,7 +30,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # its time_left
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # for its module time_left
 
 from accelerator.suite import accelerator_suite
 from groups import groups_suite
@@ -42,65 +45,111 @@ from suites import (
 )
 from transforms import transforms_suite
 
-flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size of a standard measurement")
+flags.DEFINE_enum(
+    "size",
+    "tiny",
+    list(SIZES),
+    "Architecture and batch size of a standard measurement: ViT-tiny with 8 images, or ViT-base with 2.",
+)
 flags.DEFINE_enum(
     "suite",
     None,
     ["cpu", "sweep", "accelerator", "transforms", "groups", "memory", "tpu"],
-    "a table of measurements",
+    "Table of measurements to print instead of a single measurement.",
 )
 flags.DEFINE_list(
     "backends",
     None,
-    "of --suite=cpu, sweep, memory and accelerator (jax, torch); default all installed ones",
+    "Backends measured by --suite=cpu, sweep, memory and accelerator (jax, torch only); default all "
+    "installed.",
 )
-flags.DEFINE_bool("rehearse", False, "run --suite=accelerator with a tiny model, on any machine")
+flags.DEFINE_bool(
+    "rehearse", False, "Run --suite=accelerator with a tiny model, on any machine, as a test."
+)
 flags.DEFINE_string(
-    "only", None, "words that a part of --suite=accelerator must hold, to run it again"
+    "only", None, "Run only the parts of --suite=accelerator whose name contains these words."
 )
-flags.DEFINE_float("seconds", 520, "for all parts of --suite=accelerator together", lower_bound=60)
-flags.DEFINE_list("topology", None, "of --suite=tpu: kinds and shapes of chips, such as v5e:2x2")
-flags.DEFINE_list("layout", None, "of --suite=tpu: data, fsdp or fsdp:4x2 (mesh)")
-flags.DEFINE_list("work", None, "of --suite=tpu: pretrain, classify, segment, forward")
-flags.DEFINE_bool("remat", False, "of --suite=tpu: compute blocks again in the backward pass")
-flags.DEFINE_integer("groups", 0, "of --suite=tpu: kinds of instructions that move most to show")
-flags.DEFINE_string("hlo", None, "of --suite=tpu: file for the text of the last program")
-flags.DEFINE_integer("timeout", 1200, "of --suite=tpu: seconds for one row", lower_bound=1)
+flags.DEFINE_float(
+    "seconds",
+    520,
+    "Time limit for all parts of --suite=accelerator together, in seconds.",
+    lower_bound=60,
+)
+flags.DEFINE_list(
+    "topology", None, "TPU topologies for --suite=tpu, such as v5e:2x2, separated by commas."
+)
+flags.DEFINE_list(
+    "layout",
+    None,
+    "Distributions for --suite=tpu, separated by commas: data, fsdp, or fsdp:4x2 with a mesh.",
+)
+flags.DEFINE_list(
+    "work",
+    None,
+    "Steps to compile for --suite=tpu, separated by commas: pretrain, classify, segment, forward.",
+)
+flags.DEFINE_bool(
+    "remat", False, "Recompute blocks in the backward pass in the steps of --suite=tpu."
+)
+flags.DEFINE_integer(
+    "groups",
+    0,
+    "Number of groups of instructions that move most data to print for each step of --suite=tpu.",
+)
+flags.DEFINE_string("hlo", None, "File for the text of the last program that --suite=tpu compiles.")
+flags.DEFINE_integer(
+    "timeout", 1200, "Time limit for one row of --suite=tpu, in seconds.", lower_bound=1
+)
 flags.DEFINE_enum(
     "device",
     None,
     ["h100", "tpu_v5e", "tpu_v5p", "tpu_v6e"],
-    "data sheet for the MFU of --suite=accelerator; default that of the device",
+    "Device whose data sheet gives the peak for the MFU of --suite=accelerator; default the one in use.",
 )
-flags.DEFINE_string("preset", None, "architecture to measure in place of that of --size")
-flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
-flags.DEFINE_integer("steps", 5, "steps in a turn", lower_bound=1)
-flags.DEFINE_integer("repeats", 5, "turns that count, after one that does not", lower_bound=1)
-flags.DEFINE_integer("threads", 2, "CPU cores and threads of each side", lower_bound=1)
+flags.DEFINE_string("preset", None, "Name of the architecture, in place of that of --size.")
+flags.DEFINE_integer("batch_size", None, "Images per step; default that of --size.", lower_bound=1)
+flags.DEFINE_integer("steps", 5, "Number of steps in a turn.", lower_bound=1)
+flags.DEFINE_integer(
+    "repeats", 5, "Number of measured turns, after one that warms up.", lower_bound=1
+)
+flags.DEFINE_integer("threads", 2, "CPU cores and threads of each side.", lower_bound=1)
 flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "of the computation, not the weights"
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Precision of the computation; weights are always float32.",
 )
-flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "as in `compile`")
-flags.DEFINE_bool("inference", False, "measure features of frozen images, not training steps")
-flags.DEFINE_bool("reference", False, "measure plain PyTorch in turn, and the ratio")
+flags.DEFINE_enum(
+    "jit_compile", "auto", ["auto", "true", "false"], "Argument jit_compile of Keras' `compile`."
+)
+flags.DEFINE_bool(
+    "inference", False, "Measure the extraction of features instead of training steps."
+)
+flags.DEFINE_bool(
+    "reference", False, "Measure plain PyTorch too, in alternate turns, and print the ratio."
+)
 flags.DEFINE_string(
     "against",
     None,
-    "Folder of another version's checkout, which is measured in turn in place of plain PyTorch.",
+    "Checkout of another version to measure in alternate turns, in place of plain PyTorch.",
 )
-flags.DEFINE_bool("input", False, "measure loading and augmenting of JPEG files against Pillow")
+flags.DEFINE_bool(
+    "input", False, "Measure reading and augmentation of JPEG files, compared with Pillow."
+)
 flags.DEFINE_string(
     "json",
     None,
-    "file to write all figures to; of --suite=accelerator a line is added for each part",
+    "JSON file for all figures; --suite=accelerator appends a line of JSON for each part.",
 )
 FLAGS = flags.FLAGS
 
 
 def run_suite(options):
-    """Prints the table of --suite; returns whether a part of it failed."""
+    """Print the table of --suite; return True if a part of it failed."""
     if FLAGS.reference or FLAGS.inference or (FLAGS.json and FLAGS.suite != "accelerator"):
-        raise app.UsageError("--suite takes no --reference or --inference, and no --json.")
+        raise app.UsageError(
+            "--suite takes no --reference or --inference, and --json only with --suite=accelerator."
+        )
     if FLAGS.suite == "tpu":
         return tpu_rows()
     if FLAGS.suite == "transforms":
@@ -109,7 +158,10 @@ def run_suite(options):
         return groups_suite(options, FLAGS.steps, FLAGS.repeats)
     backends = FLAGS.backends or installed_backends()
     if unknown := set(backends) - set(installed_backends()):
-        raise app.UsageError(f"No such backend is installed: {', '.join(sorted(unknown))}.")
+        raise app.UsageError(
+            f"--backends: not installed: {', '.join(sorted(unknown))}; installed are "
+            f"{', '.join(installed_backends())}."
+        )
     if FLAGS.suite == "accelerator":
         if FLAGS.preset or FLAGS.batch_size:
             raise app.UsageError(
@@ -122,15 +174,17 @@ def run_suite(options):
 
 
 def tpu_rows():
-    """The rows of --suite=tpu: those of BUILD.md, or every combination of what the flags name."""
-    from tpu import suite  # the library, which other suites load in the processes of their sides
+    """Run --suite=tpu: the standard cases, or all combinations of the values given by flags."""
+    from tpu import suite  # imports the library, which other suites load in their processes only
 
     names = ("preset", "batch_size", "topology", "layout", "work", "dtype", "remat", "hlo")
     if not any(FLAGS[name].present for name in names):
         return suite.tpu_suite(suite.standard_cases(), FLAGS.timeout, FLAGS.groups)
     unknown = set(FLAGS.work or ()) - set(suite.WORKS)
     if unknown:
-        raise app.UsageError(f"--work is of {', '.join(suite.WORKS)}, not {', '.join(unknown)}.")
+        raise app.UsageError(
+            f"--work takes {', '.join(suite.WORKS)}, not {', '.join(sorted(unknown))}."
+        )
     chosen = {
         "preset": [FLAGS.preset or SIZES["base"][0]],
         "topology": FLAGS.topology or ["v5e:2x2"],
@@ -167,7 +221,7 @@ def main(argv):
             return
         if FLAGS.against and not os.path.isdir(os.path.join(FLAGS.against, "nepa_keras")):
             raise app.UsageError(
-                f"--against={FLAGS.against} is no checkout with a nepa_keras/ in it."
+                f"--against={FLAGS.against} is no checkout: it has no folder nepa_keras."
             )
         if FLAGS.suite:
             sys.exit(run_suite(options))

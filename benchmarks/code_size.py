@@ -1,10 +1,10 @@
-"""Size and shape of the code, of this tree or of another one, for comparisons between versions.
+"""Print figures of the size and structure of the code, for comparisons between versions.
 
     KERAS_BACKEND=torch python benchmarks/code_size.py [FOLDER]
 
-Lines and files of the library and of the scripts, circles of imports, names in the `__all__`s of packages,
-and the files of the library that one training step visits, layers apart, with how often it goes from one to
-another. FOLDER is a checkout, by default this one.
+The figures are lines and files of library, scripts and tests; import cycles; names in the `__all__` of
+packages; and the files of the library (other than layers) that a training step calls, with the number of
+calls from one file to another. FOLDER is a checkout, by default this one.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Dotted names of the library's modules, and their files."""
+    """Files of the library's modules by dotted name."""
     found = {}
     for path in sorted((root / "nepa_keras").rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts)
@@ -26,7 +26,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(path: Path, known) -> set[str]:
-    """Modules of the library that a file imports, at any depth of nesting."""
+    """Modules of the library that a file imports, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -38,7 +38,7 @@ def imported(path: Path, known) -> set[str]:
 
 
 def circles(root: Path) -> int:
-    """Circles of imports: so many times an edge has to be cut until there is none."""
+    """Number of import cycles: edges to remove one by one until no cycle is left."""
     known = modules(root)
     graph = {name: imported(path, known) for name, path in known.items()}
     count = 0
@@ -46,7 +46,7 @@ def circles(root: Path) -> int:
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            first, second = error.args[1][:2]  # each is imported by the next
+            first, second = error.args[1][:2]  # each module is imported by the next
             graph[second].discard(first)
             count += 1
         else:
@@ -54,7 +54,7 @@ def circles(root: Path) -> int:
 
 
 def public_names(root: Path) -> int:
-    """Names in the `__all__`s of the library's packages, those of `backends` apart."""
+    """Number of names in the `__all__` of the library's packages, without `backends`."""
     count = 0
     for path in (root / "nepa_keras").rglob("__init__.py"):
         if "backends" in path.parts:
@@ -66,7 +66,7 @@ def public_names(root: Path) -> int:
 
 
 def visits_of_a_step(root: Path) -> list[str]:
-    """Files of the library, layers apart, in the order in which the second step of `fit` enters them."""
+    """Files of the library (without layers) in the order in which a second training step enters them."""
     sys.path.insert(0, str(root))
     import numpy as np
 
@@ -104,12 +104,12 @@ def main() -> None:
         files = [path for folder in folders for path in (root / folder).rglob("*.py")]
         lines = sum(len(path.read_text().splitlines()) for path in files)
         print(f"{title}: {lines:,} lines in {len(files)} files")
-    print(f"circles of imports: {circles(root)}")
+    print(f"import cycles: {circles(root)}")
     print(f"public names: {public_names(root)}")
     visits = visits_of_a_step(root)
     counts = Counter(pairwise(visits))
     print(
-        f"a step visits {len(set(visits))} files, going from one to another {counts.total()} times:"
+        f"a training step calls {len(set(visits))} files, with {counts.total()} calls between files:"
     )
     print("  " + " ".join(dict.fromkeys(visits)))
 

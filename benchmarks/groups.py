@@ -1,6 +1,6 @@
-"""`benchmark.py --suite=groups`: a fine-tuning step with a rate for each block, against one rate for all.
+"""`benchmark.py --suite=groups`: a fine-tuning step with a rate for each block, and with one rate for all.
 
-Both decay matrices only, so one rate makes two groups.
+Weight decay applies to matrices only, so that one rate gives two parameter groups.
 """
 
 import statistics
@@ -14,7 +14,7 @@ CLASSES = 1000
 
 
 class FinetuneSide:
-    """A classifier in training; `layerwise` in the options says whether each block has its own rate."""
+    """Fine-tuning of a classifier; with the option "layerwise" each block has its own learning rate."""
 
     def __init__(self, options):
         import random
@@ -55,7 +55,7 @@ class FinetuneSide:
 
 
 def groups_suite(options, steps: int, repeats: int) -> int:
-    """Prints the times of both and their ratio, turn by turn; the first turn warms up."""
+    """Measure both in alternate turns after a warm-up turn; print times and their ratio."""
     sides = [Side(FinetuneSide, options | {"layerwise": on}) for on in (False, True)]
     count = counter(repeats + 1, "turn", sys.stderr)
     for turn in range(repeats + 1):
@@ -69,7 +69,7 @@ def groups_suite(options, steps: int, repeats: int) -> int:
     for side in sides:
         turns = sorted(side.seconds[1:])
         print(
-            f"{side.figures['name']:<24}{statistics.median(turns):.4f} s a step "
+            f"{side.figures['name']:<24}{statistics.median(turns):.4f} s per step "
             f"({turns[0]:.4f} to {turns[-1]:.4f})"
         )
         side.pipe.send(None)

@@ -1,8 +1,8 @@
-"""`benchmark.py --input`: images/s from JPEG files through the whole pretraining transform.
+"""`benchmark.py --input`: rate in images/s of reading JPEG files and augmenting them for pretraining.
 
-The files are parts of two real photographs (scikit-learn's), at ImageNet's usual size, and the same with the
-shorter side brought to 256 once. Two loaders take turns over them: `AugmentedBatches`, and Pillow doing
-what torchvision's transforms do, on as many threads.
+The files are crops of two photographs of scikit-learn, at the usual size of ImageNet (500x375) and resized to
+a shorter side of 256. Two loaders read them in turn: `AugmentedBatches`, and Pillow with the operations of
+torchvision's transforms, on as many threads.
 """
 
 import io
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from time_left import counter, say_result
 
-COUNT = 256  # files, of 20 to 110 kB
+COUNT = 256  # number of files, of 20 to 110 kB
 SIZE, ORIGINAL, SHORTER_SIDE = 224, (375, 500), 256
 BATCH = 64
 
 
 def write_files(folder: Path, resized: bool) -> list[str]:
-    """JPEG files of 500x375, quality 92, or of 341x256."""
+    """Write JPEG files of 500x375 pixels, or 341x256 if `resized`, quality 92; return their paths."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -47,7 +47,7 @@ def write_files(folder: Path, resized: bool) -> list[str]:
 
 
 class Ours:
-    """The library's batches, one by one: what is made ahead of time would be made in the other's turn."""
+    """Loader with the library's batches, without prefetching, which would run in the other loader's turn."""
 
     def __init__(self, files, threads):
         from nepa_keras import data
@@ -62,7 +62,7 @@ class Ours:
 
 
 class Pillow:
-    """Open, RandomResizedCrop, flip, ToTensor, Normalize, by Pillow and NumPy; batches by stacking."""
+    """Loader with torchvision's operations by Pillow and NumPy: crop, resize, flip, normalise, stack."""
 
     def __init__(self, files, threads):
         from nepa_keras.data import RandomResizedCrop
@@ -91,7 +91,7 @@ class Pillow:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now; 0 where the system does not say."""
+    """Resident memory of this process in bytes; 0 if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -100,17 +100,17 @@ def resident_bytes() -> int:
 
 
 def measure_input(threads: int, batches: int, repeats: int) -> None:
-    """Prints the table as it comes: images/s of each loader and the ratio, on one thread and on `threads`.
+    """Print the table row by row: images/s of each loader and their ratio, on one thread and on `threads`.
 
     Args:
-        threads: of the second half of the table.
-        batches: of `BATCH` images in a turn.
-        repeats: turns that count, after one that does not.
+        threads: number of threads in the second half of the table.
+        batches: number of batches of `BATCH` images in a turn.
+        repeats: number of measured turns, after one that warms up.
     """
     print(
         "files               threads  nepa_keras img/s  Pillow img/s  ratio (smallest to largest)"
     )
-    count = counter(4 * len({1, threads}) * (repeats + 1), "turn", sys.stderr)
+    turn_done = counter(4 * len({1, threads}) * (repeats + 1), "turn", sys.stderr)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     with tempfile.TemporaryDirectory() as folder:
         originals = write_files(Path(folder, "originals"), resized=False)
@@ -126,7 +126,7 @@ def measure_input(threads: int, batches: int, repeats: int) -> None:
                     started = time.perf_counter()
                     side.run(batches)
                     seconds[side].append(time.perf_counter() - started)
-                    count()
+                    turn_done()
                 mine, theirs = seconds[ours][1:], seconds[pillow][1:]
                 ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
                 speeds = [batches * BATCH / statistics.median(s) for s in (mine, theirs)]
@@ -134,4 +134,7 @@ def measure_input(threads: int, batches: int, repeats: int) -> None:
                     f"{name:20}{count:7}{speeds[0]:18.0f}{speeds[1]:14.0f}  "
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
                 )
-    print(f"Pillow always reads the 500x375 files. Memory now {resident_bytes() / 2**20:.0f} MiB.")
+    print(
+        "Pillow always reads the 500x375 files. Memory of this process: "
+        f"{resident_bytes() / 2**20:.0f} MiB."
+    )

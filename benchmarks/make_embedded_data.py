@@ -2,9 +2,8 @@
 
     python benchmarks/make_embedded_data.py --data_dir=/usr/share/datasets/fashion-mnist
 
-The first 1,000 training and 200 test images of each class, in the order of the official files. The
-bytes are the same on every run; the script prints the checksum that `nepa_keras/data/arrays.py`
-checks.
+The file holds the first 1,000 training and 200 test images of each class, in the order of the official files.
+Its bytes are the same on every run. The script prints the checksum that `nepa_keras/data/arrays.py` verifies.
 """
 
 import hashlib
@@ -20,10 +19,10 @@ from nepa_keras.data.idx import read_fashion_mnist
 
 flags.DEFINE_string(
     "data_dir",
-    "/usr/share/datasets/fashion-mnist",  # of Debian's package dataset-fashion-mnist
-    "Folder with the four official .gz files.",
+    "/usr/share/datasets/fashion-mnist",  # path in Debian's package dataset-fashion-mnist
+    "Folder with the four official .gz files of Fashion-MNIST.",
 )
-flags.DEFINE_string("output", str(EMBEDDED_FILE), "File to write.")
+flags.DEFINE_string("output", str(EMBEDDED_FILE), "Image file (.npz) to write.")
 FLAGS = flags.FLAGS
 
 
@@ -44,7 +43,9 @@ def main(_):
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.save(buffer, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date, so the bytes do not vary
+            entry = zipfile.ZipInfo(
+                f"{name}.npy"
+            )  # its date is fixed, so that the bytes do not vary
             archive.writestr(entry, buffer.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
     content = path.read_bytes()
     print(f"{path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}")

@@ -1,4 +1,4 @@
-"""A measurement of `benchmark.py`: sides in processes of their own that work in turn."""
+"""Measurement of `benchmark.py`: implementations (sides) in separate processes that work in turn."""
 
 import multiprocessing
 import os
@@ -11,21 +11,21 @@ import time
 from sides import KerasSide, ReferenceSide, serve
 from time_left import counter
 
-PAUSE_SECONDS = 0.3  # before each turn: idle threads of the side before may still be spinning
+PAUSE_SECONDS = 0.3  # pause before each turn, as threads of the previous side may still be spinning
 
 
 class Side:
-    """The parent's end of a side's process, and what was measured there."""
+    """Handle of a side's process in the parent, with its measurements."""
 
     def __init__(self, side_class, options):
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=serve, args=(side_class, options, end), daemon=True)
-        # Ctrl-C is for the parent, whose end ends its sides; a child inherits what its parent ignores.
+        # Only the parent handles Ctrl-C; when it ends, its sides end. A child inherits ignored signals.
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
         signal.signal(signal.SIGINT, interrupt)
-        end.close()  # so that a child that dies is noticed
+        end.close()  # so that `recv` fails if the child dies
         self.figures, self.seconds = self._answer(), []
         _, self.figures["first_step_seconds"], _ = self.ask("run", 1)
 
@@ -33,7 +33,9 @@ class Side:
         try:
             return self.pipe.recv()
         except EOFError:
-            raise RuntimeError("A side ended early; its own message is above.") from None
+            raise RuntimeError(
+                "A process of the benchmark failed; its own message is above."
+            ) from None
 
     def ask(self, name, argument):
         time.sleep(PAUSE_SECONDS)
@@ -45,7 +47,7 @@ class Side:
         self.seconds.append(seconds / steps)
 
     def finish(self, step_flops, batch_size, peak):
-        """Stops the process and returns the figures."""
+        """Stop the process and return the figures."""
         self.pipe.send(None)
         self.process.join()
         turns = self.seconds[1:]  # the first warms up
@@ -60,20 +62,21 @@ class Side:
 
 
 def measure(options, steps, repeats, reference):
-    """Times `repeats` turns of `steps` steps of the library, and of the reference in between.
+    """Time turns of the library, alternating with turns of a reference.
 
     Args:
-        options: what the sides read, see `sides`, and against, another checkout to take as the reference.
-        steps: of a turn.
-        repeats: turns that count, after one that does not.
-        reference: whether to measure plain PyTorch, or the other checkout, too.
+        options: options of the sides, see `sides.serve`; "against", if given, is another checkout to use as
+            the reference in place of plain PyTorch.
+        steps: number of steps in a turn.
+        repeats: number of measured turns, after one that warms up.
+        reference: whether to measure a reference too.
 
     Returns:
-        The report: `options`, `machine`, `step_flops`, `matmul_flops_per_second` by dtype, `sides`
-        (figures of each) and, with a reference, `speed_ratio` (median, min, max).
+        The report: "options", "machine", "step_flops", "matmul_flops_per_second" by dtype, "sides"
+        (figures of each) and, with a reference, "speed_ratio" (median, min, max).
 
     Raises:
-        RuntimeError: a side ended early; it has printed why.
+        RuntimeError: a process failed; it has printed why.
     """
     keras_side = Side(KerasSide, options)
     step_flops = keras_side.figures.pop("step_flops")
@@ -97,7 +100,7 @@ def measure(options, steps, repeats, reference):
     if not options["inference"]:
         (overhead, ends), _, _ = keras_side.ask("fit_overhead", steps * repeats)
         keras_side.figures |= {"fit_overhead": overhead, "fit_ends_seconds": ends}
-    peak = max(peaks.values())  # a CPU without bfloat16 units is slower there
+    peak = max(peaks.values())  # a CPU without bfloat16 units is slower in bfloat16
 
     report = {
         "options": options | {"steps": steps, "repeats": repeats},
@@ -123,7 +126,7 @@ def measure(options, steps, repeats, reference):
 
 
 def describe(report):
-    """A report as text."""
+    """Report of `measure` as text."""
     options = report["options"]
     work = "features" if options["inference"] else "training steps"
     peaks = report["matmul_flops_per_second"].items()
@@ -138,7 +141,7 @@ def describe(report):
         ratio = report["speed_ratio"]
         lines.append(
             f"speed of nepa_keras against {report['sides'][1]['name']}: {ratio['median']:.2f} "
-            f"(median of turn by turn; {ratio['min']:.2f} to {ratio['max']:.2f})"
+            f"(median over turns; {ratio['min']:.2f} to {ratio['max']:.2f})"
         )
     return "\n".join(lines)
 

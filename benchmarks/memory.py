@@ -1,6 +1,6 @@
-"""`benchmark.py --suite=memory`: what bfloat16, remat and accumulation take and give, for one update.
+"""`benchmark.py --suite=memory`: memory and time of an update with bfloat16, remat and accumulation.
 
-All updates are of the same images. Each case has a process of its own, and cases of a backend take turns.
+All updates use the same number of images. Each case has its own process; the cases of a backend work in turn.
 """
 
 import os
@@ -12,7 +12,7 @@ from measure import Side
 from sides import KerasSide
 from time_left import counter
 
-PARTS = 4  # batches of an accumulation
+PARTS = 4  # batches per update with accumulation
 CASES = {
     "float32": {},
     "bfloat16": {"dtype": "bfloat16"},
@@ -27,7 +27,7 @@ CASES = {
 
 
 class MemorySide(KerasSide):
-    """Counts updates in place of batches, and knows the memory before the first."""
+    """Side that counts updates instead of batches, and records the memory before the first update."""
 
     def __init__(self, options):
         self.parts = options.get("accumulation_steps", 1)
@@ -41,11 +41,11 @@ class MemorySide(KerasSide):
 
 
 def memory_suite(options, steps: int, repeats: int, backends) -> bool:
-    """Prints rows of Markdown; returns whether a backend failed."""
-    head = "backend | update | memory at the start | its peak beyond | time of an update | ratio"
+    """Print a Markdown table row by row; return True if a backend failed."""
+    head = "backend | update | memory before | additional peak memory | time per update | ratio of times"
     print(f"| {head} |\n|{'---|' * (head.count('|') + 1)}", flush=True)
     failed = False
-    # The C library gives large blocks back at once, so that the peak is of what was held together.
+    # Make the C library return large blocks at once, so that the peak counts only memory in use.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     for backend in backends:
         case = options | {"backend": backend, "inference": False}

@@ -1,16 +1,16 @@
-"""Hours, memory, input and storage of a pretraining on ImageNet-1k, on machines that are not at hand.
+"""Estimate hours, memory, input rate and storage of a pretraining on ImageNet-1k on larger machines.
 
     KERAS_BACKEND=torch python benchmarks/plan.py
     python benchmarks/plan.py --recipe=paper_pretrain_large --machine=h100-8
     python benchmarks/plan.py --preset=nepa_base_patch14_224 --machine=v5e-64 --images_per_second=650
 
-Without flags for base and large, as the paper trains them and as the authors' released scripts do
-(experiments/recipes): the paper's models have SwiGLU, the released ones GELU; large has 800 epochs in the
-paper and 1600 in the scripts.
+Without flags it prints tables for base and large by the recipes of the paper and of the authors' released
+scripts (experiments/recipes): the paper's models have SwiGLU, the released ones GELU; large has 800 epochs in
+the paper and 1600 in the scripts.
 
-Everything is computed, by the formulae of `plan/layouts.py` and `plan/step_memory.py`, from the
-models, the makers' figures of the machines, and a share of the peak (--mfu) that is assumed; a measured rate
-takes its place by --images_per_second.
+Nothing is measured: the formulae of `plan/layouts.py` and `plan/step_memory.py` use the architecture, the
+manufacturers' figures of the machines, and an assumed model FLOPs utilization (--mfu), or a measured rate
+(--images_per_second).
 """
 
 import sys
@@ -32,48 +32,55 @@ flags.DEFINE_multi_enum(
     "recipe",
     list(pretrainings.NAMES),
     list(pretrainings.NAMES),
-    "pretrainings of experiments/recipes: the paper's, and the released scripts'",
+    "Recipe of experiments/recipes to plan; repeat the flag for several, default all.",
 )
 flags.DEFINE_multi_enum(
-    "preset", [], list(PRESETS), "architectures in place of --recipe, for 1600 epochs at batch 4096"
+    "preset",
+    [],
+    list(PRESETS),
+    "Architecture to plan in place of --recipe, for 1600 epochs at batch size 4096; repeat the flag for "
+    "several.",
 )
 flags.DEFINE_multi_enum(
-    "machine", list(layouts.MACHINES), list(layouts.MACHINES), "what to plan for"
+    "machine",
+    list(layouts.MACHINES),
+    list(layouts.MACHINES),
+    "Machine to plan for; repeat the flag for several, default all.",
 )
 flags.DEFINE_multi_float(
     "mfu",
     [0.3, 0.5],
-    "shares of the peak that a device is assumed to reach",
+    "Assumed model FLOPs utilization, as a fraction of the peak; repeat the flag for several.",
     lower_bound=0.01,
     upper_bound=1,
 )
 define_number(
     "images_per_second",
     None,
-    "that one device was measured to train on without remat, in place of --mfu; of one recipe or preset, "
-    "and one machine",
+    "Measured training rate of one device without remat, in images/s, in place of --mfu; needs a single "
+    "--recipe or --preset and a single --machine.",
     POSITIVE,
 )
 define_number(
     "images_per_core",
     987,
-    "images/s that one core decodes and crops; default half of what two did here (benchmark.py --input)",
+    "Images/s that one CPU core decodes and crops; default from benchmark.py --input on two cores.",
     POSITIVE,
 )
 flags.DEFINE_integer(
-    "epochs", None, "passes over ImageNet-1k, in place of the recipe's", lower_bound=1
+    "epochs", None, "Passes over ImageNet-1k, in place of those of the recipe.", lower_bound=1
 )
 flags.DEFINE_integer(
     "batch_size",
     None,
-    "images of an update, on all devices, in place of the recipe's",
+    "Images per update, over all devices, in place of those of the recipe.",
     lower_bound=1,
 )
 FLAGS = flags.FLAGS
 
 
 def planned() -> list[pretrainings.Pretraining]:
-    """What the flags name."""
+    """Pretrainings named by the flags."""
     if not FLAGS.preset:
         return [
             pretrainings.of_recipe(name, FLAGS.epochs, FLAGS.batch_size) for name in FLAGS.recipe
@@ -86,7 +93,7 @@ def main():
     measured = FLAGS.images_per_second
     plans = planned()
     if measured and (len(plans) > 1 or len(FLAGS.machine) > 1):
-        end(1, "--images_per_second is of one --recipe or --preset on one --machine.")
+        end(1, "--images_per_second needs a single --recipe or --preset and a single --machine.")
     machines = [layouts.MACHINES[name] for name in FLAGS.machine]
     try:
         for plan in plans:
@@ -99,8 +106,8 @@ def main():
     if measured:
         mfus = [layouts.implied_mfu(backbones[0], machines[0], measured)]
     print(
-        f"Computed; the machines by their makers' figures, of which {layouts.USABLE:.0%} of the memory is "
-        f"used:\n\n{tables.machines_table(machines)}",
+        "All figures are computed from the manufacturers' figures of the machines; "
+        f"{layouts.USABLE:.0%} of their memory is used:\n\n{tables.machines_table(machines)}",
         flush=True,
     )
     for backbone, recipe in trained:
@@ -108,13 +115,14 @@ def main():
         print(
             f"\n{backbone.name}: {recipe.epochs} epochs of {recipe.images:,} images, batch "
             f"{recipe.batch_size}: {recipe.updates:,} updates; {backbone.count_params():,} parameters, "
-            f"{training_flops(backbone) / 1e9:.1f} GFLOP an image and step\n\n"
+            f"{training_flops(backbone) / 1e9:.1f} GFLOP per image and step\n\n"
             f"{tables.layouts_table(backbone, looked_at, recipe, mfus)}",
             flush=True,
         )
     rates = tables.input_table(trained, machines, max(mfus), FLAGS.images_per_core)
     print(
-        f"\nInput of the fastest layout at {max(mfus):.0%}, {FLAGS.images_per_core:g} images/s of a core\n\n"
+        f"\nInput rates of the fastest layout at MFU {max(mfus):.0%}, with {FLAGS.images_per_core:g} "
+        "images/s per CPU core\n\n"
         f"{rates}\n\nStorage\n\n{tables.storage_table(backbones)}"
     )
 

@@ -1,12 +1,13 @@
-"""Where the time of a training step goes, by the kind of kernel.
+"""Profile a training step on CPU: time by kind of kernel.
 
     KERAS_BACKEND=jax python benchmarks/profile_step.py --size=base --dtype=bfloat16
 
-The step is `benchmark.py`'s, watched by the backend's own profiler. On JAX and TensorFlow an XLA kernel
-counts as the costliest of its instructions, which its HLO tells (a product fused with a GELU is a product),
-and the times are those of all threads together, so two busy cores give up to twice the step; what a second
-core does inside one kernel has no event of its own, and is missing. On PyTorch an operator counts by its
-name and takes the time its caller waits, so the sum is the step. Reading TensorFlow's trace needs JAX.
+The script profiles the step of `benchmark.py` with the profiler of the backend, and prints the time of each
+kind of kernel and its fraction of the total. On JAX and TensorFlow an XLA kernel is classified by the
+costliest of its HLO instructions (a product fused with a GELU is a product). The times are summed over
+threads, so that two busy cores give up to twice the duration of the step; work of a second core inside one
+kernel is not recorded. On PyTorch an operator is classified by its name and its time is that of the calling
+thread, so that the sum is the duration of the step. Reading TensorFlow's trace needs JAX.
 """
 
 import collections
@@ -20,20 +21,28 @@ from pathlib import Path
 
 from absl import app, flags
 
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # of benchmark.py's suites
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # needed by suites
 
 from sides import KerasSide
 from suites import SIZES
 
-flags.DEFINE_enum("size", "tiny", list(SIZES), "preset and batch size, as in benchmark.py")
-flags.DEFINE_string("preset", None, "architecture in place of that of --size")
-flags.DEFINE_integer("batch_size", None, "images in a step; default that of --size", lower_bound=1)
-flags.DEFINE_integer("steps", 3, "steps to watch, after three that are not", lower_bound=1)
-flags.DEFINE_integer("threads", 2, "CPU cores and threads", lower_bound=1)
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the computation")
+flags.DEFINE_enum(
+    "size",
+    "tiny",
+    list(SIZES),
+    "Architecture and batch size: ViT-tiny with 8 images, or ViT-base with 2.",
+)
+flags.DEFINE_string("preset", None, "Name of the architecture, in place of that of --size.")
+flags.DEFINE_integer("batch_size", None, "Images per step; default that of --size.", lower_bound=1)
+flags.DEFINE_integer(
+    "steps", 3, "Number of profiled steps, after three that warm up.", lower_bound=1
+)
+flags.DEFINE_integer("threads", 2, "Number of CPU cores and threads.", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Precision of the computation.")
 FLAGS = flags.FLAGS
 
-# The first kind one of whose words occurs among a kernel's instructions, or in an operator's name.
+# Kinds of kernels. The first kind applies one of whose words is an opcode of the kernel, or part of the
+# operator's name.
 HLO_KINDS = {
     "products of attention": ("batched_dot",),
     "dense products": ("dot", "custom-call"),
@@ -65,7 +74,7 @@ TORCH_KINDS = {
 
 
 def kind(words, kinds) -> str:
-    """The first of `kinds` that knows one of the words."""
+    """Name of the first of `kinds` that has one of the words; "other" if none has."""
     for name, marks in kinds.items():
         if any(mark in words for mark in marks):
             return name
@@ -73,7 +82,7 @@ def kind(words, kinds) -> str:
 
 
 def hlo_instructions(text: str) -> dict[str, set[str]]:
-    """Opcodes of each instruction of an HLO module, those of the computation it calls included."""
+    """Opcodes of each instruction of an HLO module, including those of the computation it calls."""
     line = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = .*?[\])}] ([\w-]+)\(")
     computations, called, opcodes = collections.defaultdict(set), {}, {}
     computation = None
@@ -94,7 +103,7 @@ def hlo_instructions(text: str) -> dict[str, set[str]]:
 
 
 def xla_kernels(side, backend: str, folder: Path):
-    """Nanoseconds of each kind of kernel of all threads; `XLA_FLAGS` must dump the HLO into `folder`."""
+    """Nanoseconds of each kind of kernel, over all threads; `XLA_FLAGS` must dump the HLO into `folder`."""
     trace = str(folder / "trace")
     if backend == "jax":
         import jax
@@ -120,13 +129,13 @@ def xla_kernels(side, backend: str, folder: Path):
                 "call",
                 "while",
                 "conditional",
-            }:  # whose parts are events, too
+            }:  # their parts are events too
                 spent[kind(words, HLO_KINDS)] += event.duration_ns
     return spent
 
 
 def torch_operators(side):
-    """Nanoseconds of each kind of operator, the time of its parts not included."""
+    """Nanoseconds of each kind of operator, without the operators it calls."""
     import torch
 
     with torch.profiler.profile() as profile:
@@ -143,7 +152,7 @@ def main(argv):
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend == "tensorflow" and find_spec("jax") is None:
         sys.exit(
-            "profile_step.py: reading TensorFlow's trace needs JAX; pip install jax brings it."
+            "profile_step.py: reading TensorFlow's trace needs JAX; install it by pip install jax."
         )
     preset, batch_size = SIZES[FLAGS.size]
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
@@ -176,13 +185,13 @@ def main(argv):
     bound = side.facts["step_flops"] / peak
     print(
         f"{side.facts['name']}, {FLAGS.preset or preset}, {FLAGS.dtype}, {FLAGS.threads} threads: "
-        f"a step takes {1e3 * step:.0f} ms; its matrix products would take {1e3 * bound:.0f} ms at "
-        f"the {peak / 1e9:.0f} GFLOP/s of a large square one"
+        f"a step takes {1e3 * step:.0f} ms; its matrix products alone would take {1e3 * bound:.0f} ms at the "
+        f"{peak / 1e9:.0f} GFLOP/s measured for a large square matrix product"
     )
     total = sum(spent.values())
     for name, nanoseconds in spent.most_common():
         print(f"{name:24} {nanoseconds / 1e6 / FLAGS.steps:8.1f} ms {nanoseconds / total:6.1%}")
-    print(f"{'together':24} {total / 1e6 / FLAGS.steps:8.1f} ms")
+    print(f"{'total':24} {total / 1e6 / FLAGS.steps:8.1f} ms")
 
 
 if __name__ == "__main__":

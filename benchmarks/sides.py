@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures, and the process that each of the two lives in."""
+"""Implementations (sides) that `benchmark.py` measures, and the process that serves one."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ TOTAL_STEPS, WARMUP_STEPS = 100_000, 2_500
 
 
 def random_batches(shape, batch_size, pixels=False, count=4):
-    """`count` different batches (B, height, width, C) of noise, float32 or, with `pixels`, uint8."""
+    """`count` different batches of noise (B, height, width, channels), float32 or, with `pixels`, uint8."""
     import numpy as np
 
     noise = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def random_batches(shape, batch_size, pixels=False, count=4):
 
 
 class KerasSide:
-    """The library on the active Keras backend."""
+    """Side with this library on the active Keras backend."""
 
     def __init__(self, options):
         import random
@@ -28,7 +28,7 @@ class KerasSide:
 
         import nepa_keras
 
-        # Where other versions have these functions, too.
+        # Imported from the package that has these functions in older versions too.
         from nepa_keras.evaluation import FeatureExtractor, forward_flops, training_flops
         from nepa_keras.training import WarmupCosine, adamw, scaled_learning_rate
 
@@ -37,7 +37,9 @@ class KerasSide:
         started = time.perf_counter()
         if options["dtype"] == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
-        random.seed(1337)  # of the weights; Keras' own function would load TensorFlow too
+        random.seed(
+            1337
+        )  # seeds the weights; keras.utils.set_random_seed would load TensorFlow too
         backbone = nepa_keras.NepaBackbone.from_preset(
             options["preset"], load_weights=False, **options.get("overrides", {})
         )
@@ -66,7 +68,7 @@ class KerasSide:
         }
 
     def batches(self, steps):
-        """A generator that ends with the steps: leaving `fit` earlier, TensorFlow may wait for seconds."""
+        """Generator of exactly `steps` batches; if more are left, TensorFlow may wait at the end of `fit`."""
         for index in range(steps):
             yield (self.images[index % len(self.images)],)
 
@@ -77,9 +79,9 @@ class KerasSide:
             self.model.fit(self.batches(steps), shuffle=False, verbose=0)
 
     def fit_overhead(self, steps):
-        """Share of the loop of `fit` that is spent outside the steps, and seconds before and after it.
+        """Fraction of the loop of `fit` spent outside the steps, and seconds before and after the loop.
 
-        Waits for each step, so none overlaps with what comes next.
+        Each step is waited for, so that it does not overlap with the work that follows.
         """
         step_function, spans = self.model.train_function, []
 
@@ -99,14 +101,14 @@ class KerasSide:
         return 1.0 - sum(end - start for start, end in spans) / loop, total - loop
 
     def matmul_flops_per_second(self, dtype):
-        """Best of several square products, each of a tenth of a second or more."""
+        """Highest rate in FLOP/s of several square matrix products of at least 0.1 s each."""
         from nepa_keras.evaluation import measured_peak
 
         return measured_peak(dtype, seconds=0.1)
 
 
 class ReferenceSide:
-    """`torch_reference.py` on the same architecture."""
+    """Side with `torch_reference.py` on the same architecture."""
 
     def __init__(self, options):
         import torch
@@ -118,7 +120,7 @@ class ReferenceSide:
         config = options["config"]
         height, width, channels = config["image_shape"]
         if config["gated_mlp"] or height != width:
-            raise ValueError("The PyTorch reference has no gated MLP and square images only.")
+            raise ValueError("The PyTorch reference supports only square images and no gated MLP.")
         shared = "patch_size hidden_dim num_layers num_heads mlp_dim qk_norm_scale layer_scale"
         architecture = Architecture(height, channels, **{n: config[n] for n in shared.split()})
         torch.manual_seed(1337)
@@ -156,23 +158,23 @@ class ReferenceSide:
 
 
 def prepare(options):
-    """Set what is set before a framework is imported; the options are those of `serve`."""
+    """Set up paths, backend and CPU cores before a framework is imported; options as for `serve`."""
     if options.get("root"):
         sys.path.insert(0, options["root"])
     if options.get("backend"):
         os.environ["KERAS_BACKEND"] = options["backend"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        sys.modules["tensorflow"] = None  # Keras loads it, 450 MB, whenever it serialises a layer
-    if hasattr(os, "sched_setaffinity"):  # every framework, whatever its own flag is called
+        sys.modules["tensorflow"] = None  # else Keras loads it (450 MB) when it serialises a layer
+    if hasattr(os, "sched_setaffinity"):  # limits the threads of every framework
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options["threads"]])
 
 
 def serve(side_class, options, pipe):
-    """A side's process: builds it, then answers requests until it is told None.
+    """Main function of a side's process: build the side, then answer requests until None comes.
 
-    Options: backend (None: as the environment says), preset, overrides of its arguments, batch_size,
-    accumulation_steps, dtype, jit_compile, inference, threads, pixels (batches are uint8), config and
-    compiled for the reference, and root, another checkout whose library is measured.
+    Options: backend (default that of the environment), preset, overrides (arguments of the backbone),
+    batch_size, accumulation_steps, dtype, jit_compile, inference, threads, pixels (uint8 batches), root
+    (another checkout whose library is measured), and for the reference config and compiled.
     """
     prepare(options)
     side = side_class(options)

@@ -1,7 +1,7 @@
-"""Tables of many measurements: `benchmark.py --suite`.
+"""Tables of many measurements for `benchmark.py --suite=cpu` and `--suite=sweep`.
 
-Each suite prints a row once it is measured, goes on after a row that fails, and returns whether one
-that should not did.
+Each suite prints a row when it is measured, continues after a row that fails, and returns True if a row
+failed.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from time_left import counter, say_result
 
 SIZES = {"tiny": ("nepa_tiny_patch16_224", 8), "base": ("nepa_base_patch14_224", 2)}
 SWEPT_PRESET = SIZES["tiny"][0]
-# Name of the axis, images in a step, constructor arguments; the first row of an axis is its unit.
+# (axis, images per step, arguments of the backbone); the first row of an axis is the unit of its last column.
 SWEEP = (
     *(("batch", n, {}) for n in (2, 4, 8, 16)),
     *(("depth", 4, {"num_layers": n}) for n in (6, 12, 24)),
@@ -26,7 +26,7 @@ def installed_backends():
 
 
 def cpu_suite(options, steps, repeats, backends):
-    """Every size, work and backend beside plain PyTorch, as rows of Markdown."""
+    """Compare every size, task and backend with plain PyTorch; print a Markdown table."""
     cases = [
         (size, dtype, inference)
         for dtype in ("float32", "bfloat16")
@@ -77,10 +77,10 @@ def _ratio_cells(report):
 
 
 def sweep_suite(options, steps, repeats, backends):
-    """Cost of a training step over batch, depth and tokens.
+    """Measure the cost of a training step by batch size, depth and number of tokens; print tables.
 
-    The FLOPs count the quadratic part of attention, so the last column, time per FLOP in units of
-    the axis' first row, is at most 1 but for noise if the cost grows no faster than it must.
+    The last column is the time per FLOP relative to the first row of the axis. FLOPs include the quadratic
+    part of attention, so that values above 1 (beyond noise) show a cost that grows faster than necessary.
     """
     failed, count = False, counter(len(SWEEP) * len(backends), "row", sys.stderr)
     for backend in backends:

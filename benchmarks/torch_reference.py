@@ -1,10 +1,10 @@
-"""NEPA pretraining in plain PyTorch, written by hand: what `benchmark.py --reference` measures against.
+"""NEPA pretraining in plain PyTorch, the reference of `benchmark.py --reference`.
 
-Self-contained and idiomatic, with the fused kernels PyTorch has: one q/k/v projection, fused
-attention, `AdamW(fused=True)`, foreach clipping and averaging. tests/test_torch_reference.py holds
-it to the reference numbers, so that the comparison is with a correct implementation.
+The code is self-contained and idiomatic, with PyTorch's fused kernels: one q/k/v projection, fused attention,
+`AdamW(fused=True)`, foreach clipping and averaging. tests/benchmarks/test_torch_reference.py compares it with
+the numbers of the authors' implementation, so that the benchmark compares with a correct implementation.
 
-B batch, T patches, D width, H heads, K = D / H head width.
+B batch, T patches, N = 1 + T tokens, D width, H heads, K = D / H head width.
 """
 
 import math
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-EPSILON = 1e-12  # of every norm
+EPSILON = 1e-12  # epsilon of every norm
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers of a model with a GELU MLP; the default is the official base model."""
+    """Sizes of a model with a GELU MLP; the defaults are those of the official base model."""
 
     image_size: int = 224
     channels: int = 3
@@ -34,7 +34,7 @@ class Architecture:
 
 
 class Rotary(nn.Module):
-    """cos and sin tables (1 + T, K) of a square grid; CLS, the first row, is not rotated."""
+    """Tables cos and sin for a square grid, a row of K values per token; CLS, the first, is not rotated."""
 
     def __init__(self, grid: int, head_dim: int, rescale: float | None):
         super().__init__()
@@ -43,7 +43,7 @@ class Rotary(nn.Module):
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         frequencies = 100.0 ** (-torch.arange(0, head_dim, 4) / head_dim)
         angles = [2 * math.pi * c.reshape(-1, 1) * frequencies for c in (y, x)]  # (T, K/4) each
-        angles = F.pad(torch.cat(angles * 2, dim=-1), (0, 0, 1, 0))  # (1 + T, K)
+        angles = F.pad(torch.cat(angles * 2, dim=-1), (0, 0, 1, 0))  # (N, K)
         self.register_buffer("angles", angles, persistent=False)
 
     def forward(self):
@@ -55,7 +55,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x, cos, sin):
-    """x (B, H, 1 + T, K)."""
+    """Rotate x (B, H, N, K) by the tables of `Rotary`."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(a.hidden_dim, a.hidden_dim)
 
     def forward(self, x, cos, sin):
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, 1 + T, 3, H, K)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, H, K)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Nepa(nn.Module):
-    """Images (B, C, height, width) -> embeddings and outputs, both (B, 1 + T, D)."""
+    """Model from images (B, channels, height, width) to embeddings and outputs, both (B, N, D)."""
 
     def __init__(self, a: Architecture):
         super().__init__()
@@ -127,14 +127,14 @@ class Nepa(nn.Module):
 
 
 def nepa_loss(z, h):
-    """- mean cos(h_t, stop_gradient(z_{t+1})), in float32."""
+    """Loss of NEPA: - mean cos(h_t, stop_gradient(z_{t+1})), in float32."""
     prediction = F.normalize(h[:, :-1].float(), dim=-1, eps=1e-12)
     target = F.normalize(z[:, 1:].detach().float(), dim=-1, eps=1e-12)
     return -(prediction * target).sum(-1).mean()
 
 
 class Trainer:
-    """AdamW with decay groups, clipping, warm-up and cosine, and an average of the weights."""
+    """Training with AdamW: decay groups, clipping, warm-up, cosine schedule, averaged weights."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     def step(self, images):
-        """One update; returns the loss and the gradient norm before clipping, as tensors."""
+        """Make one update; return the loss and the gradient norm before clipping, as tensors."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             z, h = self.model(images)
@@ -177,7 +177,7 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         with torch.no_grad():
-            if self.averages is None:  # the average begins as a copy after the first step
+            if self.averages is None:  # the average starts as a copy after the first step
                 self.averages = [p.clone() for p in self.parameters]
             else:
                 torch._foreach_lerp_(self.averages, self.parameters, 1.0 - self.ema_decay)

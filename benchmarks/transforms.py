@@ -1,7 +1,8 @@
-"""`benchmark.py --suite=transforms`: ms an image, of ours and of KerasCV's and Keras' layers in `tf.data`.
+"""`benchmark.py --suite=transforms`: time per image of our augmentations and of KerasCV's and Keras'.
 
-All on one core, over a batch of parts of two real photographs; the alternatives of a transform take turns.
-Times are of the process, all its threads, so that a busy machine matters less.
+KerasCV's and Keras' layers run in `tf.data`. All run on one core, over a batch of crops of two photographs;
+the alternatives of a transform work in turn. Times are CPU times of the process, so that other processes
+matter less.
 """
 
 import os
@@ -16,7 +17,7 @@ BATCH, SIZE, ORIGINAL = 32, 224, (375, 500)
 
 
 def photographs() -> np.ndarray:
-    """(BATCH, 375, 500, 3) uint8."""
+    """Crops of photographs, (BATCH, 375, 500, 3) uint8."""
     from sklearn.datasets import load_sample_images
 
     whole = load_sample_images().images
@@ -69,7 +70,7 @@ def ours(images, small, labels) -> dict:
 
 
 def in_tf_data(images, small, labels) -> dict:
-    """Batches of one after the other through a layer, on one thread; {} without TensorFlow."""
+    """Functions that apply a layer to a batch in `tf.data`, on one thread; {} without TensorFlow."""
     try:
         import keras
         import tensorflow as tf
@@ -100,7 +101,7 @@ def in_tf_data(images, small, labels) -> dict:
             ("CutMix", "KerasCV"): keras_cv.layers.CutMix(1.0),
         }
     options = tf.data.Options()
-    options.autotune.enabled = False  # nor made ahead, which would be in the turn of another
+    options.autotune.enabled = False  # and no prefetching, which would run in another's turn
     options.experimental_optimization.inject_prefetch = False
     ways = {}
     for key, layer in layers.items():
@@ -112,7 +113,7 @@ def in_tf_data(images, small, labels) -> dict:
 
 
 def transforms_suite(steps: int, repeats: int) -> None:
-    """Prints the table: medians over `repeats` turns of `steps` batches, after one that does not count."""
+    """Print a table of medians over `repeats` turns of `steps` batches, after one turn that warms up."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     images, labels = photographs(), np.arange(BATCH) % 10
@@ -127,7 +128,7 @@ def transforms_suite(steps: int, repeats: int) -> None:
                 run()
             times[key].append((time.process_time() - started) / steps / BATCH * 1e3)
             count()
-    print("transform             by            ms of CPU an image (smallest to largest)")
+    print("transform             library       CPU ms per image (smallest to largest)")
     for key in sorted(ways, key=lambda key: [k[0] for k in ways].index(key[0])):
         counted = times[key][1:]
         print(

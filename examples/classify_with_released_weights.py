@@ -1,12 +1,12 @@
-r"""Say what is in pictures, with released weights.
+r"""Classify pictures with released weights.
 
     KERAS_BACKEND=jax python examples/classify_with_released_weights.py \
         nepa_base_patch14_224_sft cat.jpg dog.png
 
-The first argument is a preset's name or hf://owner/name, which are fetched once (needs `huggingface_hub` and
-the network, 350 MB), or a folder: one of `save_to_preset`, or one in the authors' layout that was copied to a
-machine without network. Without arguments a tiny classifier is trained for some seconds, kept in the authors'
-layout in a temporary folder, and used in the same way.
+The first argument is a preset's name or hf://owner/name, which are downloaded once (needs `huggingface_hub`
+and a network, 350 MB), or a folder written by `save_to_preset` or in the authors' layout. The script prints
+the three most likely classes of each picture. Without arguments it trains a tiny classifier for a few
+seconds, saves it in the authors' layout in a temporary folder, and uses it in the same way.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from nepa_keras import data
 
 
 def stand_in(folder: Path) -> list[Path]:
-    """A tiny classifier of clothes in the authors' layout, and pictures for it."""
+    """Train and save a tiny classifier of clothes in the authors' layout; return paths of pictures for it."""
     clothes = data.load("embedded")
     keras.utils.set_random_seed(0)
     backbone = nepa_keras.NepaBackbone.from_preset(
@@ -46,21 +46,21 @@ def stand_in(folder: Path) -> list[Path]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="a preset's name, hf://owner/name or a folder")
-    parser.add_argument("pictures", nargs="*", help="files of pictures")
+    parser.add_argument("model", nargs="?", help="preset's name, hf://owner/name or folder")
+    parser.add_argument("pictures", nargs="*", help="picture files to classify")
     options = parser.parse_args()
     if options.model is None:
         folder = Path(tempfile.mkdtemp(prefix="nepa_keras-"))
         options.model, options.pictures = folder / "official", stand_in(folder)
     elif not options.pictures:
-        parser.error("name a picture or more after the model.")
+        parser.error("give one or more picture files after the model.")
 
-    # The converter resizes, crops and normalises as the checkpoint's preprocessor_config.json says.
+    # The converter resizes, crops and normalises by the checkpoint's preprocessor_config.json.
     classifier = nepa_keras.NepaImageClassifier.from_preset(options.model)
     converter = nepa_keras.NepaImageConverter.from_preset(options.model)
     print(f"{classifier.count_params():,} parameters, {classifier.num_classes} classes")
 
-    logits = classifier.predict(converter(options.pictures), verbose=0)  # (N, classes)
+    logits = classifier.predict(converter(options.pictures), verbose=0)  # (B, C)
     for picture, best in zip(
         options.pictures, classifier.decode_predictions(logits, 3), strict=True
     ):

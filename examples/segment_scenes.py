@@ -1,10 +1,11 @@
-"""A class for each pixel: train a segmenter by compile and fit, score it and look at it.
+"""Train a semantic segmentation model by compile and fit, score it, and draw its predictions.
 
     KERAS_BACKEND=jax python examples/segment_scenes.py
 
-Scenes are laid out of the images that ship with the library, with their true masks. `NepaImageSegmenter
-.from_preset(folder, num_classes=…)` begins with a pretrained backbone in place of the fresh one here;
-experiments/segment.py has the whole recipe, for ADE20K and for your own pictures and masks.
+The synthetic scenes are composed of images that ship with the library, with their true masks. The script
+prints mean IoU and pixel accuracy before and after training. The backbone here starts from random weights;
+`NepaImageSegmenter.from_preset(folder, num_classes=…)` starts from a pretrained one. experiments/segment.py
+has the full recipe, for ADE20K and for your own pictures and masks.
 """
 
 import argparse
@@ -27,10 +28,10 @@ GROUPS = {
 
 
 class Clothes(segmentation.Scenes):
-    """Two to four clothes on a grey canvas of 56x56 pixels, in four classes and the background.
+    """Scenes of two to four clothes on a grey canvas of 56x56 pixels, in four classes and background.
 
-    A source of images and masks is a class with `pair(index)`, `__len__` and `name(index)`; this one takes
-    those of another and gives its classes coarser names. The test scenes show other clothes.
+    A source of images and masks is a class with `pair(index)`, `__len__` and `name(index)`; this one inherits
+    them and merges the classes into four groups. Training and test scenes show different clothes.
     """
 
     def __init__(self, split: str, count: int):
@@ -46,14 +47,14 @@ class Clothes(segmentation.Scenes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--output", help="a folder for the picture; default a temporary one")
+    parser.add_argument("--steps", type=int, default=240, help="length of the training in updates")
+    parser.add_argument("--output", help="folder for the picture; default a temporary one")
     options = parser.parse_args()
     output = Path(options.output or tempfile.mkdtemp(prefix="nepa_keras-"))
     output.mkdir(parents=True, exist_ok=True)
 
     train, test = Clothes("train", 2000), Clothes("test", 100)
-    # Image and mask are resized, cropped and mirrored together.
+    # Image and mask are resized, cropped and flipped together.
     transform = segmentation.SegmentationTransform(ratios=(0.8, 1.25), photometric=False)
     batches = segmentation.SegmentationBatches(train, 16, 56, transform=transform)
 
@@ -77,7 +78,7 @@ def main():
 
     segment = evaluation.ImageSegmenter(
         segmenter
-    )  # uint8 images of any size to labels of that size
+    )  # maps uint8 images of any size to class numbers for each pixel
     bad = data.BadImages(len(test))
     before = evaluation.segmentation_scores(segment, test, bad)
     history = segmenter.fit(
@@ -86,9 +87,9 @@ def main():
     after = evaluation.segmentation_scores(segment, test, bad)
 
     losses = ", ".join(f"{loss:.2f}" for loss in history.history["loss"])
-    print(f"loss of the four quarters of {options.steps} steps: {losses}")
-    print(f"mean IoU of {len(test)} scenes: {100 * before.miou:.1f} -> {100 * after.miou:.1f} %")
-    print(f"pixels that are right: {100 * before.aacc:.1f} -> {100 * after.aacc:.1f} %")
+    print(f"loss in the four quarters of {options.steps} steps: {losses}")
+    print(f"mean IoU on {len(test)} scenes: {100 * before.miou:.1f} -> {100 * after.miou:.1f} %")
+    print(f"pixel accuracy: {100 * before.aacc:.1f} -> {100 * after.aacc:.1f} %")
 
     pairs = [test.pair(i) for i in range(4)]
     images, truths = zip(*pairs, strict=True)

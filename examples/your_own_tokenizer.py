@@ -1,10 +1,11 @@
-"""Any sequence of embeddings: features of a CNN on a 2-D grid, tubes of a video on a 3-D grid.
+"""Pretrain on your own tokens: features of a CNN on a 2-D grid, and tubes of a video on a 3-D grid.
 
     KERAS_BACKEND=jax python examples/your_own_tokenizer.py
 
-An embedding is a Keras layer that makes (batch, *grid, width) of a batch. It goes where the patch embedding
-was; the objective, the positions (an axis of the grid each) and everything after it stay as they are.
-spoken_words.py does the same on a 1-D grid, with real measurements of what it is worth.
+The tokens come from any Keras layer that maps a batch to (B, *grid, D). It replaces the patch embedding; the
+objective, the rotary positions (for each axis of the grid) and the blocks stay the same. For both kinds of
+tokens the script prints the loss, next to that of a constant prediction. spoken_words.py does the same on a
+1-D grid, with a measurement of the gain.
 """
 
 import argparse
@@ -19,7 +20,7 @@ WIDTH = 48
 
 
 def features_of_a_cnn():
-    """Clothes as a frozen CNN sees them: 28x28 pixels -> 7x7 cells of 16 channels -> one linear layer."""
+    """Features of clothes by a frozen CNN: 28x28 pixels -> 7x7 cells of 16 channels -> a linear layer."""
     clothes = data.load("embedded")
     cnn = keras.Sequential(
         [
@@ -34,17 +35,18 @@ def features_of_a_cnn():
     images, labels = data.normalize(clothes.train_images[:1200]), clothes.train_labels[:1200]
     classifier.fit(images, labels, batch_size=50, epochs=2, verbose=0)
 
-    # Strides as large as kernels: a cell sees its own pixels. One that also saw the next cell's would know a
-    # part of the answer. Frozen, or the features would follow the objective to what is easy to predict.
+    # Strides equal to kernel sizes, so that a cell depends on its own pixels only; if it saw pixels of the
+    # next cell, it would know a part of the answer. Frozen, as the objective would make the features easy to
+    # predict.
     cnn.trainable = False
-    # Channels of mean 0: what all cells share would make every embedding point in one direction.
+    # Channels of mean 0; a common offset would make all embeddings point in one direction.
     centred = keras.layers.Normalization(axis=-1)
     centred.adapt(cnn.predict(images, verbose=0))
     return images, keras.Sequential([cnn, centred, keras.layers.Dense(WIDTH)], name="tokens")
 
 
 def tubes_of_a_video(count: int = 1200):
-    """Digits that move: 8 frames of 12x12 pixels -> 4x3x3 tubes, each 2 frames of 4x4 pixels."""
+    """Videos of moving digits: 8 frames of 12x12 pixels -> 4x3x3 tubes of 2 frames of 4x4 pixels each."""
     digits, draw = data.load("digits").train_images / 255.0, np.random.default_rng(0)
     videos = np.zeros((count, 8, 12, 12, 1), "float32")
     for video in videos:
@@ -53,7 +55,7 @@ def tubes_of_a_video(count: int = 1200):
             frame[place[0] : place[0] + 8, place[1] : place[1] + 8] = digit
             speed = np.where(
                 (place + speed < 0) | (place + speed > 4), -speed, speed
-            )  # off the wall
+            )  # reflected at the walls
             place = place + speed
     videos -= videos.mean()
     return videos, keras.layers.Conv3D(WIDTH, (2, 4, 4), strides=(2, 4, 4), name="tubes")
@@ -61,7 +63,7 @@ def tubes_of_a_video(count: int = 1200):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=8, help="length of each training in epochs")
     options = parser.parse_args()
     for make in (features_of_a_cnn, tubes_of_a_video):
         keras.utils.set_random_seed(0)
@@ -82,13 +84,13 @@ def main():
         print(f"{make.__doc__.splitlines()[0]}")
         model.fit(train, batch_size=50, epochs=options.epochs, verbose=0)
 
-        # The best that a constant can do is the mean direction of the targets.
-        targets = model.predict(test, batch_size=50, verbose=0)["targets"]  # (N, T, D)
+        # The best constant prediction is the mean direction of the targets.
+        targets = model.predict(test, batch_size=50, verbose=0)["targets"]  # (B, T, D)
         targets /= np.linalg.norm(targets, axis=-1, keepdims=True)
         constant = -np.linalg.norm(targets.mean(axis=(0, 1)))
         loss = model.evaluate(test, batch_size=50, verbose=0)["loss"]
-        print(f"  tokens of one input: {targets.shape[1]}")
-        print(f"  loss on others: {loss:.3f}; of the mean embedding: {constant:.3f}")
+        print(f"  tokens per input: {targets.shape[1]}")
+        print(f"  loss on test inputs: {loss:.3f}; of the mean embedding: {constant:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Import it before Keras: quiet logs, one sentence for a wrong backend, Ctrl-C, or a run that is finished."""
+"""Set-up of a process to import before Keras.
+
+It silences start-up logs, ends with one sentence on Ctrl-C or a wrong backend, and ends at once if the
+command is that of a finished run.
+"""
 
 import functools
 import logging
@@ -10,13 +14,13 @@ from pathlib import Path
 
 import finished_run
 
-STOPPED = 130  # the exit status, as of a process that Ctrl-C ended
+STOPPED = 130  # exit status of a process ended by Ctrl-C (128 + SIGINT)
 
 _show = sys.excepthook
 
 
 def _end(kind, error, trace):
-    """Report an exception that nobody caught; Ctrl-C by a word and at once, whatever threads still do."""
+    """Report an uncaught exception; on Ctrl-C end at once, without waiting for threads."""
     if not issubclass(kind, KeyboardInterrupt):
         _show(kind, error, trace)
         return
@@ -26,10 +30,10 @@ def _end(kind, error, trace):
 
 
 class _QuietTensorFlow:
-    """Finds TensorFlow, whoever imports it, and keeps back what its libraries print while they are loaded.
+    """Import finder that hides what TensorFlow's libraries print while they are loaded.
 
     No setting silences them ("All log messages before absl::InitializeLog()", "oneDNN custom operations are
-    on"), as they write to the descriptor of stderr. Where the import fails, it is shown.
+    on"), as they write to the file descriptor of stderr. The output is shown if the import fails.
     """
 
     @staticmethod
@@ -61,9 +65,9 @@ def _quietly(execute, module):
 sys.excepthook = _end
 finished_run.end_if_given_again()
 sys.meta_path.insert(0, _QuietTensorFlow)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong is raised
-logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no search for TPUs
-for library in ("httpx", "httpx2"):  # of huggingface_hub: a line for each request
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # real errors are raised as exceptions
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # hides the search for TPUs
+for library in ("httpx", "httpx2"):  # used by huggingface_hub, which would log a line per request
     logging.getLogger(library).setLevel(logging.WARNING)
 
 try:

@@ -1,4 +1,4 @@
-"""The flag that says of which block frozen features are, the same in each script that takes them."""
+"""Flag --blocks: the block whose frozen features a script uses."""
 
 from collections.abc import Sequence
 
@@ -7,36 +7,39 @@ from absl import flags
 from nepa_keras import evaluation
 
 AUTO = "auto"
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_block_flag(default: str | None, what: str) -> None:
-    """The flag of a script that takes the features of one block.
+    """Define --blocks for a script that uses the features of one block.
 
     Args:
-        default: None for the norm.
-        what: uses them.
+        default: default of the flag; None for the final norm.
+        what: use of the features, for the help text.
     """
     flags.DEFINE_string(
         "blocks",
         default,
-        f"Block whose features {what}: a number from 0, norm (after the last), or auto, the best of all on "
-        "training images held out, by their labels. Default norm.",
+        f"Block whose features {what}: a number from 0, norm (the final norm after the last block), or auto, "
+        "the best block on held-out labelled training images. Default norm.",
     )
 
 
 def given_blocks(texts: Sequence[str], num_layers: int | None = None) -> tuple[int, ...]:
-    """The blocks that a flag names.
+    """Parse values of --blocks.
 
     Args:
-        num_layers: of the model, where it is known.
+        texts: values, each a number or "norm".
+        num_layers: number of the model's blocks, if known.
 
     Raises:
-        ValueError: one is neither a number nor norm, or the model lacks it.
+        ValueError: a value is neither a number nor norm, or the model lacks the block.
     """
     if not all(text == "norm" or text.isdecimal() for text in texts):
-        raise ValueError(f"--blocks={','.join(texts)}: numbers, norm or auto.")
+        raise ValueError(f"--blocks={','.join(texts)} must be numbers from 0, norm or auto.")
     blocks = tuple(evaluation.AFTER_NORM if text == "norm" else int(text) for text in texts)
     if num_layers is not None and max(blocks, default=0) >= num_layers:
-        raise ValueError(f"--blocks: this model has those from 0 to {num_layers - 1}.")
+        raise ValueError(
+            f"--blocks={','.join(texts)}: this model has blocks 0 to {num_layers - 1}; name one of these."
+        )
     return blocks

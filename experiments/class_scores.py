@@ -1,4 +1,4 @@
-"""What a classifier is scored by, of one class an image and of several: results, their names, captions."""
+"""Scores of classifiers with one class or several per image: results, their names, captions, tables."""
 
 import math
 
@@ -7,29 +7,29 @@ from label_flags import several
 
 from nepa_keras import evaluation
 
-# Results of `results`: key in the log -> heading. The first decides which weights are the best.
+# Scores: key in the log -> heading. The first one selects the best weights.
 _ONE = {"accuracy": "top-1", "top5": "top-5"}
 _SEVERAL = {"map": "mAP", "f1": "F1"}
 
 
 def headings() -> dict[str, str]:
-    """Key in the log and heading of each result; the first decides which weights are the best."""
+    """Heading of each score by its key in the log; the first score selects the best weights."""
     return _SEVERAL if several() else _ONE
 
 
 def main_result() -> tuple[str, str]:
-    """Key in the log of the result that decides, and its name in a sentence."""
+    """Key in the log of the score that selects the best weights, and its name in a sentence."""
     return ("map", "mAP") if several() else ("accuracy", "accuracy")
 
 
 def report_of(logits: np.ndarray, labels: np.ndarray, names=None):
-    """`evaluation.multi_label_report` or `classification_report`, by the labels."""
+    """Report of `evaluation.multi_label_report` for labels (B, C), else of `classification_report`."""
     make = evaluation.multi_label_report if labels.ndim == 2 else evaluation.classification_report
     return make(logits, labels, names)
 
 
 def results(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Results by their keys; NaN of logits that are not finite."""
+    """Scores by their keys; NaN if any logit is not finite."""
     if not np.isfinite(logits).all():
         return dict.fromkeys(headings(), math.nan)
     report = report_of(logits, labels)
@@ -39,28 +39,29 @@ def results(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def caption(label: np.ndarray, names) -> str:
-    """The names of what an image shows: of a class number, negative for none, or of zeros and ones (K,)."""
+    """Class names of an image, from a class number (negative if unlabelled) or from zeros and ones (C,)."""
     if np.ndim(label) == 0:
         return names[label] if label >= 0 else ""
     return ", ".join(names[k] for k in np.flatnonzero(label)) or "none"
 
 
 def score_row(name: str, logs: dict, prefix: str) -> tuple[str, ...]:
-    """A row of the table of results: what, each result in %, at which step.
+    """Row of the table of results: name, each score in %, step.
 
     Args:
-        logs: of `training.Validation`.
-        prefix: of the keys in it: "val" or "ema_val".
+        name: first cell.
+        logs: logs of `training.Validation`.
+        prefix: prefix of the keys in the logs: "val" or "ema_val".
     """
     scores = (f"{100 * logs[f'{prefix}_{score}']:.2f}" for score in headings())
     return name, *scores, f"{int(logs['step'])}" if "step" in logs else "last"
 
 
 def comparison(reports: dict) -> list[tuple[str, ...]]:
-    """A table of several models: a row of headings, and one of results in % for each.
+    """Table that compares several models: a row of headings, and a row of scores in % for each.
 
     Args:
-        reports: of `report_of`, by the names of models.
+        reports: results of `report_of` by model name.
     """
     kinds = {"top1": "top-1", "top5": "top-5", "calibration_error": "ECE"}
     if isinstance(next(iter(reports.values())), evaluation.MultiLabelReport):

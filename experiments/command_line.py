@@ -1,4 +1,4 @@
-"""What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
+"""Command line of the scripts: one-sentence errors, exit statuses, recipes and follow-up commands."""
 
 import difflib
 import shlex
@@ -22,28 +22,29 @@ from nepa_keras.training import (
     check_trackers,
 )
 
-# How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
+# Exit statuses; 1, as from Python itself, stands for wrong flags and inputs.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
 RECIPES = Path(__file__).parent / "recipes"
-_COMMAND = "nepa-keras"  # that an installation has, see nepa_keras_cli
+_COMMAND = "nepa-keras"  # installed with the package, see nepa_keras_cli
 
 
 def run(main: Callable[..., None], names: str = "") -> None:
-    """Run a script, all settings of which are flags.
+    """Run a script: parse its flags, then call its main function.
 
     Args:
-        main: of the script; called with a list of what is no flag where the script takes such `names`.
-        names: what they are, for the message where there are none, such as "RUN RUN...".
+        main: main function of the script, called without arguments, or with the list of positional arguments
+            if the script takes some.
+        names: positional arguments for the usage message, such as "RUN RUN..."; default none are accepted.
     """
 
     def checked(argv: list[str]) -> None:
         if names and len(argv) < 2:
-            end(1, f"none is named; the command is {Path(argv[0]).name} {names}")
+            end(1, f"arguments are missing; usage: {Path(argv[0]).name} {names}")
         if len(argv) > 1 and not names:
             end(1, f"Flags start with --; this does not: {argv[1]}")
         try:
             main(*[argv[1:]] if names else [])
-        except OSError as error:  # where no sentence of its own says so
+        except OSError as error:  # not handled by a more specific message
             end(NOT_SAVED, sentence(error))
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
@@ -52,9 +53,9 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
 
 def _with_recipes(arguments: list[str]) -> list[str]:
-    """The arguments with the file of each --recipe in its place, so that flags after it override it.
+    """Replace each --recipe by the --flagfile of the recipe, so that later flags override its flags.
 
-    Ends the program where there is no recipe of a name.
+    An unknown recipe ends the program.
     """
     expanded, left = [], iter(arguments)
     for argument in left:
@@ -72,7 +73,7 @@ def _with_recipes(arguments: list[str]) -> list[str]:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Absl's own, then the folder for compiled code, as TensorFlow looks for its devices right after this."""
+    """Parse by absl, then set the folder of compiled code, before TensorFlow initializes its devices."""
     rest = app.parse_flags_with_usage(argv)
     if "run_dir" in flags.FLAGS and flags.FLAGS.run_dir:
         backends.keep_compiled(RunDir(flags.FLAGS.run_dir).compiled)
@@ -80,16 +81,16 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def end(status: int, reason: object) -> None:
-    """End the program with one sentence."""
+    """End the program with an exit status and a one-sentence reason on standard error."""
     print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
     sys.exit(status)
 
 
 @contextmanager
 def user_errors():
-    """Ends the program with the message alone where the library refuses an input.
+    """Context that ends the program with the error's message, without a traceback, if an input is refused.
 
-    Only for what is set up from flags: an error of the training itself keeps its traceback.
+    Use it around set-up from flags only: an error in training itself should keep its traceback.
     """
     try:
         yield
@@ -98,7 +99,7 @@ def user_errors():
 
 
 def sentence(error: Exception) -> str:
-    """The message of an error; of the system's errors the file first, and no number."""
+    """Message of an error; for errors of the operating system "FILE: REASON", without the error number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -106,19 +107,19 @@ def sentence(error: Exception) -> str:
 
 @contextmanager
 def exit_with_status(batches=None):
-    """Ends the program with one sentence and a status of its own where its work could not go on.
+    """Context that ends the program with one sentence and a specific status if its work cannot continue.
 
     Args:
-        batches: `AugmentedBatches` of a run that resumes, which are asked what failed, as TensorFlow hands
-            an error of a generator on as one of its own.
+        batches: `AugmentedBatches` of a resumable run. Their `failure` is the original error, which
+            TensorFlow replaces by an error of its own.
     """
-    again = "the same command goes on"
+    again = "the same command resumes"
     endings = {
         BadImagesError: (BAD_DATA, ""),
         ImageError: (BAD_DATA, ""),
         NetworkError: (
             BAD_DATA,
-            " The same command goes on from the last checkpoint." if batches else "",
+            " The same command resumes from the last checkpoint." if batches else "",
         ),
         NonFiniteError: (NOT_FINITE, ""),
         Preempted: (SAVED_EARLY, f"; {again}"),
@@ -142,7 +143,7 @@ def exit_with_status(batches=None):
 
 
 def by_command(script: str) -> list[str] | None:
-    """The words that start a script of this folder where this one was started by `nepa-keras`, else None."""
+    """Words that start a script through `nepa-keras`, if this one was started so; else None."""
     if not getattr(sys.modules["__main__"], "BY_COMMAND", False):
         return None
     module = [sys.orig_argv[0], "-m", "nepa_keras"]
@@ -150,18 +151,18 @@ def by_command(script: str) -> list[str] | None:
 
 
 def next_command(script: str, **flags: object) -> str:
-    """A command to paste: another script of this folder, started as this one, on the same backend."""
+    """Shell command for another script of this folder, on the same backend, ready to paste."""
     words = by_command(script) or [sys.orig_argv[0], str(Path(sys.argv[0]).with_name(script))]
     words += [f"--{name}={value}" for name, value in flags.items()]
     return f"KERAS_BACKEND={keras.backend.backend()} {shlex.join(words)}"
 
 
 def require_experiments_extra() -> None:
-    """Fails at the start, not after hours, where a package of the scripts is missing.
+    """Check at the start, not after hours, that the packages of the scripts are installed.
 
     Raises:
-        ImportError: it names the package and the extra; or a package of --tracker.
-        ValueError: --tracker has another name.
+        ImportError: a package is missing; the message names it and the extra that installs it.
+        ValueError: --tracker has an unknown name.
     """
     if "tracker" in flags.FLAGS:
         check_trackers(flags.FLAGS.tracker)

@@ -1,10 +1,10 @@
-r"""Compare runs on one HTML page.
+r"""Compare several runs on one HTML page.
 
     python experiments/compare.py runs/first runs/second --output=compare.html
 
-The page shows the flags that differ, the results, the curves over each other and the pictures side by side.
-It is one file that fetches nothing. Runs of different scripts have curves and tables of their own; a run that
-is still training is shown as far as it is.
+The arguments are the folders of two or more runs. The page shows the flags that differ, the results, the
+curves in one diagram and the pictures side by side. It is a single file that loads nothing from the network.
+Runs of different scripts get separate curves and tables; a run that is still training is shown as it is now.
 """
 
 import before_keras  # noqa: F401

@@ -1,4 +1,4 @@
-"""Checkpoints in, out and into one another, with an account of every tensor.
+"""Convert checkpoints between formats and model classes, and verify the result.
 
     python experiments/convert.py --source=FOLDER --output=OURS
     python experiments/convert.py --source=hf://SixAILab/nepa-base-patch14-224 --ema --model=classifier \
@@ -8,9 +8,10 @@
     python experiments/convert.py --source=CLASSIFIER --to=onnx --output=SERVED.onnx
     python experiments/convert.py --source=CLASSIFIER --to=keras --quantize=int8 --output=SMALL.keras
 
-Prints how many tensors went into the result, by which rules (--verbose: each of them), and the largest
-difference between what the source and the result (read back from --output) make of an image. KERAS_BACKEND
-picks the backend that computes it.
+Sources are checkpoints of this library, of the authors' PyTorch code, and .keras files. The script prints how
+many tensors were converted by which rule (with --verbose each tensor), and the largest difference between the
+outputs of the source and of the result, read back from --output, for one image. KERAS_BACKEND selects the
+backend that computes them.
 """
 
 import os
@@ -31,46 +32,65 @@ from nepa_keras import interop
 from nepa_keras.files import is_whole_archive
 from nepa_keras.presets import backbone_of
 
-flags.DEFINE_string("source", None, f"a .keras file, or {MODEL}", required=True)
+flags.DEFINE_string("source", None, f"Model to convert: a .keras file, {MODEL}", required=True)
 define_weights_flag()
-flags.DEFINE_string("output", None, "folder to write; with --to=onnx a file", required=True)
+flags.DEFINE_string(
+    "output", None, "Folder to write; for --to=onnx and --to=keras a file.", required=True
+)
 flags.DEFINE_enum(
     "to",
     "preset",
     ["preset", "huggingface", "saved_model", "onnx", "keras"],
-    "format of the output",
+    "Output format: this library's preset folder, the authors' Hugging Face layout, TensorFlow SavedModel, "
+    "ONNX, or a .keras file.",
 )
 flags.DEFINE_enum(
-    "model", "same", ["same", "backbone", "pretrainer", "classifier"], "class of the output"
+    "model",
+    "same",
+    ["same", "backbone", "pretrainer", "classifier"],
+    "Model class of the output; same keeps that of the source.",
 )
-define_image_size_flag("that of the source", "Size of the images that the output is for")
-flags.DEFINE_integer("num_classes", None, "of a new classifier", lower_bound=1)
+define_image_size_flag("that of the source", "Image size of the output's input")
+flags.DEFINE_integer(
+    "num_classes",
+    None,
+    "Number of classes of a new classifier; default that of the source or of --class_names.",
+    lower_bound=1,
+)
 flags.DEFINE_float(
     "drop_path",
     None,
-    "Drop-path rate that the output's configuration has, to train it further.",
+    "Drop-path rate in the output's configuration, for further training; default that of the source.",
     lower_bound=0,
     upper_bound=0.99,
 )
 flags.DEFINE_string(
-    "class_names", None, "Text file with the name of a class on each line, in order."
+    "class_names", None, "Text file with one class name per line, in the order of the classes."
 )
-flags.DEFINE_bool("ema", False, "take the averaged weights of the source, as --weights=ema")
-flags.DEFINE_bool("fold_layer_scale", False, "multiply LayerScale into the dense layer before it")
+flags.DEFINE_bool(
+    "ema", False, "Convert the averaged weights of the source; same as --weights=ema."
+)
+flags.DEFINE_bool(
+    "fold_layer_scale", False, "Fold the factors of LayerScale into the dense layers before it."
+)
 flags.DEFINE_enum(
     "quantize",
     None,
     ["int8"],
-    "Writes the dense layers as 8-bit integers, a quarter of the size; for --to=keras.",
+    "Quantize the dense layers to 8-bit integers, a quarter of the size; for --to=keras.",
 )
-flags.DEFINE_bool("verbose", False, "print what became of each tensor")
-flags.DEFINE_string("image", None, "picture to compare source and result on; default noise")
+flags.DEFINE_bool("verbose", False, "Print the conversion of each tensor.")
+flags.DEFINE_string(
+    "image", None, "Picture on which source and result are compared; default random noise."
+)
 FLAGS = flags.FLAGS
 
 
 def check_flags():
     if FLAGS.quantize and FLAGS.to != "keras":
-        raise ValueError(f"--quantize is for --to=keras; --to={FLAGS.to} holds floats.")
+        raise ValueError(
+            f"--quantize is for --to=keras; --to={FLAGS.to} stores floating-point weights."
+        )
     if FLAGS.to == "keras" and not FLAGS.output.endswith(".keras"):
         raise ValueError(
             f"--output={FLAGS.output} must end in .keras, as --to=keras writes one file."
@@ -78,7 +98,7 @@ def check_flags():
 
 
 def overrides() -> dict:
-    """Arguments of the output that flags set."""
+    """Arguments of the output model that flags set."""
     given = {"num_classes": FLAGS.num_classes, "drop_path_rate": FLAGS.drop_path}
     given["image_size"] = FLAGS.image_size
     if FLAGS.class_names:
@@ -88,12 +108,13 @@ def overrides() -> dict:
 
 
 def load(stack):
-    """The source as it is, and as the model to write; averaged weights stay until `stack` closes."""
+    """Load the source, and the model to write from it; averaged weights stay active until `stack` closes."""
     weights = "ema" if FLAGS.ema else FLAGS.weights
     if FLAGS.source.endswith(".keras"):
         if FLAGS.model != "same" or FLAGS.fold_layer_scale or FLAGS.quantize or overrides():
             raise ValueError(
-                f"{FLAGS.source} is written as it is first: --to=huggingface, then convert that folder."
+                f"{FLAGS.source} can only be converted unchanged; convert it by --to=huggingface first, then "
+                "change that folder."
             )
         if not is_whole_archive(FLAGS.source):
             raise ValueError(f"{FLAGS.source} is missing or no whole .keras file.")
@@ -114,7 +135,7 @@ def load(stack):
     counted = FLAGS.num_classes or FLAGS.class_names or model_class is own_class
     if FLAGS.model == "classifier" and not counted:
         raise ValueError(
-            f"{FLAGS.source} has no classes; --num_classes or --class_names says how many to make."
+            f"{FLAGS.source} has no classes; give the number of classes by --num_classes or --class_names."
         )
     source = own_class.from_preset(given.preset, ema=given.ema)
     changed = overrides() or FLAGS.fold_layer_scale or FLAGS.quantize
@@ -129,7 +150,7 @@ def load(stack):
 
 
 def example(model):
-    """The images (1, height, width, channels) that source and result are compared on."""
+    """Image (1, height, width, channels) on which source and result are compared."""
     height, width, channels = backbone_of(model).image_shape
     if FLAGS.image:
         return nepa_keras.NepaImageConverter((height, width), channels=channels)(FLAGS.image)
@@ -137,7 +158,7 @@ def example(model):
 
 
 def write(model):
-    """Writes --output."""
+    """Write the model to --output in the format of --to."""
     if FLAGS.to == "preset":
         model.save_to_preset(FLAGS.output)
     elif FLAGS.to == "huggingface":
@@ -151,7 +172,7 @@ def write(model):
 
 
 def run_exported(images):
-    """What the artefact at --output makes of the images, without this library."""
+    """Outputs of the exported artefact at --output, computed without this library."""
     if FLAGS.to == "onnx":
         import onnxruntime
 
@@ -164,7 +185,7 @@ def run_exported(images):
 
 
 def differences(source, model, images):
-    """Names of what was compared, and the largest difference of each."""
+    """Largest absolute difference of each compared pair of outputs, by a name of the pair."""
 
     def tokens(m):
         return backbone_of(m)(images, causal=False)["sequence_output"]
@@ -191,7 +212,7 @@ def main():
         images = example(model)
         if report := getattr(model, "load_report", None):
             lines = str(report).splitlines()
-            # Those of single tensors are indented.
+            # Lines of single tensors are indented.
             print("\n".join(x for x in lines if FLAGS.verbose or not x.startswith("  ")))
         try:
             write(model)

@@ -1,4 +1,4 @@
-"""How long a run and its warm-up are, from flags in epochs, updates or shares to updates."""
+"""Length of a run and of its warm-up in updates, from flags in epochs, updates or fractions."""
 
 from absl import flags
 
@@ -6,7 +6,7 @@ FLAGS = flags.FLAGS
 
 
 def _updates_of(epochs: float, batches_per_epoch: int) -> int:
-    """Whole updates in so many epochs; --accumulation_steps batches make one."""
+    """Whole updates in a number of epochs; an update takes --accumulation_steps batches."""
     return int(epochs * batches_per_epoch) // FLAGS.accumulation_steps
 
 
@@ -17,15 +17,19 @@ def updates_and_warmup(
     default_epochs: float | None = None,
     default_ratio: float,
 ) -> tuple[int, dict[str, float]]:
-    """Updates of --steps or --epochs; the warm-up of --warmup_epochs or --warmup_ratio, for a schedule.
+    """Updates by --steps or --epochs, and arguments of a schedule by --warmup_epochs or --warmup_ratio.
 
     Args:
-        batches_per_epoch: of the training images.
-        default_steps, default_epochs: of a run without either flag.
-        default_ratio: of a warm-up without either flag.
+        batches_per_epoch: batches in a pass over the training images.
+        default_steps, default_epochs: length of the run if neither --steps nor --epochs is given.
+        default_ratio: warm-up ratio if neither --warmup_epochs nor --warmup_ratio is given.
+
+    Returns:
+        The number of updates, and {"warmup_steps": n} or {"warmup_ratio": r}.
 
     Raises:
-        ValueError: both of two flags are given, less than one update, or a warm-up longer than the run.
+        ValueError: two flags contradict each other, the run has no update, or the warm-up is longer than the
+            run.
     """
     updates = _updates(batches_per_epoch, default_steps, default_epochs)
     return updates, _warmup(batches_per_epoch, updates, default_ratio)
@@ -35,8 +39,8 @@ def _updates(batches_per_epoch: int, default_steps: int | None, default_epochs: 
     if FLAGS.steps is not None:
         if FLAGS.epochs:
             raise ValueError(
-                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both say how long to train; give one of "
-                "them (--epochs=0 switches off that of a flag file)."
+                f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both set the length of the training; "
+                "give one of them (--epochs=0 switches off that of a flag file)."
             )
         return FLAGS.steps
     epochs = default_epochs if FLAGS.epochs is None else FLAGS.epochs
@@ -44,25 +48,27 @@ def _updates(batches_per_epoch: int, default_steps: int | None, default_epochs: 
         return default_steps
     updates = _updates_of(epochs, batches_per_epoch)
     if updates < 1:
-        raise ValueError(f"--epochs={epochs} of this data is less than one update; raise it.")
+        raise ValueError(
+            f"--epochs={epochs} is less than one update with this data; raise it, or lower --batch_size."
+        )
     return updates
 
 
 def _warmup(batches_per_epoch: int, updates: int, default_ratio: float) -> dict[str, float]:
     ratio, epochs = FLAGS.warmup_ratio, FLAGS.warmup_epochs
-    if not epochs:  # 0 switches off that of a flag file, and alone means no warm-up
+    if not epochs:  # 0 switches off the value of a flag file, and without a ratio the warm-up
         if ratio is None and epochs is None:
             ratio = default_ratio
         return {"warmup_ratio": ratio or 0.0}
     if ratio is not None:
         raise ValueError(
-            f"--warmup_ratio={ratio} and --warmup_epochs={epochs} both say how long the warm-up is; give one "
-            "of them (--warmup_epochs=0 switches off that of a flag file)."
+            f"--warmup_ratio={ratio} and --warmup_epochs={epochs} both set the length of the warm-up; give "
+            "one of them (--warmup_epochs=0 switches off that of a flag file)."
         )
     steps = _updates_of(epochs, batches_per_epoch)
     if steps > updates:
         raise ValueError(
-            f"--warmup_epochs={epochs} is {steps} updates of this data, and the run has {updates}; lower it, "
-            "or give --warmup_epochs=0 and a --warmup_ratio."
+            f"--warmup_epochs={epochs} is {steps} updates with this data, and the run has only {updates}; "
+            "lower it, or give --warmup_epochs=0 and a --warmup_ratio."
         )
     return {"warmup_steps": steps}

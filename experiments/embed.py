@@ -1,12 +1,13 @@
-r"""Features of all images of a source, in one file with their names and labels.
+r"""Extract the features of images into one file, with their names and labels.
 
     KERAS_BACKEND=jax python experiments/embed.py --model=runs/mine --data=folder:/path/to/images \
         --output=features.parquet
     KERAS_BACKEND=jax python experiments/embed.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --data=imagenet:/data --split=val --blocks=8 --attention=bidirectional --pool=map --output=maps.npz
 
-A row for each image that can be read; the others are named. Stopped in whatever way, the same command goes on
-where it was, without a row lost or twice. search.py finds the pictures that are nearest to one, and in Python
+The file has a row for each readable image; unreadable images are listed on the screen. An interrupted command
+resumes where it stopped, without losing or repeating a row. At the end the script prints the shape of the
+features and a search.py command that finds similar pictures. In Python,
 `nepa_keras.evaluation.read_features(FILE)` reads the file.
 """
 
@@ -38,41 +39,56 @@ from nepa_keras.evaluation.feature_files import check_format
 from nepa_keras.evaluation.features import POOLS
 
 FLAGS = flags.FLAGS
-_NAMED = 20  # images without a row that are printed; the file names all
-flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
+_NAMED = 20  # unreadable images to print; the record of the file lists all of them
+flags.DEFINE_string(
+    "model", None, f"Model whose backbone computes the features: {MODEL}", required=True
+)
 define_weights_flag()
-flags.DEFINE_string("data", None, "Images, as of pretrain.py.", required=True)
-flags.DEFINE_string("split", "train", "Of sources that have several.")
+flags.DEFINE_string(
+    "data",
+    None,
+    "Images, such as folder:PATH; the same kinds as for --data of pretrain.py.",
+    required=True,
+)
+flags.DEFINE_string("split", "train", "Split of --data, for sources with several splits.")
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 define_value_range_flag()
 define_image_size_flag()
 flags.DEFINE_string(
-    "output", None, "File to write: .npz for NumPy, or .parquet for tables.", required=True
+    "output",
+    None,
+    "File to write: FILE.npz (NumPy) or FILE.parquet (a table).",
+    required=True,
 )
 define_block_flag("norm", "are written")
-flags.DEFINE_integer("choosing_images", 2000, "Images that --blocks=auto looks at.", lower_bound=20)
+flags.DEFINE_integer(
+    "choosing_images",
+    2000,
+    "Number of images on which --blocks=auto chooses the block.",
+    lower_bound=20,
+)
 flags.DEFINE_enum(
     "pool",
     "mean",
     POOLS,
-    "One vector an image: the mean of its patches, the CLS token, or the last patch. Or one for each patch: "
-    "patches in a row, or as a map of rows and columns.",
+    "Pooling of the tokens. One vector per image: mean of the patches, CLS token, or last patch. One vector "
+    "per patch: patches as a sequence, or map as a grid of rows and columns.",
 )
 flags.DEFINE_enum(
     "attention",
     None,
     ["causal", "bidirectional"],
-    "Whether a patch sees those before it, or all; default as the model was trained.",
+    "Attention of a patch: to earlier patches only, or to all; default as the model was trained.",
 )
-flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
 define_dtype_flag()
 define_image_flags()
 
 
 def batches_of(source, embedder: Embedder, bad_images=None, indices=None) -> data.OrderedBatches:
-    """The images of a source as the model takes them."""
+    """Batches of a source's images, preprocessed for the model."""
     *size, channels = embedder.backbone.image_shape
     return ShownBatches(
         source,
@@ -87,7 +103,16 @@ def batches_of(source, embedder: Embedder, bad_images=None, indices=None) -> dat
 
 
 def chosen_block(embedder: Embedder, causal: bool, held: dict | None) -> int:
-    """The block of --blocks; auto chooses by labels, and again what was chosen when the file was begun."""
+    """Block of --blocks; auto keeps the block of a file to resume, else chooses one by labels.
+
+    Args:
+        embedder: model and preprocessing.
+        causal: whether attention is causal.
+        held: record of the file to resume, or None.
+
+    Raises:
+        ValueError: there is no such block, or auto has no labels.
+    """
     if FLAGS.blocks != AUTO:
         (block,) = given_blocks([FLAGS.blocks], embedder.backbone.num_layers)
         return block
@@ -96,7 +121,7 @@ def chosen_block(embedder: Embedder, causal: bool, held: dict | None) -> int:
     try:
         source = open_labelled("--data", FLAGS.data, FLAGS.split, **source_options(FLAGS.data))
     except ValueError as error:
-        raise ValueError(f"--blocks=auto chooses by labels: {error} Name a block.") from None
+        raise ValueError(f"--blocks=auto needs labels: {error} Name a block instead.") from None
     order = np.random.default_rng(0).permutation(len(source))[: FLAGS.choosing_images]
     batches = batches_of(source, embedder, data.BadImages(len(source), share=1.0), order)
     pool = FLAGS.pool if FLAGS.pool in ("cls", "last") else "mean"
@@ -132,7 +157,7 @@ def main():
         flush=True,
     )
     if held and "covered" in held:
-        print(f"goes on after {held['covered']:,} of {len(source):,} images", flush=True)
+        print(f"resumes after {held['covered']:,} of {len(source):,} images", flush=True)
     path = Path(FLAGS.model).expanduser()
     origin = {
         "model": str(path.resolve()) if path.is_dir() else FLAGS.model,
@@ -148,11 +173,11 @@ def main():
     for line in bad[:_NAMED]:
         print(f"left out: {line}")
     if len(bad) > _NAMED:
-        print(f"left out: {len(bad) - _NAMED} more, which the record of the file names")
+        print(f"left out: {len(bad) - _NAMED} more, listed in the record of the file")
     shape = " x ".join(map(str, record["shape"]))
     print(f"{done}: {FLAGS.output}, {record['rows']:,} rows of {shape}", flush=True)
     near = next_command("search.py", features=FLAGS.output, query=record["first"])
-    print(f"pictures near to the first: {near}")
+    print(f"to find pictures similar to the first: {near}")
 
 
 if __name__ == "__main__":

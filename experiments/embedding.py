@@ -1,4 +1,4 @@
-"""What embed.py and search.py share: a model's backbone, and images as it takes them."""
+"""Model for features in embed.py and search.py: a backbone and the preprocessing of its images."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from nepa_keras.presets import backbone_of
 
 
 class Embedder(NamedTuple):
-    """A model whose features are taken.
+    """Backbone for the extraction of features, with the preprocessing of its images.
 
     Attributes:
-        backbone: of the model.
-        causal: whether the model as a whole reads causally; a classifier's choice is not its backbone's.
-        transform: prepares images as the model's preprocessor_config.json says.
-        value_range: of that file, for images of more than 8 bits; None where it has none.
+        backbone: backbone of the model.
+        causal: whether the model uses causal attention; a classifier may differ from its backbone.
+        transform: preprocessing by the model's preprocessor_config.json.
+        value_range: range of images of more than 8 bits in that file, or None.
     """
 
     backbone: NepaBackbone
@@ -27,12 +27,12 @@ class Embedder(NamedTuple):
 def load_embedder(
     given: GivenModel, dtype: str = "float32", image_size: tuple[int, int] | None = None
 ) -> Embedder:
-    """The weights that a flag names, as what they were trained as.
+    """Load weights as the model class they were trained as.
 
     Args:
-        given: the weights.
-        dtype: of the computation.
-        image_size: (height, width) of the images in place of the weights' own.
+        given: weights named by a flag.
+        dtype: dtype policy of the computation.
+        image_size: (height, width) of the images; default that of the weights.
 
     Raises:
         ValueError: as `from_preset`.

@@ -1,4 +1,4 @@
-r"""How good a classifier is, on any labelled images.
+r"""Evaluate classifiers on labelled images, or write their predictions.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
@@ -7,8 +7,10 @@ r"""How good a classifier is, on any labelled images.
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=folder:new_pictures \
         --predictions=predictions.csv
 
-Several models, separated by commas, are compared in one table. Images are prepared as the model's
-preprocessor_config.json says.
+--model is required; by default it is evaluated on the 2 000 test images that ship with the library. The
+script prints top-1 and top-5 accuracy, the calibration error (ECE) and the classes that do worst; with
+several models, separated by commas, also one table that compares them. Images are preprocessed by the model's
+preprocessor_config.json. --predictions writes predictions to a CSV file and needs no labels.
 """
 
 import json
@@ -48,52 +50,80 @@ from nepa_keras.packages import required_for
 from nepa_keras.tables import text_table
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("model", None, f"Classifiers, separated by commas: {MODEL}", required=True)
-flags.DEFINE_multi_enum(
-    "weights", None, ["trained", "ema", "raw"], f"{WEIGHTS} Given twice: both. raw is trained."
+flags.DEFINE_list(
+    "model", None, f"Classifiers to evaluate, separated by commas; each {MODEL}", required=True
 )
-flags.DEFINE_string("data", "embedded", "As of pretrain.py, with labels.")
-flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
+flags.DEFINE_multi_enum(
+    "weights",
+    None,
+    ["trained", "ema", "raw"],
+    f"Give the flag twice to evaluate both; raw means the same as trained. {WEIGHTS}",
+)
+flags.DEFINE_string(
+    "data",
+    "embedded",
+    "Labelled images, such as folder:PATH with a folder for each class; the same kinds as for --data of "
+    "pretrain.py.",
+)
+flags.DEFINE_string(
+    "split", None, "Split of --data, for sources with several splits; default their test split."
+)
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags(several=True)
 define_value_range_flag()
 define_image_size_flag()
 define_classes_flag()
-flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images per batch.", lower_bound=1)
 define_dtype_flag()
 flags.DEFINE_enum(
-    "quantize", None, ["int8"], "Evaluates the model with its dense layers in 8-bit integers."
+    "quantize", None, ["int8"], "Quantize the dense layers to 8-bit integers before evaluation."
 )
-define_number("bad_images_share", 0.001, "Of all.", SHARE)
-flags.DEFINE_string("confusion", None, "Picture to draw, of the last model.")
+define_number(
+    "bad_images_share",
+    0.001,
+    "Largest fraction of unreadable images that is left out; beyond it the script stops.",
+    SHARE,
+)
+flags.DEFINE_string(
+    "confusion", None, "PNG file for a picture of the confusion matrix (of the last model)."
+)
 flags.DEFINE_string(
     "predictions",
     None,
-    "CSV file to write: a row an image with its name, label, predicted class, probability, and the five most "
-    "likely classes. The images need no labels then.",
+    "CSV file for predictions: a row per image with its name, label, predicted class, probability, and the "
+    "five most likely classes. The images need no labels then.",
 )
-flags.DEFINE_string("json", None, "File to write the figures of all models to, as they come.")
+flags.DEFINE_string(
+    "json", None, "JSON file for the scores of all models; rewritten after each model."
+)
 
 
 def check_outputs() -> None:
-    """Notices before the work what would fail after it."""
+    """Check before the evaluation that its results can be written.
+
+    Raises:
+        ValueError: flags contradict each other, or a folder is missing.
+        ImportError: a package for --confusion is missing.
+    """
     if FLAGS.predictions and (len(FLAGS.model) > 1 or len(FLAGS.weights or ()) > 1):
-        raise ValueError("--predictions is of one model; name one by --model and --weights.")
+        raise ValueError(
+            "--predictions takes one model; give one value for each of --model and --weights."
+        )
     if FLAGS.predictions and not Path(FLAGS.predictions).expanduser().resolve().parent.is_dir():
         raise ValueError(f"--predictions={FLAGS.predictions} is in a folder that does not exist.")
     if FLAGS.confusion and FLAGS.multi_label:
-        raise ValueError("--confusion is of one class an image; leave it out with --multi_label.")
+        raise ValueError("--confusion needs one class per image; leave it out with --multi_label.")
     if FLAGS.confusion:
         with required_for("--confusion", "matplotlib"):
-            import matplotlib  # noqa: F401, now and not after the work
+            import matplotlib  # noqa: F401, fails now, not after the evaluation
         Path(FLAGS.confusion).resolve().parent.mkdir(parents=True, exist_ok=True)
     if FLAGS.json and not Path(FLAGS.json).resolve().parent.is_dir():
         raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
 
 
 def prepare(preset: str, ema: bool, source) -> tuple:
-    """A model, the batches it takes, their source with the labels of its classes, and its class names."""
+    """Load a model; return it with its batches, their source with renumbered labels, and the class names."""
     check_trained_as(
         "--model",
         preset,
@@ -113,7 +143,7 @@ def prepare(preset: str, ema: bool, source) -> tuple:
             else "leave out --multi_label, or fine-tune with it"
         )
         kind = "several classes" if model.multi_label else "one class"
-        raise ValueError(f"--model={preset} was trained for {kind} an image; {remedy}.")
+        raise ValueError(f"--model={preset} was trained for {kind} per image; {remedy}.")
     if source.labels is not None:
         source = with_classes_of_model(
             "--data",
@@ -125,7 +155,9 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         )
     names, theirs = model.class_names, source.class_names
     if names and theirs and not set(names) & set(theirs):
-        print(f"classes are compared by number: {names[0]} and so on with {theirs[0]} and so on")
+        print(
+            f"classes are matched by number: {names[0]} (model) with {theirs[0]} (data), and so on"
+        )
     if not names and theirs and len(theirs) == model.num_classes:
         names = theirs
     converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)

@@ -6,19 +6,21 @@ r"""Fine-tune a pretrained NEPA backbone as an image classifier.
         --flagfile=experiments/recipes/paper_finetune_base.flags \
         --data=imagenet:/data --validation_data=imagenet:/data
 
-For ImageNet-1k there are the paper's recipes (recipes/paper_finetune_*: causal, the last patch, a layer decay
-that rises in a line, one warm-up) and those of the authors' released scripts (recipes/released_finetune_*:
-bidirectional, the mean of the patches, a fixed layer decay, a warm-up for each block). Without flags the
-script has the latter form, with rates and a length of its own for small data.
+--model is required. By default the script trains on the 10 000 labelled images that ship with the library, 10
+% of them held out to choose the best weights. At the end it prints the validation accuracy of the trained,
+the averaged and the best weights, and the command that evaluates them on test images. The run's folder has
+`best/` (trained or averaged weights of the best validation), `ema/` and `trained/` (averaged and trained
+weights at the end), each a folder for `from_preset` and evaluate.py, and report.html.
 
-Several labels an image, separated by a bar in the column `tags` of a CSV file, are learned by
+For ImageNet-1k there are the recipes of the paper (recipes/paper_finetune_*: causal attention, last patch,
+linearly rising layer decay, one warm-up) and of the authors' released scripts (recipes/released_finetune_*:
+bidirectional attention, mean of the patches, fixed layer decay, a warm-up for each block). The defaults have
+the form of the released scripts, with learning rates and a length for small data sets.
+
+For several labels per image, such as those in column `tags` of a CSV file, separated by a bar:
 
     KERAS_BACKEND=jax python experiments/finetune.py --model=runs/mine/ema --data=csv:labels.csv \
         --label_column=tags --multi_label --label_separator='|'
-
-The run directory gets `best/` (the trained or the averaged weights of the best validation, and says which),
-`ema/` and `trained/` (averaged and trained weights at the end), each a folder for `from_preset` and
-evaluate.py.
 """
 
 import before_keras  # noqa: F401
@@ -50,7 +52,7 @@ from nepa_keras import evaluation, interop, performance, training, visualization
 from nepa_keras.files import replacing
 
 FLAGS = flags.FLAGS
-EPOCHS, WARMUP_RATIO = 20, 0.2  # where no flag says how long
+EPOCHS, WARMUP_RATIO = 20, 0.2  # defaults of --epochs and --warmup_ratio
 
 define_model_flags()
 define_image_size_flag()
@@ -62,62 +64,79 @@ define_training_flags(
 define_recipe_flags(
     base_learning_rate=2e-3,
     warmup_ratio=WARMUP_RATIO,
-    default_length=f"those of {EPOCHS} epochs",
+    default_length=f"{EPOCHS} epochs",
 )
 define_number(
-    "head_learning_rate", 1e-3, "Peak rate of classifier and final norm; not scaled.", RATE
+    "head_learning_rate",
+    1e-3,
+    "Peak learning rate of the classifier and the final norm; not scaled by the batch size.",
+    RATE,
 )
-define_number("layer_decay", 0.75, "Factor of the rate from a block to the one below.", FACTOR)
 define_number(
-    "final_layer_decay", None, "Layer decay at the end of the run; with --noown_warmup.", FACTOR
+    "layer_decay",
+    0.75,
+    "Layer-wise learning rate decay: ratio of a block's learning rate to that of the block above.",
+    FACTOR,
+)
+define_number(
+    "final_layer_decay",
+    None,
+    "Layer decay at the end of the run, towards which it changes from --layer_decay; needs --noown_warmup. "
+    "Default it stays constant.",
+    FACTOR,
 )
 flags.DEFINE_enum(
     "layer_decay_course",
     "cosine",
     ["cosine", "linear"],
-    "How layer decay moves to --final_layer_decay: along half a cosine or a line.",
+    "Schedule from --layer_decay to --final_layer_decay: half a cosine or a straight line.",
 )
-flags.DEFINE_boolean("own_warmup", True, "A warm-up for each block; --noown_warmup: one for all.")
+flags.DEFINE_boolean(
+    "own_warmup",
+    True,
+    "Give each block its own warm-up, longer for lower blocks; with --noown_warmup all share one.",
+)
 flags.DEFINE_list(
     "freeze",
     ["patch_embedding/kernel", "patch_embedding/bias"],
-    "Variables or layers that are not trained, or empty.",
+    "Paths of variables or layers that are not trained; --freeze= trains all.",
 )
 flags.DEFINE_integer(
     "lora_rank",
     None,
-    "Rank of low-rank adapters (LoRA), which are trained in place of the backbone's weights.",
+    "Rank of low-rank adapters (LoRA) that are trained instead of the backbone's weights; default none.",
     lower_bound=1,
 )
 flags.DEFINE_enum(
     "quantize",
     None,
     ["int8"],
-    "Keep the best weights in 8-bit integers, too: RUN_DIR/int8.keras, a quarter of the size.",
+    "Save the best weights in 8-bit integers too, as RUN_DIR/int8.keras, a quarter of the size.",
 )
 flags.DEFINE_boolean(
-    "causal", False, "Causal attention, as in pretraining; default every patch sees all."
+    "causal",
+    False,
+    "Causal attention, as in pretraining; default every patch attends to all patches.",
 )
 flags.DEFINE_enum(
     "pooling",
     None,
     ["mean", "last"],
-    "What is classified: the mean of the patches behind a norm of its own, or the last patch; default that "
-    "of the classifier --model, the mean where it has no head.",
+    "Features for the classifier head: the mean of the patches with its own norm, or the last patch. Default "
+    "as in --model if that is a classifier, else mean.",
 )
 flags.DEFINE_boolean(
     "qk_norm_scale",
     True,
-    "A learned scale of QK-norm's LayerNorm, from 1 where --model has none; --noqk_norm_scale leaves such a "
-    "model without.",
+    "Learn a scale in QK-norm, initially 1 if --model has none; --noqk_norm_scale adds none to such a model.",
 )
 
 
 def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImageClassifier:
     if not FLAGS.model:
         raise ValueError(
-            "--model names what to fine-tune: the folder of a pretraining run, one of its checkpoints, a "
-            "preset's name or hf://owner/name."
+            "--model is required: the folder of a pretraining run, one of its checkpoints, a preset's name "
+            "or hf://owner/name."
         )
     check_weights("--model", FLAGS.model, FLAGS.from_scratch)
     if FLAGS.from_scratch and FLAGS.lora_rank:
@@ -140,7 +159,9 @@ def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImag
         **overrides,
     )
     if model.class_names and class_names and model.class_names != tuple(class_names):
-        print(f"{FLAGS.model} classifies {some_names(model.class_names)}: its head starts anew")
+        print(
+            f"{FLAGS.model} has other classes ({some_names(model.class_names)}): a new head is trained"
+        )
         for variable in model.head.weights:
             variable.assign(np.zeros(variable.shape))
     model.class_names = None if class_names is None else tuple(class_names)
@@ -148,7 +169,7 @@ def build_model(num_classes: int, class_names, ema: bool) -> nepa_keras.NepaImag
 
 
 def compile_model(model, batch_size: int, updates: int, warmup: dict, processes) -> None:
-    """AdamW of the recipe with a rate for each block."""
+    """Compile with the recipe's AdamW and a learning rate for each block."""
 
     def schedule(rate: float, updates: int):
         return training.LayerwiseWarmupCosine(
@@ -210,8 +231,8 @@ def main():
             batches.steps_per_epoch, default_epochs=EPOCHS, default_ratio=WARMUP_RATIO
         )
     print(
-        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on, "
-        f"{len(validation):,} to validate with, {model.num_classes} classes, "
+        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} training images, "
+        f"{len(validation):,} validation images, {model.num_classes} classes, "
         f"as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, {FLAGS.dtype}, "
@@ -248,14 +269,14 @@ def main():
 
 
 def evaluation_command(run: training.RunDir) -> str:
-    """The command that evaluates the best weights."""
+    """Shell command that evaluates the best weights."""
     text = FLAGS.validation_data or FLAGS.data
     split = {"split": FLAGS.validation_split} if FLAGS.validation_split else {}
     return next_command("evaluate.py", model=run.best, data=text, **split, **flags_to_repeat(text))
 
 
 def finish(model, batches, ordered, converter, validate, run: training.RunDir) -> None:
-    """Curves, the trained and the averaged weights, what they are worth, and the report of it all."""
+    """Write curves, trained and averaged weights and the report, and print the validation results."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
     runs.report_bad_images(
         ordered.bad_images, "images were not validated with", run.bad_validation_images
@@ -265,13 +286,13 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
     with training.ema_weights(model):
         interop.replace_huggingface(model, run.ema, converter)
     if validate.best is None:
-        raise SystemExit(f"finetune.py: no update was good; see {run.log}.")
+        raise SystemExit(f"finetune.py: every update was skipped as not finite; see {run.log}.")
     last, best = validate.last, validate.best
     key, words = class_scores.main_result()
     print(
         f"validation {words}: trained {100 * last[f'val_{key}']:.2f} %, averaged "
         f"{100 * last[f'ema_val_{key}']:.2f} %; best {100 * validate.best_result:.2f} %, of the "
-        f"{validate.best_weights} weights at step {int(best['step'])}: {run.best}\nkept in {run}"
+        f"{validate.best_weights} weights at step {int(best['step'])}: {run.best}\nsaved in {run}"
     )
     if FLAGS.quantize:
         small = nepa_keras.NepaImageClassifier.from_preset(run.best)
@@ -279,7 +300,7 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         with replacing(run.int8) as unfinished:
             small.save(unfinished)
         result = validate.measure(small)[key]
-        print(f"in 8-bit integers the best: {100 * result:.2f} %, {run.int8}")
+        print(f"best weights in 8-bit integers: {100 * result:.2f} %: {run.int8}")
     if FLAGS.validation_data or test_split(FLAGS.data):
         print(f"next: {evaluation_command(run)}")
     images, indices = next(iter(ordered))
@@ -292,7 +313,7 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
         class_scores.score_row(f"best {validate.best_weights} weights", best, validate.best_prefix),
     ]
     captions = [class_scores.caption(label, names) for label in labels]
-    tables = {"What it came to": rows}
+    tables = {"Validation results": rows}
     with training.ema_weights(model):
         visualization.write_report(run, model, images[:4], captions, tables)
 

@@ -1,4 +1,4 @@
-"""Images of fine-tuning, from flags to batches."""
+"""Data of finetune.py: flags, sources of images, augmentation and batches."""
 
 import numpy as np
 from absl import flags
@@ -23,13 +23,16 @@ from shared_flags import (
 from nepa_keras import data, evaluation
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_flags() -> None:
-    """Flags of the labelled images, how they are prepared, and their augmentation."""
+    """Define the flags of labelled images, preprocessing and augmentation."""
     flags.DEFINE_string(
-        "data", "embedded", "Labelled images to train on, named as for --data of pretrain.py."
+        "data",
+        "embedded",
+        "Labelled images to train on, such as folder:PATH with a folder for each class; the same kinds as "
+        "for --data of pretrain.py.",
     )
     define_cache_flags()
     define_data_dir_flag()
@@ -39,52 +42,83 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "validation_data",
         None,
-        "Labelled images to validate with, named as for --data; default part of the training images.",
+        "Labelled images for validation, as for --data; default a part of the training images "
+        "(--validation_share).",
     )
     flags.DEFINE_string(
-        "validation_split", None, "Split of --validation_data; default its test split."
+        "validation_split", None, "Split of --validation_data to use; default its test split."
     )
     flags.DEFINE_integer(
-        "num_labels", None, "Train on so many images, the same number of each class.", lower_bound=1
+        "num_labels",
+        None,
+        "Number of labelled images to train on, equally many of each class; default all.",
+        lower_bound=1,
     )
     flags.DEFINE_list(
-        "resize_to", [], "Size before the centre crop of evaluation: shorter side, or H,W."
+        "resize_to",
+        [],
+        "Size in pixels to which evaluation images are resized before the centre crop: shorter side, or "
+        "height,width. Default the size of the model's input.",
     )
     flags.DEFINE_enum(
         "augmentation",
         "recipe",
         ["recipe", "keras_cv", "none"],
-        "The recipe's own operations, KerasCV's, or only resizing.",
+        "Augmentation of training images: recipe uses the library's operations, keras_cv those of KerasCV, "
+        "none only resizes.",
     )
     define_crop_flag(0.08)
     flags.DEFINE_integer(
-        "rand_augment", 2, "Operations of RandAugment an image; 0 for none.", lower_bound=0
+        "rand_augment", 2, "Number of RandAugment operations per image; 0 for none.", lower_bound=0
     )
     define_number("magnitude", 9.0, "Magnitude of RandAugment, from 0 to 10.", MAGNITUDE)
-    define_number("magnitude_std", 0.5, "Standard deviation of the magnitude.", MAGNITUDE)
-    define_number("erasing", 0.25, "Probability of random erasing.", SHARE)
-    define_number("mixup", 0.8, "Alpha of mixup; 0 for none.", NOT_NEGATIVE)
-    define_number("cutmix", 1.0, "Alpha of CutMix; 0 for none.", NOT_NEGATIVE)
-    define_number("switch_probability", 0.5, "Probability of CutMix where both are on.", SHARE)
-    define_number("label_smoothing", 0.1, "Label smoothing.", BELOW_ONE)
+    define_number(
+        "magnitude_std", 0.5, "Standard deviation of the RandAugment magnitude.", MAGNITUDE
+    )
+    define_number("erasing", 0.25, "Probability of random erasing per image.", SHARE)
+    define_number(
+        "mixup", 0.8, "Parameter alpha of mixup's beta distribution; 0 for no mixup.", NOT_NEGATIVE
+    )
+    define_number(
+        "cutmix",
+        1.0,
+        "Parameter alpha of CutMix's beta distribution; 0 for no CutMix.",
+        NOT_NEGATIVE,
+    )
+    define_number(
+        "switch_probability",
+        0.5,
+        "Probability that a batch gets CutMix instead of mixup, if both are on.",
+        SHARE,
+    )
+    define_number(
+        "label_smoothing",
+        0.1,
+        "Fraction of each target spread evenly over all classes (label smoothing).",
+        BELOW_ONE,
+    )
     flags.DEFINE_enum(
-        "interpolation", "bicubic", ["bilinear", "bicubic"], "Interpolation of all resizing."
+        "interpolation",
+        "bicubic",
+        ["bilinear", "bicubic"],
+        "Interpolation used to resize images in training and evaluation.",
     )
 
 
 def open_data() -> tuple[data.ImageSource, data.ImageSource]:
-    """Labelled images for training and for validation.
+    """Open the labelled images for training and for validation.
 
     Raises:
-        ValueError: the flags and the images do not fit.
+        ValueError: flags contradict each other or do not fit the images.
     """
     if several() and FLAGS.num_labels:
         raise ValueError(
-            "--num_labels takes as many images of each class, which --multi_label has not."
+            "--num_labels takes equally many images of each class, which --multi_label does not define; "
+            "leave one of them out."
         )
     if several() and FLAGS.augmentation == "keras_cv":
         raise ValueError(
-            "--augmentation=keras_cv mixes one class an image; leave out --multi_label."
+            "--augmentation=keras_cv supports one class per image only; leave out --multi_label."
         )
     data_of_flags = FLAGS.data, FLAGS.validation_data
     options = source_options(*data_of_flags)
@@ -116,10 +150,10 @@ def number_of_classes(source, validation) -> int:
 
 
 def number_as_in_training(validation, source, classes: int):
-    """The validation images, their classes numbered as those of the training images.
+    """Renumber the labels of the validation images to the classes of the training images.
 
     Raises:
-        ValueError: the classes are others.
+        ValueError: the classes do not match.
     """
     if not FLAGS.validation_data:
         return validation
@@ -134,7 +168,7 @@ def number_as_in_training(validation, source, classes: int):
 
 
 def build_converter(image_shape) -> data.NepaImageConverter:
-    """How images are prepared for evaluation; kept beside the weights."""
+    """Converter that prepares images for evaluation; saved with the weights."""
     resize_to = list_of_numbers("resize_to", int, POSITIVE) or None
     if resize_to and len(resize_to) == 1:
         (resize_to,) = resize_to
@@ -149,7 +183,7 @@ def build_converter(image_shape) -> data.NepaImageConverter:
 
 
 def build_batches(source, model, bad_images: data.BadImages, processes) -> tuple:
-    """The batches, and a function that gives the endless stream of images and soft targets from a step on."""
+    """Batches of training images, and a function from a step to the endless stream of batches after it."""
     crop = data.RandomResizedCrop(
         area=(FLAGS.smallest_crop, 1.0), interpolation=FLAGS.interpolation
     )

@@ -1,9 +1,9 @@
-"""A finished run that is given again: noticed by its command, before Keras is imported and a flag defined.
+"""Quick check, before Keras is imported, whether the command is that of a finished run.
 
-Keras and its backend take seconds to import. A run that ends leaves RUN_DIR/finished.json: its script, the
-arguments with flag files read in, and size and time of the files that the run wrote last. A command of the
-same arguments, while the files are as they were, has nothing left to do. Any other is looked at by
-`runs.end_if_finished`, which compares all flags.
+Keras and its backend take seconds to import. A run that ends writes RUN_DIR/finished.json: its script, its
+arguments with flag files expanded, and size and modification time of the files written last. If the arguments
+are the same and the files unchanged, nothing is left to do. Otherwise `runs.end_if_finished` compares all
+flags.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-# Flags that may change when a run goes on: its numbers do not depend on them.
+# Flags that may change when a run resumes, as its results do not depend on them.
 OF_A_START = (
     "run_dir",
     "distribute",
@@ -26,11 +26,11 @@ OF_A_START = (
     "cache_dir",
     "cache_size",
 )
-_MOST_COMMANDS = 8  # that are remembered of one run
+_MOST_COMMANDS = 8  # largest number of commands remembered for a run
 
 
 def end_if_given_again() -> None:
-    """End the program, with status 0, where this command is that of a run that is finished."""
+    """End the program with status 0 if this command is that of a finished run."""
     given = command_line()
     if given is None:
         return
@@ -48,22 +48,25 @@ def end_if_given_again() -> None:
 
 
 def sentence(run_dir: str | os.PathLike) -> str:
-    """What is said of a finished run."""
+    """Message for the command of a finished run."""
     return (
-        f"{run_dir} is finished: open {Path(run_dir) / 'report.html'} in a browser, or set it beside others "
-        "by compare.py. The same command with another --run_dir begins a new run."
+        f"{run_dir} is finished: open {Path(run_dir) / 'report.html'} in a browser, or compare it with other "
+        "runs by compare.py. The same command with another --run_dir begins a new run."
     )
 
 
 def command_line() -> tuple[str, list[str]] | None:
-    """The run's folder and the other arguments, flag files read in; None where no folder is named.
+    """Folder of the run and the other arguments, flag files expanded.
 
-    Flags of a start are left out, and so is a command line that absl cannot read.
+    The flags in `OF_A_START` are left out.
+
+    Returns:
+        None if --run_dir is missing or absl cannot parse the command line.
     """
     known = flags.FlagValues()
     known.set_gnu_getopt(True)
     for name in OF_A_START:
-        flags.DEFINE_string(name, None, "Of a start.", flag_values=known)
+        flags.DEFINE_string(name, None, "Flag of OF_A_START.", flag_values=known)
     try:
         others = known(sys.argv, known_only=True)[1:]
     except flags.Error:
@@ -74,12 +77,12 @@ def command_line() -> tuple[str, list[str]] | None:
 def remember(
     run_dir: str | os.PathLike, commands: Sequence[Sequence[str]], files: Sequence[os.PathLike]
 ) -> None:
-    """Keep that a run is finished.
+    """Record that a run is finished.
 
     Args:
-        run_dir: of the run.
-        commands: arguments that stand for it, each as of `command_line`.
-        files: in the folder, which the run wrote last.
+        run_dir: folder of the run.
+        commands: argument lists that stand for the run, each as from `command_line`.
+        files: files in the folder that the run wrote last.
     """
     held = [list(command) for command in commands]
     before = _read(run_dir)
@@ -92,7 +95,7 @@ def remember(
         "commands": held[:_MOST_COMMANDS],
         "files": _states(run_dir, names),
     }
-    # Without it the same command takes a few seconds more.
+    # If it cannot be written, the same command only takes a few seconds longer.
     with contextlib.suppress(OSError):
         unfinished = _file(run_dir).with_suffix(".unfinished")
         unfinished.write_text(json.dumps(content, indent=1))
@@ -116,7 +119,7 @@ def _read(run_dir: str | os.PathLike) -> dict:
 
 
 def _states(run_dir: str | os.PathLike, names: Sequence[str]) -> dict[str, list[int]] | None:
-    """Size and time of change of files, by name; None where one is missing."""
+    """Size in bytes and modification time in ns of files, by name; None if one is missing."""
     try:
         found = {name: (_file(run_dir).parent / name).stat() for name in names}
     except OSError:

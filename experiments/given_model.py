@@ -1,4 +1,4 @@
-"""Which weights --model and --weights name: those of a run, of a checkpoint, or others."""
+"""Resolution of --model and --weights to a folder of weights, a preset or a hub address."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from nepa_keras import training
 from nepa_keras.presets.names import PRESETS
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 MODEL = (
-    "a folder of weights; the folder of a run (its best/, else ema/, else trained/, and before its end the "
-    "newest whole checkpoint); one of its checkpoints, RUN_DIR/checkpoints/step-XXXXXXXX; a preset's name; "
-    "or hf://owner/name."
+    "a folder of weights; the folder of a run (uses best/, else ema/, else trained/, or during the run its "
+    "newest complete checkpoint); a checkpoint, RUN_DIR/checkpoints/step-XXXXXXXX; a preset's name; or "
+    "hf://owner/name."
 )
 WEIGHTS = (
-    "Trained or averaged weights (ema): those at the end of a run, of one of its checkpoints, or of a folder "
-    "that has both (model.safetensors, pytorch_model_ema.bin). Default what a run recommends, of a "
-    "checkpoint the averages where the run keeps them, of other folders the trained ones."
+    "Weights to use: trained, or averaged (ema), of a run, a checkpoint, or a folder that holds both "
+    "(model.safetensors, pytorch_model_ema.bin). Default for a run its best, for a checkpoint the averaged "
+    "weights if it has them, for other folders the trained weights."
 )
 
 
@@ -27,9 +27,9 @@ class GivenModel(NamedTuple):
     """Weights for `from_preset(preset, ema=ema)`.
 
     Attributes:
-        preset: a folder, a preset's name or hf://owner/name.
-        ema: whether its averaged weights are meant.
-        notes: what the user should know: which weights of a run they are.
+        preset: folder, preset's name or hf://owner/name.
+        ema: whether to load the averaged weights.
+        notes: lines to print, such as which weights of a run were chosen.
     """
 
     preset: str
@@ -38,16 +38,16 @@ class GivenModel(NamedTuple):
 
 
 def define_weights_flag() -> None:
-    """The choice between trained and averaged weights."""
+    """Define --weights, the choice between trained and averaged weights."""
     flags.DEFINE_enum("weights", None, ["trained", "ema"], WEIGHTS)
 
 
 def given_model(flag: str, name: str, weights: str | None) -> GivenModel:
-    """The weights that a name stands for.
+    """Resolve a name to weights.
 
     Args:
-        flag: that the name was given by.
-        name: see `MODEL`.
+        flag: name of the flag, for messages.
+        name: value of the flag, see `MODEL`.
         weights: "trained", "ema", or None for the default.
 
     Raises:
@@ -67,7 +67,7 @@ def given_model(flag: str, name: str, weights: str | None) -> GivenModel:
 
 
 def settle_model() -> GivenModel:
-    """The weights of --model and --weights, which from now on name their folder, as flags.txt is to do.
+    """Resolve --model and --weights, and set the flags to the result, so that flags.txt records it.
 
     Raises:
         ValueError: as `given_model`.
@@ -79,5 +79,5 @@ def settle_model() -> GivenModel:
         FLAGS.model = given.preset
         again = training.find_weights(given.preset)
         if again is None or again.ema == given.ema:
-            FLAGS.weights = None  # what the folder is taken for anyway
+            FLAGS.weights = None  # the default of that folder
     return given

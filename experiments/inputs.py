@@ -1,4 +1,4 @@
-"""What --data and --model name, and whether they are for one another."""
+"""Checks of --data and --model: sources of images, folders of weights, and whether they fit each other."""
 
 import contextlib
 import re
@@ -15,9 +15,9 @@ from nepa_keras.presets.folder import CONFIG, EMA
 from nepa_keras.presets.names import PRESETS, RELEASED
 from nepa_keras.training import RunDir
 
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
-# What a source has for testing where no split is named; kinds without splits are not here.
+# Split used for testing if none is named ("test" for other kinds); None for kinds without splits.
 _TEST_SPLITS = {
     "imagenet": "val",
     "tfds": "validation",
@@ -33,26 +33,30 @@ _KIND_OF_ENDING = {
     ".h5": "h5",
     ".hdf5": "h5",
 }
-SEES_MORE = "another --model or a larger --image_size sees more"
-_SMALL = 64  # pixels; a model for images of this side sees little of a photograph
+SEES_MORE = "another --model or a larger --image_size keeps more detail"
+_SMALL = 64  # pixels; a photograph resized to this side or less loses most of its detail
 
 
 def define_classes_flag() -> None:
-    """The flag that lets classes of other names pass."""
+    """Define --classes_by_number, which matches classes by number instead of name."""
     flags.DEFINE_boolean(
         "classes_by_number",
         False,
-        "Take class k of the images for class k of the model where their names differ.",
+        "Match classes by number: class k of the data is class k of the model, whatever their names.",
     )
 
 
 def check_data(flag: str, text: str) -> None:
-    """Check that a text begins with a kind of source, and is no path without it.
+    """Check that a text begins with a kind of source, and is not a bare path.
 
-    For data over the network, the cache of --cache_dir and --cache_size is set up.
+    For data over the network, set up the cache of --cache_dir and --cache_size.
+
+    Args:
+        flag: name of the flag, for messages.
+        text: value of the flag, such as "folder:PATH".
 
     Raises:
-        ValueError: it says what to write, or that nothing can be kept in --cache_dir.
+        ValueError: unknown kind or bare path; the message says what to write. Or --cache_dir is unusable.
     """
     kind, path = text.partition(":")[0], Path(text).expanduser()
     if kind in (*IN_MEMORY, *KINDS):
@@ -68,21 +72,23 @@ def check_data(flag: str, text: str) -> None:
 
 
 def test_split(text: str) -> str | None:
-    """The split of a source that is for testing; None of one without splits."""
+    """Test split of a source; None for a source without splits."""
     kind, _, place = text.partition(":")
     return _TEST_SPLITS.get(kind) if place else "test"
 
 
 def open_labelled(flag: str, text: str, split: str | None, needed: bool = True, **options):
-    """The labelled images of a flag; those without a label are left out, and said so.
+    """Open the labelled images of a flag; print how many are left out because they have no label.
 
     Args:
-        split: None for sources without splits.
-        needed: whether to refuse images without labels; else all of them come, without.
-        options: of `data.open_source`; see `label_flags.source_options`.
+        flag: name of the flag, for messages.
+        text: source of images.
+        split: split to open; None for sources without splits.
+        needed: whether a source without any label is refused; if False, it is returned without labels.
+        options: arguments of `data.open_source`; see `label_flags.source_options`.
 
     Raises:
-        ValueError: as `check_data` and `data.open_source`, or there are no labels.
+        ValueError: no image has a label, or as `check_data` and `data.open_source`.
     """
     check_data(flag, text)
     source = data.open_source(text, split or "train", with_labels=True, **options)
@@ -104,57 +110,62 @@ def open_labelled(flag: str, text: str, split: str | None, needed: bool = True, 
 
 
 def say(notes: Iterable[str]) -> None:
-    """Print the notes on a source, once, when it is opened."""
+    """Print notes, one per line."""
     for note in notes:
         print(note)
 
 
 def say_range(source, value_range) -> None:
-    """Say where the values of images of more than 8 bits do not fit the range they are mapped from."""
+    """Print a note if images of more than 8 bits do not use the value range they are mapped from."""
     if note := data.source_range_note(source, value_range):
         print(note)
 
 
 def check_weights(flag: str, name: str, from_scratch: bool = False) -> None:
-    """Check that a name may be that of weights: no single file, no bare architecture.
+    """Check that a name can refer to weights, not to a single file or to an architecture without weights.
+
+    Args:
+        flag: name of the flag, for messages.
+        name: folder, preset or hf:// address.
+        from_scratch: whether an architecture alone is enough.
 
     Raises:
-        ValueError: it says what to give in its place.
+        ValueError: it cannot; the message says what to give instead.
     """
     if name in PRESETS and name not in RELEASED and not from_scratch:
         scratch = ", or --from_scratch" if "from_scratch" in flags.FLAGS else ""
         scratch = f", or --preset={name} for fresh ones" if "preset" in flags.FLAGS else scratch
         raise ValueError(
-            f"{flag}={name} is an architecture without weights; name a folder of weights, such as that "
+            f"{flag}={name} is an architecture without weights; give a folder of weights, such as that "
             f"of a run, or one of {', '.join(RELEASED)}{scratch}."
         )
     check_no_run(flag, name)
     path = Path(name).expanduser()
     if path.suffix == ".keras":
         to = next_command("convert.py", source=name, to="huggingface", output=path.with_suffix(""))
-        raise ValueError(f"{flag}={name} must be a folder, which this writes: {to}")
+        raise ValueError(f"{flag}={name} must be a folder; this command writes one: {to}")
     if path.is_file():
-        raise ValueError(f"{flag}={name} is a file; name its folder, {path.parent}.")
+        raise ValueError(f"{flag}={name} is a file; give its folder, {path.parent}.")
     if path.is_dir() and not (path / CONFIG).exists():
         raise ValueError(f"{flag}={name} holds no weights: {CONFIG} is missing.")
 
 
 def check_no_run(flag: str, name: str) -> None:
-    """Check that a name is not a file of a run, which is no weights alone.
+    """Check that a name is not a file inside a run's folder.
 
     Raises:
-        ValueError: it is; the run's folder is what to give.
+        ValueError: it is; the message names the run's folder.
     """
     path = Path(name).expanduser()
     if path.is_file() and (run := RunDir(path.parent)).flags.is_file():
-        raise ValueError(f"{flag}={name} is of a run; its weights are {flag}={run}.")
+        raise ValueError(f"{flag}={name} is a file of a run; give the run's folder: {flag}={run}.")
 
 
 def check_averages(flag: str, name: str) -> None:
-    """Check that a folder has averaged weights beside the others.
+    """Check that a folder holds averaged (EMA) weights.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it does not.
     """
     path = Path(name).expanduser()
     if path.is_dir() and not (path / EMA).is_file():
@@ -162,15 +173,17 @@ def check_averages(flag: str, name: str) -> None:
 
 
 def check_trained_as(flag: str, name: str, kind: type, words: str, remedy: str) -> None:
-    """Check that weights are those of a kind of model, before they are read.
+    """Check, before weights are read, that they belong to a class of model.
 
     Args:
-        kind: class of the model.
-        words: what it is, such as "classifier".
-        remedy: how one is made.
+        flag: name of the flag, for messages.
+        name: folder, preset or hf:// address.
+        kind: required class.
+        words: name of that class in the message, such as "classifier".
+        remedy: how to make such a model, for the message.
 
     Raises:
-        ValueError: they are not, or as `check_weights` and `from_preset`.
+        ValueError: they do not, or as `check_weights` and `from_preset`.
     """
     check_weights(flag, name)
     if (found := interop.model_class(name)) is not kind:
@@ -180,23 +193,27 @@ def check_trained_as(flag: str, name: str, kind: type, words: str, remedy: str) 
 def with_classes_of_model(
     flag: str, text: str, source, names: Sequence[str] | None, count: int, by_number: bool
 ):
-    """The labelled images of a flag, their classes numbered as a model's.
+    """Renumber the labels of a source to the classes of a model.
 
     Args:
-        names, count: of the model's classes.
-        by_number: whether --classes_by_number says that class k is class k, whatever the names.
+        flag: name of the flag, for messages.
+        text: value of the flag.
+        source: labelled images.
+        names: class names of the model, if it has any.
+        count: number of the model's classes.
+        by_number: value of --classes_by_number: keep the numbers, whatever the names.
 
     Raises:
-        ValueError: the classes are not the model's.
+        ValueError: the classes do not match the model's.
     """
     ours, theirs = _real_names(names), _real_names(source.class_names)
     shared = set(ours or ()) & set(theirs or ())
     if by_number or (not shared and _wordnet_order(theirs, count)):
         return data.with_classes(source, None, count)
-    way_out = "--classes_by_number takes class k of the images for class k of the model"
+    way_out = "--classes_by_number matches class k of the images with class k of the model"
     if ours and theirs and not shared:
         raise ValueError(
-            f"{flag}={text} has the classes {some_names(theirs)}, none of which the model knows: its own are "
+            f"{flag}={text} has the classes {some_names(theirs)}, none of which the model knows: it has "
             f"{some_names(ours)}. {way_out}."
         )
     if not ours and theirs and len(theirs) != count:
@@ -208,30 +225,33 @@ def with_classes_of_model(
 
 
 def _real_names(names: Sequence[str] | None) -> Sequence[str] | None:
-    """Names that say something; None of LABEL_0, LABEL_1 and so on."""
+    """Class names, or None if they are only placeholders (LABEL_0, LABEL_1, ...)."""
     placeholders = names and all(re.fullmatch(r"LABEL_\d+", name) for name in names)
     return None if placeholders else names
 
 
 def _wordnet_order(names: Sequence[str] | None, count: int) -> bool:
-    """Whether names are as many WordNet ids as the model has classes: all number them in their order."""
+    """Return True if names are `count` WordNet ids, whose sorted order numbers the ImageNet classes."""
     return bool(names) and len(names) == count and all(re.fullmatch(r"n\d{8}", n) for n in names)
 
 
 def some_names(names: Sequence[str]) -> str:
-    """A few of many names."""
+    """Up to three class names for a message, with an ellipsis for the rest."""
     return ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]}, … {names[-1]}"
 
 
 def say_sight(
     flag: str, text: str, source, channels: int, size: tuple[int, int] | None, remedy: str
 ) -> None:
-    """Print what a model sees of photographs where that is little: no colours, or few pixels.
+    """Print a warning if a model's input loses much of the photographs: their colours or most pixels.
 
     Args:
-        source: of the images; the first that can be read is looked at.
-        channels, size: of the model's images; None for one that sees them as large as they are.
-        remedy: what changes it.
+        flag: name of the flag, for the message.
+        text: value of the flag.
+        source: images; the first readable one is examined.
+        channels: channels of the model's input.
+        size: (height, width) of the model's input; None if images keep their size.
+        remedy: what the user can change, for the message.
     """
     pixels = _first_image(source)
     if pixels is None:
@@ -240,17 +260,17 @@ def say_sight(
     if channels == 1 and (pixels != pixels[..., :1]).any():
         lost.append("in grey")
     if size and max(size) <= _SMALL and min(pixels.shape[:2]) >= 4 * max(size):
-        lost.append(f"as {size[0]}x{size[1]}")
+        lost.append(f"at {size[0]}x{size[1]}")
     if lost:
         height, width = pixels.shape[:2]
         print(
-            f"{flag}={text} has photographs of {height}x{width} pixels and the like, which this model sees "
+            f"{flag}={text} has photographs of about {height}x{width} pixels, which this model sees "
             f"{' and '.join(lost)}; {remedy}"
         )
 
 
 def _first_image(source) -> np.ndarray | None:
-    """The first image as RGB; None where none of the first few can be read so."""
+    """Pixels of the first readable image as RGB; None if none of the first ten can be read."""
     for index in range(min(len(source), 10)):
         with contextlib.suppress(data.ImageError):
             return data.decode_image(source.read(index), 3)

@@ -1,13 +1,14 @@
-"""What is in a data set, what is wrong with it, and a faster copy of it.
+"""Inspect a data set: counts, sizes, classes, unreadable images; convert it to TFRecord files.
 
     python experiments/inspect_data.py --data=folder:/path/to/images --sheet=sheet.png
     python experiments/inspect_data.py --data=embedded --sheet=seen.png --transform=finetune
     python experiments/inspect_data.py --data=imagenet:/data --convert=/data/records --shorter_side=256
     python experiments/inspect_data.py --data=pairs:/path/to/images_and_masks
 
-Prints counts, sizes, formats, ranges of values, classes, what is left out, the images that cannot be read
-with the reason, and how fast this machine decodes them; of pairs, also what their masks hold. --convert
-writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
+--data is required. The script prints counts, sizes, formats, ranges of values, classes, files that are left
+out, unreadable images with the reason, and how fast this machine decodes images; for pairs also the content
+of the masks. --sheet draws some of the images. --convert writes a copy that is faster to read, TFRecord
+shards with a manifest for --data=tfrecord:FOLDER. The exit status is 3 if images are unreadable.
 """
 
 import sys
@@ -26,34 +27,69 @@ from nepa_keras import data, visualization
 from nepa_keras.data import segmentation
 from nepa_keras.files import printable
 
-flags.DEFINE_string("data", None, "as of pretrain.py: folder:PATH, tfds:NAME, …", required=True)
-flags.DEFINE_string("split", "train", "of sources that have several")
+flags.DEFINE_string(
+    "data",
+    None,
+    "Images to inspect: folder:PATH, tfds:NAME and the other kinds of --data of pretrain.py, or images with "
+    "masks: pairs:PATH, ade20k:PATH.",
+    required=True,
+)
+flags.DEFINE_string("split", "train", "Split of --data, for sources with several splits.")
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags(several=True)
 define_value_range_flag()
-flags.DEFINE_integer("channels", 3, "as of pretrain.py", lower_bound=1)
-flags.DEFINE_integer("limit", None, "look at so many images, evenly over all", lower_bound=1)
-flags.DEFINE_integer("threads", None, "that read and decode; default one per core", lower_bound=1)
-flags.DEFINE_string("sheet", None, "picture to draw of up to 64 of the images")
+flags.DEFINE_integer(
+    "channels",
+    3,
+    "Channels to decode images to: 3 (colour), 1 (grey), or those of .npy files.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "limit",
+    None,
+    "Number of images to inspect, evenly spaced over the data set; default all.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "threads",
+    None,
+    "Threads that read and decode images; default one per CPU core.",
+    lower_bound=1,
+)
+flags.DEFINE_string(
+    "sheet", None, "PNG file for a contact sheet of up to 64 images; default none is drawn."
+)
 flags.DEFINE_enum(
     "transform",
     None,
     ["pretrain", "finetune", "evaluate"],
-    "draw on the sheet what a model sees of each image in that recipe of the released scripts, 224 pixels "
-    "wide",
+    "Draw the images on the sheet as the model sees them in this recipe of the released scripts, at 224x224 "
+    "pixels; default as they are.",
 )
-flags.DEFINE_string("convert", None, "folder to write a copy to, as TFRecord files")
-flags.DEFINE_integer("shorter_side", None, "of larger images in the copy, in pixels", lower_bound=1)
-flags.DEFINE_integer("images_per_shard", 10_000, "in a file of the copy", lower_bound=1)
-define_number("bad_images_share", 0.001, "that the copy may leave out", SHARE)
+flags.DEFINE_string("convert", None, "Folder for a copy of the data set as TFRecord files.")
+flags.DEFINE_integer(
+    "shorter_side",
+    None,
+    "Length in pixels to which the shorter side of larger images is reduced in the copy; default none is.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "images_per_shard", 10_000, "Number of images per TFRecord file of the copy.", lower_bound=1
+)
+define_number(
+    "bad_images_share",
+    0.001,
+    "Largest fraction of unreadable images that the copy leaves out; beyond it the script stops.",
+    SHARE,
+)
 FLAGS = flags.FLAGS
-_ON_SHEET = 64
-_SEEN = 224
+_ON_SHEET = 64  # images
+_SEEN = 224  # pixels
 
 
 def open_data():
-    """The images of --data, their channels, and notes on their masks, if they have any."""
+    """Open --data; return the source, its channels, and notes on its masks, if any."""
     if FLAGS.data.partition(":")[0] not in segmentation.KINDS:
         check_data("--data", FLAGS.data)
         options = source_options(FLAGS.data)
@@ -71,7 +107,7 @@ def open_data():
 
 
 def draw_sheet(source):
-    """Up to 64 readable images, evenly over the source, with their classes."""
+    """Draw up to 64 readable images, evenly spaced over the source, with their classes."""
     transforms = {
         "pretrain": data.RandomResizedCrop,
         "finetune": data.FinetuningTransform,
@@ -91,7 +127,7 @@ def draw_sheet(source):
 
 
 def caption(source, index: int) -> str:
-    """The class of an image, or the classes that it shows; of one without a label nothing."""
+    """Class name or names of an image; "" if it has no label."""
     if source.labels is None:
         return ""
     names = source.class_names or [str(k) for k in range(int(source.labels.max()) + 1)]
@@ -102,9 +138,9 @@ def caption(source, index: int) -> str:
 
 def main():
     if FLAGS.transform and not FLAGS.sheet:
-        end(1, "--transform is of the images on the sheet that --sheet=FILE draws.")
+        end(1, "--transform applies to the contact sheet; give --sheet=FILE too.")
     if FLAGS.shorter_side and not FLAGS.convert:
-        end(1, "--shorter_side is of the copy that --convert=FOLDER writes.")
+        end(1, "--shorter_side applies to the copy; give --convert=FOLDER too.")
     with user_errors():
         source, channels, notes = open_data()
         found = data.inspect_source(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)

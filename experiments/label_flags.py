@@ -1,13 +1,13 @@
-"""Flags that say where a source has its images and labels: columns, folders, several labels an image."""
+"""Flags that locate images and labels in a source: columns, nested folders, several labels per image."""
 
 from absl import flags
 
 from nepa_keras.data.sources import TABLES
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
-# Flag -> kinds of sources that it is for.
+# Flag -> kinds of sources that it applies to.
 _OF_KINDS = {
     "data_dir": ("tfds", "fashion_mnist", "csv"),
     "image_column": TABLES,
@@ -19,55 +19,55 @@ NAMES = (*_OF_KINDS, *_OF_SEVERAL)
 
 
 def define_label_flags(labels: bool = True, several: bool = False) -> None:
-    """Flags of columns and folders.
+    """Define the flags of columns and folders.
 
     Args:
         labels: whether the script reads labels.
-        several: whether it reads several labels an image.
+        several: whether it supports several labels per image.
     """
     flags.DEFINE_string(
         "image_column",
         None,
-        "Column of csv, parquet and arrow, or data set of h5, that holds the images or their paths; default "
-        "found by its name.",
+        "Column of a csv, parquet or arrow source, or data set of an h5 file, with the images or their "
+        "paths; default the one with a usual name, such as image or path.",
     )
     if not labels:
         return
     flags.DEFINE_string(
         "label_column",
         None,
-        "Column of csv, parquet and arrow, or data set of h5, that holds the labels; default found by its "
-        "name.",
+        "Column of a csv, parquet or arrow source, or data set of an h5 file, with the labels; default the "
+        "one with a usual name, such as label.",
     )
     flags.DEFINE_boolean(
         "nested_classes",
         False,
-        "Each folder of folder:PATH that holds images is a class, named by its path; default the folders "
-        "directly below PATH are.",
+        "Treat each folder below folder:PATH that holds images as a class, named by its relative path; "
+        "default only the folders directly below PATH are classes.",
     )
     if several:
         flags.DEFINE_boolean(
             "multi_label",
             False,
-            "An image may show several classes, or none (csv, h5, parquet, arrow): probabilities of each "
-            "class by itself, binary cross-entropy, mean average precision.",
+            "Multi-label classification: an image may have several classes or none (csv, h5, parquet and "
+            "arrow sources). Trains by binary cross-entropy and reports mean average precision (mAP).",
         )
         flags.DEFINE_string(
             "label_separator",
             None,
-            "What stands between the labels in a cell of text, such as '|'; with --multi_label.",
+            "Separator of the labels in a text cell, such as '|'; for --multi_label.",
         )
 
 
 def source_options(text: str, *others: str | None) -> dict:
     """Arguments of `data.open_source` for a source, from the flags that were given.
 
-    A flag that is not for a source of this kind is left out where another source is of a kind it is for; else
-    `open_source` refuses it.
+    A flag that does not apply to this kind of source is left out if it applies to one of the other sources;
+    otherwise it is passed on and `open_source` refuses it.
 
     Args:
-        text: the source, such as "csv:labels.csv".
-        others: sources that the same flags are for.
+        text: source, such as "csv:labels.csv".
+        others: other sources that share the flags.
     """
     kind, *kinds = (each.partition(":")[0] for each in (text, *others) if each)
     options = {}
@@ -81,10 +81,10 @@ def source_options(text: str, *others: str | None) -> dict:
 
 
 def flags_to_repeat(text: str) -> dict:
-    """The flags that open a source again, for a command to paste."""
+    """Flags that open a source again, for a command to paste."""
     return source_options(text, *(f"{kind}:" for kinds in _OF_KINDS.values() for kind in kinds))
 
 
 def several() -> bool:
-    """Whether --multi_label is given, in a script that has it."""
+    """Return True if the script has --multi_label and it is set."""
     return "multi_label" in FLAGS and FLAGS.multi_label

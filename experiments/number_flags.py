@@ -1,4 +1,4 @@
-"""Flags that hold a number, with the domain in which it can be meant."""
+"""Numeric flags with a domain of valid values."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,22 +7,22 @@ from absl import flags
 
 from nepa_keras.backends import LARGEST_RATE
 
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 class Domain(NamedTuple):
-    """Numbers that a flag takes.
+    """Set of numbers that a flag accepts.
 
     Attributes:
-        words: which, after "must be".
-        holds: whether a number is one of them; false of NaN.
+        words: description, to follow "must be".
+        holds: function that returns True for a number in the set, and False for NaN.
     """
 
     words: str
     holds: Callable[[float], bool]
 
 
-LARGEST = 1e6  # of a number without a bound of its own; nothing in a recipe is near it
+LARGEST = 1e6  # bound of numbers without a bound of their own; far above any sensible setting
 RATE = Domain(f"a number from 0 to {LARGEST_RATE:g}", lambda x: 0 <= x <= LARGEST_RATE)
 SHARE = Domain("a number from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Domain("at least 0 and below 1", lambda x: 0 <= x < 1)
@@ -34,7 +34,7 @@ POSITIVE = Domain(f"above 0 and at most {LARGEST:,.0f}", lambda x: 0 < x <= LARG
 
 
 class _Parser(flags.ArgumentParser):
-    """Text to a number of a domain. absl's bounds let NaN and infinity pass."""
+    """Parser of a number in a domain; absl's own bounds accept NaN and infinity."""
 
     def __init__(self, domain: Domain):
         self.domain = domain
@@ -54,19 +54,21 @@ class _Parser(flags.ArgumentParser):
 
 
 def define_number(name: str, default: float | None, help_text: str, domain: Domain) -> None:
-    """Define a flag of a number, which is refused outside of its domain before anything is done."""
+    """Define a numeric flag; a value outside its domain is refused when flags are parsed."""
     flags.DEFINE(_Parser(domain), name, default, help_text, serializer=flags.ArgumentSerializer())
 
 
 def list_of_numbers(name: str, kind: type, domain: Domain, count: int | None = None) -> tuple:
-    """The values of a list flag.
+    """Values of a list flag as numbers.
 
     Args:
+        name: name of the flag.
         kind: int or float.
-        count: how many they have to be; default any number, also none.
+        domain: valid numbers.
+        count: required number of values; default any number, including none.
 
     Raises:
-        ValueError: a value is no number of that kind, or outside of the domain.
+        ValueError: a value is no number of that kind or outside the domain, or the count differs.
     """
     given = flags.FLAGS[name].value or []
     try:

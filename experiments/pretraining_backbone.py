@@ -1,4 +1,4 @@
-"""The backbone that pretrain.py trains: fresh, of a named architecture, or with the weights of --model."""
+"""Backbone of pretrain.py: a new one of a named architecture, or one with the weights of --model."""
 
 from absl import flags
 from given_model import MODEL, GivenModel, define_weights_flag, settle_model
@@ -10,11 +10,11 @@ import nepa_keras
 from nepa_keras import data
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 PRESETS = {"embedded": "nepa_micro_patch7_28", "fashion_mnist": "nepa_micro_patch4_28"}
 PRESETS["digits"] = "nepa_micro_patch2_8"
 _OF_ARCHITECTURE = ("layer_scale", "gated_mlp", "qk_norm", "qk_norm_scale", "positions")
-# Arguments of the backbone for each value of --positions; RoPE with the base of the preset.
+# Arguments of the backbone for each value of --positions; RoPE keeps the base (theta) of the preset.
 _POSITIONS: dict[str, dict] = {
     "rope": {"position_embedding": None},
     "learned": {"position_embedding": "learned", "rope_theta": None},
@@ -23,51 +23,60 @@ _POSITIONS: dict[str, dict] = {
 
 
 def define_flags() -> None:
-    """Flags of the architecture, and of the weights that it begins with."""
+    """Define the flags of the architecture and of the initial weights."""
     flags.DEFINE_string(
         "model", None, f"Weights to continue pretraining from, in place of --preset: {MODEL}"
     )
     define_weights_flag()
     flags.DEFINE_string(
-        "preset", None, "Architecture of fresh weights; the in-memory data sets have a default."
+        "preset",
+        None,
+        "Architecture to train from random initial weights, such as nepa_small_patch14_224. The in-memory "
+        "data sets (embedded, digits, fashion_mnist) have a default.",
     )
     define_image_size_flag("that of --model or --preset")
     flags.DEFINE_integer(
         "channels",
         None,
-        "Channels of images on disk: 3, 1, or those of .npy files; default those of --model, else 3.",
+        "Channels of the input images: 3 (colour), 1 (grey), or those of .npy files. Default those of "
+        "--model, else 3.",
         lower_bound=1,
     )
     define_number(
         "layer_scale",
         None,
-        "Initial value of LayerScale, 0 for none; default the preset's.",
+        "Initial value of LayerScale; 0 for no LayerScale. Default that of the preset.",
         NOT_NEGATIVE,
     )
     flags.DEFINE_enum(
         "positions",
         None,
         list(_POSITIONS),
-        "RoPE, learned position embeddings, or both; default the preset's.",
+        "Position encoding: rotary (RoPE), learned position embeddings, or both. Default that of the preset.",
     )
     flags.DEFINE_boolean(
-        "qk_norm", None, "LayerNorm of queries and keys in attention; default the preset's."
+        "qk_norm",
+        None,
+        "Apply LayerNorm to queries and keys in attention (QK-norm); default as in the preset.",
     )
     flags.DEFINE_boolean(
         "gated_mlp",
         None,
-        "SwiGLU, of the preset's MLP width, in place of GELU; default the preset's.",
+        "Use a gated MLP (SwiGLU) of the preset's MLP width in place of GELU; default as in the preset.",
     )
     flags.DEFINE_boolean(
-        "qk_norm_scale", None, "A learned scale of QK-norm's LayerNorm; default the preset's."
+        "qk_norm_scale", None, "Learn a scale in QK-norm; default as in the preset."
     )
     flags.DEFINE_boolean(
-        "remat", False, "Recompute blocks in the backward pass: less memory, more time."
+        "remat",
+        False,
+        "Recompute the blocks' activations in the backward pass (gradient checkpointing): less memory, more "
+        "time.",
     )
 
 
 def settle() -> GivenModel:
-    """The weights of --model; settles the flags that say of what images the model is, as flags.txt has them.
+    """Resolve --model and --channels, so that flags.txt records the values used; return the weights.
 
     Raises:
         ValueError: as `given_model`.
@@ -78,10 +87,11 @@ def settle() -> GivenModel:
 
 
 def build(source: data.ImageArrays | data.ImageSource, ema: bool) -> nepa_keras.NepaBackbone:
-    """The backbone of the flags for the images of --data.
+    """Build the backbone of the flags for the images of --data.
 
     Args:
-        ema: whether the averaged weights of --model are meant.
+        source: images of --data.
+        ema: whether to load the averaged weights of --model.
 
     Raises:
         ValueError: the flags contradict the weights of --model, or as `from_preset`.
@@ -91,13 +101,13 @@ def build(source: data.ImageArrays | data.ImageSource, ema: bool) -> nepa_keras.
     if isinstance(source, data.ImageArrays) and channels != source.train_images.shape[-1]:
         raise ValueError(
             f"--data={FLAGS.data} has images of {source.train_images.shape[-1]} channels, and "
-            f"--model={FLAGS.model} is for {channels}; images on disk are brought to those of the model."
+            f"--model={FLAGS.model} is for {channels}; only images on disk are converted to the model's."
         )
     return backbone
 
 
 def _training_options() -> dict:
-    """Arguments that say how a backbone is trained, whatever its weights."""
+    """Arguments of the backbone that concern training, for new and given weights alike."""
     return {
         "use_causal_mask": FLAGS.causal,
         "use_mask_token": FLAGS.masking_ratio > 0,
@@ -121,7 +131,7 @@ def _fresh(source) -> nepa_keras.NepaBackbone:
 
 
 def _architecture() -> dict:
-    """Arguments of the backbone that flags give."""
+    """Arguments of the backbone set by flags of the architecture."""
     given = {name: FLAGS[name].value for name in _OF_ARCHITECTURE}
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("layer_scale") == 0:
@@ -130,7 +140,7 @@ def _architecture() -> dict:
 
 
 def _architecture_of(backbone: nepa_keras.NepaBackbone) -> dict:
-    """The values of the flags of the architecture that a backbone has."""
+    """Values that the flags of the architecture have for a given backbone."""
     learned, rope = backbone.position_embedding is not None, backbone.rope_theta is not None
     has = {name: getattr(backbone, name, None) for name in _OF_ARCHITECTURE}
     positions = ("both" if rope else "learned") if learned else "rope"
@@ -148,7 +158,7 @@ def _continued(ema: bool) -> nepa_keras.NepaBackbone:
         FLAGS.model,
         ema=ema,
         image_size=FLAGS.image_size,
-        drop_path_rate=0.0,  # a classifier's, which its fine-tuning had
+        drop_path_rate=0.0,  # in place of the rate of a fine-tuned classifier
         **_training_options(),
     )
     has = _architecture_of(backbone)

@@ -1,4 +1,4 @@
-r"""What the frozen features of a NEPA backbone are worth: every probe of every feature, in one table.
+r"""Evaluate the frozen features of a NEPA backbone by k-NN, linear and attentive probes.
 
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --probes=knn,linear,sgd,attentive \
@@ -7,9 +7,14 @@ r"""What the frozen features of a NEPA backbone are worth: every probe of every 
         --data=imagenet:/data --blocks=norm --probes=knn
     KERAS_BACKEND=jax python experiments/probe.py --model=runs/mine/ema --blocks=auto
 
-Features are the mean of the patches, the last patch and the CLS token (not under a causal mask, where it sees
-no image) of each block, with causal and with bidirectional attention. With --blocks=auto one block is taken
-for each pool and attention, the best on images held out of the training images; test images choose nothing.
+--model is required; the data are by default the 10 000 labelled images that ship with the library and their
+2 000 test images. The script prints one table of test accuracies in per cent: a row for each kind of features
+and a column for each probe.
+
+Features are the mean of the patches, the last patch and the CLS token (not with causal attention, where CLS
+attends to no patch) of each block, with causal and with bidirectional attention. With --blocks=auto only the
+best block for each pooling and attention is tested; it is chosen on held-out training images, never on test
+images.
 """
 
 import json
@@ -56,54 +61,89 @@ from nepa_keras.tables import mean_and_std
 FLAGS = flags.FLAGS
 PROBES = ("knn", "linear", "sgd", "attentive")
 
-flags.DEFINE_string("model", None, f"Backbone: {MODEL}", required=True)
+flags.DEFINE_string("model", None, f"Model whose backbone is probed: {MODEL}", required=True)
 define_weights_flag()
-flags.DEFINE_boolean("from_scratch", False, "Fresh weights of the architecture of --model.")
-flags.DEFINE_string("data", "embedded", "Labelled images to learn from, as of pretrain.py.")
-flags.DEFINE_string("test_data", None, "To test with; default the test split of --data.")
+flags.DEFINE_boolean(
+    "from_scratch", False, "Probe random initial weights of the architecture of --model instead."
+)
+flags.DEFINE_string(
+    "data",
+    "embedded",
+    "Labelled images to train the probes on; the same kinds as for --data of pretrain.py.",
+)
+flags.DEFINE_string(
+    "test_data", None, "Labelled images to test the probes on; default the test split of --data."
+)
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 define_value_range_flag()
 define_image_size_flag()
 define_classes_flag()
-flags.DEFINE_list("probes", ["knn", "linear"], f"Of {', '.join(PROBES)}.")
+flags.DEFINE_list(
+    "probes",
+    ["knn", "linear"],
+    f"Probes to train, separated by commas: {', '.join(PROBES)}.",
+)
 flags.DEFINE_list(
     "blocks",
     ["all"],
-    "Numbers from 0, norm (after the last), all, or auto: the best of all on training images held out, by "
-    "least squares, or by k-NN with --probes=knn. The attentive probe takes the norm, or auto's of mean.",
+    "Blocks whose features are probed: numbers from 0, norm (the final norm after the last block), all, or "
+    "auto, the best block on held-out training images by least squares (by k-NN with --probes=knn). The "
+    "attentive probe uses norm, or the block that auto chooses for pool mean.",
 )
-flags.DEFINE_list("pools", ["mean", "last", "cls"], "Of mean, last and cls.")
-flags.DEFINE_enum("attention", "both", ["both", "causal", "bidirectional"], "Of the features.")
-flags.DEFINE_list("k", ["1", "5", "20", "100"], "Neighbours.")
-define_number("temperature", 0.07, "Of the neighbours' votes.", POSITIVE)
+flags.DEFINE_list(
+    "pools",
+    ["mean", "last", "cls"],
+    "Pooling of the tokens: mean of the patches, last patch, CLS token; separated by commas.",
+)
+flags.DEFINE_enum(
+    "attention",
+    "both",
+    ["both", "causal", "bidirectional"],
+    "Attention with which the features are computed.",
+)
+flags.DEFINE_list(
+    "k", ["1", "5", "20", "100"], "Numbers of neighbours of the k-NN probe, separated by commas."
+)
+define_number(
+    "temperature",
+    0.07,
+    "Temperature of the k-NN probe: a neighbour's vote weighs exp(cosine similarity / temperature).",
+    POSITIVE,
+)
 flags.DEFINE_list(
     "labels_per_class",
     [],
-    "Fine-tune with so few, such as 1,5,10,100, from these weights and fresh.",
+    "Numbers of labels per class, such as 1,5,10,100, to fine-tune on too, from these and random weights.",
 )
-flags.DEFINE_integer("seeds", 3, "Subsets of so few labels.", lower_bound=1)
-flags.DEFINE_integer("steps", 200, "Of each fine-tuning.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
-flags.DEFINE_string("json", None, "File to write all figures to, as they come.")
+flags.DEFINE_integer(
+    "seeds", 3, "Random subsets of labels for each value of --labels_per_class.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "steps", 200, "Updates of each fine-tuning of --labels_per_class.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "batch_size", 128, "Images per batch when features are extracted.", lower_bound=1
+)
+flags.DEFINE_string("json", None, "JSON file for all results; rewritten after each of them.")
 
 
 def numbers(name: str) -> tuple[int, ...]:
-    """The counts of a list flag."""
+    """Values of a list flag of positive integers."""
     return list_of_numbers(name, int, POSITIVE)
 
 
 def asked_blocks(num_layers: int | None = None) -> tuple[int, ...] | None:
-    """Those of --blocks; None for all, from which auto chooses."""
+    """Blocks of --blocks; None for all of them, from which auto chooses."""
     return None if FLAGS.blocks in (["all"], [AUTO]) else given_blocks(FLAGS.blocks, num_layers)
 
 
 def open_both() -> tuple[data.ImageSource, data.ImageSource]:
-    """Images to learn from and to test with, their classes numbered alike."""
+    """Labelled training and test images, with the same numbering of classes."""
     text = FLAGS.test_data or FLAGS.data
     if not (FLAGS.test_data or test_split(FLAGS.data)):
-        raise ValueError(f"--data={FLAGS.data} has no splits; name --test_data too.")
+        raise ValueError(f"--data={FLAGS.data} has no splits; give --test_data too.")
     train = open_labelled("--data", FLAGS.data, "train", **source_options(FLAGS.data, text))
     options = source_options(text, FLAGS.data)
     test = open_labelled("--test_data", text, test_split(text), **options)
@@ -132,7 +172,7 @@ def batches_of(source, preset: str, backbone) -> data.OrderedBatches:
 
 
 def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
-    """Accuracies of the probes on one kind of features."""
+    """Test accuracies in [0, 1] of the probes on one kind of features."""
     rows, found = (train_x, train_y, test_x, test_y), {}
     if "knn" in probes:
         for k in numbers("k"):
@@ -148,14 +188,14 @@ def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
 
 
 class Figures:
-    """All that was measured, by name; each row is printed, and --json written again, as it comes."""
+    """Table of results by name; prints each row and rewrites --json when a row is added."""
 
     def __init__(self):
         self.found: dict[str, dict] = {}
         self.columns: list[str] = []
 
     def add_row(self, name: str, accuracies: dict[str, float]) -> None:
-        """Keep and print the accuracies of the probes of one kind of features."""
+        """Store and print the accuracies of the probes on one kind of features."""
         if not self.columns:
             names = {"knn": [f"{k}-NN" for k in numbers("k")]}
             self.columns = [c for probe in FLAGS.probes for c in names.get(probe, [probe])]
@@ -165,20 +205,20 @@ class Figures:
         self.keep(name, accuracies)
 
     def keep(self, name: str, figures: dict) -> None:
-        """Keep figures that are printed elsewhere."""
+        """Store results without printing them."""
         self.found[name] = figures
         if FLAGS.json:
             Path(FLAGS.json).write_text(json.dumps(self.found, indent=1))
 
 
 def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of the images that can be read."""
+    """Features and labels of all readable images."""
     features, indices = evaluation.predict_batches(extractor, batches)
     return features, batches.source.labels[indices]
 
 
 def choose(sets, train_x, train_y, mode: str) -> dict[str, evaluation.BlockChoice]:
-    """The block of each pool that images held out of the training images choose; prints them."""
+    """Choose the best block for each pooling on held-out training images, and print it."""
     probe, choices = "knn" if FLAGS.probes == ["knn"] else "linear", {}
     for pool in dict.fromkeys(pool for _, pool in sets.names):
         features = {b: train_x[:, i] for i, (b, p) in enumerate(sets.names) if p == pool}
@@ -188,7 +228,7 @@ def choose(sets, train_x, train_y, mode: str) -> dict[str, evaluation.BlockChoic
 
 
 def probe_all(backbone, train, test, figures: Figures) -> None:
-    """All probes of all features; and the choices of blocks."""
+    """Run the probes on all kinds of features, choosing blocks first if --blocks=auto."""
     modes = {"both": (False, True), "causal": (True,), "bidirectional": (False,)}[FLAGS.attention]
     frozen = set(FLAGS.probes) - {"attentive"}
     chosen = {}
@@ -221,14 +261,14 @@ def probe_all(backbone, train, test, figures: Figures) -> None:
 
 
 def few_labels(backbone, figures: Figures) -> None:
-    """Fine-tuning with few labels from these weights and from fresh ones; prints a line for each number."""
+    """Fine-tune on few labels from these and from random weights; print a line for each number of labels."""
     for per_class in numbers("labels_per_class"):
         images = data.load(FLAGS.data, FLAGS.data_dir)
         count = per_class * len(images.class_names)
         found = evaluation.few_label_comparison(
             backbone,
             images,
-            seeds=shown(range(FLAGS.seeds), FLAGS.seeds, f"{per_class} labels a class, seed"),
+            seeds=shown(range(FLAGS.seeds), FLAGS.seeds, f"{per_class} labels per class, seed"),
             num_labels=count,
             steps=FLAGS.steps,
             batch_size=min(50, count),
@@ -237,7 +277,7 @@ def few_labels(backbone, figures: Figures) -> None:
         )
         pretrained, scratch = (100 * np.array(found[key]) for key in ("pretrained", "scratch"))
         say_result(
-            f"fine-tuning on {per_class} labels a class, {FLAGS.seeds} seeds, in %: "
+            f"fine-tuning on {per_class} labels per class, {FLAGS.seeds} seeds, accuracy in %: pretrained "
             f"{mean_and_std(pretrained)}, from scratch {mean_and_std(scratch)}, gain "
             f"{mean_and_std(pretrained - scratch, sign='+')}"
         )
@@ -248,7 +288,9 @@ def main():
     with user_errors():
         require_experiments_extra()
         if unknown := set(FLAGS.probes) - set(PROBES):
-            raise ValueError(f"There is no probe {unknown.pop()!r}; choose of {', '.join(PROBES)}.")
+            raise ValueError(
+                f"There is no probe {unknown.pop()!r}; --probes takes {', '.join(PROBES)}."
+            )
         numbers("k")
         if numbers("labels_per_class") and ":" in FLAGS.data:
             raise ValueError(
@@ -273,7 +315,7 @@ def main():
         batches = [batches_of(source, FLAGS.model, backbone) for source in (train, test)]
     print(
         f"{keras.backend.backend()}: {FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}, "
-        f"{len(train):,} images of {FLAGS.data} to learn from, {len(test):,} to test with",
+        f"{len(train):,} training images of {FLAGS.data}, {len(test):,} test images",
         flush=True,
     )
     *size, channels = backbone.image_shape

@@ -1,4 +1,4 @@
-"""Images and batches that say how far they are."""
+"""Batches and sources that print their progress and the time left."""
 
 import copy
 
@@ -8,18 +8,18 @@ from nepa_keras import data
 
 
 class ShownBatches(data.OrderedBatches):
-    """`OrderedBatches` that say how far they are."""
+    """`OrderedBatches` that print their progress."""
 
     def __iter__(self):
         yield from shown(super().__iter__(), len(self), "batch")
 
 
 def shown_source(source: data.ImageSource, total: int) -> data.ImageSource:
-    """A copy of a source, read in order by one thread, that says how far it is."""
+    """Copy of a source that prints its progress; for reading in order by one thread."""
     copied, count = copy.copy(source), counter(total, "image")
 
     def read(index: int):
-        if index:  # those before are done
+        if index:  # the image before is done
             count()
         if index >= total - 1:
             clear()

@@ -1,4 +1,4 @@
-"""Recipes read as files, and where a run departs from those of the paper and of the released scripts."""
+"""Comparison of a run's flags with the recipes of the paper and of the released scripts."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from command_line import RECIPES
 
-# Flags that say where, not how: of data, folders, speed and what is measured.
+# Flags that a recipe leaves open: data, folders, speed and evaluation.
 _NOT_OF_A_RECIPE = (
     "model weights data data_dir image_column label_column nested_classes multi_label label_separator "
     "validation_data validation_split validation_share channels bad_images "
@@ -18,7 +18,7 @@ _NOT_OF_A_RECIPE = (
 
 
 def flags_of(recipe: Path) -> Iterator[tuple[str, str | None]]:
-    """Name and text of each flag in a flag file; None for a boolean, whose name may begin with "no"."""
+    """Name and text of each flag in a flag file; text None for a boolean (its name may begin with "no")."""
     for line in recipe.read_text().splitlines():
         if line.startswith("--"):
             name, given, text = line[2:].strip().partition("=")
@@ -26,12 +26,12 @@ def flags_of(recipe: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def departures(recipe: Path, key_flags, values: dict) -> list[str]:
-    """In which flags this run is not the recipe of a flag file, as "name value (there value)".
+    """Flags in which this run departs from a recipe, as "name VALUE (there RECIPE_VALUE)".
 
     Args:
-        recipe: a flag file of the script; where it is silent it means the defaults.
-        key_flags: of the script.
-        values: to compare in place of flags, such as the effective batch size.
+        recipe: flag file of the script; flags it does not set have their defaults.
+        key_flags: key flags of the script.
+        values: values to compare in place of those of flags, such as the effective batch size.
     """
     recipes = {flag.name: flag.default for flag in key_flags}
     for name, text in flags_of(recipe):
@@ -49,20 +49,22 @@ def departures(recipe: Path, key_flags, values: dict) -> list[str]:
 
 
 def warn_of_departures(script: str, backbone, effective_batch: int, **values) -> None:
-    """Print where a run of a model of the paper's sizes is not the recipe for it that is nearest.
+    """Print departures from the nearest recipe, for a model of one of the paper's sizes.
 
     Args:
         script: "pretrain" or "finetune"; its recipes are recipes/SOURCE_SCRIPT_SIZE.flags.
-        values: what flags came to.
+        backbone: backbone of the run.
+        effective_batch: images per update.
+        values: effective values of flags, by name.
     """
     sizes = {768: "base", 1024: "large"}
     if backbone.hidden_dim not in sizes:
         return
     recipes = RECIPES.glob(f"*_{script}_{sizes[backbone.hidden_dim]}.flags")
-    # What counts is the batch of an update, however it is made up.
+    # Compare the effective batch, however it is split into accumulation steps.
     values |= {"batch_size": effective_batch, "accumulation_steps": 1}
     key_flags = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     found = {recipe.name: departures(recipe, key_flags, values) for recipe in sorted(recipes)}
     nearest = min(found, key=lambda name: len(found[name]))
     if found[nearest]:
-        print(f"not as in recipes/{nearest}: {'; '.join(found[nearest])}\n")
+        print(f"differs from recipes/{nearest}: {'; '.join(found[nearest])}\n")

@@ -1,4 +1,4 @@
-"""What a long run does around `fit_steps`: processes, its folder and flags, optimizer, exit status."""
+"""Long runs around `fit_steps`: processes, the run's folder and flags, optimizer, exit status."""
 
 import os
 import shlex
@@ -24,32 +24,30 @@ from nepa_keras.training.run_dir import RunFlags
 from nepa_keras.visualization.report.run_facts import flags_of_folder
 
 FLAGS = flags.FLAGS
-_locks = []  # of this process, until it ends
+_locks = []  # held until the process ends
 
 
 def start_processes() -> Processes:
-    """Join the processes and devices as --distribute and --mesh say; only the first goes on speaking.
+    """Set up distribution by --distribute and --mesh, and silence all processes but the first.
 
     Raises:
-        ValueError: see `nepa_keras.distribute`; or each process would name a folder of its own.
+        ValueError: as `nepa_keras.distribute`, or several processes lack a common --run_dir.
     """
     processes = nepa_keras.distribute(FLAGS.distribute, FLAGS.mesh)
     if processes.count > 1 and not FLAGS.run_dir:
-        raise ValueError(
-            "With several processes --run_dir names the folder that all of them share."
-        )
+        raise ValueError("Several processes need --run_dir, a folder that all of them share.")
     if processes.number:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     return processes
 
 
 def run_dir_of_flags(name: str) -> RunDir:
-    """The folder of --run_dir, by default runs/NAME_TIME."""
+    """Folder of --run_dir, by default runs/NAME_TIME."""
     return RunDir(FLAGS.run_dir or f"runs/{name}_{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def current_flags(run: RunDir) -> RunFlags:
-    """All flags of the script, but for where it runs, as a flag file in a run's folder repeats them."""
+    """Flags of the script for flags.txt in the run's folder, without those in `OF_A_START`."""
     backend = keras.backend.backend()
     keys = FLAGS.get_key_flags_for_module(sys.argv[0])
     script = by_command(sys.argv[0]) or ["python", sys.argv[0]]
@@ -70,14 +68,14 @@ def _version(package: str) -> str:
 
 
 def repeat_flags(folder: str | Path) -> None:
-    """Set the flags of a run again, from a folder with its flags.txt; those of this command line win.
+    """Set the flags of a run from a folder with its flags.txt; flags of this command line override them.
 
     Raises:
         ValueError: the file is missing, or has flags that the script lacks.
     """
     file = RunDir(folder).flags
     if not file.is_file():
-        raise ValueError(f"{file} is missing, which has the flags of the run.")
+        raise ValueError(f"{file}, the file with the flags of the run, is missing.")
     try:
         FLAGS([sys.argv[0], f"--flagfile={file}", *sys.argv[1:]])
     except flags.Error as error:
@@ -85,9 +83,9 @@ def repeat_flags(folder: str | Path) -> None:
 
 
 def end_if_finished(run: RunDir) -> None:
-    """End the program, with status 0, where the folder holds a whole run of these flags that has ended."""
+    """End the program with status 0 if the folder holds a finished run with these flags."""
     before = run.read_flags()
-    # The report is what a run writes last.
+    # A run writes the report last.
     ended = run.report.exists() and is_whole_archive(run.model)
     if ended and before is not None and set(before.lines) == set(current_flags(run).lines):
         _remember(run, finished_run.command_line())
@@ -96,7 +94,7 @@ def end_if_finished(run: RunDir) -> None:
 
 
 def _remember(run: RunDir, given: tuple[str, list[str]] | None) -> None:
-    """Keep that the run of a command line is finished, for the next time it is given."""
+    """Record that the run of a command line is finished, in case the command is repeated."""
     commands = [list(current_flags(run).lines)]
     if given is not None:
         commands.append(given[1])
@@ -104,16 +102,17 @@ def _remember(run: RunDir, given: tuple[str, list[str]] | None) -> None:
 
 
 def open_run_dir(run: RunDir, number: int = 0) -> None:
-    """Make the folder of a run, or take up one of the same flags, and lock it for this process.
+    """Create the folder of a run, or reopen one with the same flags, and lock it for this process.
 
-    Ends the program where the folder cannot be written to.
+    A folder that cannot be written to ends the program.
 
     Args:
-        number: of this process; the folder is that of the first, which lets in the others.
+        run: folder of the run.
+        number: number of this process; only process 0 writes and locks.
 
     Raises:
-        ValueError: it holds a run of other flags.
-        BlockingIOError: another process has it.
+        ValueError: the folder holds a run with other flags.
+        BlockingIOError: another process holds the lock.
     """
     try:
         os.makedirs(run, exist_ok=True)
@@ -129,30 +128,33 @@ def open_run_dir(run: RunDir, number: int = 0) -> None:
     except OSError as error:
         is_link = run.path.is_symlink() and not run.path.exists()
         why = "a link to nothing" if is_link else error.strerror or error
-        end(NOT_SAVED, f"--run_dir={run} cannot be made or written to ({why}); name another folder")
+        end(
+            NOT_SAVED,
+            f"--run_dir={run} cannot be created or written to ({why}); give another folder",
+        )
     if different := set(_without_places(before)) ^ set(_without_places(now)):
         raise ValueError(
-            f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); name "
-            f"another folder, or go on with --flagfile={run.flags}."
+            f"--run_dir={run} holds a run with other flags ({', '.join(sorted(different)[:4])}); give "
+            f"another folder, or resume that run with --flagfile={run.flags}."
         )
     if before.command != now.command:
-        print(f"begun as {before.command}; another backend draws other random numbers")
+        print(f"started as {before.command}; another backend draws other random numbers")
 
 
 def _without_places(given: RunFlags) -> list[str]:
-    """The lines of flags, of paths to data only what comes before them, such as --data=folder."""
+    """Lines of flags, with paths of data reduced to the kind, such as --data=folder."""
     names = tuple(f"--{name}=" for name in OF_A_PLACE)
     return [line.partition(":")[0] if line.startswith(names) else line for line in given.lines]
 
 
 def _identity(run: RunDir, sources: dict[str, data.ImageSource]) -> dict[str, str]:
-    """What all processes of a run, and the run when it goes on, must have in common."""
+    """Flags and fingerprints of data that all processes of a run, and a resumed run, must share."""
     fingerprints = {name: data.fingerprint(source) for name, source in sources.items()}
     return {"flags": "\n".join(_without_places(current_flags(run))), **fingerprints}
 
 
 def _note_places(run: RunDir) -> keras.callbacks.Callback:
-    """A callback that writes to flags.txt where the data lies now, once a run has gone on with it."""
+    """Callback that updates the paths of data in flags.txt once a resumed run trains."""
 
     def note(logs=None):
         before, lines = run.read_flags(), current_flags(run).lines
@@ -163,19 +165,24 @@ def _note_places(run: RunDir) -> keras.callbacks.Callback:
 
 
 def bad_images(source, record: Path | None) -> data.BadImages:
-    """The account of bad images that --bad_images asks for; they are named in the file `record`, if any."""
+    """Record of bad images by the flags --bad_images and --bad_images_share.
+
+    Args:
+        source: images.
+        record: file that lists bad images, or None.
+    """
     share = FLAGS.bad_images_share if FLAGS.bad_images == "skip" else 0.0
     return data.BadImages(len(source), share, record)
 
 
 def report_bad_images(account: data.BadImages, what: str, record: Path) -> None:
-    """Say how many images were bad, if any were."""
+    """Print the number of bad images, if there are any, and the file that lists them."""
     if account.lines:
         print(f"{len(account.lines)} {what}: {record}")
 
 
 def adamw(schedule, *, accumulation_steps: int = 1, ema_decay: float | None = None):
-    """The recipe's optimizer, of the flags."""
+    """Optimizer of the recipe, from the flags."""
     return training.adamw(
         schedule,
         weight_decay=FLAGS.weight_decay,
@@ -189,10 +196,15 @@ def adamw(schedule, *, accumulation_steps: int = 1, ema_decay: float | None = No
 def compile_and_describe(
     model, schedule_of: Callable, batch_size: int, updates: int, processes, loss=None
 ) -> int:
-    """Compile with the recipe's optimizer at the scaled rate, and print what comes of the flags.
+    """Compile with the recipe's optimizer at the scaled learning rate, and print batch, length and rates.
 
     Args:
-        schedule_of: gives the schedule of a peak rate and a number of updates.
+        model: model to compile.
+        schedule_of: function from a peak rate and a number of updates to a schedule.
+        batch_size: images per batch.
+        updates: length of the training.
+        processes: processes and devices.
+        loss: loss of the model, or None.
 
     Returns:
         The effective batch size.
@@ -205,7 +217,7 @@ def compile_and_describe(
         ema_decay=FLAGS.ema_decay,
     )
     model.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile())
-    model.takes_pixels = True  # of the scripts' own batches
+    model.takes_pixels = True  # the batches of the scripts are uint8
     print(
         f"{describe_batch(batch_size, FLAGS.accumulation_steps, processes)}, {updates} updates, "
         f"peak learning rate {FLAGS.base_learning_rate:g} * {effective_batch} / 256 = {rate:.3g}\n\n"
@@ -215,27 +227,27 @@ def compile_and_describe(
 
 
 def jit_compile() -> bool | str:
-    """--jit_compile as `compile` takes it."""
+    """Value of --jit_compile for `compile`."""
     return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
 
 
 def describe_batch(batch_size: int, accumulation_steps: int, processes: Processes) -> str:
-    """The effective batch and what it is made of."""
+    """Description of the effective batch: batches per update, images per batch, devices, processes."""
     place = "1 process"
     if processes.devices > 1:
         more = "es" if processes.count > 1 else ""
         place = f"{processes.devices} devices of {processes.count} process{more}"
     batches = "1 batch" if accumulation_steps == 1 else f"{accumulation_steps} batches"
     return (
-        f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images an update, "
+        f"effective batch {batch_size * accumulation_steps} ({batches} of {batch_size} images per update, "
         f"{place})"
     )
 
 
 def describe_attention(backbone: nepa_keras.NepaBackbone) -> str:
-    """Which formulation of attention training has on this device, as the words for a line."""
+    """Description of the attention implementation used in training on this device."""
     if backbone.attention_dropout_rate:
-        return "attention by explicit scores in one piece, for its dropout"
+        return "attention by explicit scores, because of its dropout"
     tokens = backbone.patch_embedding.compute_output_shape((None, *backbone.image_shape))[1]
     width = backbone.hidden_dim // backbone.num_heads
     form = backends.attention_form(tokens, width, backbone.compute_dtype, backbone.use_causal_mask)
@@ -254,15 +266,21 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **options,
 ) -> None:
-    """Train by `fit_steps`, then finish the run in the first process; ends the program where it cannot go on.
+    """Train by `fit_steps`, then finish the run in the first process; end the program if that fails.
 
     Args:
-        batches: `AugmentedBatches`; options["batches_from"] in place of its stream, if given.
-        finish: called with the trained model, on one device.
-        validation: images to validate with, which are part of what makes the run what it is.
-        options: of `fit_steps`.
+        model: compiled model.
+        batches: `AugmentedBatches`; options["batches_from"] replaces their stream, if given.
+        steps: number of batches.
+        batch_size: images per batch.
+        run: folder of the run.
+        processes: processes and devices.
+        finish: function called with the trained model on one device.
+        validation: validation images, part of the run's identity when it resumes.
+        callbacks: more callbacks.
+        options: more arguments of `fit_steps`.
     """
-    given = finished_run.command_line()  # now, as a flag file may change while the run goes on
+    given = finished_run.command_line()  # now, as a flag file may change during the run
     options = {"batches_from": lambda step: batches.seek(step).endless(), **options}
     sources = {"data": batches.source}
     if validation is not None:

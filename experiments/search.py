@@ -1,12 +1,12 @@
-r"""The pictures that are nearest to one, by the features that embed.py wrote.
+r"""Find the pictures most similar to a query, by the features that embed.py wrote.
 
     KERAS_BACKEND=jax python experiments/search.py --features=features.parquet --query=cat.jpg
     KERAS_BACKEND=jax python experiments/search.py --features=features.parquet --query=/path/to/images/1.jpg \
         --count=24 --output=nearest.png
 
-The query is the name of an image in the file, or the end of one, as cats/1.jpg; or any other picture, which
-the model that made the features looks at. Printed are names and cosine similarities, the nearest first, and
---output draws the pictures.
+--features and --query are required. The query is the name of an image in the file, or the end of it, such as
+cats/1.jpg; or any other picture file, whose features are computed by the same model. The script prints names
+and cosine similarities, the most similar first; --output draws the pictures.
 """
 
 from pathlib import Path
@@ -26,28 +26,37 @@ from nepa_keras.packages import required_for
 from nepa_keras.tables import text_table
 
 FLAGS = flags.FLAGS
-_SIDE = 240  # pixels of a picture on the sheet
-flags.DEFINE_string("features", None, "File that embed.py wrote.", required=True)
+_SIDE = 240  # side of a picture on the sheet, in pixels
+flags.DEFINE_string("features", None, "File of features that embed.py wrote.", required=True)
 flags.DEFINE_string(
     "query",
     None,
-    "Name of an image in the file, or the end of one; or a picture file.",
+    "Name of an image in the file of features, or the end of its name; or a picture file.",
     required=True,
 )
-flags.DEFINE_string("model", None, f"Model; default the one the features are of. {MODEL}")
-define_weights_flag()
-flags.DEFINE_integer("count", 10, "Pictures to find.", lower_bound=1)
-flags.DEFINE_string("output", None, "Picture to draw of the query and what was found.")
 flags.DEFINE_string(
-    "data", None, "Where the images are now, for --output; default where they were."
+    "model",
+    None,
+    f"Model that computed the features, if it has moved since; default as recorded: {MODEL}",
+)
+define_weights_flag()
+flags.DEFINE_integer("count", 10, "Number of pictures to find.", lower_bound=1)
+flags.DEFINE_string("output", None, "PNG file for a picture of the query and the pictures found.")
+flags.DEFINE_string(
+    "data",
+    None,
+    "Source of the images for --output, if they have moved since, such as folder:PATH; default as recorded.",
 )
 
 
 def row_of(names: np.ndarray) -> int | None:
-    """The row of the query; None where it is another picture.
+    """Row of the query in the file of features; None if the query is a picture file.
+
+    Args:
+        names: names of the images in the file.
 
     Raises:
-        ValueError: several names end so, or none, and there is no such file.
+        ValueError: several names end with the query, or none does and there is no such file.
     """
     query = FLAGS.query
     if len(rows := np.flatnonzero(names == printable(query))):
@@ -67,10 +76,13 @@ def row_of(names: np.ndarray) -> int | None:
 
 
 def checked_model(record: dict):
-    """The model of the features, so far as --model does not name another.
+    """Load the model that computed the features.
+
+    Args:
+        record: record of the file of features.
 
     Raises:
-        ValueError: it does, or the model is no longer there.
+        ValueError: --model is another model, or the model is missing.
     """
     if FLAGS.model is None:
         FLAGS.model, FLAGS.weights = record["origin"]["model"], record["origin"]["weights"]
@@ -83,19 +95,19 @@ def checked_model(record: dict):
     found = evaluation.model_fingerprint(embedder.backbone)
     if found != record["model"]:
         raise ValueError(
-            f"--features={FLAGS.features} are of another model than --model={FLAGS.model}: "
-            f"{record['model']} and not {found}; write its features by embed.py, or leave out --model."
+            f"--features={FLAGS.features} was written with another model than --model={FLAGS.model} "
+            f"({record['model']}, not {found}); write its features by embed.py, or leave out --model."
         )
     return embedder
 
 
 def value_range_of(record: dict) -> tuple[float, float] | None:
-    """The range that the images were read with."""
+    """Value range with which the images were read, or None."""
     return record["value_range"] and tuple(record["value_range"])
 
 
 def class_of(found: evaluation.Features, row: int) -> list[str]:
-    """The class of an image, by name where it has one; nothing of features without labels."""
+    """List with the class of an image (its name, else its number); [] for features without labels."""
     if found.labels is None:
         return []
     label, names = int(found.labels[row]), found.record["class_names"]
@@ -103,7 +115,7 @@ def class_of(found: evaluation.Features, row: int) -> list[str]:
 
 
 def features_of_picture(embedder, record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The query's features (1, ...), and its pixels."""
+    """Features (1, ...) and pixels of the query, a picture file."""
     *size, channels = embedder.backbone.image_shape
     try:
         content = read_file(Path(FLAGS.query).expanduser())
@@ -123,10 +135,16 @@ def features_of_picture(embedder, record: dict) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw(found: evaluation.Features, rows: list[int], captions: list[str], query=None) -> None:
-    """The sheet of --output.
+    """Draw the pictures found, and the query, to --output.
+
+    Args:
+        found: features.
+        rows: rows of the pictures.
+        captions: caption of each picture.
+        query: pixels of the query, if it is a picture file.
 
     Raises:
-        ValueError: the images are no longer where they were.
+        ValueError: the images are missing.
     """
     from PIL import Image
 
@@ -138,7 +156,7 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
     for row in rows:
         index, name = int(found.indices[row]), found.names[row]
         if index >= len(source) or Path(printable(source.name(index))).name != Path(name).name:
-            raise ValueError(f"{text} does not hold {name} any more; say by --data where it is.")
+            raise ValueError(f"{text} no longer holds {name}; give its present source by --data.")
         pictures.append(
             data.decode_image(source.read(index), channels, value_range_of(found.record))
         )
@@ -156,7 +174,7 @@ def main():
     with user_errors():
         if FLAGS.output:
             with required_for("--output", "matplotlib"):
-                import matplotlib  # noqa: F401, now and not after the work
+                import matplotlib  # noqa: F401, fails now, not after the search
         found = evaluation.read_features(FLAGS.features)
         record, row = found.record, row_of(found.names)
         query = vector = None
@@ -166,7 +184,7 @@ def main():
             vector, query = features_of_picture(embedder, record)
         else:
             vector = found.features[row : row + 1]
-        # Of patches their mean, which is what --pool=mean writes.
+        # Features of single patches are averaged, as --pool=mean does.
         between = tuple(range(1, found.features.ndim - 1))
         features, vector = found.features.mean(axis=between), vector.mean(axis=between)
         rows, cosines = evaluation.nearest_features(features, vector[0], FLAGS.count + 1)

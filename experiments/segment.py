@@ -1,4 +1,4 @@
-r"""Semantic segmentation with a NEPA backbone: train, evaluate, predict.
+r"""Train, evaluate or apply a semantic segmentation model with a NEPA backbone.
 
     KERAS_BACKEND=jax python experiments/segment.py --model=runs/mine/ema --run_dir=runs/scenes
     KERAS_BACKEND=jax python experiments/segment.py --mode=evaluate --model=runs/scenes/best
@@ -8,10 +8,13 @@ r"""Semantic segmentation with a NEPA backbone: train, evaluate, predict.
         --flagfile=experiments/recipes/segment_ade20k_base.flags \
         --model=hf://SixAILab/nepa-base-patch14-224 --data=ade20k:/path/to/ADEChallengeData2016
 
-Without --data it is scenes of Fashion-MNIST that ship with the library. The run directory gets `best/` and
-`trained/` (folders for `from_preset`), `log.csv`, `curves.png`, `examples.png` (image, truth, prediction) and
-`report.html`.
-With `--flagfile=RUN_DIR/flags.txt` before --mode, images are looked at as in training.
+--model is required. The default data are synthetic scenes of Fashion-MNIST clothes that ship with the
+library; training on them takes minutes on two CPU cores. --mode=train prints the mean IoU, mean accuracy and
+pixel accuracy on validation images; the run's folder has `best/` and `trained/` (folders for `from_preset`),
+`log.csv`, `curves.png`, `examples.png` (image, truth, prediction) and `report.html`. --mode=evaluate prints a
+table of scores per class, --mode=predict writes masks and overlays.
+
+--flagfile=RUN_DIR/flags.txt before --mode repeats the preprocessing flags of a training run.
 """
 
 import contextlib
@@ -42,45 +45,88 @@ from nepa_keras.files import replacing
 FLAGS = flags.FLAGS
 MODES = ("train", "evaluate", "predict")
 
-flags.DEFINE_enum("mode", "train", MODES, "What to do with a segmenter.")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    MODES,
+    "Task: train a model, evaluate it on labelled test images, or predict masks for --images.",
+)
 define_model_flags()
 flags.DEFINE_string(
-    "data", "scenes", "Images and masks: scenes, scenes:digits, ade20k:PATH or pairs:PATH."
+    "data",
+    "scenes",
+    "Images and masks: scenes (synthetic, of clothes), scenes:digits, ade20k:PATH, or pairs:PATH with "
+    "folders of images and masks.",
 )
 flags.DEFINE_boolean(
-    "reduce_zero_label", False, "In masks of pairs:PATH value 0 is no class, and k is class k - 1."
+    "reduce_zero_label",
+    False,
+    "Treat value 0 in the masks of pairs:PATH as unlabelled, and value k as class k - 1.",
 )
-flags.DEFINE_string("images", None, "Folder of pictures for --mode=predict.")
+flags.DEFINE_string("images", None, "Folder of pictures to segment with --mode=predict.")
 flags.DEFINE_integer(
-    "evaluate_images", None, "Validate with so many images; default all.", lower_bound=1
+    "evaluate_images",
+    None,
+    "Largest number of images in a validation or evaluation; default all.",
+    lower_bound=1,
 )
 define_image_flags()
 define_classes_flag()
 
 segmenters.define_flags()
 define_image_size_flag(
-    "that of --model, crops of --crop_size, and images looked at as a whole",
-    "Size of the training images and of the windows that images are looked at through",
+    "--crop_size for training, and whole images for inference",
+    "Size of the training crops and of the sliding windows of inference",
 )
 flags.DEFINE_integer(
     "crop_size",
     None,
-    "Side of the training images alone, in place of --image_size; no multiple of the patch is filled up.",
+    "Side in pixels of the training crops only, in place of --image_size; padded to a multiple of the patch "
+    "size.",
     lower_bound=1,
 )
-flags.DEFINE_list("ratios", ["0.5", "2"], "Smallest and largest factor of scaling in training.")
-flags.DEFINE_boolean("photometric", True, "Change colours in training.")
+flags.DEFINE_list(
+    "ratios",
+    ["0.5", "2"],
+    "Smallest and largest factor of the random scaling of training images, separated by a comma.",
+)
+flags.DEFINE_boolean(
+    "photometric",
+    True,
+    "Randomly change brightness, contrast, saturation and hue of training images.",
+)
 define_training_flags(run_dir="runs/segment_MODE_TIME", batch_size=16, beta_2=0.999, clip_norm=0.0)
-flags.DEFINE_integer("steps", 600, "Updates.", lower_bound=1)
-define_number("learning_rate", 1e-3, "Peak rate of the heads; not scaled.", RATE)
-define_number("layer_decay", 0.65, "Factor of the rate from a block to the one below.", FACTOR)
-flags.DEFINE_integer("warmup_steps", 60, "Updates that the warm-up takes.", lower_bound=0)
-
-flags.DEFINE_integer("validations", 5, "Number of validations in training, about.", lower_bound=1)
+flags.DEFINE_integer("steps", 600, "Length of the training in updates.", lower_bound=1)
+define_number(
+    "learning_rate",
+    1e-3,
+    "Peak learning rate of the heads; not scaled by the batch size.",
+    RATE,
+)
+define_number(
+    "layer_decay",
+    0.65,
+    "Layer-wise learning rate decay: ratio of a block's learning rate to that of the block above.",
+    FACTOR,
+)
+flags.DEFINE_integer("warmup_steps", 60, "Length of the warm-up in updates.", lower_bound=0)
+flags.DEFINE_integer(
+    "validations", 5, "Approximate number of validations during training.", lower_bound=1
+)
 
 
 def draw_examples(segment, source, path: Path, count: int = 4) -> list:
-    """Draws the first images that can be read, and returns them, uint8 (H, W, C)."""
+    """Draw the first readable images with truth and prediction; return the images.
+
+    Args:
+        segment: `ImageSegmenter`.
+        source: images and masks.
+        path: PNG file to write.
+        count: number of images.
+
+    Returns:
+        The images, each uint8 (height, width, channels).
+    """
     pairs = []
     for index in range(len(source)):
         if len(pairs) == count:
@@ -130,12 +176,12 @@ def train(run: training.RunDir) -> None:
             FLAGS.warmup_steps,
         )
         segmenter.compile(optimizer=runs.adamw(schedule), jit_compile=runs.jit_compile())
-        segmenters.image_segmenter(segmenter)  # a wrong flag is noticed now
+        segmenters.image_segmenter(segmenter)  # refuses wrong flags of inference now
         runs.open_run_dir(run, processes.number)
     size = "x".join(map(str, crop))
     print(
-        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} images to train on as {size}, "
-        f"{len(validation):,} to validate with, {source.num_classes} classes\n"
+        f"{keras.backend.backend()}: {FLAGS.data}, {len(source):,} training images as {size}, "
+        f"{len(validation):,} validation images, {source.num_classes} classes\n"
         f"{FLAGS.model}{' from scratch' if FLAGS.from_scratch else ''}: {segmenter.count_params():,} "
         f"parameters, {FLAGS.head} on blocks {', '.join(map(str, segmenter.taps))}, {FLAGS.dtype}, "
         f"{runs.describe_attention(segmenter.backbone)}\n"
@@ -181,13 +227,13 @@ def score_row(name: str, logs: dict) -> tuple[str, ...]:
 
 
 def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) -> None:
-    """Curves, the trained weights, examples, the scores, and the report of it all."""
+    """Write curves, trained weights, examples and the report, and print the scores."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
-    runs.report_bad_images(bad, "images were not validated with", run.bad_validation_images)
+    runs.report_bad_images(bad, "validation images could not be read", run.bad_validation_images)
     visualization.plot_curves(run.log, run.curves)
     replace_preset(segmenter, run.trained)
     if validate.best is None:
-        raise SystemExit(f"segment.py: no mIoU is a number; see {run.log}.")
+        raise SystemExit(f"segment.py: no validation gave a finite mIoU; see {run.log}.")
     images = draw_examples(
         segmenters.image_segmenter(segmenter), validation, run.picture("examples")
     )
@@ -195,7 +241,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
     print(
         f"mIoU {100 * last['val_miou']:.2f} %, mAcc {100 * last['val_macc']:.2f} %, aAcc "
         f"{100 * last['val_aacc']:.2f} % of the trained weights; best mIoU "
-        f"{100 * validate.best_result:.2f} % at step {int(validate.best['step'])}: {run.best}\nkept in {run}"
+        f"{100 * validate.best_result:.2f} % at step {int(validate.best['step'])}: {run.best}\nsaved in {run}"
     )
     # At most 16 x 16 patches, so that the report's maps stay small.
     side = min(*batches.image_size, 16 * segmenter.backbone.patch_size)
@@ -206,7 +252,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
         score_row("trained weights", last),
         score_row("best weights", validate.best),
     ]
-    visualization.write_report(run, segmenter, images, (), {"What it came to": rows})
+    visualization.write_report(run, segmenter, images, (), {"Validation results": rows})
 
 
 def evaluate() -> None:
@@ -242,7 +288,7 @@ def predict(run: training.RunDir) -> None:
         segment = segmenters.image_segmenter(segmenter)
         runs.open_run_dir(run)
     channels = segmenter.backbone.image_shape[-1]
-    say_sight("--images", FLAGS.images, source, channels, None, "another --model sees more")
+    say_sight("--images", FLAGS.images, source, channels, None, "another --model keeps more detail")
     shown = shown_source(source, len(source))
     with exit_with_status():
         left_out = visualization.write_masks(segment, shown, images, run.path)

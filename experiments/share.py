@@ -1,12 +1,13 @@
-r"""Weights for others: a folder with a model card, and its upload to the Hugging Face hub.
+r"""Prepare weights for sharing, with a model card, and upload them to the Hugging Face hub.
 
     KERAS_BACKEND=jax python experiments/share.py --model=runs/mine --output=to_share
     KERAS_BACKEND=jax python experiments/share.py --model=runs/tuned --license=mit --push=hf://OWNER/NAME
     KERAS_BACKEND=jax python experiments/share.py --model=runs/tuned --push=hf://OWNER/NAME --private
 
-The card, OUTPUT/README.md, says what the model is, on what data and with which flags its run trained it, what
-came out, how it is loaded, and under which licence it is. One that is there already stays: write in it what
-only you know, and give the command again. For --push `hf auth login` keeps a token, or HF_TOKEN holds it.
+--model is required. The script writes the weights and a model card, OUTPUT/README.md, with the architecture,
+the data, the flags and the results of the run, how to load the model, and its licence. An existing card is
+kept: add what only you know, and repeat the command. --push needs a token, stored by `hf auth login` or in
+the variable HF_TOKEN.
 """
 
 import re
@@ -21,13 +22,19 @@ from inputs import check_weights, say
 from nepa_keras import interop, training
 from nepa_keras.interop.sharing import CARD
 
-flags.DEFINE_string("model", None, f"What to share: {MODEL}", required=True)
+flags.DEFINE_string("model", None, f"Weights to share: {MODEL}", required=True)
 define_weights_flag()
-flags.DEFINE_string("output", None, "Folder to write; default shared/NAME.")
-flags.DEFINE_string("push", None, "hf://OWNER/NAME, the repository of the hub to upload to.")
-flags.DEFINE_boolean("private", False, "Make the repository private; for --push.")
 flags.DEFINE_string(
-    "license", None, "Licence of the weights, as the hub names it, such as apache-2.0 or cc-by-4.0."
+    "output", None, "Folder to write; default shared/NAME, named after the model or repository."
+)
+flags.DEFINE_string(
+    "push", None, "Repository of the hub to upload to, hf://OWNER/NAME; default none."
+)
+flags.DEFINE_boolean("private", False, "Make the repository of --push private.")
+flags.DEFINE_string(
+    "license",
+    None,
+    "Identifier of the licence of the weights on the hub, such as apache-2.0 or cc-by-4.0.",
 )
 FLAGS = flags.FLAGS
 
@@ -36,16 +43,16 @@ def check_flags():
     if FLAGS.push:
         interop.check_upload(FLAGS.push)
     elif FLAGS.private:
-        raise ValueError("--private is for --push, which names the repository.")
+        raise ValueError("--private applies to an upload; give --push=hf://OWNER/NAME too.")
     if FLAGS.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", FLAGS.license):
         raise ValueError(
-            f"--license={FLAGS.license} is no identifier as the hub has them, such as apache-2.0, mit or "
+            f"--license={FLAGS.license} is no licence identifier of the hub, such as apache-2.0, mit or "
             "cc-by-4.0."
         )
 
 
 def run_of(folder: str) -> training.RunDir | None:
-    """The run that a folder of weights is of: best/, ema/, trained/, or one of its checkpoints."""
+    """Run that a folder of weights (best/, ema/, trained/ or a checkpoint) belongs to, or None."""
     path = Path(folder).expanduser()
     for above in list(path.resolve().parents)[:2]:
         if (found := training.RunDir(above)).flags.is_file():
@@ -76,9 +83,9 @@ def main():
         )
         print(f"written: {output} ({', '.join(files)})")
         if kept:
-            print(f"{output / CARD} was there and stays; without it a new card is written.")
+            print(f"{output / CARD} existed and is kept; delete it to get a new card.")
         elif not FLAGS.license:
-            print("no --license is given, and the card says so")
+            print("no --license is given; the card says so")
         if FLAGS.push:
             print(f"uploaded: {interop.push_to_hub(output, FLAGS.push, files, FLAGS.private)}")
 

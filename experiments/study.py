@@ -1,4 +1,4 @@
-r"""What is NEPA worth on small real images? Each experiment of the paper, scaled to what a machine has.
+r"""Repeat the paper's experiments at a small scale, on images of 28x28 pixels or your own.
 
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_digits --data=digits \
@@ -6,21 +6,23 @@ r"""What is NEPA worth on small real images? Each experiment of the paper, scale
     KERAS_BACKEND=jax python experiments/study.py --run_dir=runs/study_mine --data=folder:photos/train \
         --test_data=folder:photos/test --image_size=56 --label_counts=100,1000 --parts=parts,length
 
-Parts, with the table or figure of the paper (arXiv 2512.16922 v2) that each repeats, and minutes on two CPU
-cores with the default flags, those of parts to dynamics estimated from shorter runs:
+--run_dir is required. The default data are the 10 000 labelled images that ship with the library, and all
+parts run. The table below lists the parts with the table or figure of the paper (arXiv 2512.16922 v2) they
+repeat and their time in minutes on two CPU cores with default flags (estimated from shorter runs for parts,
+masking, finetuning, length and dynamics):
 
-    labels      pretrained against from scratch by number of labels          40
-    ablations   Table 1a, and each part left out alone                       20 for each seed
-    parts       Table 1b: parts added one by one to a plain ViT              18 for each seed
-    masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       9 for each seed
+    labels      pretrained and from scratch, by number of labels             40
+    ablations   Table 1a, and each part of the model left out                20 per seed
+    parts       Table 1b: parts added one by one to a plain ViT              18 per seed
+    masking     Table 1c: 0, 40 and 60 % of the input masked, plain ViT       9 per seed
     finetuning  Tables 1d, 1e and 8: patch embedding, attention, layer decay 35
-    length      Figure 4: accuracy by steps of pretraining                   15 for each seed
-    dynamics    Figures 3 and 7: curves, attention over a run                12 for each seed
-    objectives  objectives beside the paper's                                25
+    length      Figure 4: accuracy by steps of pretraining                   15 per seed
+    dynamics    Figures 3 and 7: curves, attention over a run                12 per seed
+    objectives  other objectives than the paper's                            25
 
-Every result is kept in `results.jsonl` with what it depends on beside the code, and the same command goes on
-where it was stopped. PART.md and PART.png hold tables and pictures; `report.html` shows them. A pretraining
-or fine-tuning that diverges is counted in its row.
+Each result is stored in `results.jsonl` with all the settings it depends on, so that the same command resumes
+an interrupted study. The run's folder has tables (PART.md), pictures (PART.png) and `report.html`. Trainings
+that diverge are counted in their row of a table.
 """
 
 import hashlib
@@ -50,7 +52,7 @@ import nepa_keras
 from nepa_keras import data, evaluation, interop, training, visualization
 
 FLAGS = flags.FLAGS
-# A third of the tokens that the patches of the released models would give, for hours on two cores.
+# Patches of 7 pixels: few tokens per image, so that a study takes hours on two cores, not days.
 PRESET = "nepa_micro_patch7_28"
 PRESETS = {"digits": "nepa_micro_patch2_8"}
 PARTS = (
@@ -69,7 +71,7 @@ FAMILIES = {
     "masking": ablations.MASKING,
 }
 VALIDATION_SHARE = 0.2
-SHOWN = 2  # test images whose attention is drawn
+SHOWN = 2  # number of test images whose attention is drawn
 
 flags.DEFINE_string(
     "data",
@@ -78,132 +80,177 @@ flags.DEFINE_string(
     "pretrain.py, such as folder:DIR with a folder for each class.",
 )
 flags.DEFINE_string(
-    "test_data", None, "Labelled images to test on; default a data set's own, or a fifth of --data."
+    "test_data",
+    None,
+    "Labelled test images; default the test images of the data set, or a fifth of --data.",
 )
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 flags.DEFINE_string(
-    "preset", None, f"Architecture; default {PRESET}, of digits {PRESETS['digits']}."
+    "preset",
+    None,
+    f"Name of the architecture; default {PRESET}, or {PRESETS['digits']} for --data=digits.",
 )
 flags.DEFINE_integer(
     "image_size",
     None,
-    "Side to which images of a source are resized; default that of the architecture.",
+    "Side in pixels to which images of a source are resized; default that of the architecture.",
     lower_bound=1,
 )
 flags.DEFINE_string(
-    "run_dir", None, "Folder of the study; one with results goes on.", required=True
+    "run_dir",
+    None,
+    "Folder of the study; an unfinished study in it is resumed.",
+    required=True,
 )
-flags.DEFINE_list("parts", list(PARTS), f"Parts to run, of {', '.join(PARTS)}.")
+flags.DEFINE_list("parts", list(PARTS), f"Parts to run, separated by commas: {', '.join(PARTS)}.")
 flags.DEFINE_integer(
-    "seed", 1337, "Seed of pretraining; of several the first.", lower_bound=0, upper_bound=10**6
+    "seed",
+    1337,
+    "Seed of pretraining; with several pretrainings the first of consecutive seeds.",
+    lower_bound=0,
+    upper_bound=10**6,
 )
 
-flags.DEFINE_integer("batch_size", 128, "Images of a step of pretraining.", lower_bound=1)
-define_number("base_learning_rate", 8e-3, "Peak rate of pretraining, for 256 images.", RATE)
-define_number("ema_decay", 0.99, "Decay of the weight average of pretraining.", BELOW_ONE)
+flags.DEFINE_integer("batch_size", 128, "Images per batch of pretraining.", lower_bound=1)
+define_number(
+    "base_learning_rate",
+    8e-3,
+    "Peak learning rate of pretraining for a batch of 256 images; scaled by the batch size.",
+    RATE,
+)
+define_number(
+    "ema_decay",
+    0.99,
+    "Decay per update of the exponential moving average (EMA) of the weights in pretraining.",
+    BELOW_ONE,
+)
 flags.DEFINE_integer(
     "pretrain_steps",
     3200,
-    "Steps of the pretraining that labels and finetuning start from; a multiple of 10.",
+    "Steps of the pretraining for the parts labels and finetuning; a multiple of 10.",
     lower_bound=10,
 )
 flags.DEFINE_integer(
     "ablation_steps",
     600,
-    "Steps of each pretraining of ablations, parts and masking; a multiple of 10.",
+    "Steps of each pretraining in the parts ablations, parts and masking; a multiple of 10.",
     lower_bound=10,
 )
 flags.DEFINE_integer(
     "ablation_seeds",
     3,
-    "Pretrainings of each row of ablations, parts, masking, length and dynamics.",
+    "Number of pretrainings, with different seeds, for each row of the parts ablations, parts, masking, "
+    "length and dynamics.",
     lower_bound=1,
     upper_bound=1000,
 )
-flags.DEFINE_list("ablations", list(ablations.ABLATIONS), "Rows of the part ablations.")
+flags.DEFINE_list(
+    "ablations",
+    list(ablations.ABLATIONS),
+    f"Rows of the part ablations, separated by commas: {', '.join(ablations.ABLATIONS)}.",
+)
 flags.DEFINE_integer(
     "kept_steps",
     600,
-    "Steps of each pretraining of length and dynamics, which keep checkpoints; a multiple of 10.",
+    "Steps of each pretraining in the parts length and dynamics; a multiple of 10.",
     lower_bound=10,
 )
 
 flags.DEFINE_integer(
     "objective_steps",
     200,
-    "Steps of each pretraining of objectives; a multiple of 10.",
+    "Steps of each pretraining in the part objectives; a multiple of 10.",
     lower_bound=10,
 )
 flags.DEFINE_integer(
-    "objective_seeds", 3, "Pretrainings of each objective.", lower_bound=1, upper_bound=1000
+    "objective_seeds",
+    3,
+    "Number of pretrainings, with different seeds, for each objective.",
+    lower_bound=1,
+    upper_bound=1000,
 )
 flags.DEFINE_list(
-    "objective_rates", ["4e-3", "8e-3", "1.6e-2"], "Rates tried for objectives, for 256 images."
+    "objective_rates",
+    ["4e-3", "8e-3", "1.6e-2"],
+    "Peak learning rates tried in the part objectives, for a batch of 256 images.",
 )
 
-flags.DEFINE_list("label_counts", ["10", "50", "100", "1000"], "Numbers of labels, of all classes.")
-flags.DEFINE_integer("finetune_steps", 200, "Steps of each fine-tuning.", lower_bound=1)
+flags.DEFINE_list(
+    "label_counts",
+    ["10", "50", "100", "1000"],
+    "Numbers of labels, over all classes, in the part labels.",
+)
+flags.DEFINE_integer("finetune_steps", 200, "Updates of each fine-tuning.", lower_bound=1)
 flags.DEFINE_integer(
-    "finetune_batch_size", 50, "Images of a step of fine-tuning, or all the labels.", lower_bound=1
+    "finetune_batch_size",
+    50,
+    "Images per batch of fine-tuning, at most the number of labels.",
+    lower_bound=1,
 )
 flags.DEFINE_list(
-    "learning_rates", ["5e-4", "2e-3", "5e-3"], "Peak rates tried in labels, finetuning and length."
+    "learning_rates",
+    ["5e-4", "2e-3", "5e-3"],
+    "Peak learning rates of fine-tuning tried in the parts labels, finetuning and length.",
 )
 flags.DEFINE_list(
     "layer_decays",
     ["1", "0.75"],
-    "Layer decays tried with each rate in labels; 1 is one rate and one warm-up.",
+    "Layer decays tried with each learning rate in the part labels; 1 means one rate and one warm-up for all "
+    "blocks.",
 )
 flags.DEFINE_integer(
     "seeds",
     5,
-    "Subsets of labels that count in labels and finetuning.",
+    "Number of random subsets of labels whose results are reported in the parts labels and finetuning.",
     lower_bound=1,
     upper_bound=1000,
 )
 flags.DEFINE_integer(
     "tuning_seeds",
     2,
-    "Other subsets, which choose the setting in labels and finetuning.",
+    "Number of other subsets of labels, on which the settings of the parts labels and finetuning are chosen.",
     lower_bound=1,
 )
 flags.DEFINE_integer(
-    "finetuning_labels", 1000, "Labels to fine-tune on in the part finetuning.", lower_bound=1
+    "finetuning_labels",
+    1000,
+    "Number of labels to fine-tune on in the part finetuning.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
     "ablation_labels",
     100,
-    "Labels to fine-tune on in ablations, parts, masking and length.",
+    "Number of labels to fine-tune on in the parts ablations, parts, masking and length.",
     lower_bound=1,
 )
 flags.DEFINE_integer(
     "ablation_subsets",
     2,
-    "Subsets of labels for each pretraining of ablations, parts, masking and length.",
+    "Number of subsets of labels for each pretraining in the parts ablations, parts, masking and length.",
     lower_bound=1,
     upper_bound=99,
 )
 define_number(
     "ablation_learning_rate",
     2e-3,
-    "Peak rate of fine-tuning in ablations, parts and masking.",
+    "Peak learning rate of fine-tuning in the parts ablations, parts and masking.",
     RATE,
 )
 
 
 def check_flags() -> None:
-    """Notice what is wrong before any image is read.
+    """Check the flags before any image is read.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: a flag is wrong.
     """
     for name, known in (("parts", PARTS), ("ablations", ablations.ABLATIONS)):
         given = FLAGS[name].value
         if not given or len(set(given)) < len(given) or not set(given) <= set(known):
             raise ValueError(
-                f"--{name}={','.join(given)}: take some of {', '.join(known)}, each once."
+                f"--{name}={','.join(given)} must be some of {', '.join(known)}, each once."
             )
     for name in ("label_counts", "learning_rates", "layer_decays", "objective_rates"):
         if not FLAGS[name].value:
@@ -217,10 +264,10 @@ def check_flags() -> None:
 
 
 def check_images(source) -> None:
-    """Notice what would end the study after hours, of the images.
+    """Check at the start that there are enough labelled images for all parts.
 
     Raises:
-        ValueError: too few of them.
+        ValueError: there are too few.
     """
     left, _ = data.held_out(source.train_labels, VALIDATION_SHARE, seed=0)
     counts = {
@@ -236,11 +283,11 @@ def check_images(source) -> None:
 
 
 def architecture() -> nepa_keras.NepaBackbone:
-    """The backbone of --preset for the images of --data."""
+    """Backbone of --preset for the images of --data."""
     preset = FLAGS.preset or PRESETS.get(FLAGS.data, PRESET)
     if preset not in nepa_keras.PRESETS:
         raise ValueError(
-            f"--preset={preset} is no architecture; known are {', '.join(nepa_keras.PRESETS)}."
+            f"--preset={preset} is no known architecture; known are {', '.join(nepa_keras.PRESETS)}."
         )
     build = partial(nepa_keras.NepaBackbone.from_preset, preset, load_weights=False)
     if FLAGS.data in data.sources.IN_MEMORY:
@@ -253,20 +300,20 @@ def architecture() -> nepa_keras.NepaBackbone:
 
 
 def data_setup() -> dict:
-    """What results depend on of data and architecture; as it always was where nothing is chosen."""
+    """Flags of data and architecture that results depend on, without those left at their default."""
     names = ("test_data", "preset", "image_size", "image_column", "label_column", "nested_classes")
     chosen = {name: FLAGS[name].value for name in names}
     return {"data": FLAGS.data, **{name: value for name, value in chosen.items() if value}}
 
 
 def pretraining() -> dict:
-    """Arguments of `pretrain_briefly`."""
+    """Arguments of `pretrain_briefly` from flags."""
     names = ("batch_size", "base_learning_rate", "ema_decay")
     return {name: FLAGS[name].value for name in names}
 
 
 def few_labels(count: int) -> dict:
-    """Arguments of `FewLabelTrial`."""
+    """Arguments of `FewLabelTrial` for a number of labels."""
     batch_size = min(FLAGS.finetune_batch_size, count)
     return {
         "num_labels": count,
@@ -277,7 +324,7 @@ def few_labels(count: int) -> dict:
 
 
 def tried_settings() -> list[dict]:
-    """Of the fine-tuning, for either start."""
+    """Settings of fine-tuning to try, for pretrained and random weights alike."""
     return [
         {"learning_rate": rate, "layer_decay": None if decay == 1 else decay}
         for rate, decay in product(
@@ -288,7 +335,7 @@ def tried_settings() -> list[dict]:
 
 
 def pretrained_backbone(config: dict, source, results) -> tuple[nepa_keras.NepaBackbone, dict]:
-    """Trained now, or by an earlier run of the same command; and what it depends on."""
+    """Pretrain a backbone, or load the one of an earlier run; return it and the settings it depends on."""
     setup = {**data_setup(), "steps": FLAGS.pretrain_steps, "seed": FLAGS.seed, **pretraining()}
     about = {"part": "pretraining", "setup": setup}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
@@ -309,7 +356,7 @@ def pretrained_backbone(config: dict, source, results) -> tuple[nepa_keras.NepaB
 
 
 def study_labels(config: dict, source, results) -> str:
-    """Pretrained against from scratch by number of labels; the table."""
+    """Run the part labels: pretrained and from scratch, by number of labels; return the table."""
     backbone, setup = pretrained_backbone(config, source, results)
     found = {}
     for count in list_of_numbers("label_counts", int, POSITIVE):
@@ -328,7 +375,7 @@ def study_labels(config: dict, source, results) -> str:
 
 
 def subsets() -> dict:
-    """Arguments of `tuned_comparison`: the subsets that count and those that choose."""
+    """Arguments of `tuned_comparison`: seeds of the subsets to report and of those for tuning."""
     return {
         "seeds": range(FLAGS.seeds),
         "tuning_seeds": range(1000, 1000 + FLAGS.tuning_seeds),
@@ -337,12 +384,12 @@ def subsets() -> dict:
 
 
 def seeds(count: int) -> range:
-    """Seeds of so many pretrainings."""
+    """Consecutive seeds, from --seed."""
     return range(FLAGS.seed, FLAGS.seed + count)
 
 
 def study_ablations(part: str, config: dict, source, results) -> str:
-    """Each row of ablations, parts or masking with each seed; the table."""
+    """Run the part ablations, parts or masking: each row with each seed; return the table."""
     few = {**few_labels(FLAGS.ablation_labels), "learning_rate": FLAGS.ablation_learning_rate}
     how = {"steps": FLAGS.ablation_steps, "subsets": FLAGS.ablation_subsets, "few": few}
     names = FLAGS.ablations if part == "ablations" else FAMILIES[part]
@@ -357,14 +404,14 @@ def study_ablations(part: str, config: dict, source, results) -> str:
 
         changed = {"objective": ablation.objective, "backbone": ablation.backbone}
         setup = {**data_setup(), **how, **pretraining(), **changed}
-        # The same for all three parts, which share the plain ViT.
+        # The same key for all three parts, so that they share the results of the plain ViT.
         about = {"part": "ablations", "name": name, "seed": seed, "setup": setup}
         found[name].append(results.of(about, report))
     return ablations_table(found, FAMILIES[part])
 
 
 def finetuning(config: dict, source, results) -> str:
-    """Eight ways to fine-tune the pretrained weights; the tables."""
+    """Run the part finetuning: eight ways to fine-tune the pretrained weights; return the tables."""
     backbone, setup = pretrained_backbone(config, source, results)
     return study_finetuning(
         backbone,
@@ -378,7 +425,7 @@ def finetuning(config: dict, source, results) -> str:
 
 
 def kept_runs(name: str, config: dict, source, results) -> list[KeptRun]:
-    """Pretrainings of one variant with each seed, whose checkpoints are kept."""
+    """Pretrain one variant with each seed, keeping checkpoints."""
     return [
         KeptRun(
             name,
@@ -396,7 +443,7 @@ def kept_runs(name: str, config: dict, source, results) -> list[KeptRun]:
 
 
 def length(config: dict, source, results) -> str:
-    """Accuracy by steps of pretraining; the table, and length.png."""
+    """Run the part length: accuracy by steps of pretraining; draw length.png and return the table."""
     return study_length(
         kept_runs("NEPA", config, source, results),
         source,
@@ -410,7 +457,7 @@ def length(config: dict, source, results) -> str:
 
 
 def study_dynamics(config: dict, source, results) -> str:
-    """Curves of pretraining with and without its parts; the table, dynamics.png and attention.png."""
+    """Run the part dynamics: draw dynamics.png and attention.png, and return the table."""
     runs = {name: kept_runs(name, config, source, results) for name in dynamics.VARIANTS}
     draw = partial(pictures.plot_dynamics, png_path=results.path.parent / "dynamics.png")
     table = dynamics.study_dynamics(runs, source, results, draw)
@@ -419,7 +466,7 @@ def study_dynamics(config: dict, source, results) -> str:
 
 
 def draw_attention(runs: Sequence[KeptRun], source, png_path) -> None:
-    """Attention of one patch over the checkpoints of the first run, on a few test images."""
+    """Draw the attention of one patch over the checkpoints of the first run, on a few test images."""
     if whole := [each for each in runs if not each.diverged]:
         shown = source.test_images[:: max(1, len(source.test_images) // SHOWN)][:SHOWN]
         images, query, maps = dynamics.attention_over_steps(whole[0], shown)
@@ -427,7 +474,7 @@ def draw_attention(runs: Sequence[KeptRun], source, png_path) -> None:
 
 
 def objectives(config: dict, source, results) -> str:
-    """NEPA and the objectives beside it; the table."""
+    """Run the part objectives: NEPA and other objectives; return the table."""
     return study_objectives(
         source,
         config,
@@ -467,7 +514,7 @@ def main():
         (run.path / f"{part}.md").write_text(table + "\n")
         print(f"\n{part}\n{table}\n", flush=True)
     visualization.write_report(run)
-    print(f"kept in {run}; made in {results.seconds / 60:.0f} minutes")
+    print(f"saved in {run}; total computing time {results.seconds / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How far a long work is and how long it will take, for works without a progress bar of their own.
+"""Progress and remaining time of long loops that have no progress bar of their own.
 
-A terminal has one line that is drawn again; a file or a pipe gets a line now and then.
+On a terminal one line is redrawn; a file or a pipe gets a new line every few seconds.
 """
 
 import datetime
@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 _EVERY = 10.0  # seconds between two lines in a file
-_REDRAWN = 0.5  # seconds until the line on a terminal is drawn again
+_REDRAWN = 0.5  # seconds between two updates on a terminal
 
-_drawn: list[tuple[TextIO, int]] = []  # the terminal that shows a line now, and how long that is
+_drawn: list[tuple[TextIO, int]] = []  # terminals that show a line now, and its length
 
 
 def say_result(text: str) -> None:
-    """Print a result amid a work, in place of the line that a terminal shows of it."""
+    """Print a result, in place of the progress line on a terminal."""
     clear()
     print(text, flush=True)
 
 
 def counter(total: int, what: str, file: TextIO | None = None) -> Callable[[], None]:
-    """A function to call after each of `total` parts, which says how many are done and the time left.
+    """Return a function to call after each of `total` parts, which prints progress and time left.
 
     Args:
-        total: parts of the work.
-        what: a part, before its number.
-        file: to write to; default standard output.
+        total: number of parts.
+        what: name of a part, printed before its number.
+        file: stream to write to; default standard output.
     """
     stream = file or sys.stdout
     terminal = stream.isatty()
@@ -54,16 +54,16 @@ def counter(total: int, what: str, file: TextIO | None = None) -> Callable[[], N
 
 
 def shown(items: Iterable, total: int, what: str) -> Iterator:
-    """The items of a long loop, with lines of `counter`."""
+    """Iterate over the items of a long loop, and print progress and time left."""
     count = counter(total, what)
     for item in items:
         yield item
         count()
-    clear()  # where there were fewer
+    clear()  # in case there were fewer items than `total`
 
 
 def clear() -> None:
-    """Take the line from the terminal that shows one, so that other words can follow."""
+    """Remove the progress line from the terminal, so that other output can follow."""
     while _drawn:
         stream, length = _drawn.pop()
         print(f"\r{' ' * length}\r", end="", file=stream, flush=True)

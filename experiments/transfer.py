@@ -1,4 +1,4 @@
-"""What pretraining is worth: the table at its end, and the monitor on the way."""
+"""Evaluation in pretrain.py: the gain from pretraining at the end, and a monitor of features on the way."""
 
 from absl import flags
 from blocks import AUTO, define_block_flag, given_blocks
@@ -7,36 +7,41 @@ from number_flags import RATE, define_number
 from nepa_keras import data, evaluation
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the script that asks for it
+flags.disclaim_key_flags()  # key flags of the script that calls, not of this module
 
 
 def define_flags() -> None:
-    """Flags of --evaluate and of the monitor."""
+    """Define the flags of --evaluate and of the monitor."""
     define_block_flag(None, "--evaluate probes")
     flags.DEFINE_boolean(
-        "evaluate", None, "Measure what pretraining was worth; default where the data has labels."
+        "evaluate",
+        None,
+        "Measure at the end what pretraining gains on labelled test images; default if --data is embedded, "
+        "digits or fashion_mnist.",
     )
-    flags.DEFINE_integer("num_labels", 100, "Labels that --evaluate fine-tunes on.", lower_bound=1)
     flags.DEFINE_integer(
-        "finetune_steps", 100, "Steps of each fine-tuning of --evaluate.", lower_bound=1
+        "num_labels", 100, "Number of labels that --evaluate fine-tunes on.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "finetune_steps", 100, "Updates of each fine-tuning of --evaluate.", lower_bound=1
     )
     define_number(
         "finetune_learning_rate",
         2e-3,
-        "Peak rate of the fine-tuning of --evaluate, not scaled.",
+        "Peak learning rate of the fine-tuning of --evaluate; not scaled by the batch size.",
         RATE,
     )
     flags.DEFINE_integer(
         "monitor_images",
         0,
-        "Look at the features of so many test images as the run goes: rank, spread, drift, k-NN, "
-        "linear probe.",
+        "Number of test images whose features are monitored during the run (effective rank, spread, drift, "
+        "k-NN, linear probe); 0 for no monitor.",
         lower_bound=0,
     )
 
 
 def build_monitor(source) -> evaluation.FeatureMonitor | None:
-    """Of --monitor_images of the test images of a data set in memory."""
+    """Monitor of the features of --monitor_images test images; None if the flag is 0."""
     if not FLAGS.monitor_images:
         return None
     if not isinstance(source, data.ImageArrays):
@@ -47,27 +52,28 @@ def build_monitor(source) -> evaluation.FeatureMonitor | None:
     try:
         return evaluation.FeatureMonitor(images, labels, linear_probe=True)
     except ValueError as error:
-        print(f"--monitor_images={FLAGS.monitor_images} watches no linear probe: {error}")
+        print(
+            f"--monitor_images={FLAGS.monitor_images} is monitored without a linear probe: {error}"
+        )
         return evaluation.FeatureMonitor(images, labels)
 
 
 def check_block(backbone, evaluates: bool) -> None:
-    """Notices before the training a block that the model lacks, or that nothing is measured of.
+    """Check --blocks before training.
 
     Raises:
-        ValueError: either.
+        ValueError: the model lacks the block, or nothing is evaluated.
     """
     if FLAGS.blocks is not None and not evaluates:
         raise ValueError(
-            f"--blocks={FLAGS.blocks} is of the table of --evaluate, which this run does not make; "
-            "leave it out."
+            f"--blocks={FLAGS.blocks} is for --evaluate, which this run does not do; leave it out."
         )
     if FLAGS.blocks not in (None, AUTO):
         given_blocks([FLAGS.blocks], backbone.num_layers)
 
 
 def frozen(backbone, source) -> tuple[dict[str, float], int]:
-    """Accuracies on frozen features, and the block that these are of; prints how auto has chosen it."""
+    """Accuracies on frozen features, and their block; with --blocks=auto, choose and print the block."""
     if FLAGS.blocks == AUTO:
         choice = evaluation.choose_block(backbone, source.train_images, source.train_labels)
         print(f"frozen features of {choice}", flush=True)
@@ -78,10 +84,12 @@ def frozen(backbone, source) -> tuple[dict[str, float], int]:
 
 
 def measure(model, source, before: tuple[dict[str, float], int]) -> list[tuple[str, ...]]:
-    """The rows of the table; the model holds the EMA weights.
+    """Rows of the table of gains from pretraining.
 
     Args:
-        before: of `frozen`, with the initial weights.
+        model: pretrainer that holds the averaged weights.
+        source: images and labels.
+        before: result of `frozen` with the initial weights.
     """
     after = frozen(model.backbone, source)
     few_label = evaluation.few_label_comparison(

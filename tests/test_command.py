@@ -22,17 +22,20 @@ def test_help_lists_each_script_and_recipe_and_imports_no_backend(tmp_path):
     experiments = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     scripts = {name.removesuffix(".py") for name in public_api.SCRIPTS} & experiments
     assert scripts and scripts == {name for name, _ in listed if name in experiments}
-    assert ["evaluate", "How good a classifier is, on any labelled images."] in listed
+    assert [
+        "evaluate",
+        "Evaluate classifiers on labelled images, or write their predictions.",
+    ] in listed
     for recipe in (ROOT / "experiments" / "recipes").glob("*.flags"):
         assert recipe.stem in result.stdout
 
 
 REFUSED = {
-    "": "no command is given; nepa-keras --help lists them.",
+    "": "no command is given; nepa-keras --help lists the commands.",
     "pretrian --steps=1": "there is no command 'pretrian', the nearest is pretrain;",
     "inspectdata": "there is no command 'inspectdata', the nearest is inspect_data;",
     "command_line": "there is no command 'command_line'",
-    "--steps=1 pretrain": "flags come after a command, --steps=1 does not;",
+    "--steps=1 pretrain": "--steps=1 is a flag; the first argument must be a command.",
     "probe --backend=pytorch": "--backend=pytorch is none of jax, tensorflow, torch; the nearest is torch.",
     "--backend tf probe": "--backend=tf is none of jax, tensorflow, torch; the nearest is tensorflow.",
 }

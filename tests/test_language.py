@@ -108,15 +108,16 @@ def help_texts(path: Path) -> list[tuple[int, str]]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        if not name.startswith("DEFINE_") or name in ("DEFINE_alias",):
+        if (not name.startswith("DEFINE_") and name != "define_number") or name == "DEFINE_alias":
             continue
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
         place = 3 if name in ("DEFINE_enum", "DEFINE_multi_enum") else 2
         value = keywords.get("help", node.args[place] if len(node.args) > place else None)
         if isinstance(value, ast.JoinedStr):
+            # A value at the end may be a text with its own full stop, such as `given_model.MODEL`.
             text = "".join(
                 part.value if isinstance(part, ast.Constant) else "1" for part in value.values
-            )
+            ) + ("" if isinstance(value.values[-1], ast.Constant) else ".")
         elif isinstance(value, ast.Constant):
             text = value.value
         else:

@@ -1,8 +1,8 @@
-"""The parts of `benchmark.py --suite=accelerator`, each a process of its own: exactness, steps, kernels.
+"""One part of `benchmark.py --suite=accelerator`, run in its own process: exactness, steps or kernels.
 
     python benchmarks/accelerator/parts.py '{"work": "steps", …}'
 
-prints its figures as JSON, in one line after the word RESULT.
+The script prints its figures as JSON, in one line after the word RESULT.
 """
 
 import collections
@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sides import KerasSide, ReferenceSide, prepare
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
-WARM_STEPS = 7  # before the clock runs: compiling, choosing kernels, filling the caches
+WARM_STEPS = 7  # untimed steps: compilation, choice of kernels, filling of caches
 TURN_SECONDS = 3.0
 
 
 def exactness(options):
-    """States and loss of the reference implementation, in float32 and bfloat16.
+    """Differences of states and loss from the reference implementation, in float32 and bfloat16.
 
-    float32 without TF32, which JAX takes for float32 products where it is not told otherwise.
+    TF32, JAX's default for float32 products on GPUs, is switched off.
     """
     import keras
     import numpy as np
@@ -60,7 +60,7 @@ def exactness(options):
 
 
 def steps(options):
-    """Times, peak memory and MFU of training steps, from uint8 batches that are held in memory."""
+    """Times, peak memory and MFU of training steps, on uint8 batches held in memory."""
     from nepa_keras.performance import predicted_step
 
     side = make_side(options)
@@ -93,7 +93,7 @@ def steps(options):
 
 
 def kernels(options):
-    """Milliseconds a step of the ten largest kernels, and of all together."""
+    """Milliseconds per step of the ten slowest kernels, and of all kernels together."""
     side = make_side(options)
     side.run(WARM_STEPS)
     spent = collections.Counter()
@@ -113,7 +113,7 @@ def _xla_kernels(side, folder):
         side.run(3)
     (recorded,) = folder.rglob("*.xplane.pb")
     planes = list(ProfileData.from_file(str(recorded)).planes)
-    for plane in [p for p in planes if "/device:" in p.name] or planes:  # a CPU is no such plane
+    for plane in [p for p in planes if "/device:" in p.name] or planes:  # a CPU has no such plane
         lines = [line for line in plane.lines if "Stream" in line.name] or plane.lines
         for event in (event for line in lines for event in line.events):
             operation = dict(event.stats).get("hlo_op")
@@ -153,7 +153,7 @@ def make_side(options):
 
 
 def peak_memory():
-    """GB of device memory in use at most so far; None where the device does not say."""
+    """Peak device memory so far in GB; None if the device does not report it."""
     if "jax" in sys.modules and os.environ["KERAS_BACKEND"] == "jax":
         statistics_of = sys.modules["jax"].devices()[0].memory_stats() or {}
         peak = statistics_of.get("peak_bytes_in_use")
@@ -164,7 +164,7 @@ def peak_memory():
 
 
 def data_sheet(name):
-    """The data sheet of the named device, or of the one in use; None where there is none."""
+    """Data sheet of the named device, or of the device in use; None if it is unknown."""
     from nepa_keras import backends
     from nepa_keras.performance import DEVICES, known_device
 

@@ -1,7 +1,7 @@
-"""`benchmark.py --suite=accelerator`: one command for a GPU or TPU that is lent for minutes.
+"""`benchmark.py --suite=accelerator`: all measurements of a GPU or TPU that is available for minutes only.
 
-The most important parts come first, each in a process with a time limit, and what is known is a line of the
-JSON file at once: a part that hangs, or runs out of memory, costs its own time only.
+The most important parts come first. Each runs in its own process with a time limit and adds a line to the
+JSON file when it ends, so that a part that hangs or runs out of memory costs only its own time.
 """
 
 import json
@@ -14,12 +14,15 @@ from pathlib import Path
 
 PRESETS = {"base": "nepa_base_patch14_224", "large": "nepa_large_patch14_224"}
 REHEARSED = {"preset": "nepa_micro_patch7_28", "overrides": {"image_shape": (28, 28, 3)}}
-SHORTEST = 15  # seconds, less than which no part is begun
+SHORTEST = 15  # seconds; with less time left no part is started
 
 
 @dataclass(frozen=True)
 class Part:
-    """One measurement; `how` is jax, torch (eager), torch compiled, plain or plain compiled."""
+    """One measurement.
+
+    `how` is jax, torch (eager), torch compiled, plain or plain compiled (the PyTorch reference).
+    """
 
     work: str  # exactness, steps or kernels
     how: str
@@ -61,30 +64,29 @@ PARTS = (
 
 
 def accelerator_suite(options, backends, seconds, only, file):
-    """Measures the parts in turn, and prints each.
+    """Measure the parts in turn, and print each result.
 
     Args:
-        options: of `sides`; device, the name of a data sheet or None for that of the device in use; and
-            rehearse, whether to measure a tiny model, so that the command is known to run before a device
-            is at hand.
-        backends: of which parts are measured; plain PyTorch counts as torch.
-        seconds: for all parts; what does not fit in is left out, and said to be.
-        only: words that a part's name must hold, or None.
-        file: a line of JSON for each part is added there; or None.
+        options: options of `sides`; also "device", the name of a data sheet or None for that of the device in
+            use, and "rehearse", whether to measure a tiny model, to test the command without an accelerator.
+        backends: backends whose parts are measured; plain PyTorch counts as torch.
+        seconds: time limit for all parts; a part for which no time is left is reported as failed.
+        only: words that the name of a part must contain, or None.
+        file: file to which a line of JSON is added for each part, or None.
 
     Returns:
-        Whether a part failed.
+        True if a part failed.
 
     Raises:
-        ValueError: no part is left to measure.
+        ValueError: no part matches.
     """
     parts = [p for p in PARTS if p.backend in backends and (only or "") in p.name]
     if not parts:
         raise ValueError(
-            f"No part of the suite with {', '.join(backends)} has the words {only or ''!r}; there are: "
+            f"No part of the suite for {', '.join(backends)} contains {only or ''!r}; the parts are: "
             + ", ".join(part.name for part in PARTS)
         )
-    if options["rehearse"]:  # sizes are all the same then
+    if options["rehearse"]:  # all sizes are the same then
         parts = list({(p.work, p.how): p for p in reversed(parts)}.values())[::-1]
     failed, deadline = False, time.monotonic() + seconds
     for part in parts:
@@ -103,7 +105,7 @@ def accelerator_suite(options, backends, seconds, only, file):
 
 
 def part_options(part, options):
-    """What the part's process reads."""
+    """Options for the process of a part."""
     options = options | {
         "work": part.work,
         "backend": part.backend,
@@ -139,19 +141,19 @@ def _measure(options, limit):
 
 
 def _last(text):
-    """The last lines of what a process said, where the reason is."""
-    return "\n".join(text.strip().splitlines()[-4:])[-800:] or "ended without a word"
+    """Last lines of a process's output, which state why it failed."""
+    return "\n".join(text.strip().splitlines()[-4:])[-800:] or "ended without an error message"
 
 
 def describe(row):
-    """A part's figures as text."""
+    """Figures of a part as text."""
     lines = [f"{row['part']} ({row.get('wall_s', 0):.0f} s)"]
     if "error" in row:
         lines.append(f"failed: {row['error']}")
     elif "step_ms" in row:
         memory, mfu, predicted = (row.get(key) for key in ("memory_gb", "mfu", "predicted_ms"))
         lines.append(
-            f"{statistics.median(row['step_ms']):.1f} ms a step, {row['images_per_second']:.0f} images/s"
+            f"{statistics.median(row['step_ms']):.1f} ms per step, {row['images_per_second']:.0f} images/s"
             + (f", MFU {mfu:.1%}" if mfu else "")
             + (f" ({predicted:.1f} ms by the roofline)" if predicted else "")
             + (f", {memory:.1f} GB" if memory else "")

@@ -1,1 +1,1 @@
-"""Parts of `benchmarks/plan.py`: layouts of a training on a machine, the memory of a step, their tables."""
+"""Parts of `benchmarks/plan.py`: layouts of a training on a machine, memory of a step, tables."""

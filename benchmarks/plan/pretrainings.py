@@ -1,4 +1,4 @@
-"""What is planned for: a pretraining of a flag file in experiments/recipes, or of a named architecture."""
+"""Pretrainings to plan: those of flag files in experiments/recipes, or of a named architecture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from recipe_check import RECIPES, flags_of
 from nepa_keras.backbone import NepaBackbone
 from plan.layouts import Recipe
 
-# The paper's and the released scripts', by name of their flag files.
+# Recipes of the paper and of the released scripts, by the names of their flag files.
 NAMES = tuple(
     f"{source}_pretrain_{size}" for size in ("base", "large") for source in ("paper", "released")
 )
@@ -16,13 +16,13 @@ NAMES = tuple(
 
 @dataclass(frozen=True)
 class Pretraining:
-    """An architecture, and how long and how wide it is trained.
+    """An architecture with the length and batch size of its training.
 
     Attributes:
-        name: for the tables.
+        name: name in the tables.
         preset: name of the architecture.
-        recipe: the run.
-        overrides: arguments of the backbone that the preset has otherwise.
+        recipe: length and batch size.
+        overrides: arguments of the backbone that differ from the preset.
     """
 
     name: str
@@ -31,18 +31,18 @@ class Pretraining:
     overrides: Mapping[str, bool] = field(default_factory=dict)
 
     def build(self) -> NepaBackbone:
-        """The backbone, with fresh weights and this name."""
+        """Backbone with random weights, named as this pretraining."""
         return NepaBackbone.from_preset(
             self.preset, load_weights=False, name=self.name, **self.overrides
         )
 
 
 def of_recipe(name: str, epochs: int | None = None, batch_size: int | None = None) -> Pretraining:
-    """The pretraining of a flag file.
+    """Read the pretraining of a flag file.
 
     Args:
         name: one of `NAMES`.
-        epochs, batch_size: in place of those of the file.
+        epochs, batch_size: values that replace those of the file; default None keeps them.
     """
     given = dict(flags_of(RECIPES / f"{name}.flags"))
     overrides = {flag: flag in given for flag in ("gated_mlp", "qk_norm_scale")}

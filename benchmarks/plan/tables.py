@@ -1,4 +1,4 @@
-"""The figures of `layouts` as Markdown: machines, time and memory of each layout, input, storage."""
+"""Markdown tables of `layouts`: machines, time and memory of each layout, input pipeline, storage."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,12 +15,12 @@ from plan.layouts import (
     update_seconds,
 )
 
-_CHECKPOINTS = 10  # of a run, as in `training.fit_steps`
-_CHECKPOINTS_AT_ONCE = 3  # two kept and one that is written
+_CHECKPOINTS = 10  # checkpoints per run, as in `training.fit_steps`
+_CHECKPOINTS_AT_ONCE = 3  # two kept and one being written
 
 
 def machines_table(machines: Sequence[Machine]) -> str:
-    """What the makers publish, as used here."""
+    """Table of the manufacturers' figures used here."""
     rows = [
         (
             f"{m.name} ({m.device.name})",
@@ -40,7 +40,7 @@ def machines_table(machines: Sequence[Machine]) -> str:
 def layouts_table(
     backbone: NepaBackbone, machines: Iterable[Machine], recipe: Recipe, mfus: Sequence[float]
 ) -> str:
-    """Memory and hours of each machine, sharding and `remat`, at each MFU."""
+    """Table of memory and hours of each machine, sharding and `remat`, at each MFU."""
     rows = []
     for machine in machines:
         for one in layouts(backbone, machine, recipe):
@@ -64,7 +64,7 @@ def layouts_table(
                 )
             )
     heads = [
-        *("machine", "weights", "remat", "state GB", "MB an image", "images that fit"),
+        *("machine", "weights", "remat", "state GB", "MB per image", "images that fit"),
         *("batch x parts", "used GB", "communication ms"),
         *(f"hours at {mfu:.0%}" for mfu in mfus),
         "roofline MFU",
@@ -78,11 +78,13 @@ def input_table(
     mfu: float,
     images_per_core: float,
 ) -> str:
-    """What the hosts must deliver to the fastest layout at this MFU.
+    """Table of the input rates that the fastest layout needs at this MFU.
 
     Args:
-        trained: backbones, and how each is trained.
-        images_per_core: images/s of one core, decoded, cropped and scaled.
+        trained: backbones with their recipes.
+        machines: machines to plan for.
+        mfu: assumed model FLOPs utilization.
+        images_per_core: images/s that one CPU core decodes, crops and scales.
     """
     rows = []
     for backbone, recipe in trained:
@@ -107,24 +109,28 @@ def input_table(
                 )
             )
     heads = (
-        *("model", "machine", "images/s", "of a device", "cores a host", "JPEG MB/s a host"),
-        *("float32 GB/s to the devices of a host", "hours between checkpoints"),
+        *("model", "machine", "images/s", "images/s per device", "CPU cores per host"),
+        *(
+            "JPEG MB/s per host",
+            "float32 GB/s to the devices of a host",
+            "hours between checkpoints",
+        ),
     )
     return markdown_table([heads, *rows])
 
 
 def storage_table(backbones: Sequence[NepaBackbone]) -> str:
-    """Bytes on disk: a checkpoint, all at once, what a run leaves, and the images."""
+    """Table of storage in GB: one checkpoint, all checkpoints at once, final files of a run, images."""
     rows = []
     for backbone in backbones:
         whole, summed = (checkpoint_bytes(backbone, sums) for sums in (False, True))
         at_once = _CHECKPOINTS_AT_ONCE * whole
-        # checkpoint.keras has the same, the exported averages 4 P.
+        # checkpoint.keras has the size of a checkpoint, the exported averages (ema/) have 4 P.
         total = IMAGENET_BYTES + at_once + whole + whole / 4
         figures = (whole, summed, at_once, whole + whole / 4, IMAGENET_BYTES, total)
         rows.append((backbone.name, *(f"{bytes / 1e9:.1f}" for bytes in figures)))
     heads = (
-        *("model, GB", "checkpoint", "with sums of gradients", "three at once"),
-        *("at the end: .keras, ema/", "JPEG of ImageNet", "all"),
+        *("model, sizes in GB", "checkpoint", "checkpoint with accumulated gradients"),
+        *("three checkpoints", "final files: .keras, ema/", "ImageNet JPEG files", "total"),
     )
     return markdown_table([heads, *rows])

@@ -1,1 +1,1 @@
-"""Parts of `benchmark.py --suite=tpu`: steps compiled for TPUs that are not here."""
+"""Parts of `benchmark.py --suite=tpu`: training steps compiled for TPUs without a TPU."""

@@ -1,15 +1,15 @@
-"""What a program compiled for TPU moves, read from its text (`compiled.as_text()`).
+"""Memory traffic and communication of a program compiled for TPU, read from its text (`compiled.as_text()`).
 
-Each instruction of the entry computation reads its operands from memory (HBM) and writes its results there
-once; what a fusion has inside stays on the chip. So
+Each instruction of the entry computation reads its operands from memory (HBM) and writes its results to it
+once; values inside a fusion stay on the chip. So
 
     bytes = sum over instructions of the padded sizes of operands and results
 
 An array is padded to the tiles of its layout: f32[64,257]{1,0:T(8,128)} has 64 x 384 elements. Arrays in
-other memory, S(1) and so on in their layout, cost nothing, but what is copied there (`copy-start`, before it
-is used) counts once. An operand of which an instruction reads a part counts in full.
+other memory (layouts with S(1) and so on) cost nothing, but a copy to that memory (`copy-start`) counts once.
+An operand that is read in part counts in full.
 
-Of n devices, each sends in a ring, for results of R bytes (of a reduce-scatter: operands):
+In a ring of n devices, each device sends, for results (in a reduce-scatter: operands) of R bytes:
 
     all-reduce                                 2 (n - 1) / n R
     all-gather, reduce-scatter, all-to-all     (n - 1) / n R
@@ -28,7 +28,7 @@ _SIZES = {
 }
 _ARRAY = re.compile(rf"\b({'|'.join(_SIZES)})\[([\d,]*)\](?:\{{([^}}]*)\}})?")
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\((.*)$")
-# Of these nothing moves: names, views, and the ends of what was counted at its start.
+# Instructions that move no data: names and views.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -38,10 +38,10 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-        name: of its result.
-        shape: type of its result, with layouts.
-        kind: such as "fusion".
-        rest: what follows the opening parenthesis.
+        name: name of the result.
+        shape: type of the result, with layouts.
+        kind: opcode, such as "fusion".
+        rest: text after the opening parenthesis.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """Where in the model it comes from, with block_N for every block."""
+        """Location in the model, with block_N for every block."""
         named = re.search(r'op_name="([^"]*)"', self.rest)
         return re.sub(r"block_\d+", "block_N", named[1]) if named else ""
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """Those of all computations of a text."""
+    """Instructions of all computations in a program's text."""
     for line in text.splitlines():
         found = _INSTRUCTION.match(line)
         if found:
@@ -69,13 +69,13 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def entry(text: str) -> list[Instruction]:
-    """The instructions of the entry computation."""
+    """Instructions of the entry computation."""
     start = text.index("\nENTRY ") if not text.startswith("ENTRY ") else 0
     return list(instructions(text[start:].partition("\n}")[0]))
 
 
 def padded_bytes(shape: str, everywhere: bool = False) -> int:
-    """Of the arrays of a type in HBM, or `everywhere`, with the padding of their tiles."""
+    """Bytes of the arrays of a type in HBM, padded to tiles; with `everywhere` in any memory."""
     total = 0
     for dtype, sides, layout in _ARRAY.findall(shape):
         if "S(" in layout and not everywhere:
@@ -109,14 +109,14 @@ def traffic(text: str) -> dict[str, int]:
 
 
 def _copied_bytes(shape: str) -> int:
-    """What an asynchronous copy moves: its array on the chip once, or without one all it names."""
+    """Bytes moved by an asynchronous copy: its array on the chip, or all its arrays if none is there."""
     on_chip = [found[0] for found in _ARRAY.finditer(shape) if "S(" in (found[3] or "")]
     arrays = [padded_bytes(array, everywhere=True) for array in on_chip]
     return max(arrays) if arrays and max(arrays) > 4 else padded_bytes(shape)
 
 
 def largest(text: str, count: int) -> list[tuple[str, int, int]]:
-    """(kind and source, instructions, bytes) of the groups of instructions that move most."""
+    """Groups of instructions that move most data: (kind and source, number of instructions, bytes)."""
     moved, numbers = Counter[str](), Counter[str]()
     by_name = traffic(text)
     for one in entry(text):
@@ -128,7 +128,7 @@ def largest(text: str, count: int) -> list[tuple[str, int, int]]:
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """Of each kind of collective in a program: how many, and the bytes that a device sends."""
+    """Number of collectives of each kind in a program, and the bytes that a device sends for them."""
     found: dict[str, tuple[int, int]] = {}
     sizes = {}
     for one in instructions(text):
@@ -142,7 +142,7 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
             size = sizes[one.name]
         else:  # (operands, results, ...)
             size = max(_plain_bytes(array[0]) for array in _ARRAY.finditer(one.shape))
-        share = 1.0  # of what passes on along given pairs
+        share = 1.0  # a collective-permute sends everything
         if kind != "collective-permute":
             devices = _group_size(one.rest)
             share = (devices - 1) / devices
@@ -157,13 +157,13 @@ def _plain_bytes(shape: str) -> int:
 
 
 def _group_size(rest: str) -> int:
-    """Devices of one group, of which the text has three forms.
+    """Number of devices in one group of a collective.
 
-    {{0,1},{2,3}}, in short [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}, which may name the order of the devices
-    before its braces: all that differ in these axes only.
+    The text has one of three forms: {{0,1},{2,3}}, its short form [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}
+    (groups of devices that differ in these axes only, maybe with the order of the devices before the braces).
 
     Raises:
-        ValueError: it has another one.
+        ValueError: the text has another form.
     """
     if short := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(short[1])

@@ -1,7 +1,7 @@
-"""One row of `benchmark.py --suite=tpu`, in a process of its own: python benchmarks/tpu/row.py CASE.
+"""One row of `benchmark.py --suite=tpu`, run in its own process: python benchmarks/tpu/row.py CASE.
 
-CASE is JSON of `tpu.suite.Case`; what is printed last is a line of JSON. The environment is that
-of `tpu.suite.compile_case`.
+CASE is a `tpu.suite.Case` as JSON; the last line printed is the result as JSON. `tpu.suite.compile_case` sets
+the environment.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from nepa_keras.backends.jax.target import compiled_for
 from nepa_keras.performance import DEVICES, training_flops
 from tpu import program
 
-UPDATES, WARMUP = 499_200, 12_480  # of the recipes; only numbers in the program
+UPDATES, WARMUP = 499_200, 12_480  # as in the recipes; they do not change the cost of a step
 CLASSES, PIXEL_CLASSES = 1000, 150
 
 
 def chips(topology: str) -> list:
-    """The devices of a topology such as v5e:2x2, which need not be here."""
+    """Devices of a topology such as v5e:2x2, which need not be available."""
     one = {"chips_per_host_bounds": (1, 1, 1)} if topology.endswith(":1x1") else {}
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **one)
     return list(found.devices)
 
 
 def model_of(case: dict):
-    """The model as its recipe compiles it, and a batch of zeros that takes no memory."""
+    """Model compiled as in its recipe, and a batch of zeros that takes no memory."""
     sizes = {"image_shape": (518, 518, 3)} if case["work"] == "segment" else {}
     if case["work"] in ("classify", "segment"):
         sizes |= {"use_causal_mask": False, "drop_path_rate": 0.1}
@@ -74,11 +74,11 @@ def model_of(case: dict):
 
 
 def lowered(case: dict, devices):
-    """(the step of a case, lowered for the devices, and the model)."""
+    """Lower the step of a case for the devices; return it and the model."""
     kind, _, mesh = case["layout"].partition(":")
     if len(devices) > 1:
         nepa_keras.distribute(kind, mesh or None)
-    made = []  # within `eval_shape`, as nothing can be put on devices that are not here
+    made = []  # filled inside `eval_shape`, as no array can be put on devices that are not available
     jax.eval_shape(lambda: made.extend(model_of(case)))
     model, batch = made
     alone = jax.sharding.SingleDeviceSharding(devices[0])
@@ -107,14 +107,14 @@ def lowered(case: dict, devices):
     groups += [model.optimizer.variables, model.metrics_variables]
     state = tuple([placed(v) for v in group] for group in groups)
     shardings = (None, tuple([v.sharding for v in group] for group in state))
-    step = jax.jit(  # as `make_train_function` does
+    step = jax.jit(  # as Keras' `make_train_function` does
         model.train_step, donate_argnums=0, out_shardings=shardings if len(devices) > 1 else None
     )
     return step.lower(state, data), model.backbone
 
 
 def figures(case: dict) -> dict:
-    """What the compiler says of a case, as `tpu.suite.table` reads it."""
+    """Compile a case and collect the compiler's figures, for `tpu.suite.table`."""
     started = time.time()
     keras.config.set_dtype_policy(
         "mixed_bfloat16" if case["dtype"] == "bfloat16" else case["dtype"]
@@ -158,7 +158,7 @@ def figures(case: dict) -> dict:
 
 
 def _reason(message: str) -> str:
-    """The sentence of the compiler's complaint."""
+    """Short form of a compiler's error message."""
     used = re.search(r"Used [\d.]+\w of [\d.]+\w hbm", message)
     return used[0] if used else next(filter(None, message.splitlines()), "no reason given")[:300]
 
@@ -167,4 +167,4 @@ if __name__ == "__main__":
     with contextlib.redirect_stdout(sys.stderr):
         result = figures(json.loads(sys.argv[1]))
     print(json.dumps(result), flush=True)
-    os._exit(0)  # libtpu may wait for a chip at its end
+    os._exit(0)  # a normal exit may hang, as libtpu waits for a chip

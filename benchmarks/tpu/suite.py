@@ -1,4 +1,4 @@
-"""`benchmark.py --suite=tpu`: steps by the real TPU compiler, without a TPU; a process for each."""
+"""`benchmark.py --suite=tpu`: steps compiled by the real TPU compiler, without a TPU, in a process each."""
 
 import dataclasses
 import importlib.util
@@ -15,24 +15,24 @@ from nepa_keras.tables import markdown_table
 
 WORKS = ("pretrain", "classify", "segment", "forward")
 NO_COMPILER = (
-    "--suite=tpu needs the TPU compiler, libtpu, in an environment of its own with JAX: "
+    "--suite=tpu needs the TPU compiler, libtpu, in a separate environment with JAX: "
     "pip install 'nepa_keras[tpu]'."
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """One step that is compiled.
+    """A step to compile.
 
     Attributes:
-        preset: architecture.
-        batch_size: images a chip.
+        preset: name of the architecture.
+        batch_size: images per chip.
         work: "pretrain", "classify" or "segment" (training steps), or "forward" (without gradients).
-        topology: as the compiler names it, such as "v5e:2x2".
-        layout: "data", "fsdp" or "fsdp:4x2", as `nepa_keras.distribute` has kind and mesh.
-        dtype: of the computation, "float32" or "bfloat16".
-        remat: whether blocks are computed again in the backward pass.
-        hlo: file for the compiled program's text, or None.
+        topology: compiler's name of the chips, such as "v5e:2x2".
+        layout: kind and mesh of `nepa_keras.distribute`: "data", "fsdp" or "fsdp:4x2".
+        dtype: precision of the computation, "float32" or "bfloat16".
+        remat: whether blocks are recomputed in the backward pass.
+        hlo: file for the text of the compiled program, or None.
     """
 
     preset: str
@@ -45,12 +45,12 @@ class Case:
     hlo: str | None = None
 
 
-# Images a chip of pretraining and what else runs, float32, segmentation.
+# Images per chip: by default, in float32, in segmentation.
 _SIZES = {"nepa_base_patch14_224": (64, 32, 4), "nepa_large_patch14_224": (16, 8, 2)}
 
 
 def standard_cases() -> list[Case]:
-    """The rows of BUILD.md."""
+    """Cases of the table in docs/performance.md."""
     cases = []
     for preset, (batch_size, in_float32, segmented) in _SIZES.items():
         usual = Case(preset, batch_size)
@@ -73,12 +73,12 @@ def standard_cases() -> list[Case]:
 
 
 def product_cases(batch_sizes: Sequence[int], remat: bool, **choices: Sequence[str]) -> list[Case]:
-    """Every combination of what was chosen.
+    """All combinations of the given values.
 
     Args:
-        batch_sizes: images a chip.
-        remat: of all.
-        **choices: values of attributes of `Case`, in the plural's place: preset=["nepa_base_patch14_224"].
+        batch_sizes: images per chip.
+        remat: `Case.remat` of all cases.
+        **choices: lists of values by attribute of `Case`, such as preset=["nepa_base_patch14_224"].
     """
     combinations = itertools.product(*choices.values(), batch_sizes)
     return [
@@ -88,20 +88,20 @@ def product_cases(batch_sizes: Sequence[int], remat: bool, **choices: Sequence[s
 
 
 def require_compiler() -> None:
-    """Refuse where libtpu or JAX is missing.
+    """Check that libtpu and JAX are installed.
 
     Raises:
-        ImportError: it is; the message says what to install.
+        ImportError: one is missing; the message says what to install.
     """
     if not all(importlib.util.find_spec(name) for name in ("jax", "libtpu")):
         raise ImportError(NO_COMPILER)
 
 
 def compile_case(case: Case, timeout: float) -> dict:
-    """The case with what the compiler says of it, or with the reason why it says nothing."""
+    """Compile a case in a new process; return it with the compiler's figures or the reason of a failure."""
     environment = {
         **{"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        # To look for no TPU, and beside another compilation, as no chip is held that could be taken.
+        # Do not search for a TPU, and allow several compilations at once, as none uses a chip.
         **{"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"},
     }
     asked = dataclasses.asdict(case)
@@ -122,14 +122,14 @@ def compile_case(case: Case, timeout: float) -> dict:
 
 
 def tpu_suite(cases: Iterable[Case], timeout: float, groups: int) -> bool:
-    """Prints a line of JSON for each case as it comes, then the table; returns whether a process failed.
+    """Print a line of JSON for each case once compiled, then the table; return True if a process failed.
 
-    That a step does not fit is a result and no failure.
+    A step that does not fit into memory is a result, not a failure.
 
     Args:
-        cases: the rows.
-        timeout: seconds that one may take.
-        groups: of instructions that move most, which a line shows.
+        cases: steps to compile.
+        timeout: time limit of one case in seconds.
+        groups: number of groups of instructions that move most data to print per case.
     """
     require_compiler()
     results = []
@@ -143,11 +143,11 @@ def tpu_suite(cases: Iterable[Case], timeout: float, groups: int) -> bool:
 
 
 def table(results: Sequence[dict]) -> str:
-    """The results as Markdown."""
+    """Table of the results in Markdown."""
     heads = (
-        *("model", "step", "topology", "layout", "dtype", "remat", "images a chip"),
-        *("state GiB", "temporary GiB", "HBM MB an image", "GFLOP an image (model's)"),
-        *("collectives, MB sent", "images/s at most"),
+        *("model", "step", "topology", "layout", "dtype", "remat", "images per chip"),
+        *("state GiB", "temporary GiB", "HBM MB per image", "GFLOP per image (model's)"),
+        *("collectives, MB sent", "images/s, upper bound"),
     )
     return markdown_table([heads, *map(_row, results)])
 

@@ -1,1 +1,1 @@
-"""Parts of `experiments/photographs.py`: packages with photographs, their licences, crops."""
+"""Parts of `experiments/photographs.py`: packages with photographs, their licences, their crops."""

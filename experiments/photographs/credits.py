@@ -1,4 +1,4 @@
-"""Who made a photograph and under which licence, as its package says."""
+"""Author and licence of a photograph, as stated by its package."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from photographs.sources import COPYRIGHT, METADATA, README
 
-# Creative Commons without NC or ND, the public domain, BSD and MIT; and the free licences of programs.
+# Creative Commons without NC or ND, public domain, BSD and MIT; and free software licences.
 _FREE = re.compile(
     r"CC0(-1\.0)?|CC-BY(-SA)?-\d(\.\d)?|public domain|BSD-[23]-clause[\w-]*|MIT|Expat", re.I
 )
@@ -20,12 +20,12 @@ _ADDRESS = re.compile(r"https?://\S+")
 
 
 class Credit(NamedTuple):
-    """What has to be said with a picture.
+    """Credit to be shown with a picture.
 
     Attributes:
-        licence: its short name, such as CC-BY-SA-4.0 or public domain.
-        author: as the package writes it.
-        address: where the picture is from, or "".
+        licence: short name, such as CC-BY-SA-4.0 or public domain.
+        author: author as written in the package.
+        address: URL of the picture's source, or "".
     """
 
     licence: str
@@ -33,25 +33,29 @@ class Credit(NamedTuple):
     address: str = ""
 
     def is_free(self, gpl: bool = False) -> bool:
-        """Whether anyone may use, change and give away the picture, under the GPL or LGPL if these count."""
+        """Return True if anyone may use, change and redistribute the picture.
+
+        Args:
+            gpl: whether the GPL and LGPL count as free.
+        """
         return bool(_FREE.fullmatch(self.licence) or (gpl and _GPL.fullmatch(self.licence)))
 
     @property
     def work(self) -> str:
-        """The name of the work at its address, the same for each rendition of it; or ""."""
+        """Name of the work from its address, the same for each rendition; or ""."""
         return unquote(self.address).rpartition("/")[2].rpartition(":")[2].lower()
 
 
 def read(stated: str, files: Mapping[str, bytes]) -> Callable[[str], Credit | None]:
-    """What a package says of its pictures.
+    """Read the credits in a package.
 
     Args:
-        stated: `sources.Source.stated`.
-        files: path -> content of all that may say something.
+        stated: value of `sources.Source.stated`.
+        files: path -> content of the files that may state credits.
 
     Returns:
-        A function from the path of a picture to its credit, None where nothing is said of it. Of several
-        statements the last counts, as in Debian's format.
+        A function from the path of a picture to its credit, or None if there is none. The last matching
+        statement counts, as in Debian's format.
     """
     rules: list[tuple[str, Credit]] = []
     if stated not in (COPYRIGHT, README, METADATA):
@@ -81,7 +85,7 @@ def read(stated: str, files: Mapping[str, bytes]) -> Callable[[str], Credit | No
 
 
 def _places(pattern: str) -> list[str]:
-    """Where a file of the source code may be once it is installed: in the same folders, or elsewhere."""
+    """Patterns of the installed path of a source file: in the same folders, or anywhere by its name."""
     if pattern == "*":
         return ["*"]
     name = pattern.rpartition("/")[2]
@@ -89,9 +93,9 @@ def _places(pattern: str) -> list[str]:
 
 
 def _rules(text: str) -> Iterator[tuple[str, Credit]]:
-    """Pattern and credit of each paragraph that has pictures, in Debian's format and what is near to it.
+    """Pattern and credit of each paragraph about pictures, in Debian's copyright format or a similar one.
 
-    Lines that go on may be without indentation, and the word Files may be missing before names of pictures.
+    Continuation lines may lack their indentation, and the field name Files may be missing.
     """
     for paragraph in re.split(r"\n\s*\n", text):
         fields: dict[str, list[str]] = {}
@@ -109,14 +113,14 @@ def _rules(text: str) -> Iterator[tuple[str, Credit]]:
         comment = " ".join(fields.get("comment", []))
         address = _ADDRESS.search(" ".join([*fields.get("source", []), comment]))
         author = "; ".join(fields["copyright"])
-        if address and address[0] in comment:  # the comment names whose work it was made of
+        if address and address[0] in comment:  # the comment names the author of the original work
             author = f"{author}; {comment}"
         credit = Credit(_short(licence), author, address[0] if address else "")
         yield from ((pattern, credit) for pattern in patterns)
 
 
 def _of_kde(text: str) -> Iterator[Credit]:
-    """The credit of a KDE wallpaper's metadata, if it says both."""
+    """Credit in the metadata of a KDE wallpaper, if they state author and licence."""
     plugin = json.loads(text).get("KPlugin", {})
     authors = ", ".join(author["Name"] for author in plugin.get("Authors", ()))
     if authors and "License" in plugin:
@@ -124,10 +128,10 @@ def _of_kde(text: str) -> Iterator[Credit]:
 
 
 def _short(licence: str) -> str:
-    """The usual short name: "CC-BY-SA 4.0" and "Public Domain" as others write them."""
+    """Usual short name of a licence, such as CC-BY-SA-4.0 for "CC-BY-SA 4.0"."""
     licence = licence.strip()
     if re.fullmatch(r"public[ -]domain", licence, re.I):
         return "public domain"
-    if licence == "CC0":  # of which there is one version
+    if licence == "CC0":  # there is only one version
         return "CC0-1.0"
     return re.sub(r"^(CC-BY(?:-\w+)*)\s+(?=\d)", r"\1-", licence)

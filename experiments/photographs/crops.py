@@ -1,4 +1,4 @@
-"""Random parts of photographs as small square pictures."""
+"""Random square crops of photographs."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from PIL import Image
 
 from photographs.gathering import Photograph
 
-_ATTEMPTS = 10
-# Standard deviation (of 255) of a channel; where all are below, a crop is sky, wall or white paper.
+_ATTEMPTS = 10  # draws of a crop until one is not plain
+# Standard deviation of a channel (values 0 to 255); if all are below it, a crop is sky, wall or white paper.
 _PLAIN = 12.0
-_SMALLEST = (
-    0.3  # of a region's shorter side: smaller parts of large photographs are blurred texture
-)
-_QUALITY = 95  # of the JPEG files, without subsampling of colours
+# Smallest crop as a fraction of a region's shorter side; smaller parts of large photographs are blurred
+# texture.
+_SMALLEST = 0.3
+_QUALITY = 95  # JPEG quality; colours are not subsampled
 
 
 class Region(NamedTuple):
@@ -28,9 +28,10 @@ class Region(NamedTuple):
 
 
 def shares(photographs: Sequence[Photograph], crops: int) -> list[int]:
-    """How many of all crops each photograph gives: by the root of its area, and at least one.
+    """Number of crops of each photograph: at least one, in proportion to the square root of its area.
 
-    Largest remainders are rounded up, so that they add up to `crops` where that is enough for all.
+    The numbers are rounded by largest remainders, so that they add up to `crops` if that is at least the
+    number of photographs.
     """
     weights = np.array([(p.height * p.width) ** 0.5 for p in photographs])
     exact = weights / weights.sum() * max(0, crops - len(photographs))
@@ -41,17 +42,17 @@ def shares(photographs: Sequence[Photograph], crops: int) -> list[int]:
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and on names, and not on what was drawn before."""
+    """Random generator that depends only on the seed and the names, not on earlier draws."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
 def whole(photograph: Photograph) -> Region:
-    """All of a photograph."""
+    """Region that covers the whole photograph."""
     return Region(0, 0, photograph.height, photograph.width)
 
 
 def halves(photograph: Photograph) -> tuple[Region, Region]:
-    """The two halves along its longer side, which have no pixel in common."""
+    """Two halves of a photograph, split along its longer side, without a common pixel."""
     height, width = photograph.height, photograph.width
     if width >= height:
         half = width // 2
@@ -63,17 +64,17 @@ def halves(photograph: Photograph) -> tuple[Region, Region]:
 def cut(
     pixels: np.ndarray, region: Region, size: int, count: int, random: np.random.Generator
 ) -> list[Image.Image]:
-    """Random squares of a region, resized with antialias.
+    """Random square crops of a region, resized with antialiasing.
 
-    Their sides are drawn log-uniformly from three tenths of the region's shorter side, but at least `size`,
-    to the shorter side, so that nothing is enlarged. A square nearly of one colour is drawn again, ten times
-    at most.
+    The sides of the crops are log-uniform between max(`size`, 0.3 * shorter side of the region) and that
+    shorter side, so that no crop is enlarged. A crop of nearly one colour is drawn again, at most ten times.
 
     Args:
-        pixels: (height, width, 3) uint8 of the whole photograph.
-        region: not smaller than `size` on either side.
-        size: side of the result.
-        count: how many.
+        pixels: the whole photograph, (height, width, 3) uint8.
+        region: region to crop from, at least `size` pixels on either side.
+        size: side of the results in pixels.
+        count: number of crops.
+        random: random generator.
     """
     top, left, height, width = region
     largest = min(height, width)

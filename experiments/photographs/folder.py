@@ -1,4 +1,4 @@
-"""The folder of crops: parts to train on and held out, regions as classes, and LICENCES.md."""
+"""Output folder of photographs.py: training and validation crops, regions as classes, LICENCES.md."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from nepa_keras.tables import markdown_table
 from photographs import crops
 from photographs.gathering import Photograph
 
-REGION_CROPS = {"train": 20, "test": 10}  # of each photograph
+REGION_CROPS = {"train": 20, "test": 10}  # crops per photograph
 Parts = Mapping[str, Sequence[Photograph]]
 
 
 def split(photographs: Sequence[Photograph], share: float, seed: int) -> Parts:
-    """Photographs for `train` and, held out, for `validation`: at least one for each.
+    """Split photographs into "train" and "validation", with at least one in each.
 
     Args:
         photographs: at least two.
-        share: of them that is held out.
-        seed: of the choice.
+        share: fraction of the photographs for "validation".
+        seed: seed of the random choice.
     """
     number = min(max(1, round(share * len(photographs))), len(photographs) - 1)
     held_out = set(crops.generator(seed).permutation(len(photographs))[:number].tolist())
@@ -29,7 +29,7 @@ def split(photographs: Sequence[Photograph], share: float, seed: int) -> Parts:
 
 
 def write_crops(folder: Path, parts: Parts, size: int, count: int, seed: int) -> Counter[str]:
-    """Write `count` crops of all photographs as PART/NAME_NUMBER.jpg; returns how many each part has."""
+    """Write `count` crops of all photographs as PART/NAME_NUMBER.jpg; return the number in each part."""
     photographs = [photograph for part in parts.values() for photograph in part]
     of_each = dict(
         zip([p.name for p in photographs], crops.shares(photographs, count), strict=True)
@@ -47,10 +47,10 @@ def write_crops(folder: Path, parts: Parts, size: int, count: int, seed: int) ->
 
 
 def write_regions(folder: Path, photographs: Sequence[Photograph], size: int, seed: int) -> int:
-    """Write crops of the two halves of photographs as train/NAME/ and test/NAME/.
+    """Write crops of one half of each photograph to train/NAME/ and of the other half to test/NAME/.
 
     Returns:
-        How many photographs are large enough for it.
+        The number of photographs that are large enough.
     """
     large = [
         photograph
@@ -68,7 +68,7 @@ def write_regions(folder: Path, photographs: Sequence[Photograph], size: int, se
 
 
 def licences(parts: Parts) -> str:
-    """What LICENCES.md says."""
+    """Text of LICENCES.md."""
     rows = [("photograph", "part", "licence", "author", "source", "package", "file")]
     rows += [
         (p.name, part, p.credit.licence, p.credit.author, p.credit.address, p.package, p.file)
@@ -77,9 +77,11 @@ def licences(parts: Parts) -> str:
     ]
     clean = [[cell.replace("|", "/").replace("\n", " ") for cell in row] for row in rows]
     return (
-        "# Licences\n\nThe pictures here are square parts of the photographs below, made smaller, and are "
-        "under the photographs' licences: whoever shows or hands on one names its author and licence. "
-        "A crop has the name of its photograph.\n\n" + markdown_table(clean) + "\n"
+        "# Licences\n\nThe pictures in this folder are square crops of the photographs below, reduced in "
+        "size, under the licences of the photographs: whoever shows or redistributes one must name its "
+        "author and licence. The file name of a crop begins with the name of its photograph.\n\n"
+        + markdown_table(clean)
+        + "\n"
     )
 
 

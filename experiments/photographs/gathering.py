@@ -1,4 +1,4 @@
-"""The photographs of packages: which are large enough, free, and no rendition of another."""
+"""Selection of photographs in packages: large enough, freely licensed, and without duplicates."""
 
 import re
 from collections import Counter
@@ -15,10 +15,10 @@ from photographs import credits, packages
 from photographs.credits import Credit
 from photographs.sources import METADATA, Source
 
-_LOOK = 32  # pixels of the side of what is compared
-# Correlation above which two photographs are renditions of one. Of the photographs that the table of packages
-# gives, different ones reach 0.91 at most, and one and its copy as a JPEG file of quality 60 with a third of
-# the side 0.965 at least (2026-11-28).
+_LOOK = 32  # side in pixels at which photographs are compared
+# Correlation above which two photographs are renditions of the same one. Among the photographs of the known
+# packages, different ones reach at most 0.91, and a photograph and its JPEG copy of quality 60 at a third of
+# the size at least 0.965 (2026-11-28).
 _SAME = 0.95
 
 
@@ -26,12 +26,12 @@ class Photograph(NamedTuple):
     """A photograph in a package.
 
     Attributes:
-        name: of the package and its file, without an ending; unique.
+        name: unique name, from the package and the file without its ending.
         encoded: content of the file.
-        height, width: pixels.
-        look: it at 32x32, (3072,) float32 of mean 0 and length 1; of one colour all 0.
-        credit: who and how.
-        package: with its version and registry.
+        height, width: size in pixels.
+        look: photograph at 32x32 pixels, (3072,) float32 of mean 0 and norm 1; all 0 if of one colour.
+        credit: author and licence.
+        package: name of the package with its version and registry.
         file: path in the package.
     """
 
@@ -45,12 +45,12 @@ class Photograph(NamedTuple):
     file: str
 
     def pixels(self) -> np.ndarray:
-        """(height, width, 3) uint8, upright and over white."""
+        """Decoded pixels (height, width, 3) uint8, upright, transparency over white."""
         return decode_image(self.encoded)
 
 
 def look_of(pixels: np.ndarray) -> np.ndarray:
-    """What a picture shows, whatever its size and contrast: `Photograph.look`."""
+    """Descriptor of a picture that is independent of size and contrast, see `Photograph.look`."""
     small = Image.fromarray(pixels).resize((_LOOK, _LOOK), Image.Resampling.BOX)
     values = np.asarray(small, "float32").ravel()
     values -= values.mean()
@@ -61,13 +61,13 @@ def look_of(pixels: np.ndarray) -> np.ndarray:
 def read_package(
     source: Source, path: Path, size: int, gpl: bool
 ) -> tuple[list[Photograph], Counter[str]]:
-    """The photographs of a package, and how many of its pictures were left out for which reason.
+    """Read the photographs of a package; also count the pictures left out, by reason.
 
     Args:
-        source: its row of the table.
-        path: of its file.
-        size: pixels of the shorter side, below which a photograph is left out.
-        gpl: whether the GPL and the LGPL count as free.
+        source: entry of the package in `sources.SOURCES`.
+        path: file of the package.
+        size: smallest shorter side in pixels; smaller photographs are left out.
+        gpl: whether the GPL and LGPL count as free.
 
     Raises:
         UnavailableError: the package cannot be read.
@@ -80,7 +80,7 @@ def read_package(
             pictures[name] = content
     try:
         credit_of = credits.read(source.stated, statements)
-    except ValueError as error:  # the one format with a grammar is JSON
+    except ValueError as error:  # only the JSON format has syntax errors
         raise packages.UnavailableError(f"a {METADATA} of {path} is damaged: {error}") from None
     of = f"{source.package} {packages.version(path)} ({source.registry})"
     found, reasons = [], Counter()
@@ -109,10 +109,10 @@ def read_package(
 
 
 def distinct(photographs: Iterable[Photograph]) -> tuple[list[Photograph], list[tuple[str, str]]]:
-    """Each picture once, the largest of its renditions, with a unique name.
+    """Remove duplicates: keep the largest rendition of each picture, with a unique name.
 
     Returns:
-        The photographs by name; and of those that are dropped (name, name of the one that stays).
+        The photographs sorted by name, and (name, name of the one kept) of each one removed.
     """
     kept: list[Photograph] = []
     dropped, names = [], set()
@@ -133,7 +133,7 @@ def distinct(photographs: Iterable[Photograph]) -> tuple[list[Photograph], list[
 
 
 def _title(path: str) -> str:
-    """The part of a path that names the picture: where the file has its size for a name, a folder."""
+    """Part of a path that names the picture: the file, or a folder if the file is named by its size."""
     parts = path.rpartition(".")[0].split("/")
     sized = re.fullmatch(r"\d+x\d+", parts[-1]) and len(parts) > 3
     return parts[-4] if sized else parts[-1]

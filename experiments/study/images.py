@@ -1,4 +1,4 @@
-"""Labelled images of a study, from a flag into memory."""
+"""Labelled images of a study, read into memory."""
 
 import numpy as np
 from inputs import check_data, open_labelled, test_split, with_classes_of_model
@@ -7,28 +7,29 @@ from label_flags import source_options
 from nepa_keras import data
 from nepa_keras.data.sources import IN_MEMORY
 
-_MOST = 4e9  # bytes of images in memory
+_MOST = 4e9  # largest size of the images in memory, in bytes
 _TEST_SHARE = 0.2
 
 
 def labelled_images(
     name: str, test_name: str | None, data_dir: str | None, image_shape: tuple[int, int, int]
 ) -> data.ImageArrays:
-    """A data set by name, or the images of sources, resized and cropped in the centre.
+    """Load a data set by name, or the images of a source, resized and centre-cropped.
 
     Args:
-        name: of --data.
-        test_name: of --test_data; None for the set's own test images, else a fifth of each class.
-        data_dir: of --data_dir, for a set in memory.
-        image_shape: (height, width, channels) of images from sources; a set in memory keeps its own.
+        name: value of --data.
+        test_name: value of --test_data; default the data set's own test images, or a fifth of each class.
+        data_dir: value of --data_dir, for a data set in memory.
+        image_shape: (height, width, channels) of images from a source; a data set in memory keeps its own.
 
     Raises:
-        ValueError: no such source, no labels, classes that differ, or too much for memory.
+        ValueError: unknown source, no labels, different classes in training and test, or too many images for
+            memory.
     """
     check_data("--data", name)
     if name in IN_MEMORY:
         if test_name:
-            raise ValueError(f"--data={name} has test images of its own; leave --test_data out.")
+            raise ValueError(f"--data={name} has its own test images; leave out --test_data.")
         return data.load(name, data_dir)
     source = open_labelled("--data", name, "train", **source_options(name, test_name))
     names = source.class_names
@@ -44,15 +45,15 @@ def labelled_images(
     if needed > _MOST:
         raise ValueError(
             f"--data={name} would fill {needed / 1e9:.1f} GB of memory at {image_shape[0]}x"
-            f"{image_shape[1]}, more than the {_MOST / 1e9:.0f} of a study; lower --image_size or give fewer "
-            "images."
+            f"{image_shape[1]}, more than the limit of {_MOST / 1e9:.0f} GB; lower --image_size or give "
+            "fewer images."
         )
     names = names or tuple(map(str, range(count)))
     return data.ImageArrays(*_read(source, image_shape), *_read(test, image_shape), tuple(names))
 
 
 def _read(source: data.ImageSource, image_shape) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images and their labels; those that cannot be read are left out, as in training."""
+    """Images (B, height, width, channels) uint8 and their labels, without unreadable images."""
     *size, channels = image_shape
     batches = data.OrderedBatches(
         source, 64, tuple(size), data.CenterCrop(max(size)), channels=channels

@@ -1,4 +1,4 @@
-"""Pretrainings of a study that are runs, with a folder and kept checkpoints to look at afterwards."""
+"""Pretrainings of a study with a run folder, whose log and checkpoints are examined afterwards."""
 
 import hashlib
 import json
@@ -16,27 +16,27 @@ from nepa_keras.visualization.curves import read_log
 from study.ablations import Ablation, ablated, compile_to_pretrain
 from study.results import Results
 
-POINTS = 5  # kept checkpoints of a run, evenly spaced
+POINTS = 5  # number of checkpoints to keep, evenly spaced
 
 
 class KeptRun:
-    """A pretraining with its curves and checkpoints, made now or by an earlier run of the same command.
+    """A pretraining with its curves and checkpoints, trained now or by an earlier run of the same command.
 
     Args:
-        name: of the ablation, for what is printed.
-        ablation: what is pretrained.
-        config: of the backbone.
+        name: name of the ablation, for printed lines.
+        ablation: model to pretrain.
+        config: configuration of the backbone.
         data: images and labels.
-        results: where its outcome is kept; its folder lies beside them.
-        steps: a multiple of 10.
-        seed: of weights, order and augmentation.
-        about: what else it depends on.
+        results: store of the outcome; the run's folder lies beside its file.
+        steps: number of updates, a multiple of 10.
+        seed: seed of weights, order of images and augmentation.
+        about: further settings that the outcome depends on.
         batch_size, base_learning_rate, ema_decay: as `pretrain_briefly`.
 
     Attributes:
-        run: `RunDir`.
-        diverged: whether the steps were no longer finite; there are no checkpoints to look at then.
-        setup: what results about it depend on.
+        run: folder of the run, a `RunDir`.
+        diverged: whether the training diverged; then there are no checkpoints to examine.
+        setup: settings that results about this run depend on.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class KeptRun:
         return ablated(self._ablation, NepaBackbone.from_config(self._config), self.seed)
 
     def curve(self, column: str) -> np.ndarray:
-        """A column of the log, a value for each interval."""
+        """Column of the log, with a value for each log interval."""
         return read_log(self.run.log)[column]
 
     def steps(self) -> list[int]:
-        """0, and the steps whose checkpoints were kept, spaced evenly."""
+        """Step 0 and the steps of the evenly spaced checkpoints."""
         saved = Checkpoints(self.run.checkpoints).steps()
         return [step for step in sorted({0, *saved}) if step % (max(saved) // POINTS) == 0]
 
     def backbone(self, step: int) -> NepaBackbone:
-        """The backbone with the averaged weights of a step; of step 0 as it began."""
+        """Backbone with the averaged weights of a step, or for step 0 with the initial weights."""
         if step == 0:
             return self._fresh().backbone
         weights = find_weights(Checkpoints(self.run.checkpoints).path(step), "ema")

@@ -1,4 +1,4 @@
-"""Accuracy against the length of pretraining, from the checkpoints kept on the way (the paper's Fig. 4)."""
+"""Accuracy by length of pretraining, from checkpoints along the run (the paper's Figure 4)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -26,16 +26,16 @@ def study_length(
     draw: Callable[[dict], None],
     **few,
 ) -> str:
-    """Fine-tuning with a small search at each point, and frozen features, of each run; the table.
+    """Fine-tune from each checkpoint of each run, evaluate its frozen features, and return the table.
 
     Args:
-        runs: of NEPA with several seeds.
+        runs: runs of NEPA with several seeds.
         data: images and labels.
-        results: where each accuracy is kept.
-        rates: peaks tried at each point, on images held out of training.
+        results: store of the accuracies.
+        rates: peak learning rates tried at each checkpoint, on held-out training images.
         validation_share: see `tuned_comparison`.
-        subsets: of labels that count, for each run.
-        draw: is given {step: {measure: accuracies of the runs}} at the end.
+        subsets: number of subsets of labels to report, for each run.
+        draw: function called at the end with {step: {measure: accuracies of the runs}}.
         **few: more arguments of `FewLabelTrial`.
     """
     found: dict[int, dict[str, list[float]]] = {}
@@ -70,7 +70,7 @@ def study_length(
 
 
 def length_table(found: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
-    """Accuracies in per cent by steps of pretraining, in Markdown."""
+    """Table of accuracies in per cent by steps of pretraining, in Markdown."""
     rows = [["steps", *MEASURES.values()]]
     for step, of_step in found.items():
         rows.append([f"{step:,}", *(accuracy_cell(of_step[name]) for name in MEASURES)])

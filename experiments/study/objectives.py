@@ -1,9 +1,8 @@
-"""Frozen features after NEPA and after the objectives beside it, at equal steps.
+"""Frozen features after pretraining by NEPA and by other objectives, for equal numbers of steps.
 
-The learning rate, and of LeNEPA the weight of SIGReg with it, are tried with a seed of their own and chosen
-on training images held out of the probe; then each row is made with the seeds that count, at the rate of the
-recipe and, once for NEPA and once for LeNEPA, at what was chosen. The test images choose neither these nor
-the block.
+Each objective is trained with several seeds at the learning rate of the recipe. NEPA and LeNEPA are also
+trained at a tuned learning rate (LeNEPA with a tuned weight of SIGReg), chosen with another seed on held-out
+training images. Test images choose neither these settings nor the block of the features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +24,16 @@ from study.ablations import pretrain_briefly
 from study.results import Results, diverged
 
 NEIGHBOURS = 20
-SLICES = 64  # of SIGReg, a step; drawn anew in each
+SLICES = 64  # random projections of SIGReg per step
 
 
 class Objective(NamedTuple):
-    """What is trained for.
+    """A training objective with its settings.
 
     Attributes:
-        family: rows among which one setting is chosen.
-        pretrainer: its class.
-        options: arguments of it.
+        family: name shared by the objectives among which a setting is tuned.
+        pretrainer: class of the pretrainer.
+        options: arguments of the pretrainer.
     """
 
     family: str
@@ -51,18 +50,22 @@ OBJECTIVES: dict[str, Objective] = {
     "NEPA without CLS": Objective("NEPA without CLS", PatchNepaPretrainer),
     **{f"LeNEPA, weight {weight:g}": _lenepa(weight) for weight in (5.0, 20.0)},
 }
-TUNED = ("NEPA", "LeNEPA")  # families
+TUNED = ("NEPA", "LeNEPA")  # families whose settings are tuned
 
 
 def pretrained(
     name: str, config: dict, data: ImageArrays, steps: int, *, seed: int, **how
 ) -> tuple[NepaPretrainer, float] | None:
-    """A fresh pretrainer, trained on the training images, and its loss; None where it diverged.
+    """Pretrain from random weights on the training images.
 
     Args:
-        name: of `OBJECTIVES`.
-        config: of the backbone, which starts at the same weights whatever the objective is.
-        steps, seed, **how: of `pretrain_briefly`.
+        name: key of `OBJECTIVES`.
+        config: configuration of the backbone; its initial weights do not depend on the objective.
+        data: images and labels.
+        steps, seed, **how: arguments of `pretrain_briefly`.
+
+    Returns:
+        The pretrainer and its final loss, or None if the training diverged.
     """
     keras.utils.set_random_seed(seed)
     objective = OBJECTIVES[name]
@@ -74,7 +77,7 @@ def pretrained(
 
 
 def held_out_accuracy(name: str, config: dict, data: ImageArrays, steps: int, **how) -> float:
-    """Of least squares on the best block, on training images held out; 0 where the pretraining diverged."""
+    """Held-out accuracy of least squares on the best block's features; 0 if the pretraining diverged."""
     if (trained := pretrained(name, config, data, steps, **how)) is None:
         return 0.0
     model, _ = trained
@@ -86,11 +89,12 @@ def held_out_accuracy(name: str, config: dict, data: ImageArrays, steps: int, **
 def frozen_report(
     name: str, config: dict, data: ImageArrays, steps: int, **how
 ) -> dict[str, float]:
-    """What frozen features are worth after the final norm, and of the block that training images choose.
+    """Pretrain, then evaluate frozen features of the final norm and of the block chosen on training images.
 
     Returns:
-        "loss", "rank" of the features after the norm, "norm_knn", "norm_linear", "block" (its number, -1 for
-        the norm), "block_knn", "block_linear", accuracies on the test images in [0, 1]; or {"diverged": 1}.
+        "loss"; "rank", the effective rank of the features of the norm; "block", the number of the chosen
+        block (-1 for the norm); and accuracies on the test images in [0, 1]: "norm_knn", "norm_linear",
+        "block_knn" and "block_linear". Or {"diverged": 1}.
     """
     if (trained := pretrained(name, config, data, steps, **how)) is None:
         return {"diverged": 1}
@@ -132,25 +136,26 @@ def study_objectives(
     base_learning_rate: float,
     **how,
 ) -> str:
-    """Every objective with every seed, at the recipe's rate and at its own; the table.
+    """Run every objective with every seed, at the recipe's rate and at a tuned one; return the table.
 
-    A chosen rate that is the smallest or largest has a star: one beyond it may be better.
+    A star marks a tuned rate that is the smallest or largest one tried: a rate beyond it may be better.
 
     Args:
         data: images and labels.
-        config: of the backbone.
-        about: what else the results depend on.
-        rates: peaks for 256 images, tried.
-        seeds: that count.
-        tuning_seed: another, that chooses.
-        base_learning_rate: of the recipe.
+        config: configuration of the backbone.
+        results: store of the results.
+        about: further settings that the results depend on.
+        rates: peak learning rates to try, for a batch of 256 images.
+        seeds: seeds of the reported pretrainings.
+        tuning_seed: seed of the pretrainings for tuning, not among `seeds`.
+        base_learning_rate: learning rate of the recipe, for a batch of 256 images.
         **how: steps, batch_size and ema_decay of `pretrain_briefly`.
 
     Raises:
-        ValueError: the seed that chooses counts too.
+        ValueError: `tuning_seed` is one of `seeds`.
     """
     if tuning_seed in seeds:
-        raise ValueError(f"The seed {tuning_seed} both chooses and counts.")
+        raise ValueError(f"tuning_seed={tuning_seed} must not be one of the reported seeds.")
 
     def made(kind: str, make, name: str, seed: int, rate: float):
         setup = {**about, **how, "options": dict(OBJECTIVES[name].options)}
@@ -178,10 +183,10 @@ def study_objectives(
 
 
 def objectives_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """The rows in Markdown, accuracies in per cent, mean ± sample standard deviation.
+    """Table of the results in Markdown: accuracies in per cent, mean ± sample standard deviation.
 
     Args:
-        found: `frozen_report` of each pretraining, by what it is.
+        found: `frozen_report` of each pretraining, by title of the row.
     """
     names = {
         "norm_knn": "k-NN, norm",

@@ -1,4 +1,4 @@
-"""Pictures of a study: accuracy by length of pretraining, curves side by side, attention over a run."""
+"""Figures of a study: accuracy by length of pretraining, training curves, attention over a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ def _clean(axes, x: str, y: str) -> None:
 
 
 def plot_length(found: Mapping[int, Mapping[str, Sequence[float]]], png_path: Path) -> None:
-    """Draws accuracies by steps of pretraining: means, and bars of one standard deviation.
+    """Draw accuracies by steps of pretraining: means, with error bars of one standard deviation.
 
     Args:
         found: accuracies in [0, 1] of the runs, by step and measure.
-        png_path: picture to write.
+        png_path: PNG file to write.
     """
     figure = new_figure(5.2, 3.4)
     axes = figure.subplots()
@@ -38,7 +38,7 @@ def plot_length(found: Mapping[int, Mapping[str, Sequence[float]]], png_path: Pa
 
 
 def plot_dynamics(drawn: Sequence[tuple[Comparison, Curves]], png_path: Path) -> None:
-    """Draws the comparisons side by side: a thick line for the mean of the seeds, thin ones for each."""
+    """Draw the comparisons side by side: a thick line for the mean over seeds, a thin line for each seed."""
     figure = new_figure(3.4 * len(drawn), 2.9)
     for axes, (comparison, curves) in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
         for (name, of_name), color in zip(curves.items(), (BLUE, ORANGE), strict=True):
@@ -61,15 +61,16 @@ def plot_dynamics(drawn: Sequence[tuple[Comparison, Curves]], png_path: Path) ->
 def plot_attention_over_steps(
     images: np.ndarray, maps: Mapping[int, np.ndarray], query: int, png_path: Path
 ) -> None:
-    """Draws a row for each image: the image, then where its query (orange) looks at each step.
+    """Draw a row for each image: the image, then the attention of the query patch at each step.
 
-    Patches behind the query, which it does not see, are light grey. The maps of an image have one scale.
+    The query is outlined in orange. Later patches, which it cannot attend to, are light grey. All maps of an
+    image have the same colour scale.
 
     Args:
-        images: (N, height, width, channels), normalised floats.
-        maps: by step, (N, rows, columns).
-        query: patch, counted row by row from 0.
-        png_path: picture to write.
+        images: (B, height, width, channels), normalised floats.
+        maps: attention maps (B, h, w) by step.
+        query: number of the query patch in row-major order from 0.
+        png_path: PNG file to write.
     """
     rows, columns = next(iter(maps.values())).shape[1:]
     figure = new_figure(1.3 * (1 + len(maps)) + 0.7, 1.4 * len(images) * rows / columns + 0.4)

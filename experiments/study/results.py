@@ -1,6 +1,6 @@
-"""Results of a study that survive it being stopped, and its tables.
+"""Persistent store of a study's results, so that an interrupted study resumes, and its tables.
 
-Accuracies in tables are per cent, mean ± sample standard deviation.
+Accuracies in tables are in per cent, mean ± sample standard deviation.
 """
 
 import json
@@ -18,17 +18,19 @@ from study.ablations import Ablation
 
 
 class Results:
-    """Results by what they depend on, a line of JSON each, so that a study goes on where it was stopped.
+    """Store of results by the settings they depend on, in a file with a line of JSON each.
+
+    An incomplete last line, left by a killed process, is removed.
 
     Args:
-        path: file; made with its folder if missing.
-        say: what is called with a line for each new result.
+        path: file; created with its folder if missing.
+        say: function called with a line of text for each new result.
 
     Attributes:
-        seconds: that the results asked for so far took when they were made.
+        seconds: total computing time of the results requested so far.
 
     Raises:
-        ValueError: a line is not a result. One without its end, which a kill has cut, is removed.
+        ValueError: a line of the file is not a result.
     """
 
     def __init__(self, path: str | Path, say: Callable[[str], None] = print):
@@ -45,18 +47,18 @@ class Results:
                 about, _, _ = (row[name] for name in ("about", "result", "seconds"))
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f"{self.path}, line {number} is no result; remove the line."
+                    f"{self.path}, line {number} is no result of a study; remove the line."
                 ) from None
             self._known[_key(about)] = row
 
     def of(self, about: Mapping[str, Any], make: Callable[[], Any], again: bool = False) -> Any:
-        """The result kept for `about` and this backend, or the one that `make` returns, which is kept.
+        """Return the stored result for these settings and this backend, or compute and store it.
 
         Args:
-            about: what the result depends on beside the code, for JSON; "setup", which others share, is not
-                said.
-            make: returns a number, or numbers by name.
-            again: make it even if there is one, as what else it left is gone.
+            about: settings that the result depends on, as JSON; the entry "setup", shared by many results, is
+                not printed.
+            make: function that computes the result, a number or numbers by name.
+            again: compute the result even if one is stored, because other files that it wrote are missing.
         """
         about = {"backend": keras.backend.backend(), **about}
         row = self._known.get(_key(about))
@@ -82,12 +84,13 @@ class Results:
 
 
 def labels_table(found: Mapping[int, Mapping[str, dict]], settings: Sequence[Mapping]) -> str:
-    """Pretrained against from scratch by number of labels, in Markdown.
+    """Table of pretrained and from scratch by number of labels, in Markdown.
+
+    A star marks a chosen rate that is the smallest or largest one tried: a rate beyond it may be better.
 
     Args:
-        found: of `tuned_comparison` by number of labels.
-        settings: given to it. A chosen rate that is the smallest or largest has a star: one beyond it may be
-            better.
+        found: results of `tuned_comparison` by number of labels.
+        settings: settings that were tried.
     """
     starts = "scratch", "pretrained"
     head = ["labels", "from scratch", "pretrained", "gain, same subset"]
@@ -113,13 +116,13 @@ def _chosen(of_start: Mapping, settings: Sequence[Mapping]) -> str:
 def ablations_table(
     found: Mapping[str, Sequence[Mapping[str, float]]], ablations: Mapping[str, Ablation]
 ) -> str:
-    """Ablations, with what the paper says of each, in Markdown.
+    """Table of ablations in Markdown, with the results of the paper.
 
-    Losses are of each ablation's own task, so they say nothing across rows.
+    Each ablation has a task of its own, so losses of different rows cannot be compared.
 
     Args:
-        found: `ablation_report` of each pretraining, by the names of the ablations.
-        ablations: by name.
+        found: `ablation_report` of each pretraining, by name of the ablation.
+        ablations: ablations by name.
     """
     numbers = {
         "loss": "loss",
@@ -141,12 +144,12 @@ def ablations_table(
 
 
 def diverged(title: str, lost: int, count: int) -> str:
-    """A row's title, with how many of its runs diverged if any did."""
+    """Title of a row, with the number of its diverged runs, if any."""
     return f"{title} ({lost} of {count} diverged)" if lost else title
 
 
 def accuracy_cell(accuracies: Sequence[float]) -> str:
-    """Accuracies in [0, 1] in per cent, NaN of runs that diverged counted beside the mean of the others."""
+    """Cell of accuracies in [0, 1] in per cent; runs that diverged (NaN) are counted separately."""
     values = np.asarray(accuracies, "float64")
     kept = values[np.isfinite(values)]
     return diverged(_spread(kept), len(values) - len(kept), len(values))
@@ -157,7 +160,7 @@ def _key(about: Mapping) -> str:
 
 
 def _json(value, **options) -> str:
-    """JSON of a value, in which mappings of any kind are objects."""
+    """JSON text of a value; any mapping becomes an object."""
     return json.dumps(value, default=dict, **options)
 
 

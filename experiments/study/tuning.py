@@ -1,7 +1,7 @@
-"""Pretrained against from scratch, each at its own best settings.
+"""Fine-tuning from pretrained and from random weights, each at its own best settings.
 
-The settings are chosen on a validation part of the training images, with other subsets of labels than those
-that are then counted; the test images choose nothing.
+Settings are chosen on held-out training images, with other subsets of labels than the reported ones. Test
+images choose nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,32 +30,32 @@ def tuned_comparison(
     run: Callable[[dict, Callable[[], float]], float] = lambda description, trial: trial(),
     **options,
 ) -> dict[str, dict]:
-    """Few-label fine-tuning with equal budgets, tuned for either start.
+    """Few-label fine-tuning with equal budgets, tuned separately for pretrained and random weights.
 
     Args:
-        backbone: the pretrained `NepaBackbone`.
-        data: images and labels; those held out of the training images are not fine-tuned on.
-        settings: each some arguments of `FewLabelTrial`, all of which are tried for either start.
+        backbone: pretrained `NepaBackbone`.
+        data: images and labels; held-out training images are not fine-tuned on.
+        settings: settings to try for each start, as arguments of `FewLabelTrial`.
         starts: "pretrained" and "scratch", or one of them.
-        seeds: of the subsets and fresh weights that count.
-        tuning_seeds: of those that choose; other ones.
-        validation_share: of each class, held out.
-        run: gets what a run is and a function that makes it, and returns its accuracy; to keep results and
-            not make them twice.
+        seeds: seeds of the reported subsets of labels and random weights.
+        tuning_seeds: other seeds, with which the setting is chosen.
+        validation_share: fraction of each class to hold out.
+        run: function from a description of a fine-tuning and a function that runs it to its accuracy; it may
+            return a stored result.
         **options: more arguments of `FewLabelTrial`, the same for all.
 
     Returns:
         For each start {"validation": accuracies of the settings, "chosen": index of the best, "test":
-        accuracies of the seeds}; NaN of a fine-tuning that diverged.
+        accuracies of the seeds}; NaN for a fine-tuning that diverged.
 
     Raises:
-        ValueError: no settings, or a seed that both chooses and counts.
+        ValueError: no settings or seeds, or a seed is in both `seeds` and `tuning_seeds`.
     """
     seeds, tuning_seeds = list(seeds), list(tuning_seeds)
     if not (settings and seeds and tuning_seeds) or set(seeds) & set(tuning_seeds):
         raise ValueError(
-            f"There must be settings ({len(settings)}), and seeds {seeds} other than those that choose, "
-            f"{tuning_seeds}."
+            f"There must be at least one setting ({len(settings)} given), and seeds {seeds} that are not "
+            f"among tuning_seeds {tuning_seeds}."
         )
     kept, validation = held_out(data.train_labels, validation_share, seed=0)
     train = data.train_images[kept], data.train_labels[kept]
@@ -67,7 +67,7 @@ def tuned_comparison(
 
         def made(start: str, seed: int) -> float:
             nonlocal trial
-            if trial is None:  # it compiles, so only if a run is to be made
+            if trial is None:  # it compiles, so build it only if a result is missing
                 test = counted_on if on == "test" else chosen_on
                 trial = FewLabelTrial(backbone, *train, *test, **options, **settings[setting])
             try:

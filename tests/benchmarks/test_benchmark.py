@@ -61,7 +61,7 @@ def test_rates_for_each_block_are_measured_against_one():
     assert PRESET in title and "batch 4" in title
     # Decay or not; and that for the embedding, three blocks, fc_norm and the head, where both occur.
     assert one.startswith("2 groups") and each.startswith("11 groups")
-    seconds = [float(re.search(r"(\S+) s a step", line)[1]) for line in (one, each)]
+    seconds = [float(re.search(r"(\S+) s per step", line)[1]) for line in (one, each)]
     assert 0.2 < float(ratio.split()[1]) / (seconds[1] / seconds[0]) < 5
 
 
@@ -103,7 +103,7 @@ def test_the_accelerator_suite_is_rehearsed(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--only=flops"], "has the words 'flops'"),
+        (["--only=flops"], "contains 'flops'"),
         (["--batch_size=4"], "takes no --preset or --batch_size"),
         (["--backends=tensorflow"], "No part of the suite"),
     ],

@@ -182,5 +182,5 @@ def test_the_command_prints_the_tables():
     assert result.stdout.count("v5e-64 |") == 4 + 1
 
     result = scripts.run_here("plan.py", "--images_per_second=900")
-    assert result.returncode and "--preset on one --machine" in result.stdout + result.stderr
+    assert result.returncode and "--preset and a single --machine" in result.stdout + result.stderr
     assert "v5e-64; give a multiple" in scripts.refusal("plan.py", "--batch_size=96")

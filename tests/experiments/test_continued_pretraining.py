@@ -25,7 +25,7 @@ def test_it_begins_at_the_weights_and_resumes_bit_for_bit(tmp_path):
     flags += ["--steps=4", "--keep_every=2", f"--run_dir={run}"]
     result = run_here("pretrain.py", *flags)
     assert result.returncode == 0, result.stderr
-    assert "12 images a pass, as 8x12x3" in result.stdout
+    assert "12 images per epoch, as 8x12x3" in result.stdout
 
     given = nepa_keras.NepaPretrainer.from_preset(weights, image_size=(8, 12), use_causal_mask=True)
     tiny.compile_model(given)

@@ -165,7 +165,7 @@ def test_wrong_flags_are_refused(pretrained, tmp_path):
         "must end in .keras": [f"--source={pretrained}", "--to=keras"],
         "no argument class_names": [f"--source={pretrained}", f"--class_names={__file__}"],
         "No such file": [f"--source={pretrained}", "--class_names=nothing.txt"],
-        "written as it is first": [f"--source={__file__}.keras", "--drop_path=0.1"],
+        "can only be converted unchanged": [f"--source={__file__}.keras", "--drop_path=0.1"],
         "not a readable image": [f"--source={pretrained}", "--image=nothing.png"],
     }
     for words, flags in cases.items():

@@ -49,7 +49,7 @@ def test_a_folder_is_embedded_and_searched(given, tmp_path):
     )
     cases = {
         "written as .npz or .parquet, not as x.csv": "--output=x.csv",
-        "this model has those from 0 to 2": "--blocks=3",
+        "this model has blocks 0 to 2": "--blocks=3",
         "is a path; write --data=folder:": f"--data={folder}",
     }
     for words, wrong in cases.items():
@@ -71,10 +71,10 @@ def test_a_folder_is_embedded_and_searched(given, tmp_path):
 
     other = tiny.exported("nepa_micro_patch2_8", tmp_path / "other")
     cases = {
-        "are of another model than --model": [f"--query={copy}", f"--model={other}"],
+        "was written with another model than --model": [f"--query={copy}", f"--model={other}"],
         "--query=cow.png is no picture file, and no image of": ["--query=cow.png"],
         "broken.png is not a readable image": [f"--query={folder}/dark/broken.png"],
-        "does not hold": ["--query=light/4.png", f"--output={sheet}", "--data=digits"],
+        "no longer holds": ["--query=light/4.png", f"--output={sheet}", "--data=digits"],
     }
     for words, wrong in cases.items():
         assert words in refusal(*search, *wrong)

@@ -35,9 +35,9 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     assert f"--model={pretrained}\n" in (folder / "flags.txt").read_text()
     for words in (
         f"--model={pretrained.parent}: averaged weights of step 4, {pretrained}",
-        "1,295 images to train on, 142 to validate with, 10 classes",
+        "1,295 training images, 142 validation images, 10 classes",
         "float32, attention by ",
-        "effective batch 64 (1 batch of 64 images an update, 1 process), 6 updates",
+        "effective batch 64 (1 batch of 64 images per update, 1 process), 6 updates",
         "peak learning rate 0.002 * 64 / 256 = 0.0005",
         "block 0 matrices",
         "frozen",
@@ -114,7 +114,7 @@ def test_adapters_are_trained_and_merged(pretrained, tmp_path):
     folder = tmp_path / "run"
     text, _, config = finetuned(pretrained, folder, "--lora_rank=2", "--quantize=int8")
     assert frozen(text) > 0 and "lora_rank" not in config
-    assert "in 8-bit integers the best: " in text
+    assert "best weights in 8-bit integers: " in text
     assert keras.saving.load_model(folder / "int8.keras").head.quantization_mode == "int8"
     before = nepa_keras.NepaBackbone.from_preset(pretrained)
     after = nepa_keras.NepaBackbone.from_preset(folder / "trained")
@@ -158,7 +158,7 @@ def test_one_warmup_a_moving_decay_and_accumulation(pretrained, tmp_path):
     text, rows, config = finetuned(pretrained, tmp_path / "run", *flags)
     warmups = {line.split()[-2] for line in text.splitlines() if re.match(r"(block|head|fc)", line)}
     assert warmups == {"3"} and frozen(text) == 3 + 14
-    assert "effective batch 128 (2 batches of 64 images an update" in text
+    assert "effective batch 128 (2 batches of 64 images per update" in text
     assert not config["add_pooling_layer"] and not config["qk_norm_affine"]
     assert config["is_causal"] and int(rows[-1]["step"]) == 12 and len(rows) == 6
     assert all(0 <= float(row["ema_val_accuracy"]) <= 1 for row in rows)
@@ -176,7 +176,7 @@ def test_pictures_on_disk_with_a_validation_set_of_their_own(tmp_path):
     folder = tmp_path / "run"
     result = run("finetune.py", *flags, "--steps=3", "--resize_to=20", f"--run_dir={folder}")
     assert result.returncode == 0, result.stderr
-    assert "12 images to train on, 12 to validate with" in result.stdout
+    assert "12 training images, 12 validation images" in result.stdout
     converter = data.NepaImageConverter.from_preset(folder / "best")
     assert converter.resize_to == 20 and converter.interpolation == "bicubic"
     result = run_here("evaluate.py", f"--model={folder / 'best'}", f"--data={text}")
@@ -249,17 +249,17 @@ def test_several_labels_an_image_from_a_csv_to_predictions(small_model, tmp_path
     assert len(rows) == 12 and rows[0]["name"].endswith("0.png") and rows[0]["label"] == ""
     twice = ["--weights=ema", "--weights=trained"]
     for words, flags in {
-        "trained for several classes an image; add --multi_label": [
+        "trained for several classes per image; add --multi_label": [
             *labels[:2], "--label_column=kind",
         ],
-        "--predictions is of one model": [*labels, outputs[0], *twice],
+        "--predictions takes one model": [*labels, outputs[0], *twice],
         "has no labels, which --confusion and --json need": [unlabelled, *outputs],
-        "--confusion is of one class an image": [*labels, "--confusion=a.png"],
+        "--confusion needs one class per image": [*labels, "--confusion=a.png"],
     }.items():  # fmt: skip
         assert words in refusal("evaluate.py", f"--model={folder}", *flags), words
     for words, flags in {
-        "--num_labels takes as many images of each class": ["--num_labels=4"],
-        "--augmentation=keras_cv mixes one class an image": ["--augmentation=keras_cv"],
+        "--num_labels takes equally many images of each class": ["--num_labels=4"],
+        "--augmentation=keras_cv supports one class per image": ["--augmentation=keras_cv"],
         "has one class an image; several": [f"--validation_data=folder:{small_model}"],
     }.items():
         assert words in refusal("finetune.py", *run_flags[:1], *labels, *flags), words
@@ -268,7 +268,7 @@ def test_several_labels_an_image_from_a_csv_to_predictions(small_model, tmp_path
 @pytest.mark.once
 def test_wrong_flags_are_refused(pretrained, tmp_path):
     cases = {
-        "--model names what to fine-tune": ["finetune.py", *SMALL],
+        "--model is required": ["finetune.py", *SMALL],
         "no variable 'block_9' to freeze": [
             "finetune.py", *SMALL, f"--model={pretrained}", "--freeze=block_9",
         ],

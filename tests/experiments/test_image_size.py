@@ -88,7 +88,7 @@ def test_a_segmenter_is_trained_on_crops_and_looks_through_windows_of_that_size(
     flags += [f"--run_dir={run}"]
     small = ["--head=linear", "--batch_size=2", "--steps=2", "--warmup_steps=1"]
     small += ["--validations=1", "--validation_share=0.25"]
-    assert "to train on as 16x24" in succeed("segment.py", *flags, *small)
+    assert "training images as 16x24" in succeed("segment.py", *flags, *small)
     model = nepa_keras.NepaImageSegmenter.from_preset(run / "best")
     assert model.backbone.image_shape == (*SIZE, 3)
     pixels = draw(0, 256, (20, 40, 3), np.uint8)

@@ -40,8 +40,14 @@ def test_bad_images_give_an_exit_code_and_wrong_flags_are_refused(tmp_path):
     assert result.returncode == 3 and "00.png: no image of a known format" in result.stdout
     cases = {
         "There is no folder /missing": ["--data=folder:/missing"],
-        "on the sheet that --sheet=FILE draws": [f"--data={text}", "--transform=evaluate"],
-        "copy that --convert=FOLDER writes": [f"--data={text}", "--shorter_side=20"],
+        "--transform applies to the contact sheet": [
+            f"--data={text}",
+            "--transform=evaluate",
+        ],
+        "--shorter_side applies to the copy": [
+            f"--data={text}",
+            "--shorter_side=20",
+        ],
         "exists and is left unchanged": [f"--data={text}", f"--convert={tmp_path}"],
     }
     for words, flags in cases.items():

@@ -93,15 +93,15 @@ def test_photographs_of_packages_become_crops(tmp_path, monkeypatch):
     result = run_here("photographs.py", f"--output={tmp_path / 'set'}", *flags)
     assert result.returncode == 0, result.stderr
     for words in (
-        "gcompris-qt-data 3:1.0-2 (Debian): 4 taken",  # alpaca, bee, crab, gorilla
+        "gcompris-qt-data 3:1.0-2 (Debian): 4 photographs used",  # alpaca, bee, crab, gorilla
         "1 under CC-BY-NC-4.0",
         "1 without a licence",
         "1 smaller than a crop",
         "1 that cannot be read",
-        "not taken: mate-backgrounds, under the GPL",
-        "not here: palapeli-data of Debian needs apt-get, which is not here",
-        "scikit-learn-flower, as gcompris-qt-data-crab shows the same",  # by its pixels
-        "gcompris-qt-data-gorilla, as gcompris-qt-data-alpaca shows the same",  # by its address
+        "not used: mate-backgrounds, under the GPL",
+        "not available: palapeli-data of Debian needs apt-get, which is not installed",
+        "scikit-learn-flower, a duplicate of gcompris-qt-data-crab",  # by its pixels
+        "gcompris-qt-data-gorilla, a duplicate of gcompris-qt-data-alpaca",  # by its address
     ):
         assert words in result.stdout, result.stdout
 
@@ -135,14 +135,14 @@ def test_photographs_of_packages_become_crops(tmp_path, monkeypatch):
 
 def test_what_cannot_be_meant_is_refused(tmp_path):
     output = f"--output={tmp_path / 'set'}"
-    assert "exists; name a folder" in refusal("photographs.py", f"--output={tmp_path}")
+    assert "exists; give a folder" in refusal("photographs.py", f"--output={tmp_path}")
     assert "known are gcompris-qt-data" in refusal("photographs.py", output, "--packages=coco")
     (tmp_path / "scikit_learn-1.0-any.whl").write_bytes(b"no archive")
     result = run_here(
         "photographs.py", output, "--packages=scikit-learn", f"--downloads={tmp_path}"
     )
     assert result.returncode == 1 and "gave 0 photographs" in result.stderr
-    assert "scikit_learn-1.0-any.whl is no package that can be read" in result.stdout
+    assert "scikit_learn-1.0-any.whl is no readable package" in result.stdout
     assert not (tmp_path / "set").exists()
 
 
@@ -164,7 +164,7 @@ def test_a_damaged_package_is_named(tmp_path, kind):
             small_packages.debian(path, part)
         else:
             path.write_bytes(part)
-        with pytest.raises(packages.UnavailableError, match=r"a_1_all\.deb is no package"):
+        with pytest.raises(packages.UnavailableError, match=r"a_1_all\.deb is no readable package"):
             dict(packages.members(path))
 
 

@@ -21,7 +21,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     folder = tmp_path / "run"
     result = run("pretrain.py", *SHORT, "--steps=6", f"--run_dir={folder}")
     assert result.returncode == 0, result.stderr
-    for words in ("1,408 images a pass", "150,848 parameters", "matrices", "effective batch 32"):
+    for words in ("1,408 images per epoch", "150,848 parameters", "matrices", "effective batch 32"):
         assert words in result.stdout
     table = result.stdout[result.stdout.index("gain from pretraining") :]
     assert all(words in table for words in ("20 labels, 2 steps, 3 seeds", "k-NN", "linear probe"))
@@ -43,7 +43,9 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
     again = run("pretrain.py", f"--flagfile={folder / 'flags.txt'}", *watched)
     assert again.returncode == 0, again.stderr
     # A look changes nothing of the run; 20 rows of ten classes are too few for a linear probe.
-    assert "--monitor_images=40 watches no linear probe: 20 training rows" in again.stdout
+    assert (
+        "--monitor_images=40 is monitored without a linear probe: 20 training rows" in again.stdout
+    )
     columns = (tmp_path / "again" / "log.csv").read_text().splitlines()[0]
     assert "knn_accuracy" in columns and "linear_probe_accuracy" not in columns
     assert "gain from pretraining" not in again.stdout
@@ -77,12 +79,15 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
             ["--data=digits", "--warmup_ratio=0.1", "--warmup_epochs=1"],
             "warmup_ratio=0.1.*give one",
         ),
-        (["--data=digits", "--steps=9", "--warmup_epochs=1"], "11 updates of this data.*run has 9"),
+        (
+            ["--data=digits", "--steps=9", "--warmup_epochs=1"],
+            "11 updates with this data.*run has only 9",
+        ),
         (["--data=digits", "--ema_decay=1"], "ema_decay"),
         (["--data=digits", "--dtype=float7"], "float7"),
         (["--data=digits", "--num_labels=5"], "num_labels=5"),
-        (["--data=digits", "--blocks=3"], "--blocks: this model has those from 0 to 2"),
-        (["--data=digits", "--blocks=auto", "--noevaluate"], "table of --evaluate"),
+        (["--data=digits", "--blocks=3"], "--blocks=3: this model has blocks 0 to 2"),
+        (["--data=digits", "--blocks=auto", "--noevaluate"], "is for --evaluate"),
         (["--data=digits", "--sigreg_weight=5"], "--sigreg_weight is for --objective=lenepa"),
         (["--data=digits", "--objective=lenepa", "--nostop_gradient"], "has no stop-gradient"),
         (["--data=fashion_mnist", "--data_dir=/missing"], "no file /missing"),
@@ -111,7 +116,7 @@ def test_another_objective_on_a_source_of_files(tmp_path):
     lenepa = ["--objective=lenepa", "--sigreg_over=batch", f"--run_dir={tmp_path / 'run'}"]
     result = run("pretrain.py", *flags, *lenepa)
     assert result.returncode == 0, result.stderr
-    assert "12 images a pass, as 28x28x3" in result.stdout
+    assert "12 images per epoch, as 28x28x3" in result.stdout
     run_dir = tmp_path / "run"
     assert "squared_error" in (run_dir / "log.csv").read_text().splitlines()[0]
     nepa_keras.NepaPretrainer.from_preset(run_dir / "ema")  # nothing of the projector

@@ -52,16 +52,16 @@ def test_few_labels_a_chosen_block_and_wrong_flags(model, tmp_path):
     assert set(figures[f"causal, {choice['block']}, mean"]) == {"1-NN"}
     assert sum(name.endswith(", mean") for name in figures) == 1
     assert (
-        "fine-tuning on 2 labels a class, 1 seeds" in result.stdout
+        "fine-tuning on 2 labels per class, 1 seeds" in result.stdout
         and "from scratch" in result.stdout
     )
     cases = {
         "no probe 'svm'": ["--probes=svm"],
         "--labels_per_class=0 must be whole numbers, each above 0": ["--labels_per_class=0"],
         "--k=many must be whole numbers": ["--k=many"],
-        "--blocks: this model has those from 0 to 2": ["--blocks=7"],
-        "--blocks=auto,1: numbers, norm or auto": ["--blocks=auto,1"],
-        "has no splits; name --test_data": ["--data=folder:/missing"],
+        "--blocks=7: this model has blocks 0 to 2": ["--blocks=7"],
+        "--blocks=auto,1 must be numbers from 0, norm or auto": ["--blocks=auto,1"],
+        "has no splits; give --test_data": ["--data=folder:/missing"],
     }
     for words, wrong in cases.items():
         said = refusal("probe.py", *flags, *wrong)

@@ -97,7 +97,7 @@ def test_a_tree_as_ade20ks_with_the_recipes_flags(tmp_path):
 
 
 WRONG = {
-    "--model names what to segment with": [],
+    "--model is required: weights to start from": [],
     "--taps=0,1 must be 4 whole numbers": ["--model={model}", "--taps=0,1"],
     "There are no images with masks 'coco'": [
         f"--flagfile={RECIPE}",
@@ -105,9 +105,12 @@ WRONG = {
         "--data=coco",
     ],
     "has 1 channels, --data=": ["--model={model}", "--data=ade20k:{tree}", "--crop_size=56"],
-    "--image_size is the size of the training": ["--model={model}", "--data=ade20k:{tree}"],
+    "--image_size, the size of the training images, is required": [
+        "--model={model}",
+        "--data=ade20k:{tree}",
+    ],
     "--mode=predict needs --images": ["--mode=predict"],
-    "--model names a segmenter": ["--mode=evaluate"],
+    "--model is required: a trained segmenter": ["--mode=evaluate"],
 }
 
 

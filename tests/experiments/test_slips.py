@@ -108,7 +108,7 @@ SLIPS = {
     "--data={place}/empty is a path; write --data=folder:": "inspect_data.py --data={place}/empty",
     "--data=digit is no source of images; known are embedded, digits": "finetune.py --data=digit",
     "this does not: digits": "study.py --run_dir=any digits",
-    "checkpoint.keras is of a run; its weights are --model={place}/run.": (
+    "checkpoint.keras is a file of a run; give the run's folder: --model={place}/run.": (
         "probe.py --data=digits --model={place}/run/checkpoint.keras"
     ),
     "/run belongs to a run that has no usable trained weights; use {place}/run/ema": (
@@ -117,16 +117,16 @@ SLIPS = {
     "belongs to a run that has no usable weights; resume the run": (
         "visualize.py --model={place}/begun --output={place}/out"
     ),
-    "must be a folder, which this writes: KERAS_BACKEND=": (
+    "must be a folder; this command writes one: KERAS_BACKEND=": (
         "segment.py --mode=evaluate --model={place}/lone.keras"
     ),
-    "model.safetensors is a file; name its folder, {place}/run/ema": (
+    "model.safetensors is a file; give its folder, {place}/run/ema": (
         "finetune.py --data=digits --model={place}/run/ema/model.safetensors"
     ),
     "--model={place}/empty holds no weights: config.json is missing": (
         "finetune.py --data=digits --model={place}/empty"
     ),
-    "is an architecture without weights; name a folder of weights": (
+    "is an architecture without weights; give a folder of weights": (
         "evaluate.py --data=digits --model=nepa_tiny_patch16_224"
     ),
     "or --from_scratch": "probe.py --data=digits --model=nepa_micro_patch2_8",
@@ -147,13 +147,11 @@ SLIPS = {
     "{place}/classifier: Images of 512x9 pixels cannot be cut into patches of 2x2": (
         "evaluate.py --data=digits --model={place}/classifier --image_size=512,9"
     ),
-    "--num_classes or --class_names says how many": (
+    "by --num_classes or --class_names": (
         "convert.py --model=classifier --source={place}/run/ema --output={place}/out"
     ),
-    "--blocks: this model has those from 0 to 2": (
-        "probe.py --data=digits --model={place}/run/ema --blocks=3"
-    ),
-    "--blocks=-1: numbers, norm or auto": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
+    "this model has blocks 0 to 2": ("probe.py --data=digits --model={place}/run/ema --blocks=3"),
+    "--blocks=-1 must be numbers": "probe.py --data=digits --model={place}/run/ema --blocks=-1",
     "--k=0 must be whole numbers, each above 0": (
         "probe.py --data=digits --model={place}/run/ema --k=0"
     ),
@@ -185,7 +183,7 @@ def test_a_run_folder_that_cannot_be_made_has_a_status_of_its_own(folder, place)
     result = run_here("pretrain.py", "--data=digits", "--noevaluate", f"--run_dir={path}")
     assert result.returncode == 5, result.stderr
     (line,) = result.stderr.splitlines()
-    assert f"--run_dir={path} cannot be made or written to" in line and "another folder" in line
+    assert f"--run_dir={path} cannot be created or written to" in line and "another folder" in line
 
 
 @pytest.mark.once
@@ -222,7 +220,7 @@ def test_class_names_that_say_nothing_and_wordnets_are_taken_by_number(place, tm
     (folder / "config.json").write_text(json.dumps(config))
     result = run_here("evaluate.py", flags[0], f"--data=folder:{tmp_path / 'photos'}")
     assert result.returncode == 0, result.stderr
-    assert "classes are compared by number" in result.stdout
+    assert "classes are matched by number" in result.stdout
 
 
 @pytest.mark.once
@@ -236,7 +234,7 @@ def test_a_classifier_of_other_classes_starts_with_a_new_head(place, tmp_path):
     flags += ["--validation_share=0.4", "--base_learning_rate=0", "--head_learning_rate=0"]
     result = run_here("finetune.py", *flags, f"--run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
-    assert "classifies one, two, three: its head starts anew" in result.stdout
+    assert "has other classes (one, two, three): a new head is trained" in result.stdout
     trained = nepa_keras.NepaImageClassifier.from_preset(tmp_path / "run" / "trained")
     assert trained.class_names == CLASSES and not np.any(trained.head.bias)
 

@@ -50,14 +50,14 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 
 
 WRONG = {
-    "--ablations=NEPA,NEPA: take some of": ["--ablations=NEPA,NEPA"],
+    "--ablations=NEPA,NEPA must be some of": ["--ablations=NEPA,NEPA"],
     "--learning_rates=nan must be numbers, each a number from 0 to 1000": ["--learning_rates=nan"],
     "--pretrain_steps=105 must be a multiple of 10": ["--pretrain_steps=105"],
     "has 114 images where num_labels=1200": ["--label_counts=1200"],
     "A batch of 20000 cannot be made": ["--batch_size=20000"],
     "num_labels=5 must be at least the 10 classes": ["--label_counts=5"],
-    "--preset=vit is no architecture; known are": ["--preset=vit"],
-    "--data=digits has test images of its own": ["--test_data=folder:photos"],
+    "--preset=vit is no known architecture; known are": ["--preset=vit"],
+    "--data=digits has its own test images": ["--test_data=folder:photos"],
     "--image_size is for images of a source": ["--image_size=56"],
 }
 

@@ -78,7 +78,7 @@ def test_wrong_flags_are_refused(model, folder, tmp_path):
         "no fog; known are": ["--pictures=fog"],
         "outside of this model's 4x4": ["--patch=5,1", "--pictures=error"],
         "--layer=block 9: embedding, output": ["--layer=block 9", "--other_images=5"],
-        "this model has those from 0 to 3": ["--blocks=4", "--pictures=error"],
+        "this model has blocks 0 to 3": ["--blocks=4", "--pictures=error"],
         "--blocks=auto chooses by labels: --data=folder:": [
             f"--data=folder:{folder}",
             "--blocks=auto",

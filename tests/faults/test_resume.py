@@ -98,7 +98,7 @@ def stop(process, folder: Path, rows: int, number: int) -> str:
 def test_stopped_and_started_again_it_is_the_run_without_a_break(script, model, straight, tmp_path):
     """Stopped by SIGTERM, and pretraining also by kill -9: weights and log end bit-identical."""
     errors = stop(start(*command(script, model, tmp_path)), tmp_path, 3, signal.SIGTERM)
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     if script == "pretrain.py":
         stop(start(*command(script, model, tmp_path)), tmp_path, 9, signal.SIGKILL)
     last = run(*command(script, model, tmp_path))
@@ -155,13 +155,13 @@ def test_a_disk_that_is_full_ends_the_run_with_a_status_of_its_own(model, tmp_pa
     )
     assert result.returncode == 5, result.stderr
     assert "could not be written" in result.stderr and "Traceback" not in result.stderr
-    assert "the same command goes on" in result.stderr
+    assert "the same command resumes" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_trained(model):
     """Nobody can make a folder in the file system of the kernel's objects, not even root."""
     result = run_here(*command("pretrain.py", model, Path("/sys/run")))
-    assert result.returncode == 5 and "--run_dir=/sys/run cannot be made" in result.stderr
+    assert result.returncode == 5 and "--run_dir=/sys/run cannot be created" in result.stderr
 
 
 def test_a_run_goes_on_with_another_backend(tmp_path):

@@ -46,7 +46,7 @@ def run(tmp_path):
     run.log.write_text(
         "epoch,loss,step,val_accuracy,learning_rate\n1,0.7,10,NA,1\n2,0.5,20,0.875,1\n"
     )
-    run.write_results({"What it came to": [["weights", "top-1"], ["best", "87.50"]]})
+    run.write_results({"Validation results": [["weights", "top-1"], ["best", "87.50"]]})
     run.curves.write_bytes(b"a picture")
     return run
 
@@ -94,15 +94,15 @@ def test_a_card_that_a_person_wrote_in_stays(run, tmp_path):
     card = tmp_path / "out" / "README.md"
     assert "ask the owner" in card.read_text()
     card.write_text("Of my cats.\n")
-    assert "was there and stays" in run_here(*given).stdout
+    assert "existed and is kept" in run_here(*given).stdout
     assert card.read_text() == "Of my cats.\n"
 
 
 REFUSED = {
     "--push=me/tuned": "'me/tuned' is not of the form hf://owner/name",
     "--push=hf://me/tuned@v2": "has a revision, but uploads go to the main one: use hf://me/tuned.",
-    "--private": "--private is for --push, which names the repository.",
-    "--license=My own": "--license=My own is no identifier as the hub has them, such as apache-2.0",
+    "--private": "--private applies to an upload; give --push=hf://OWNER/NAME too.",
+    "--license=My own": "--license=My own is no licence identifier of the hub, such as apache-2.0",
     "--push=hf://me/public --private": "hf://me/public already exists and is public, so nothing was",
 }
 
