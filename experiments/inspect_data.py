@@ -11,6 +11,7 @@ writes TFRecord shards with a manifest, for --data=tfrecord:FOLDER.
 """
 
 import sys
+from pathlib import Path
 
 import before_keras  # noqa: F401
 import class_scores
@@ -71,7 +72,7 @@ def open_data():
 
 
 def draw_sheet(source):
-    """Up to 64 readable images, evenly over the source, with their classes."""
+    """Draw up to 64 readable images, evenly over the source, with their classes and file names."""
     transforms = {
         "pretrain": data.RandomResizedCrop,
         "finetune": data.FinetuningTransform,
@@ -85,19 +86,20 @@ def draw_sheet(source):
         except data.ImageError:
             continue
         images.append(transform.preview(pixels, _SEEN, index=index) if transform else pixels)
-        captions.append(printable(caption(source, index)))
+        captions.append(caption(source, int(index)))
     visualization.plot_contact_sheet(images, captions, FLAGS.sheet)
     print(f"drawn: {FLAGS.sheet}")
 
 
 def caption(source, index: int) -> str:
-    """The class of an image, or the classes that it shows; of one without a label nothing."""
+    """The class of an image, or the classes that it shows, if it has labels, above the name of its file."""
+    name = printable(Path(source.name(index)).name)
     if source.labels is None:
-        return ""
+        return name
     names = source.class_names or [str(k) for k in range(int(source.labels.max()) + 1)]
     if source.multi_label:
         names = source.class_names or [str(k) for k in range(source.labels.shape[1])]
-    return class_scores.caption(source.labels[index], names)
+    return f"{printable(class_scores.caption(source.labels[index], names))}\n{name}"
 
 
 def main():

@@ -37,7 +37,7 @@ from shared_flags import (
 
 from nepa_keras import data, evaluation, training, visualization
 from nepa_keras.data import segmentation
-from nepa_keras.files import replacing
+from nepa_keras.files import printable, replacing
 
 FLAGS = flags.FLAGS
 MODES = ("train", "evaluate", "predict")
@@ -79,18 +79,19 @@ flags.DEFINE_integer("warmup_steps", 60, "Updates that the warm-up takes.", lowe
 flags.DEFINE_integer("validations", 5, "Number of validations in training, about.", lower_bound=1)
 
 
-def draw_examples(segment, source, path: Path, count: int = 4) -> list:
-    """Draws the first images that can be read, and returns them, uint8 (H, W, C)."""
-    pairs = []
+def draw_examples(segment, source, path: Path, count: int = 4) -> tuple[list, list[str]]:
+    """Draw the first images that can be read; returns them, uint8 (H, W, C), and the names of their files."""
+    pairs, names = [], []
     for index in range(len(source)):
         if len(pairs) == count:
             break
         with contextlib.suppress(data.ImageError):
             pairs.append(source.read(index))
+            names.append(printable(Path(source.name(index)).name))
     images, labels = [x[..., :-1] for x in pairs], [x[..., -1] for x in pairs]
     predictions = [segment.labels(image) for image in images]
-    visualization.plot_segmentation(images, labels, predictions, source.class_names, path)
-    return images
+    visualization.plot_segmentation(images, labels, predictions, source.class_names, path, names)
+    return images, names
 
 
 def train(run: training.RunDir) -> None:
@@ -184,11 +185,11 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
     """Curves, the trained weights, examples, the scores, and the report of it all."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
     runs.report_bad_images(bad, "images were not validated with", run.bad_validation_images)
-    visualization.plot_curves(run.log, run.curves)
+    visualization.plot_curves(run.log, run.curves, segmenter.optimizer)
     replace_preset(segmenter, run.trained)
     if validate.best is None:
         raise SystemExit(f"segment.py: no mIoU is a number; see {run.log}.")
-    images = draw_examples(
+    images, names = draw_examples(
         segmenters.image_segmenter(segmenter), validation, run.picture("examples")
     )
     last = validate.last
@@ -206,7 +207,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
         score_row("trained weights", last),
         score_row("best weights", validate.best),
     ]
-    visualization.write_report(run, segmenter, images, (), {"What it came to": rows})
+    visualization.write_report(run, segmenter, images, names, {"What it came to": rows})
 
 
 def evaluate() -> None:
@@ -248,7 +249,7 @@ def predict(run: training.RunDir) -> None:
         left_out = visualization.write_masks(segment, shown, images, run.path)
     for line in left_out:
         print(f"left out: {line}")
-    print(f"masks and overlays in {run}")
+    print(f"masks, overlays and the legend of their colours in {run}")
 
 
 def main():

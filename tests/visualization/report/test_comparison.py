@@ -27,7 +27,7 @@ def run_dir(folder: Path, *flags: str, script: str = "pretrain", log: str = LOG)
 def rows(page: str, caption: str) -> list[list[str]]:
     """The cells of the table of a name."""
     (table,) = re.findall(rf"{re.escape(caption)}</caption>(.*?)</table>", page, re.DOTALL)
-    lines = re.findall(r"<tr>(.*?)</tr>", table)
+    lines = re.findall(r"<tr[^>]*>(.*?)</tr>", table)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in lines]
 
 
