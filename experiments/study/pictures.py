@@ -75,8 +75,8 @@ def plot_attention_over_steps(
     Patches behind the query, which it does not see, are pale. All maps have one logarithmic scale.
 
     Args:
-        images: (N, height, width, channels), normalised floats.
-        maps: by step, (N, rows, columns).
+        images: (B, height, width, channels), normalised floats.
+        maps: by step, (B, rows, columns).
         query: patch, counted row by row from 0.
         png_path: picture to write.
     """

@@ -1,6 +1,6 @@
 """Patches of many images with their embeddings: to find the nearest one, or to draw an embedding.
 
-M images, T patches of an image, P = M T patches in all, D width, Q queries.
+B images of the bank, T patches of an image, D width; "patches" counts all B T of them.
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ class PatchBank:
     """Vectors and pixels of the patches of some images.
 
     Attributes:
-        vectors: (P, D).
-        pixels: (P, height, width, channels) of a patch, normalised floats.
+        vectors: (patches, D).
+        pixels: (patches, height, width, channels) of a patch, normalised floats.
         grid: rows and columns of patches of an image.
 
     Args:
         model: a backbone, or a model that has one.
-        images: (M, height, width, channels), normalised floats.
+        images: (B, height, width, channels), normalised floats.
         layer: of `patch_features`; "embedding" holds what NEPA predicts.
         batch_size: images at a time.
 
@@ -86,10 +86,10 @@ class PatchBank:
         return float(np.linalg.norm(self.vectors, axis=-1).mean())
 
     def nearest(self, vectors: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Find the patches whose vectors have the largest cosine with each of (Q, D).
+        """Find the patches whose vectors have the largest cosine with each of (queries, D).
 
         Returns:
-            Their numbers (Q, count) and the cosines (Q, count), the largest first.
+            Their numbers (queries, count) and the cosines (queries, count), the largest first.
 
         Raises:
             ValueError: the bank has fewer patches.
@@ -112,7 +112,7 @@ class PatchBank:
 class LinearDecoder:
     """Pixels of a patch as a linear function of its embedding, by regularised least squares over a bank.
 
-        min over A, c of sum_p |A e_p + c - pixels_p|^2 + noise P v |A|^2,   v = mean variance of e_p
+        min over A, c of sum_p |A e_p + c - pixels_p|^2 + noise B T v |A|^2,   v = mean variance of e_p
 
     That is the best linear decoder for embeddings with so much error in every direction. Real ones use
     some directions hardly at all, and without this term an error along those would drown the picture of a
@@ -135,7 +135,7 @@ class LinearDecoder:
         pixels = bank.pixels.reshape(len(embeddings), -1).astype("float64")
         mean, level = embeddings.mean(axis=0), pixels.mean(axis=0)
         centred = embeddings - mean
-        products = centred.T @ centred  # P times the covariance
+        products = centred.T @ centred  # B T times the covariance
         penalty = noise * np.trace(products) / len(products)
         products += penalty * np.eye(len(products))
         # The pseudo-inverse: without noise, embeddings wider than pixels have directions of no variance.

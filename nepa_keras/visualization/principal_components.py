@@ -1,6 +1,6 @@
 """Principal components of features: of patches as colours, of images as places on a plane.
 
-B batch, T patches on a grid of rows x columns, M images or patches, D width.
+B batch, T patches on a grid of rows x columns, D width.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _NAMED = 20  # of more classes the names are left out
 
 
 def principal_components(features: np.ndarray, count: int) -> np.ndarray:
-    """Project features (M, D) on their first components: (M, count), the largest variance first.
+    """Project features (rows, D) on their first components: (rows, count), the largest variance first.
 
     Signs are those of scikit-learn's PCA, which do not depend on the solver.
 
@@ -167,8 +167,8 @@ def plot_projection(
     """Draw each image at the place of its features on the plane of the first two components.
 
     Args:
-        features: (M, D), one row an image.
-        images: (M, height, width, channels), normalised floats.
+        features: (B, D), one row an image.
+        images: (B, height, width, channels), normalised floats.
         png_path: picture to write.
         labels: class of each image, a colour for its frame, -1 for none; or None.
         class_names: of the labels; listed where there are no more than 20.

@@ -1,6 +1,6 @@
 """Masks of classes: their colours, pictures and files.
 
-H height, W width of an image, C classes.
+C classes.
 """
 
 from collections import Counter
@@ -47,11 +47,11 @@ def class_colors(num_classes: int) -> np.ndarray:
 def overlay(
     image: np.ndarray, labels: np.ndarray, colors: np.ndarray, strength: float = 0.55
 ) -> np.ndarray:
-    """Lay the colours of labels over an image, uint8 (H, W, 3); pixels without a class stay as they are.
+    """Lay the colours of labels over an image, uint8 (height, width, 3); pixels without a class stay as they are.
 
     Args:
-        image: uint8 (H, W, 3 or 1).
-        labels: (H, W); values that have no colour are of no class.
+        image: uint8 (height, width, 3 or 1).
+        labels: (height, width); values that have no colour are of no class.
         colors: of `class_colors`.
         strength: share of the colour.
 
@@ -80,9 +80,9 @@ def plot_segmentation(
     cover most, and gives the share of pixels in truth and prediction together.
 
     Args:
-        images: uint8 (H, W, 3 or 1).
-        truths: labels (H, W), or None.
-        predictions: labels (H, W).
+        images: uint8 (height, width, 3 or 1).
+        truths: labels (height, width), or None.
+        predictions: labels (height, width).
         class_names: of the classes.
         png_path: picture to write.
         captions: text below each image, such as the name of its file; below predictions with a truth the

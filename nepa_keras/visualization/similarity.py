@@ -1,6 +1,6 @@
 """Similarity of the predicted next embedding to the patches of the image (arXiv 2512.16922, figures 5, 8, 9).
 
-B batch, T patches on a grid of rows x columns, Q query patches, D width.
+B batch, T patches on a grid of rows x columns, D width.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def predicted_similarity(
         top_p: keep only the most similar patches that hold this share, see `top_p_filter`.
 
     Returns:
-        Float32 (B, Q, rows, columns), each map sums to 1.
+        Float32 (B, queries, rows, columns), each map sums to 1.
 
     Raises:
         ValueError: a query that is no patch, or images that do not fit.

@@ -33,7 +33,7 @@ def test_an_ignorant_model_does_not_look_certain():
 
 @pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), theme.QUERY, "#c05a1e"])
 def test_a_frame_shows_on_any_ground(ground):
-    """Its colours are far from black, from white, from its own colour, and from a warm photograph."""
+    """The frame is seen on black, on white, on its own colour, and on a warm photograph."""
     from matplotlib.colors import to_rgb
 
     color = np.array(to_rgb(ground) if isinstance(ground, str) else ground, float)
@@ -53,7 +53,7 @@ def test_a_frame_shows_on_any_ground(ground):
 
 
 def test_captions_lie_below_their_pictures(figures):
-    """Of wide, high and square images, also where the text is longer than the image is wide."""
+    """Wide, high and square images, also where the text is longer than the image is wide."""
     shapes = [(20, 60, 3), (60, 20, 3), (30, 30, 1)] * 3
     images = [np.full(shape, 99, "uint8") for shape in shapes]
     charts.plot_contact_sheet(images, ["sandal\n" + "long_name" * 9] * 9, "a.png", columns=4)
@@ -112,7 +112,7 @@ def test_sparse_validation_and_gradient_norms_over_decades_are_drawn(tmp_path, f
 
 
 def test_each_layer_has_its_rate(tmp_path, figures):
-    """As many lines as layer groups, the embedding's the smallest, as the schedule gives them."""
+    """One line for each layer group, the embedding's the smallest, as the schedule gives them."""
     from tests.helpers import tiny
 
     model = tiny.pretrainer()

@@ -155,7 +155,7 @@ def test_rollouts_are_compared_with_the_truth():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_is_written(tmp_path, channels):
-    """Also of images that are no squares, in a folder that does not exist yet."""
+    """Images that are no squares, in a folder that does not exist yet."""
     shape = (8, 12, channels)
     model = tiny.pretrainer(image_shape=shape)
     images, others = tiny.images(2, shape), tiny.images(9, shape, seed=1)

@@ -32,7 +32,7 @@ def rows(page: str, caption: str) -> list[list[str]]:
 
 
 def test_runs_of_one_script_beside_each_other(tmp_path, monkeypatch):
-    """By the script: flags that differ, results in columns, curves in one chart, pictures side by side."""
+    """Show, by script, flags that differ, results in columns, curves in one chart, pictures side by side."""
     first = run_dir(tmp_path / "x" / "run", "--data=digits", "--flip", "--batch_size=8")
     run_dir(tmp_path / "y" / "run", "--data=digits", "--noflip", "--batch_size=16")
     table = [("measure", "before", "after"), ("k-NN", "10", "20")]
@@ -66,7 +66,7 @@ def test_runs_of_one_script_beside_each_other(tmp_path, monkeypatch):
 
 
 def test_runs_of_two_scripts_have_curves_of_their_own(tmp_path):
-    """Also where a run has no row of its log yet."""
+    """Runs without a row of their log are named."""
     runs = [
         run_dir(tmp_path / "pre", "--data=digits"),
         run_dir(tmp_path / "new", "--data=digits", log=""),

@@ -109,7 +109,7 @@ def pixels(browser, canvas: str) -> np.ndarray:
 
 
 def colors(values: np.ndarray, even: float, seen=None) -> np.ndarray:
-    """What a map of T values looks like, (rows, columns, 4); its scale has 8 even shares at least."""
+    """Colours that a map of T values has, (rows, columns, 4); its scale has 8 even shares at least."""
     place = values / max(values.max(), min(8 * even, 1.0)) * (len(VIRIDIS) - 1)
     channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, i]) for i in range(3)]
     rgba = np.stack([*channels, np.full_like(place, 255)], axis=-1)
@@ -119,7 +119,7 @@ def colors(values: np.ndarray, even: float, seen=None) -> np.ndarray:
 
 
 def attention(report, query: int, image: int = 0, layer: int = 1, head: int = 0) -> np.ndarray:
-    """Of the model itself: a row to the patches; head 0 is the mean."""
+    """Attention of the model itself to the patches; head 0 is the mean."""
     model, images, _ = report
     (rows,) = keras.ops.convert_to_numpy(
         model.backbone.activations(images[[image]])["attentions"][layer]
@@ -337,7 +337,7 @@ def test_light_and_dark_by_the_system_and_by_the_button(page, report):
 
 
 def contrast(browser, selector: str) -> float:
-    """Of an element's text with the first background that is not transparent (WCAG 2)."""
+    """Contrast of an element's text with the first background that is not transparent (WCAG 2)."""
     found = browser.execute_script(
         """let element = document.querySelector(arguments[0]);
         const color = getComputedStyle(element).color;
@@ -362,7 +362,7 @@ def test_the_report_fits_the_screen(page, width):
 
 
 def test_results_are_read_on_a_phone_without_scrolling(browser, tmp_path):
-    """At 390 px each row is a card with the names of the columns; a screen reader still hears a table."""
+    """Each row is a card at 390 px, with the names of the columns; a screen reader still hears a table."""
     heads = (
         "k-NN accuracy on validation images in %",
         "before",
