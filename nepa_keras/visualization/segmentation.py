@@ -47,7 +47,7 @@ def class_colors(num_classes: int) -> np.ndarray:
 def overlay(
     image: np.ndarray, labels: np.ndarray, colors: np.ndarray, strength: float = 0.55
 ) -> np.ndarray:
-    """Lay the colours of labels over an image, uint8 (height, width, 3); pixels without a class stay as they are.
+    """Lay the colours of labels over an image, uint8 (height, width, 3); pixels without a class keep theirs.
 
     Args:
         image: uint8 (height, width, 3 or 1).
