@@ -29,13 +29,16 @@ def report_of(logits: np.ndarray, labels: np.ndarray, names=None):
 
 
 def results(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Scores by their keys; NaN if any logit is not finite."""
+    """Scores by their keys, and the mean cross-entropy as "loss"; NaN if any logit is not finite."""
     if not np.isfinite(logits).all():
-        return dict.fromkeys(headings(), math.nan)
-    report = report_of(logits, labels)
+        return dict.fromkeys([*headings(), "loss"], math.nan)
+    report, logits = report_of(logits, labels), logits.astype("float64")
     if labels.ndim == 2:
-        return {"map": report.mean_average_precision, "f1": report.f1}
-    return {"accuracy": report.top1, "top5": report.top5}
+        loss = float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
+        return {"map": report.mean_average_precision, "f1": report.f1, "loss": loss}
+    of_label = np.take_along_axis(logits, labels[:, None].astype(int), axis=1)[:, 0]
+    loss = float(np.mean(np.logaddexp.reduce(logits, axis=1) - of_label))
+    return {"accuracy": report.top1, "top5": report.top5, "loss": loss}
 
 
 def caption(label: np.ndarray, names) -> str:

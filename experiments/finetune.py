@@ -281,7 +281,7 @@ def finish(model, batches, ordered, converter, validate, run: training.RunDir) -
     runs.report_bad_images(
         ordered.bad_images, "images were not validated with", run.bad_validation_images
     )
-    visualization.plot_curves(run.log, run.curves)
+    visualization.plot_curves(run.log, run.curves, model.optimizer)
     interop.replace_huggingface(model, run.trained, converter)
     with training.ema_weights(model):
         interop.replace_huggingface(model, run.ema, converter)

@@ -12,6 +12,7 @@ shards with a manifest for --data=tfrecord:FOLDER. The exit status is 3 if image
 """
 
 import sys
+from pathlib import Path
 
 import before_keras  # noqa: F401
 import class_scores
@@ -107,7 +108,7 @@ def open_data():
 
 
 def draw_sheet(source):
-    """Draw up to 64 readable images, evenly spaced over the source, with their classes."""
+    """Draw up to 64 readable images, evenly spaced over the source, with classes and file names."""
     transforms = {
         "pretrain": data.RandomResizedCrop,
         "finetune": data.FinetuningTransform,
@@ -121,19 +122,20 @@ def draw_sheet(source):
         except data.ImageError:
             continue
         images.append(transform.preview(pixels, _SEEN, index=index) if transform else pixels)
-        captions.append(printable(caption(source, index)))
+        captions.append(caption(source, int(index)))
     visualization.plot_contact_sheet(images, captions, FLAGS.sheet)
     print(f"drawn: {FLAGS.sheet}")
 
 
 def caption(source, index: int) -> str:
-    """Class name or names of an image; "" if it has no label."""
+    """Class name or names of an image, if it has labels, above the name of its file."""
+    name = printable(Path(source.name(index)).name)
     if source.labels is None:
-        return ""
+        return name
     names = source.class_names or [str(k) for k in range(int(source.labels.max()) + 1)]
     if source.multi_label:
         names = source.class_names or [str(k) for k in range(source.labels.shape[1])]
-    return class_scores.caption(source.labels[index], names)
+    return f"{printable(class_scores.caption(source.labels[index], names))}\n{name}"
 
 
 def main():

@@ -40,7 +40,7 @@ from shared_flags import (
 
 from nepa_keras import data, evaluation, training, visualization
 from nepa_keras.data import segmentation
-from nepa_keras.files import replacing
+from nepa_keras.files import printable, replacing
 
 FLAGS = flags.FLAGS
 MODES = ("train", "evaluate", "predict")
@@ -115,8 +115,8 @@ flags.DEFINE_integer(
 )
 
 
-def draw_examples(segment, source, path: Path, count: int = 4) -> list:
-    """Draw the first readable images with truth and prediction; return the images.
+def draw_examples(segment, source, path: Path, count: int = 4) -> tuple[list, list[str]]:
+    """Draw the first readable images with truth and prediction; return the images and their names.
 
     Args:
         segment: `ImageSegmenter`.
@@ -125,18 +125,19 @@ def draw_examples(segment, source, path: Path, count: int = 4) -> list:
         count: number of images.
 
     Returns:
-        The images, each uint8 (height, width, channels).
+        The images, each uint8 (height, width, channels), and the names of their files.
     """
-    pairs = []
+    pairs, names = [], []
     for index in range(len(source)):
         if len(pairs) == count:
             break
         with contextlib.suppress(data.ImageError):
             pairs.append(source.read(index))
+            names.append(printable(Path(source.name(index)).name))
     images, labels = [x[..., :-1] for x in pairs], [x[..., -1] for x in pairs]
     predictions = [segment.labels(image) for image in images]
-    visualization.plot_segmentation(images, labels, predictions, source.class_names, path)
-    return images
+    visualization.plot_segmentation(images, labels, predictions, source.class_names, path, names)
+    return images, names
 
 
 def train(run: training.RunDir) -> None:
@@ -230,11 +231,11 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
     """Write curves, trained weights, examples and the report, and print the scores."""
     runs.report_bad_images(batches.bad_images, "bad images were replaced by others", run.bad_images)
     runs.report_bad_images(bad, "validation images could not be read", run.bad_validation_images)
-    visualization.plot_curves(run.log, run.curves)
+    visualization.plot_curves(run.log, run.curves, segmenter.optimizer)
     replace_preset(segmenter, run.trained)
     if validate.best is None:
         raise SystemExit(f"segment.py: no validation gave a finite mIoU; see {run.log}.")
-    images = draw_examples(
+    images, names = draw_examples(
         segmenters.image_segmenter(segmenter), validation, run.picture("examples")
     )
     last = validate.last
@@ -252,7 +253,7 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
         score_row("trained weights", last),
         score_row("best weights", validate.best),
     ]
-    visualization.write_report(run, segmenter, images, (), {"Validation results": rows})
+    visualization.write_report(run, segmenter, images, names, {"Validation results": rows})
 
 
 def evaluate() -> None:
@@ -294,7 +295,7 @@ def predict(run: training.RunDir) -> None:
         left_out = visualization.write_masks(segment, shown, images, run.path)
     for line in left_out:
         print(f"left out: {line}")
-    print(f"masks and overlays in {run}")
+    print(f"masks, overlays and the legend of their colours in {run}")
 
 
 def main():

@@ -1,24 +1,28 @@
-r"""What a model looks at, expects and finds surprising: pictures of any images and any model.
+r"""Draw what a model attends to, expects and finds surprising, of any images and any model.
 
     KERAS_BACKEND=jax python experiments/visualize.py --model=runs/mine/ema --output=runs/mine/pictures
     KERAS_BACKEND=jax python experiments/visualize.py --model=hf://SixAILab/nepa-base-patch14-224 \
         --data=folder:/path/to/images --pictures=rollout,attention --output=pictures
 
-similarity.png   where in the image the next patch's predicted embedding finds its match
-attention.png    where one patch looks, in every block and head, and through all blocks
-error.png        which patches were predicted badly
+overview.png     the method on one image: patches, attention, the predicted next patch, the true one
+similarity.png   patches that are like the predicted next embedding, for several queries
+attention.png    what one patch attends to, in every block and head, and through all blocks
+error.png        prediction error of each patch
 components.png   patch features of every layer as colours, one basis for all images
 nearest.png      the patches of other images that are nearest to one patch
 projection.png   images on the plane of the first two components of their features
 rollout.png      the model goes on from the first patches, reading its own predictions
-report.html      all of these, and a page on which each patch can be asked where it looks and what it expects
+report.html      all of these, and for each patch what it attends to and what it predicts
 
-The images are drawn at random (--seed) from --data, the shown ones and those they are compared with.
+The images are drawn at random (--seed) from --data, the shown ones and those they are compared with. Below
+each stand its class and the name of its file.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import before_keras  # noqa: F401
+import class_scores
 import keras
 import numpy as np
 from absl import flags
@@ -37,43 +41,92 @@ from shared_flags import (
 
 import nepa_keras
 from nepa_keras import data, evaluation, interop, visualization
+from nepa_keras.files import printable
 
 FLAGS = flags.FLAGS
-PICTURES = ("similarity", "attention", "error", "components", "nearest", "projection", "rollout")
-OF_PREDICTIONS = {"similarity", "error", "rollout"}
-OF_OTHERS, FEWEST = {"nearest", "projection", "rollout"}, 4  # need more images than the shown ones
+PICTURES = (
+    "overview",
+    "similarity",
+    "attention",
+    "error",
+    "components",
+    "nearest",
+    "projection",
+    "rollout",
+)
+OF_PREDICTIONS = {"overview", "similarity", "error", "rollout"}
+OF_OTHERS, FEWEST = (
+    {"overview", "nearest", "projection", "rollout"},
+    4,
+)  # need more images than the shown ones
 flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
 define_weights_flag()
-flags.DEFINE_string("data", "embedded", "As of pretrain.py.")
-flags.DEFINE_string("split", None, "Of sources that have several; default their test split.")
+flags.DEFINE_string("data", "embedded", "Source of the images, as for pretrain.py.")
+flags.DEFINE_string("split", None, "Split of the source; default its test split, if it has one.")
 define_cache_flags()
 define_data_dir_flag()
 define_label_flags()
 define_value_range_flag()
 define_image_size_flag()
 flags.DEFINE_list("images", [], "Picture files to show in place of images of --data.")
-flags.DEFINE_integer("num_images", 6, "Images to show.", lower_bound=1)
-flags.DEFINE_integer("other_images", 500, "To compare them with.", lower_bound=4)
-flags.DEFINE_integer("seed", 1, "Of the choice of images.", lower_bound=0)
-flags.DEFINE_list("pictures", list(PICTURES), f"Of {', '.join(PICTURES)}.")
+flags.DEFINE_integer("num_images", 6, "Number of images to show.", lower_bound=1)
+flags.DEFINE_integer(
+    "other_images",
+    500,
+    "Number of images that overview, nearest, projection and rollout compare the shown ones with.",
+    lower_bound=4,
+)
+flags.DEFINE_integer("seed", 1, "Seed of the choice of images.", lower_bound=0)
+flags.DEFINE_list("pictures", list(PICTURES), f"Pictures to draw, of {', '.join(PICTURES)}.")
 flags.DEFINE_string("output", None, "Folder for the pictures.", required=True)
+flags.DEFINE_enum("format", "png", ["png", "jpg"], "File format of the pictures.")
 flags.DEFINE_list(
-    "patch", [], "ROW,COLUMN, counted from 1, of the patch that is asked about; default the middle."
+    "patch",
+    [],
+    "Query patch of overview, similarity, attention and nearest as ROW,COLUMN, counted from 1; default the "
+    "middle.",
 )
 define_number("known", 0.5, "Share of the patches that rollout is given.", SHARE)
-define_number("temperature", 0.1, "Of similarity.", POSITIVE)
-define_number("top_p", None, "Of similarity: keep only the best patches with this share.", FACTOR)
+define_number("temperature", 0.1, "Temperature of the softmax that similarity shows.", POSITIVE)
+define_number(
+    "top_p", None, "In similarity, keep only the best patches that hold this share.", FACTOR
+)
 flags.DEFINE_string(
-    "layer", None, "Of nearest: embedding, output or 'block 3'; default as --blocks says."
+    "layer",
+    None,
+    "Features that nearest compares: embedding, output or 'block 3'; default as --blocks says.",
 )
 define_block_flag("norm", "nearest and projection show")
 flags.DEFINE_integer(
-    "choosing_images", 2000, "Training images that --blocks=auto looks at.", lower_bound=20
+    "choosing_images",
+    2000,
+    "Number of training images that --blocks=auto chooses the block by.",
+    lower_bound=20,
 )
 
 
+class Images(NamedTuple):
+    """Images as the model takes them, (…, height, width, channels).
+
+    Attributes:
+        shown: those that are drawn.
+        captions: of each, its class and the name of its file.
+        others: those they are compared with.
+        other_captions: of each.
+        labels: of the others, or None.
+        class_names: of the labels, or none.
+    """
+
+    shown: np.ndarray
+    captions: list[str]
+    others: np.ndarray
+    other_captions: list[str]
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
 def check_flags() -> None:
-    """Notices before the work what would fail after it."""
+    """Refuse before the work what would fail after it."""
     if unknown := set(FLAGS.pictures) - set(PICTURES):
         raise ValueError(
             f"--pictures has no {', '.join(unknown)}; known are {', '.join(PICTURES)}."
@@ -88,7 +141,7 @@ def check_flags() -> None:
 
 
 def load_model() -> keras.Model:
-    """The model as what it was trained as; of a backbone alone, the pretrainer."""
+    """Load the model as what it was trained as; of a backbone alone, the pretrainer."""
     given = settle_model()
     say(given.notes)
     check_weights("--model", FLAGS.model)
@@ -105,8 +158,8 @@ def load_model() -> keras.Model:
     return kind.from_preset(FLAGS.model, ema=given.ema, image_size=FLAGS.image_size)
 
 
-def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple]:
-    """Shown images and others, as the model takes them, and labels and class names of the others."""
+def load_images(model) -> Images:
+    """Load the shown images and the others."""
     *size, channels = model.backbone.image_shape
     shown = np.zeros((0, *size, channels), "float32")
     if FLAGS.images:
@@ -149,12 +202,33 @@ def load_images(model) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple
             f"--data={FLAGS.data} leaves {len(others)} images to compare with, and {needing} want {FEWEST}: "
             "give more images, fewer --num_images, or other --pictures."
         )
-    labels = None if source.labels is None else source.labels[indices[wanted:]]
-    return shown, others, labels, source.class_names or ()
+    captions = [caption(source, int(index)) for index in indices]
+    given = [Path(path).name for path in FLAGS.images]
+    return Images(
+        shown,
+        [*map(printable, given), *captions[:wanted]],
+        others,
+        captions[wanted:],
+        None if source.labels is None else source.labels[indices[wanted:]],
+        source.class_names or (),
+    )
+
+
+def caption(source, index: int) -> str:
+    """The class of an image, if it has one, above the name of its file."""
+    name = Path(source.name(index)).name
+    if source.labels is None:
+        return printable(name)
+    names = source.class_names or [f"class {k}" for k in range(int(np.max(source.labels)) + 1)]
+    if source.multi_label and not source.class_names:
+        names = [f"class {k}" for k in range(source.labels.shape[1])]
+    return "\n".join(
+        map(printable, (class_scores.caption(source.labels[index], names), name))
+    ).strip()
 
 
 def block_of_features(model) -> int:
-    """The block of --blocks; auto chooses by labels of training images, and says so."""
+    """The number of the block that --blocks names; "auto" chooses it by labels of training images."""
     if FLAGS.blocks != AUTO:
         (block,) = given_blocks([FLAGS.blocks], model.backbone.num_layers)
         return block
@@ -181,7 +255,7 @@ def block_of_features(model) -> int:
 
 
 def patch_number(model, images) -> int:
-    """--patch counted row by row; default the one in the middle."""
+    """The patch that --patch names, counted row by row from 0; default the one in the middle."""
     rows, columns = model.backbone.patch_embedding.grid(images.shape)
     row, column = rows // 2, columns // 2
     if FLAGS.patch:
@@ -193,39 +267,59 @@ def patch_number(model, images) -> int:
     return row * columns + column
 
 
-def draw(name: str, model, shown, others, labels, class_names, block: int, path: Path) -> dict:
-    """One picture; returns tables for the report."""
+def draw(name: str, model, images: Images, block: int, path: Path) -> dict:
+    """Draw one picture; returns tables for the report."""
+    shown, captions, others = images.shown, images.captions, images.others
     layer = "output" if block == evaluation.AFTER_NORM else evaluation.block_name(block)
     patch = patch_number(model, shown)
-    if name == "similarity":
-        queries = [patch] if FLAGS.patch else None
-        visualization.plot_similarity(model, shown, path, queries, FLAGS.temperature, FLAGS.top_p)
+    asked = patch if FLAGS.patch else None
+    if name == "overview":
+        visualization.plot_overview(model, shown[0], path, asked, others)
+    elif name == "similarity":
+        visualization.plot_similarity(
+            model,
+            shown,
+            path,
+            None if asked is None else [asked],
+            FLAGS.temperature,
+            FLAGS.top_p,
+            captions,
+        )
     elif name == "attention":
-        visualization.plot_attention(model, shown[0], path, patch)
+        visualization.plot_attention(model, shown[0], path, patch, caption=captions[0])
     elif name == "error":
-        visualization.plot_prediction_error(model, shown, path)
+        visualization.plot_prediction_error(model, shown, path, captions=captions)
     elif name == "components":
-        visualization.plot_patch_components(model, shown, path)
+        visualization.plot_patch_components(model, shown, path, captions=captions)
     elif name == "nearest":
         layer = FLAGS.layer or layer
-        visualization.plot_nearest_patches(model, shown, others, path, patch, layer)
+        visualization.plot_nearest_patches(
+            model,
+            shown,
+            others,
+            path,
+            patch,
+            layer,
+            captions=captions,
+            bank_captions=images.other_captions,
+        )
     elif name == "projection":
         causal = getattr(model, "use_causal_mask", None)  # a classifier's own, not its backbone's
         features = evaluation.extract_features(
             model.backbone, others[:200], 32, causal=causal, block=block
         )
-        shown_labels = None if labels is None else labels[:200]
+        labels = None if images.labels is None else images.labels[:200]
         visualization.plot_projection(
-            features, others[:200], path, shown_labels, class_names, layer
+            features, others[:200], path, labels, images.class_names, layer
         )
     else:
         rows, columns = model.backbone.patch_embedding.grid(shown.shape)
         patches = rows * columns
         known = min(max(1, round(FLAGS.known * patches)), patches - 1)
         measured = len(others) // 5
-        images = np.concatenate([shown, others[:measured]])
+        measured_images = np.concatenate([shown, others[:measured]])
         found = visualization.plot_rollout(
-            model, images, others[measured:], path, known, len(shown)
+            model, measured_images, others[measured:], path, known, len(shown), captions
         )
         title = f"Cosine to the truth over {patches - known} patches after {known} known ones"
         means = {guess: f"{np.nanmean(cosines):.3f}" for guess, cosines in found.cosines.items()}
@@ -242,20 +336,21 @@ def main():
         require_experiments_extra()
         model = load_model()
     with exit_with_status(), user_errors():
-        shown, others, labels, class_names = load_images(model)
-        patch_number(model, shown)
-        layers = visualization.patch_features(model, shown[:1])
+        images = load_images(model)
+        patch_number(model, images.shown)
+        layers = visualization.patch_features(model, images.shown[:1])
         if FLAGS.layer is not None and FLAGS.layer not in layers:
             raise ValueError(f"--layer={FLAGS.layer}: embedding, output, or 'block 0' and so on.")
         block = block_of_features(model)
     output, tables = Path(FLAGS.output).expanduser(), {}
     for name in FLAGS.pictures:
         with user_errors():
-            path = output / f"{name}.png"
-            tables |= draw(name, model, shown, others, labels, class_names, block, path)
+            path = output / f"{name}.{FLAGS.format}"
+            tables |= draw(name, model, images, block, path)
         print(f"{keras.backend.backend()}: {path}", flush=True)
     with user_errors():
-        print(visualization.write_report(output, model, shown[:4], tables=tables))
+        shown, captions = images.shown[:4], images.captions[:4]
+        print(visualization.write_report(output, model, shown, captions, tables))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,27 @@ from pathlib import Path
 
 import numpy as np
 
-from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
-from nepa_keras.visualization.patches import displayable, draw_map, draw_picture, outline
+from nepa_keras.visualization.patches import (
+    displayable,
+    draw_overlay,
+    draw_picture,
+    draw_share_bar,
+    outline,
+    share_norm,
+)
+from nepa_keras.visualization.theme import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL,
+    TEXT,
+    new_figure,
+    plain_axes,
+    save,
+)
 from study.dynamics import Comparison, Curves
 from study.length import MEASURES
-
-
-def _clean(axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def plot_length(found: Mapping[int, Mapping[str, Sequence[float]]], png_path: Path) -> None:
@@ -32,8 +42,8 @@ def plot_length(found: Mapping[int, Mapping[str, Sequence[float]]], png_path: Pa
         means = [np.nanmean(of_step) for of_step in values]
         bars = [np.nanstd(of_step, ddof=min(1, len(of_step) - 1)) for of_step in values]
         axes.errorbar(list(found), means, bars, color=color, marker="o", capsize=2, label=label)
-    _clean(axes, "steps of pretraining", "accuracy on the test images in %")
-    axes.legend(frameon=False, fontsize=8)
+    plain_axes(axes, "steps of pretraining", "accuracy on the test images in %")
+    axes.legend(frameon=False, fontsize=TEXT)
     save(figure, png_path)
 
 
@@ -51,20 +61,19 @@ def plot_dynamics(drawn: Sequence[tuple[Comparison, Curves]], png_path: Path) ->
                 axes.plot([], [], color=color, label=f"{name} (diverged)")
         if comparison.column == "gradient_norm":
             axes.set_yscale("log")
-            axes.tick_params(which="minor", labelsize=6)
-        _clean(axes, "step", "")
-        axes.set_title(comparison.title, loc="left", fontsize=10, color=INK)
-        axes.legend(frameon=False, fontsize=8)
+            axes.tick_params(which="minor", labelsize=SMALL)
+        plain_axes(axes, "step", title=comparison.title)
+        axes.legend(frameon=False, fontsize=TEXT)
     save(figure, png_path)
 
 
 def plot_attention_over_steps(
     images: np.ndarray, maps: Mapping[int, np.ndarray], query: int, png_path: Path
 ) -> None:
-    """Draw a row for each image: the image, then the attention of the query patch at each step.
+    """Draw a row for each image: the image, then over it the attention of the query patch at each step.
 
-    The query is outlined in orange. Later patches, which it cannot attend to, are light grey. All maps of an
-    image have the same colour scale.
+    The query is outlined in orange. Later patches, which it cannot attend to, are pale. All maps have one
+    logarithmic colour scale.
 
     Args:
         images: (B, height, width, channels), normalised floats.
@@ -73,20 +82,23 @@ def plot_attention_over_steps(
         png_path: PNG file to write.
     """
     rows, columns = next(iter(maps.values())).shape[1:]
-    figure = new_figure(1.3 * (1 + len(maps)) + 0.7, 1.4 * len(images) * rows / columns + 0.4)
+    figure = new_figure(
+        1.3 * (1 + len(maps)) + 0.8, 1.3 * len(images) * rows / columns + 0.4, alike=True
+    )
     grid = figure.subplots(len(images), 1 + len(maps), squeeze=False)
-    unseen = np.arange(rows * columns).reshape(rows, columns) > query
+    hidden = np.arange(rows * columns).reshape(rows, columns) > query
+    even = 1.0 / (query + 2)  # of CLS and the patches that the query sees
+    norm = share_norm(np.stack(list(maps.values())), even)
     for n, line in enumerate(grid):
-        draw_picture(line[0], displayable(images[n]), (rows, columns))
-        highest = max(of_step[n].max() for of_step in maps.values())
+        picture = displayable(images[n])
+        draw_picture(line[0], picture, (rows, columns))
         for axes, of_step in zip(line[1:], maps.values(), strict=True):
-            weights = np.ma.masked_where(unseen, of_step[n])
-            shown = draw_map(axes, weights, vmin=0, vmax=highest)
+            shown = draw_overlay(axes, picture, of_step[n], norm, hidden)
         for axes in line:
-            outline(axes, query, columns, color=ORANGE)
-        bar = figure.colorbar(shown, ax=list(line), fraction=0.05, pad=0.01)
-        bar.ax.tick_params(labelsize=7)
+            outline(axes, query, columns)
+    label = "share of the attention"
+    draw_share_bar(figure, shown, grid.ravel().tolist(), even, label, fraction=0.05, pad=0.01)
     titles = ["image", *(f"step {step:,}" for step in maps)]
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=8, color=INK)
+        axes.set_title(title, fontsize=TEXT, color=INK)
     save(figure, png_path)

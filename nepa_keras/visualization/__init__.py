@@ -1,4 +1,7 @@
-"""Pictures of a run and of what a model sees and expects (they need matplotlib), and pages of runs."""
+"""Pictures of runs and models (they need matplotlib), and pages of runs.
+
+One legend for shapes: B batch, T patches, N = 1 + T tokens, D width, H heads, K head width.
+"""
 
 from nepa_keras.visualization.attention import (
     attention_map,
@@ -19,6 +22,7 @@ from nepa_keras.visualization.embedding_rollout import (
     plot_rollout,
 )
 from nepa_keras.visualization.events import log_pictures
+from nepa_keras.visualization.overview import plot_overview
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank, plot_nearest_patches
 from nepa_keras.visualization.prediction_error import plot_prediction_error, prediction_error
 from nepa_keras.visualization.principal_components import (
@@ -32,6 +36,7 @@ from nepa_keras.visualization.report import patch_maps, write_comparison, write_
 from nepa_keras.visualization.segmentation import (
     class_colors,
     overlay,
+    plot_class_legend,
     plot_segmentation,
     write_masks,
 )
@@ -57,11 +62,13 @@ __all__ = [
     "patch_features",
     "patch_maps",
     "plot_attention",
+    "plot_class_legend",
     "plot_confusion",
     "plot_contact_sheet",
     "plot_curves",
     "plot_label_counts",
     "plot_nearest_patches",
+    "plot_overview",
     "plot_patch_components",
     "plot_prediction_error",
     "plot_projection",

@@ -1,6 +1,6 @@
-"""What a patch attends to: every block, every head, and through all blocks (SPEC section 7, a).
+"""Attention of a patch: in every block and head, and through all blocks (arXiv 2512.16922, figures 5, 8, 9).
 
-B images, L blocks, H heads, T patches on a grid of rows x columns.
+B batch, L blocks, H heads, T patches on a grid of rows x columns, N = 1 + T tokens, of which 0 is CLS.
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,41 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.presets import backbone_of
-from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     displayable,
-    draw_map,
+    draw_overlay,
     draw_picture,
+    draw_share_bar,
     outline,
     own_mask,
     patch_grid,
+    share_norm,
+)
+from nepa_keras.visualization.theme import (
+    INK,
+    SMALL,
+    TEXT,
+    headline,
+    new_figure,
+    percent,
+    save,
+    write_caption,
 )
 
 
 def attention_probabilities(
     model: keras.Model, images: np.ndarray, causal: bool | None = None
 ) -> np.ndarray:
-    """Attention probabilities of all blocks, (B, L, H, 1 + T, 1 + T) float32; token 0 is CLS.
+    """Compute attention probabilities of all blocks, (B, L, H, N, N) float32; token 0 is CLS.
 
     Args:
         model: a backbone, or a model that has one.
         images: (B, height, width, channels), normalised floats; a few.
         causal: whether a patch sees only those before it; default the model's own choice.
+
+    Example:
+        >>> visualization.attention_probabilities(model, images[:2]).shape  # 4 blocks, 2 heads, 1 + 49 tokens
+        (2, 4, 2, 50, 50)
     """
     backbone = backbone_of(model)
     causal = own_mask(model) if causal is None else causal
@@ -39,16 +54,21 @@ def attention_probabilities(
 
 
 def attention_rollout(attentions: np.ndarray) -> np.ndarray:
-    """Attention through all blocks: the product of (mean over heads + identity) / 2 of each.
+    """Compute attention rollout: the product of (mean over heads + identity) / 2 of each.
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020; the identity stands for the
     residual stream.
 
     Args:
-        attentions: (B, L, H, 1 + T, 1 + T), as of `attention_probabilities`.
+        attentions: (B, L, H, N, N), as of `attention_probabilities`.
 
     Returns:
-        (B, L, 1 + T, 1 + T): up to each block; rows sum to 1.
+        (B, L, N, N): up to each block; rows sum to 1.
+
+    Example:
+        >>> found = visualization.attention_probabilities(model, images[:2])
+        >>> visualization.attention_rollout(found).shape
+        (2, 4, 50, 50)
     """
     mixed = 0.5 * attentions.mean(axis=2) + 0.5 * np.eye(attentions.shape[-1], dtype="float32")
     steps = [mixed[:, 0]]
@@ -65,9 +85,9 @@ def attention_map(
     blocks: Sequence[int] | None = None,
     causal: bool | None = None,
 ) -> np.ndarray:
-    """Where one patch looks, as one map: over heads first, then the mean over blocks.
+    """Compute one map of what a patch attends to: over heads first, then the mean over blocks.
 
-    The maximum over heads is what the authors draw.
+    The authors draw the maximum over heads.
 
     Args:
         model, images, query, causal: see `attention_maps`.
@@ -79,6 +99,10 @@ def attention_map(
 
     Raises:
         ValueError: another word for heads, a block that the model lacks, or see `attention_maps`.
+
+    Example:
+        >>> visualization.attention_map(model, images[:2], query=24, heads="max", blocks=[2, 3]).shape
+        (2, 7, 7)
     """
     if heads not in ("mean", "max"):
         raise ValueError(f'heads must be "mean" or "max", got {heads!r}.')
@@ -94,7 +118,7 @@ def attention_map(
 def attention_maps(
     model: keras.Model, images: np.ndarray, query: int, causal: bool | None = None
 ) -> dict:
-    """Where one patch looks.
+    """Compute maps of what one patch attends to, by head, mean of heads and rollout.
 
     Args:
         model, images, causal: see `attention_probabilities`.
@@ -106,6 +130,11 @@ def attention_maps(
 
     Raises:
         ValueError: a query that is no patch, or images that do not fit.
+
+    Example:
+        >>> maps = visualization.attention_maps(model, images[:2], query=24)
+        >>> maps["heads"].shape, maps["rollout"].shape, maps["cls"].shape
+        ((2, 4, 2, 7, 7), (2, 4, 7, 7), (2, 4, 2))
     """
     grid = patch_grid(backbone_of(model), images)
     if not 0 <= query < grid[0] * grid[1]:
@@ -134,18 +163,25 @@ def plot_attention(
     png_path: str | Path,
     query: int | None = None,
     causal: bool | None = None,
+    caption: str = "",
 ) -> None:
-    """Draws where a patch of one image looks: a row for each block, with mean, heads and rollout.
+    """Draw what a patch of one image attends to: a row for each block, with mean, heads and rollout.
+
+    All maps lie over the image and have one logarithmic scale of shares; below each is the share of CLS.
 
     Args:
         model, causal: see `attention_probabilities`.
         image: (height, width, channels), normalised floats.
         png_path: picture to write.
         query: patch, counted row by row from 0; default the one in the middle.
+        caption: text below the image, such as its class and the name of its file.
 
     Raises:
         ImportError: matplotlib is missing.
         ValueError: see `attention_maps`.
+
+    Example:
+        >>> visualization.plot_attention(model, images[0], "attention.png", query=24, caption="boot")
     """
     backbone = backbone_of(model)
     image = np.asarray(image)[None]
@@ -153,34 +189,69 @@ def plot_attention(
     causal = own_mask(model) if causal is None else causal
     if query is None:
         query = rows // 2 * columns + columns // 2
-    maps = attention_maps(model, image, query, causal)
-    layers, heads = maps["heads"].shape[1:3]
-    picture = displayable(image)[0]
-    titles = ["image", "mean of heads", *[f"head {h}" for h in range(heads)], "rollout"]
-    figure = new_figure(1.15 * len(titles) + 0.4, 1.25 * layers * rows / columns + 0.7)
-    lines = figure.subplots(layers, len(titles), squeeze=False)
-    for layer, line in enumerate(lines):
-        draw_picture(line[0], picture, (rows, columns))
-        shown = [maps["mean"][0, layer], *maps["heads"][0, layer], maps["rollout"][0, layer]]
-        for axes, weights in zip(line[1:], shown, strict=True):
-            if causal:  # what is not seen is another thing than what is not looked at
-                unseen = np.arange(weights.size).reshape(weights.shape) > query
-                weights = np.ma.masked_where(unseen, weights)
-            draw_map(axes, weights, vmin=0)
-        for axes in line:
-            outline(axes, query, columns, color=ORANGE)
-        line[0].text(
-            -0.12, 0.5, f"block {layer}", fontsize=8, color=INK, rotation=90, va="center",
-            ha="center", transform=line[0].transAxes,
-        )  # fmt: skip
-    for axes, title in zip(lines[0], titles, strict=True):
-        axes.set_title(title, fontsize=8, color=INK)
-    row, column = divmod(query, columns)
-    figure.suptitle(
-        f"Where the patch in row {row + 1}, column {column + 1} (orange) looks"
-        + (": it sees what comes before it" if causal else "")
-        + "; each map from 0 to its largest",
-        fontsize=9,
-        color=INK,
+    found = attention_maps(model, image, query, causal)
+    rolled = found["rollout"][0]
+    maps = np.concatenate([found["mean"][0][:, None], found["heads"][0], rolled[:, None]], axis=1)
+    of_cls = np.concatenate(
+        [
+            found["cls"][0].mean(axis=1, keepdims=True),
+            found["cls"][0],
+            1.0 - rolled.sum(axis=(1, 2))[:, None],
+        ],
+        axis=1,
     )
+    hidden = np.arange(rows * columns).reshape(rows, columns) > query if causal else None
+    # An even share, of CLS and all patches that are seen.
+    even = 1.0 / (query + 2 if causal else 1 + rows * columns)
+    _draw_blocks(displayable(image)[0], maps, of_cls, query, even, hidden, caption, png_path)
+
+
+def _draw_blocks(picture, maps, of_cls, query, even, hidden, caption, png_path) -> None:
+    """The figure of `plot_attention`; maps are (L, 2 + H, rows, columns), shares of CLS (L, 2 + H)."""
+    layers, width, rows, columns = maps.shape
+    height = picture.shape[0] / picture.shape[1]
+    side = min(1.1, 8.4 / width, 9.6 / (layers * height))  # inches of a map
+    line = side * height + (0.22 if side > 0.7 else 0.1)
+    figure = new_figure(
+        width * side + 3.1, max(layers * line + 0.65, 1.6 * height + 1.6), alike=True
+    )
+    above = max(1, min(layers, round(1.6 * height / line)))  # rows that the image is as high as
+    grid = figure.add_gridspec(
+        layers, 1 + width, width_ratios=[1.55, *[side] * width], wspace=0.02, hspace=0.02
+    )
+    shown_image = figure.add_subplot(grid[:above, 0])
+    draw_picture(shown_image, picture, (rows, columns))
+    outline(shown_image, query, columns)
+    write_caption(shown_image, caption, inches=1.3)
+    norm = share_norm(
+        maps[:, :-1], even
+    )  # without the rollout, which holds mostly the query itself
+    names = ["mean of heads", *[f"head {h}" for h in range(width - 2)], "rollout"]
+    if side < 0.7:  # names are read upright
+        names = ["mean", *[f"{h}" for h in range(width - 2)], "rollout"]
+    all_axes = []
+    for layer in range(layers):
+        for column in range(width):
+            axes = figure.add_subplot(grid[layer, 1 + column])
+            shown = draw_overlay(axes, picture, maps[layer, column], norm, hidden)
+            outline(axes, query, columns, linewidth=0.9 if side > 0.7 else 0.6)
+            if layer == 0:
+                axes.set_title(names[column], fontsize=TEXT, color=INK, pad=3)
+            if column == 0:
+                label = f"block {layer}\nCLS {percent(of_cls[layer, 0])}"
+                axes.set_ylabel(
+                    label, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center"
+                )
+            elif side > 0.7:
+                write_caption(axes, f"CLS {percent(of_cls[layer, column])}", size=SMALL - 1)
+            all_axes.append(axes)
+    label = "share of the attention"
+    draw_share_bar(figure, shown, all_axes, even, label, fraction=0.04, pad=0.01, aspect=30)
+    row, column = divmod(query, columns)
+    text = (
+        f"What the patch in row {row + 1}, column {column + 1} (orange) attends to, block by block"
+    )
+    if hidden is not None:
+        text += "\nPale patches come later, and are hidden from it"
+    headline(figure, text)
     save(figure, png_path)

@@ -1,8 +1,9 @@
-"""What the model makes of an image whose end it never saw: `EmbeddingRollout` as pictures and in numbers.
+"""Continuation of images from their first patches: `EmbeddingRollout` as pictures and in numbers.
 
-B images, T patches on a grid of rows x columns, D width.
+B batch, T patches on a grid of rows x columns, D width.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from nepa_keras.presets import backbone_of
 from nepa_keras.rollout import EmbeddingRollout
-from nepa_keras.visualization.figure import BLUE, INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patch_bank import LinearDecoder, PatchBank
 from nepa_keras.visualization.patches import (
     cut_patches,
@@ -22,18 +22,39 @@ from nepa_keras.visualization.patches import (
     predictions_and_targets,
     unit_tokens,
 )
+from nepa_keras.visualization.theme import (
+    BLUE,
+    HIDDEN,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL,
+    TEXT,
+    check_captions,
+    headline,
+    new_figure,
+    plain_axes,
+    save,
+    write_caption,
+)
 
 
 class RolloutComparison(NamedTuple):
-    """What `compare_rollout` found.
+    """Result of `compare_rollout`.
 
     Attributes:
-        embeddings: (B, T, D), known ones and then the model's own.
-        one_step: (B, T, D), what it expects at each patch with all patches before it known.
+        embeddings: (B, T, D): the known ones, then the predictions fed back.
+        one_step: (B, T, D), predictions of each patch from all true patches before it.
         cosines: name -> (T,), mean over the images of the cosine to the truth at each patch: "rollout"; "one
             step", from true patches; and what needs no model: "patch before", the true embedding before it,
             as "one step" has it; "last patch", the last known one again; "mean", that of the bank;
             "mean there", that of the bank at the same place. NaN at known patches.
+
+    Example:
+        >>> bank = visualization.PatchBank(model, images[4:])
+        >>> found = visualization.compare_rollout(model, images[:4], known=28, bank=bank)
+        >>> sorted(found.cosines)
+        ['last patch', 'mean', 'mean there', 'one step', 'patch before', 'rollout']
     """
 
     embeddings: np.ndarray
@@ -44,7 +65,7 @@ class RolloutComparison(NamedTuple):
 def compare_rollout(
     model: keras.Model, images: np.ndarray, known: int, bank: PatchBank
 ) -> RolloutComparison:
-    """Continues images from their first patches, and compares with the truth and with simple guesses.
+    """Continue images from their first patches, and compare them with the truth and with simple guesses.
 
     Args:
         model: a `NepaPretrainer`, or its backbone; it reads causally.
@@ -54,6 +75,12 @@ def compare_rollout(
 
     Raises:
         ValueError: `known` is out of range, or images do not fit.
+
+    Example:
+        >>> bank = visualization.PatchBank(model, images[4:])
+        >>> found = visualization.compare_rollout(model, images[:4], known=28, bank=bank)
+        >>> found.embeddings.shape, found.cosines["rollout"].shape
+        ((4, 49, 32), (49,))
     """
     backbone = backbone_of(model)
     rows, columns = patch_grid(backbone, images)
@@ -90,11 +117,12 @@ def plot_rollout(
     png_path: str | Path,
     known: int | None = None,
     shown: int = 6,
+    captions: Sequence[str] = (),
 ) -> RolloutComparison:
-    """Draws what the model expects beyond the first patches, and how near the truth it is at each step.
+    """Draw the continuation of images from their first patches, and its cosine to the truth at each step.
 
     A row for each image: itself; what was given; the rollout through the nearest real patch of the bank, and
-    through a linear decoder; and what the model expects one patch ahead of the truth, through that decoder.
+    through a linear decoder; and predictions from the true patches before each, through that decoder.
 
     Args:
         model, images: see `compare_rollout`; the cosines are means over all of them.
@@ -102,17 +130,24 @@ def plot_rollout(
         png_path: picture to write.
         known: patches that are given; default the upper half.
         shown: images that are drawn, the first ones.
+        captions: text below each of the shown images, such as its class and the name of its file.
 
     Returns:
         The numbers that are drawn.
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: see `compare_rollout`.
+        ValueError: captions of another number than shown images; or see `compare_rollout`.
+
+    Example:
+        >>> found = visualization.plot_rollout(model, images[:4], images[4:], "rollout.png", shown=2)
     """
+    from matplotlib.colors import to_rgb
+
     backbone = backbone_of(model)
     rows, columns = grid = patch_grid(backbone, images)
     known = rows // 2 * columns if known is None else known
+    captions = check_captions(captions, len(images[:shown]))
     bank = PatchBank(backbone, bank_images)
     found = compare_rollout(backbone, images, known, bank)
     decoder = LinearDecoder(bank)
@@ -120,7 +155,7 @@ def plot_rollout(
     rolled, one_step = found.embeddings[:shown], bank.norm * unit_tokens(found.one_step[:shown])
     true = cut_patches(images, grid)
     given = true.copy()
-    given[:, known:] = 0.0  # mid grey
+    given[:, known:] = 2 * to_rgb(HIDDEN)[0] - 1
 
     def continued(patches):
         return join_patches(np.concatenate([true[:, :known], patches[:, known:]], axis=1), grid)
@@ -129,19 +164,23 @@ def plot_rollout(
     nearest = bank.pixels[numbers[:, 0]].reshape(true.shape)
     columns_of_figure = {
         "image": images,
-        f"given: {known} of {rows * columns}": join_patches(given, grid),
-        "rollout,\nnearest real patch": continued(nearest),
-        "rollout,\nlinear decoder": continued(decoder(rolled)),
-        "one patch ahead,\nlinear decoder": continued(decoder(one_step)),
+        f"given:\n{known} of {rows * columns} patches": join_patches(given, grid),
+        "continued,\nas nearest real patches": continued(nearest),
+        "continued,\nby a linear decoder": continued(decoder(rolled)),
+        "one patch ahead of the\ntruth, by the decoder": continued(decoder(one_step)),
     }
     height = images.shape[1] / images.shape[2]
-    figure = new_figure(7.4, 1.4 * height * len(images) + 3.0)
-    pictures, chart = figure.subfigures(2, 1, height_ratios=[1.4 * height * len(images) + 0.5, 2.5])
+    line = 1.4 * height + 0.2
+    figure = new_figure(7.4, line * len(images) + 3.4)
+    pictures, chart = figure.subfigures(2, 1, height_ratios=[line * len(images) + 0.8, 2.6])
     lines = pictures.subplots(len(images), len(columns_of_figure), squeeze=False)
     for column, (title, drawn) in enumerate(columns_of_figure.items()):
-        lines[0, column].set_title(title, fontsize=8, color=INK)
+        lines[0, column].set_title(title, fontsize=TEXT, color=INK)
         for axes, picture in zip(lines[:, column], displayable(drawn), strict=True):
             draw_picture(axes, picture)
+    for axes, caption in zip(lines[:, 0], captions, strict=True):
+        write_caption(axes, caption, inches=1.4)
+    headline(pictures, "How the model goes on from the first patches, reading its own predictions")
     _draw_cosines(chart, found, known)
     save(figure, png_path)
     return found
@@ -162,9 +201,6 @@ def _draw_cosines(figure, found: RolloutComparison, known: int) -> None:
         cosines = found.cosines[name][known:]
         steps = np.arange(1, 1 + len(cosines))
         axes.plot(steps, cosines, color=color, linestyle=line, label=label, linewidth=1.4)
-    axes.set_xlabel("patches after the last known one", fontsize=8)
-    axes.set_ylabel("cosine to the truth", fontsize=8)
-    axes.set_title(f"mean of {len(found.embeddings)} images", fontsize=8, color=INK, loc="left")
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    title = f"mean of {len(found.embeddings)} images"
+    plain_axes(axes, "patches after the last known one", "cosine to the truth", title)
+    axes.legend(frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,4 +1,4 @@
-"""The pictures and tables of a run, handed to its trackers beside the scalars."""
+"""Pictures and tables of a run for its trackers, beside the scalars."""
 
 from os import PathLike
 
@@ -10,7 +10,7 @@ from nepa_keras.visualization.report.run_facts import files_of_folder
 
 
 def log_pictures(run_dir: str | PathLike, tracker: Tracker | None = None) -> list[str]:
-    """Records the PNG files of a run directory, by their names, and its results, at the last step.
+    """Record the PNG files of a run directory, by their names, and its results, at the last step.
 
     Args:
         run_dir: with the pictures and results.json.
@@ -22,6 +22,11 @@ def log_pictures(run_dir: str | PathLike, tracker: Tracker | None = None) -> lis
     Raises:
         ImportError: no `tracker` is given, and tensorboardX is missing.
         ValueError: a log without curves, see `plot_curves`; or a damaged results.json.
+
+    Example:
+        >>> visualization.plot_similarity(model, images[:1], "run/similarity.png")
+        >>> visualization.log_pictures("run")  # to TensorBoard's events in the folder
+        ['similarity']
     """
     from PIL import Image
 

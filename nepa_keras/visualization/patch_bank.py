@@ -1,8 +1,9 @@
 """Patches of many images with their embeddings: to find the nearest one, or to draw an embedding.
 
-M images, T patches, N = M T, D width, Q queries.
+B images of the bank, T patches of an image, D width; "patches" counts all B T of them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -10,7 +11,6 @@ import numpy as np
 from keras import ops
 
 from nepa_keras.presets import backbone_of
-from nepa_keras.visualization.figure import INK, MUTED, ORANGE, new_figure, save
 from nepa_keras.visualization.patches import (
     cut_patches,
     displayable,
@@ -20,6 +20,16 @@ from nepa_keras.visualization.patches import (
     unit_tokens,
 )
 from nepa_keras.visualization.principal_components import patch_features
+from nepa_keras.visualization.theme import (
+    INK,
+    ORANGE,
+    TEXT,
+    check_captions,
+    headline,
+    new_figure,
+    save,
+    write_caption,
+)
 
 _AT_A_TIME = 1 << 24  # cosines
 
@@ -28,15 +38,22 @@ class PatchBank:
     """Vectors and pixels of the patches of some images.
 
     Attributes:
-        vectors: (N, D).
-        pixels: (N, height, width, channels) of a patch, normalised floats.
+        vectors: (patches, D).
+        pixels: (patches, height, width, channels) of a patch, normalised floats.
         grid: rows and columns of patches of an image.
 
     Args:
         model: a backbone, or a model that has one.
-        images: (M, height, width, channels), normalised floats.
+        images: (B, height, width, channels), normalised floats.
         layer: of `patch_features`; "embedding" holds what NEPA predicts.
         batch_size: images at a time.
+
+    Example:
+        >>> bank = visualization.PatchBank(model, images[1:])
+        >>> vectors = visualization.patch_features(model, images[:1])["embedding"][0]
+        >>> numbers, cosines = bank.nearest(vectors, count=3)
+        >>> numbers.shape, bank.pixels[numbers[:, 0]].shape
+        ((49, 3), (49, 4, 4, 1))
     """
 
     def __init__(
@@ -69,10 +86,10 @@ class PatchBank:
         return float(np.linalg.norm(self.vectors, axis=-1).mean())
 
     def nearest(self, vectors: np.ndarray, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The patches whose vectors have the largest cosine with each of (Q, D).
+        """Find the patches whose vectors have the largest cosine with each of (queries, D).
 
         Returns:
-            Their numbers (Q, count) and the cosines (Q, count), the largest first.
+            Their numbers (queries, count) and the cosines (queries, count), the largest first.
 
         Raises:
             ValueError: the bank has fewer patches.
@@ -95,7 +112,7 @@ class PatchBank:
 class LinearDecoder:
     """Pixels of a patch as a linear function of its embedding, by regularised least squares over a bank.
 
-        min over A, c of sum_n |A e_n + c - pixels_n |^2 + noise N v |A|^2,   v = mean variance of e_n
+        min over A, c of sum_p |A e_p + c - pixels_p|^2 + noise B T v |A|^2,   v = mean variance of e_p
 
     That is the best linear decoder for embeddings with so much error in every direction. Real ones use
     some directions hardly at all, and without this term an error along those would drown the picture of a
@@ -104,6 +121,12 @@ class LinearDecoder:
     Args:
         bank: with the layer "embedding"; of more patches than the embedding is wide.
         noise: variance of the error as share of v; 0 for plain least squares.
+
+    Example:
+        >>> bank = visualization.PatchBank(model, images)
+        >>> decoder = visualization.LinearDecoder(bank)
+        >>> decoder(bank.vectors[:5]).shape
+        (5, 4, 4, 1)
     """
 
     def __init__(self, bank: PatchBank, noise: float = 0.1):
@@ -112,7 +135,7 @@ class LinearDecoder:
         pixels = bank.pixels.reshape(len(embeddings), -1).astype("float64")
         mean, level = embeddings.mean(axis=0), pixels.mean(axis=0)
         centred = embeddings - mean
-        products = centred.T @ centred  # N times the covariance
+        products = centred.T @ centred  # B T times the covariance
         penalty = noise * np.trace(products) / len(products)
         products += penalty * np.eye(len(products))
         # The pseudo-inverse: without noise, embeddings wider than pixels have directions of no variance.
@@ -120,7 +143,7 @@ class LinearDecoder:
         self.constant = level - mean @ self.matrix
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """(..., D) -> (..., height, width, channels), normalised floats."""
+        """Decode embeddings: (..., D) -> (..., height, width, channels), normalised floats."""
         pixels = np.asarray(embeddings, "float64") @ self.matrix + self.constant
         return pixels.reshape(*pixels.shape[:-1], *self.shape).astype("float32")
 
@@ -133,8 +156,13 @@ def plot_nearest_patches(
     query: int | None = None,
     layer: str = "output",
     count: int = 6,
+    captions: Sequence[str] = (),
+    bank_captions: Sequence[str] = (),
 ) -> None:
-    """Draws a row for each image: a patch of it, and the patches of other images nearest to that one.
+    """Draw a row for each image: a patch of it, and the patches of other images nearest to that one.
+
+    Of an image of the bank its nearest patch is shown alone, and an image that is the query's own, or one
+    already shown, to the last pixel, is passed over.
 
     Args:
         model: a backbone, or a model that has one.
@@ -143,38 +171,78 @@ def plot_nearest_patches(
         png_path: picture to write.
         query: patch of each image, counted row by row from 0; default the one in the middle.
         layer: features that are compared, see `patch_features`.
-        count: patches to show.
+        count: images to show.
+        captions, bank_captions: text below each image, such as its class and the name of its file.
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: a query or a layer that is none, or images that do not fit.
+        ValueError: a query or a layer that is none, images that do not fit, or captions of another number.
+
+    Example:
+        >>> visualization.plot_nearest_patches(model, images[:2], images[2:], "nearest.png", query=24)
     """
     rows, columns = grid = patch_grid(backbone_of(model), images)
     query = rows // 2 * columns + columns // 2 if query is None else query
     if not 0 <= query < rows * columns:
         raise ValueError(f"query must be a patch from 0 to {rows * columns - 1}, got {query}.")
+    captions = check_captions(captions, len(images))
+    bank_captions = check_captions(bank_captions, len(bank_images))
     bank = PatchBank(model, bank_images, layer)
-    count = min(count, len(bank.vectors))
     features = patch_features(model, images)[layer][:, query]
-    numbers, cosines = bank.nearest(features, count)
     bank_pictures = displayable(bank.images)
+    found = [
+        _nearest_images(bank, np.asarray(image, "float32"), vector, count)
+        for image, vector in zip(images, features, strict=True)
+    ]
+    count = max(map(len, found))
     height = images.shape[1] / images.shape[2]
-    figure = new_figure(1.25 * (1 + count), 1.4 * height * len(images) + 0.7)
+    figure = new_figure(
+        1.3 * (1 + count) + 0.2, (1.3 * height + 0.35) * len(images) + 0.7, alike=True
+    )
     lines = figure.subplots(len(images), 1 + count, squeeze=False)
-    for line, picture, found, near in zip(
-        lines, displayable(images), numbers, cosines, strict=True
+    for line, picture, caption, near in zip(
+        lines, displayable(images), captions, found, strict=True
     ):
         draw_picture(line[0], picture, grid)
-        outline(line[0], query, columns, color=ORANGE)
-        for axes, number, cosine in zip(line[1:], found, near, strict=True):
-            image, patch = divmod(int(number), rows * columns)
+        outline(line[0], query, columns)
+        write_caption(line[0], caption, inches=1.3)
+        for axes in line[1 + len(near) :]:
+            axes.remove()
+        for axes, (patch, cosine) in zip(line[1:], near, strict=False):
+            image, place = divmod(patch, rows * columns)
             draw_picture(axes, bank_pictures[image], grid)
-            outline(axes, patch, columns, color=ORANGE)
-            axes.set_title(f"{cosine:.2f}", fontsize=7, color=MUTED, y=-0.16)
-    figure.suptitle(
-        f"The patches of {len(bank.images)} other images that are nearest to the framed one "
-        f"(features: {layer}; below: cosine)",
-        fontsize=9,
-        color=INK,
+            outline(axes, place, columns)
+            text = f"cosine {cosine:.3f}\n{bank_captions[image]}".strip()
+            write_caption(axes, text, inches=1.3)
+    for axes, title in zip(lines[0], ["query", *range(1, 1 + count)], strict=True):
+        if axes.figure:
+            title = title if title == "query" else f"nearest {title}"
+            axes.set_title(title, fontsize=TEXT, color=ORANGE if title == "query" else INK)
+    headline(
+        figure,
+        f"The patches of {len(bank.images)} other images that are nearest to the query's, one of each image "
+        f"(features: {layer})",
     )
     save(figure, png_path)
+
+
+def _nearest_images(
+    bank: PatchBank, image: np.ndarray, vector: np.ndarray, count: int
+) -> list[tuple[int, float]]:
+    """The nearest patch of each of the nearest images, as (number, cosine); no image twice."""
+    numbers, cosines = bank.nearest(vector[None], len(bank.vectors))
+    of_image = bank.grid[0] * bank.grid[1]
+    found: list[tuple[int, float]] = []
+    seen, shown = set(), [image]
+    for number, cosine in zip(numbers[0], cosines[0], strict=True):
+        which = int(number) // of_image
+        if which in seen:
+            continue
+        seen.add(which)
+        if any(np.array_equal(bank.images[which], other) for other in shown):
+            continue
+        shown.append(bank.images[which])
+        found.append((int(number), float(cosine)))
+        if len(found) == count:
+            break
+    return found

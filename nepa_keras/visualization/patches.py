@@ -1,6 +1,6 @@
 """Patches of images: their grid, their pixels, and how they are drawn.
 
-B images, T patches on a grid of rows x columns.
+B batch, T patches on a grid of rows x columns.
 """
 
 import keras
@@ -10,6 +10,15 @@ from keras import ops
 from nepa_keras.presets import backbone_of
 from nepa_keras.types import Tensor
 from nepa_keras.vectors import unit
+from nepa_keras.visualization.theme import (
+    HIDDEN,
+    QUERY,
+    bare,
+    percent,
+    plain_bar,
+    tint_map,
+    tinted,
+)
 
 
 def patch_grid(backbone: keras.Model, images: np.ndarray) -> tuple[int, int]:
@@ -25,7 +34,7 @@ def patch_grid(backbone: keras.Model, images: np.ndarray) -> tuple[int, int]:
 
 
 def own_mask(model: keras.Model) -> bool:
-    """Whether a model reads causally; a classifier's choice is not that of its backbone."""
+    """Return the causal mask that a model itself uses; a classifier's is not that of its backbone."""
     return getattr(model, "use_causal_mask", backbone_of(model).use_causal_mask)
 
 
@@ -37,7 +46,7 @@ def displayable(images: np.ndarray) -> np.ndarray:
 
 
 def cut_patches(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """(B, height, width, C) -> (B, T, height / rows, width / columns, C)."""
+    """Cut images: (B, height, width, channels) -> (B, T, height / rows, width / columns, channels)."""
     batch, height, width, channels = images.shape
     rows, columns = grid
     high, wide = height // rows, width // columns
@@ -56,7 +65,7 @@ def join_patches(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 def predictions_and_targets(
     model: keras.Model, images: np.ndarray, batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the model expects at each patch when all before it are known, and the embeddings there.
+    """Predicted and true embeddings of each patch, predicted from all true patches before it.
 
     Args:
         model: a `NepaPretrainer`, or its backbone; it reads causally.
@@ -83,32 +92,107 @@ def unit_tokens(tokens: Tensor) -> np.ndarray:
 
 
 def draw_picture(axes, picture: np.ndarray, grid: tuple[int, int] | None = None) -> None:
-    """Draws one `displayable` image without axes; with a grid, one patch is one unit."""
-    extent = None
-    if grid is not None:
-        extent = (-0.5, grid[1] - 0.5, grid[0] - 0.5, -0.5)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    """Draw one `displayable` image on bare axes; with a grid, one patch is one unit."""
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=_extent(grid), aspect="auto")
     axes.set_box_aspect(picture.shape[0] / picture.shape[1])
-    axes.set_axis_off()
+    bare(axes)
 
 
-def draw_map(axes, weights: np.ndarray, **style):
-    """Draws a map (rows, columns), masked cells in light grey; returns matplotlib's image."""
-    import matplotlib
+def draw_overlay(axes, picture: np.ndarray, weights: np.ndarray, norm, hidden=None):
+    """Draw a map over its image, which is grey under the map's colours.
+
+    Args:
+        axes: to draw on; one patch is one unit.
+        picture: one `displayable` image.
+        weights: (rows, columns).
+        norm: matplotlib's, from weights to [0, 1].
+        hidden: (rows, columns) bool, patches that are no part of the map and drawn pale; or None.
+
+    Returns:
+        What a colour bar is made of.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import to_rgb
 
     rows, columns = weights.shape
-    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    colors = matplotlib.colormaps[style.pop("cmap", "viridis")].with_extremes(bad="#e6e8eb")
-    shown = axes.imshow(weights, cmap=colors, extent=extent, aspect="auto", **style)
-    axes.set_box_aspect(rows / columns)
-    axes.set_axis_off()
-    return shown
+    high, wide = (
+        max(1, size // cells) for size, cells in zip(picture.shape[:2], weights.shape, strict=True)
+    )
+
+    def spread(cells):
+        return np.repeat(np.repeat(cells, high, axis=0), wide, axis=1)
+
+    grey = picture.mean(axis=-1)
+    mixed = tinted(grey, spread(np.asarray(norm(weights))))
+    if hidden is not None:
+        pale = 0.15 * grey[..., None] + 0.85 * np.array(to_rgb(HIDDEN))
+        mixed = np.where(spread(hidden)[..., None], pale, mixed)
+    axes.imshow(mixed, extent=_extent((rows, columns)), aspect="auto", interpolation="nearest")
+    axes.set_box_aspect(picture.shape[0] / picture.shape[1])
+    bare(axes)
+    return ScalarMappable(norm, tint_map())
+
+
+def share_norm(weights: np.ndarray, even: float):
+    """A logarithmic scale of shares: from half an even share to the largest, or to 8 even shares at least.
+
+    A model that looks everywhere alike, or expects every patch alike, has flat dark maps on it, where a
+    scale from 0 to each map's own largest weight would stretch its noise to full contrast.
+
+    Args:
+        weights: all maps of one picture, so that they share the scale.
+        even: share of one patch where all have the same.
+    """
+    from matplotlib.colors import LogNorm
+
+    top = max(float(np.max(weights)), min(8 * even, 1.0))
+    return LogNorm(even / 2, max(top, even * 1.01), clip=True)
+
+
+def draw_share_bar(figure, shown, axes, even: float, label: str, **style) -> None:
+    """A colour bar of `share_norm` with the even share marked."""
+    top = shown.norm.vmax
+    bar = figure.colorbar(shown, ax=axes, **style)
+    ticks = [even, (even * top) ** 0.5, top]
+    names = [f"{percent(even)}\n(even)", *(percent(tick) for tick in ticks[1:])]
+    bar.set_ticks(ticks, labels=names)
+    bar.minorticks_off()
+    plain_bar(bar, label)
 
 
 def outline(axes, patch: int, columns: int, **style) -> None:
-    """A frame around a patch, counted row by row from 0, on axes where one patch is one unit."""
+    """Draw a frame around a patch, on axes where one patch is one unit.
+
+    It has a light and a dark halo, so that it shows on any image, warm photographs too.
+
+    Args:
+        axes: to draw on.
+        patch: counted row by row from 0.
+        columns: of the grid.
+        style: of matplotlib's Rectangle; by default the colour of the query.
+    """
+    style = {"linewidth": 1.2, "edgecolor": QUERY, **style}
+    line = style["linewidth"]
+    _frame(axes, patch, columns, linewidth=line + 1.6, edgecolor="black")
+    _frame(axes, patch, columns, linewidth=line + 0.8, edgecolor="white")
+    _frame(axes, patch, columns, **style)
+
+
+def outline_next(axes, patch: int, columns: int) -> None:
+    """Draw the frame of the true next patch, dashed in white on black."""
+    _frame(axes, patch, columns, linewidth=2.0, edgecolor="black")
+    _frame(axes, patch, columns, linewidth=1.1, edgecolor="white", linestyle=(0, (2, 1.4)))
+
+
+def _frame(axes, patch: int, columns: int, **style) -> None:
     from matplotlib.patches import Rectangle
 
     row, column = divmod(int(patch), columns)
-    corner = (column - 0.5, row - 0.5)
-    axes.add_patch(Rectangle(corner, 1, 1, fill=False, **{"linewidth": 1.6, **style}))
+    frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, zorder=3, **style)
+    frame.set_clip_on(False)  # at the edge of the image, too, the whole frame is seen
+    axes.add_patch(frame)
+
+
+def _extent(grid: tuple[int, int] | None) -> tuple[float, ...] | None:
+    """Limits of axes where one patch is one unit, for `imshow`."""
+    return None if grid is None else (-0.5, grid[1] - 0.5, grid[0] - 0.5, -0.5)

@@ -1,6 +1,6 @@
 """Principal components of features: of patches as colours, of images as places on a plane.
 
-B images, N images or patches, T patches on a grid of rows x columns, D width.
+B batch, T patches on a grid of rows x columns, D width.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,36 @@ from keras import ops
 
 from nepa_keras.packages import required_for
 from nepa_keras.presets import backbone_of
-from nepa_keras.visualization.figure import INK, MUTED, new_figure, save
 from nepa_keras.visualization.patches import displayable, draw_picture, own_mask, patch_grid
 from nepa_keras.visualization.segmentation import class_colors
+from nepa_keras.visualization.theme import (
+    INK,
+    MUTED,
+    SMALL,
+    TEXT,
+    bare,
+    check_captions,
+    headline,
+    new_figure,
+    save,
+    write_caption,
+)
 
 _NAMED = 20  # of more classes the names are left out
 
 
 def principal_components(features: np.ndarray, count: int) -> np.ndarray:
-    """The first components of the rows of features (N, D): (N, count), the largest variance first.
+    """Project features (rows, D) on their first components: (rows, count), the largest variance first.
 
     Signs are those of scikit-learn's PCA, which do not depend on the solver.
 
     Raises:
         ImportError: scikit-learn is missing.
         ValueError: fewer rows or columns than components.
+
+    Example:
+        >>> visualization.principal_components(np.eye(4), count=2).shape
+        (4, 2)
     """
     with required_for("An analysis of principal components", "scikit-learn"):
         from sklearn.decomposition import PCA
@@ -43,6 +58,11 @@ def patch_colors(features: np.ndarray) -> np.ndarray:
 
     Args:
         features: (B, T, D).
+
+    Example:
+        >>> features = visualization.patch_features(model, images)["output"]
+        >>> visualization.patch_colors(features).shape
+        (16, 49, 3)
     """
     batch, patches, width = features.shape
     scores = principal_components(features.reshape(-1, width), 3)
@@ -54,12 +74,19 @@ def patch_colors(features: np.ndarray) -> np.ndarray:
 def patch_features(
     model: keras.Model, images: np.ndarray, causal: bool | None = None
 ) -> dict[str, np.ndarray]:
-    """Patch features (B, T, D) float32 by where they are: "embedding", "block 0" and so on, "output".
+    """Compute patch features (B, T, D) float32 of each layer: "embedding", "block 0" and so on, "output".
 
     Args:
         model: a backbone, or a model that has one.
         images: (B, height, width, channels), normalised floats; a few.
         causal: whether a patch sees only those before it; default the model's own choice.
+
+    Example:
+        >>> features = visualization.patch_features(model, images[:2])
+        >>> list(features)
+        ['embedding', 'block 0', 'block 1', 'block 2', 'block 3', 'output']
+        >>> features["block 2"].shape
+        (2, 49, 32)
     """
     backbone = backbone_of(model)
     if causal is None:
@@ -79,20 +106,26 @@ def plot_patch_components(
     png_path: str | Path,
     layers: Sequence[str] | None = None,
     causal: bool | None = None,
+    captions: Sequence[str] = (),
 ) -> None:
-    """Draws a row for each image: itself, and `patch_colors` of every layer.
+    """Draw a row for each image: the image, and `patch_colors` of every layer.
 
     Args:
         model, causal: see `patch_features`.
         images: (B, height, width, channels), normalised floats; the more, the better the basis.
         png_path: picture to write.
         layers: names of `patch_features`; default the embedding, at most six blocks, and the output.
+        captions: text below each image, such as its class and the name of its file.
 
     Raises:
         ImportError: matplotlib or scikit-learn is missing.
-        ValueError: a layer that the model lacks, or images that do not fit.
+        ValueError: a layer that the model lacks, images that do not fit, or captions of another number.
+
+    Example:
+        >>> visualization.plot_patch_components(model, images[:4], "components.png")
     """
     grid = patch_grid(backbone_of(model), images)
+    captions = check_captions(captions, len(images))
     features = patch_features(model, images, causal)
     if layers is None:
         blocks = list(features)[1:-1]
@@ -102,21 +135,23 @@ def plot_patch_components(
         raise ValueError(f"There is no {', '.join(unknown)}; there are {', '.join(features)}.")
     colors = {name: patch_colors(features[name]) for name in layers}
     height = images.shape[1] / images.shape[2]
-    figure = new_figure(1.25 * (1 + len(layers)), 1.3 * height * len(images) + 0.7)
+    figure = new_figure(
+        1.25 * (1 + len(layers)), (1.25 * height + 0.2) * len(images) + 0.7, alike=True
+    )
     lines = figure.subplots(len(images), 1 + len(layers), squeeze=False)
-    for i, (line, picture) in enumerate(zip(lines, displayable(images), strict=True)):
+    pictures = zip(lines, displayable(images), captions, strict=True)
+    for i, (line, picture, caption) in enumerate(pictures):
         draw_picture(line[0], picture)
+        write_caption(line[0], caption, inches=1.2)
         for axes, name in zip(line[1:], layers, strict=True):
-            axes.imshow(colors[name][i].reshape(*grid, 3), aspect="auto")
+            draw_picture(axes, colors[name][i].reshape(*grid, 3))
             axes.set_box_aspect(height)
-            axes.set_axis_off()
     for axes, title in zip(lines[0], ["image", *layers], strict=True):
-        axes.set_title(title, fontsize=8, color=INK)
-    figure.suptitle(
-        "The first three principal components of patch features as red, green, blue; "
-        "one basis for all images of a column",
-        fontsize=9,
-        color=INK,
+        axes.set_title(title, fontsize=TEXT, color=INK)
+    headline(
+        figure,
+        "Patches that are alike for the model have like colours\n"
+        "(the first three principal components of patch features; one basis for all images of a column)",
     )
     save(figure, png_path)
 
@@ -129,11 +164,11 @@ def plot_projection(
     class_names: Sequence[str] = (),
     layer: str = "output",
 ) -> None:
-    """Draws each image at the place of its features on the plane of the first two components.
+    """Draw each image at the place of its features on the plane of the first two components.
 
     Args:
-        features: (N, D), one row an image.
-        images: (N, height, width, channels), normalised floats.
+        features: (B, D), one row an image.
+        images: (B, height, width, channels), normalised floats.
         png_path: picture to write.
         labels: class of each image, a colour for its frame, -1 for none; or None.
         class_names: of the labels; listed where there are no more than 20.
@@ -142,6 +177,11 @@ def plot_projection(
     Raises:
         ImportError: matplotlib or scikit-learn is missing.
         ValueError: fewer than two images.
+
+    Example:
+        >>> features = evaluation.extract_features(backbone, images)
+        >>> names = arrays.class_names
+        >>> visualization.plot_projection(features, images, "projection.png", labels, names)
     """
     figure = new_figure(8.0, 7.0)
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -160,15 +200,14 @@ def plot_projection(
         axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, bboxprops=frame))
     axes.scatter(*places.T, s=0)
     axes.margins(0.06)
-    axes.set_xlabel("first component", fontsize=8, color=MUTED)
-    axes.set_ylabel("second component", fontsize=8, color=MUTED)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    axes.set_xlabel("first component", fontsize=TEXT, color=MUTED)
+    axes.set_ylabel("second component", fontsize=TEXT, color=MUTED)
+    bare(axes)
     present = sorted(set(classes[classes >= 0]))
     if len(class_names) and 0 < len(present) <= _NAMED:
         patches = [Patch(color=colors[k], label=class_names[k]) for k in present]
-        figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=8)
-    title = f"Images by the mean of their patch features ({layer})"
-    axes.set_title(title, fontsize=9, color=INK, loc="left")
+        figure.legend(handles=patches, loc="outside right upper", frameon=False, fontsize=SMALL)
+    headline(
+        figure, f"Images that are alike for the model lie together (mean patch features: {layer})"
+    )
     save(figure, png_path)

@@ -1,6 +1,6 @@
-"""Where the predicted embedding finds its match in the image (SPEC section 7, b).
+"""Similarity of the predicted next embedding to the patches of the image (arXiv 2512.16922, figures 5, 8, 9).
 
-B images, T patches on a grid of rows x columns, Q query patches, D width.
+B batch, T patches on a grid of rows x columns, D width.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,26 @@ import keras
 import numpy as np
 
 from nepa_keras.presets import backbone_of
-from nepa_keras.visualization.figure import INK, ORANGE, new_figure, save
-from nepa_keras.visualization.patches import displayable, outline, patch_grid, unit_tokens
+from nepa_keras.visualization.patches import (
+    displayable,
+    draw_overlay,
+    draw_picture,
+    draw_share_bar,
+    outline,
+    outline_next,
+    patch_grid,
+    share_norm,
+    unit_tokens,
+)
+from nepa_keras.visualization.theme import (
+    INK,
+    TEXT,
+    check_captions,
+    headline,
+    new_figure,
+    save,
+    write_caption,
+)
 
 
 def predicted_similarity(
@@ -21,7 +39,7 @@ def predicted_similarity(
     temperature: float = 0.1,
     top_p: float | None = None,
 ) -> np.ndarray:
-    """How similar the embedding predicted after each query patch is to every input patch.
+    """Compute the similarity of the embedding predicted after each query patch to every patch.
 
     softmax over patches of cos(predicted embedding, input embedding) / temperature, under the
     causal mask. With temperature 1 these are the maps that the authors draw.
@@ -34,10 +52,14 @@ def predicted_similarity(
         top_p: keep only the most similar patches that hold this share, see `top_p_filter`.
 
     Returns:
-        Float32 (B, Q, rows, columns), each map sums to 1.
+        Float32 (B, queries, rows, columns), each map sums to 1.
 
     Raises:
         ValueError: a query that is no patch, or images that do not fit.
+
+    Example:
+        >>> visualization.predicted_similarity(model, images, queries=[10, 24]).shape
+        (16, 2, 7, 7)
     """
     backbone = backbone_of(model)
     if temperature <= 0:
@@ -62,10 +84,14 @@ def predicted_similarity(
 
 
 def top_p_filter(weights: np.ndarray, top_p: float) -> np.ndarray:
-    """Keeps the fewest largest weights of the last axis that hold `top_p`, scaled to sum to 1.
+    """Keep the fewest largest weights of the last axis that hold `top_p`, scaled to sum to 1.
 
     Raises:
         ValueError: top_p outside (0, 1].
+
+    Example:
+        >>> visualization.top_p_filter(np.array([0.125, 0.25, 0.625]), top_p=0.5)
+        array([0., 0., 1.])
     """
     if not 0.0 < top_p <= 1.0:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}.")
@@ -85,10 +111,11 @@ def plot_similarity(
     queries: Sequence[int] | None = None,
     temperature: float = 0.1,
     top_p: float | None = None,
+    captions: Sequence[str] = (),
 ) -> None:
-    """Draws a row per image: for each query patch the image and the map of `predicted_similarity`.
+    """Draw a row for each image: the image, and over it a map of `predicted_similarity` for each query.
 
-    The query is outlined in orange, the true next patch dashed in white.
+    The query is outlined in orange, the true next patch dashed in white. All maps have one scale.
 
     Args:
         model: a `NepaPretrainer`, or its `NepaBackbone`.
@@ -96,43 +123,51 @@ def plot_similarity(
         png_path: picture to write.
         queries: patches, counted row by row from 0; default three down the middle.
         temperature, top_p: see `predicted_similarity`.
+        captions: text below each image, such as its class and the name of its file.
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: see `predicted_similarity`.
+        ValueError: captions of another number than images; or see `predicted_similarity`.
+
+    Example:
+        >>> visualization.plot_similarity(model, images[:2], "similarity.png", queries=[10, 24])
     """
     backbone = backbone_of(model)
     rows, columns = patch_grid(backbone, images)
+    captions = check_captions(captions, len(images))
     if queries is None:
         lines = (rows // 4, rows // 2, 3 * rows // 4)
         last = rows * columns - 2
         queries = sorted({min(row * columns + (columns - 1) // 2, last) for row in lines})
     maps = predicted_similarity(model, images, queries, temperature, top_p)
+    even = 1.0 / (rows * columns)
+    norm = share_norm(maps, even)
     pictures = displayable(images)
-    figure = new_figure(2.9 * len(queries), 1.55 * len(images) + 0.8)
-    grid = figure.subplots(len(images), 2 * len(queries), squeeze=False)
-    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)  # one patch is one unit
-    for line, picture, image_maps in zip(grid, pictures, maps, strict=True):
-        for q, (query, weights) in enumerate(zip(queries, image_maps, strict=True)):
-            left, right = line[2 * q], line[2 * q + 1]
-            left.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent)
-            shown = right.imshow(weights, cmap="viridis", vmin=0, extent=extent)
-            for axes in (left, right):
-                outline(axes, query, columns, color=ORANGE)
-                axes.set_axis_off()
+    height = images.shape[1] / images.shape[2]
+    figure = new_figure(
+        1.6 * (1 + len(queries)) + 0.9, (1.6 * height + 0.2) * len(images) + 0.75, alike=True
+    )
+    grid = figure.subplots(len(images), 1 + len(queries), squeeze=False)
+    for line, picture, caption, image_maps in zip(grid, pictures, captions, maps, strict=True):
+        draw_picture(line[0], picture, (rows, columns))
+        write_caption(line[0], caption, inches=1.6)
+        for axes, query, weights in zip(line[1:], queries, image_maps, strict=True):
+            shown = draw_overlay(axes, picture, weights, norm)
+            outline(axes, query, columns)
             if query + 1 < rows * columns:
-                outline(right, query + 1, columns, color="white", linestyle=(0, (2, 1.5)))
-            bar = figure.colorbar(shown, ax=right, shrink=0.8, pad=0.03, ticks=[0, weights.max()])
-            bar.ax.set_yticklabels(["0", f"{weights.max():.2f}"], fontsize=6, color=INK)
-            bar.outline.set_visible(False)
-    for q, query in enumerate(queries):
+                outline_next(axes, query + 1, columns)
+    grid[0, 0].set_title("image", fontsize=TEXT, color=INK)
+    for axes, query in zip(grid[0, 1:], queries, strict=True):
         row, column = divmod(int(query), columns)
-        grid[0, 2 * q].set_title(f"row {row + 1}, column {column + 1}", fontsize=8, color=INK)
-        grid[0, 2 * q + 1].set_title("prediction", fontsize=8, color=INK)
-    figure.suptitle(
-        "Predicted next embedding against the image's patches: softmax of cosine / "
-        f"{temperature:g}\norange: query patch, dashed: true next patch",
-        fontsize=9,
-        color=INK,
+        title = f"after row {row + 1}, column {column + 1}"
+        axes.set_title(title, fontsize=TEXT, color=INK)
+    label = f"share of each patch: softmax of cosine / {temperature:g}"
+    draw_share_bar(
+        figure, shown, grid.ravel().tolist(), even, label, fraction=0.04, pad=0.01, aspect=30
+    )
+    headline(
+        figure,
+        "How much each patch is like the predicted next embedding\n"
+        "orange: query patch, dashed: the true next patch",
     )
     save(figure, png_path)

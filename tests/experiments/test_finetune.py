@@ -49,6 +49,7 @@ def test_from_pretrained_weights_to_a_report(pretrained, tmp_path):
     assert "best averaged weights" in report and '"pretrained":false' in report
     rows = list(csv.DictReader((folder / "log.csv").open()))
     assert len(rows) == 6 and all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+    assert all(0.0 < float(row["val_loss"]) < 20.0 for row in rows)
     best = max(float(row["ema_val_accuracy"]) for row in rows)
 
     # The kept weights are the best ones, and evaluate.py measures what finetune.py did.

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import nepa_keras
+from nepa_keras.visualization import class_colors
 from tests.helpers import tiny
 from tests.helpers.pairs import ade_tree
 from tests.helpers.scripts import refusal, run, run_here
@@ -77,6 +78,12 @@ def test_prediction_writes_a_mask_for_each_picture(trained, tmp_path):
     assert written == ["a.png", "c.jpg.png", "c.png.png"]
     mask = np.array(Image.open(tmp_path / "out" / "masks" / "deep" / "a.png"))
     assert mask.shape == (13, 21) and mask.max() < 11
+    # Class numbers that programs show in the colours of the legend.
+    with Image.open(tmp_path / "out" / "masks" / "deep" / "a.png") as shown:
+        assert shown.mode == "P"
+        colors = np.asarray(shown.convert("RGB"))
+    np.testing.assert_array_equal(colors, class_colors(11)[mask])
+    assert min(Image.open(tmp_path / "out" / "legend.png").size) > 100
     assert Image.open(tmp_path / "out" / "overlays" / "deep" / "a.png").size == (21, 13)
 
 

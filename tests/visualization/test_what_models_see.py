@@ -155,7 +155,7 @@ def test_rollouts_are_compared_with_the_truth():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_is_written(tmp_path, channels):
-    """Also of images that are no squares, in a folder that does not exist yet."""
+    """Images that are no squares, in a folder that does not exist yet."""
     shape = (8, 12, channels)
     model = tiny.pretrainer(image_shape=shape)
     images, others = tiny.images(2, shape), tiny.images(9, shape, seed=1)
@@ -171,13 +171,35 @@ def test_every_picture_is_written(tmp_path, channels):
     v.plot_projection(features, others, folder / "b.png", labels, ("first", "second"))
     v.plot_projection(features, others, folder / "c.png", np.full(9, -1), ("first",))
     v.plot_nearest_patches(model, images, others[:1], folder / "d.png", count=50)
-    assert len(list(folder.iterdir())) == 9
+    v.plot_overview(model, images[0], folder / "overview.png", query=1, bank_images=others)
+    assert len(list(folder.iterdir())) == 10
     for file in folder.iterdir():
         assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.once
+def test_no_image_is_shown_twice_as_nearest():
+    """One patch of each image, the best one, and neither the query's own image nor a copy of a shown one."""
+    from nepa_keras.visualization.patch_bank import _nearest_images
+
+    model, images = tiny.pretrainer(), tiny.images(4)
+    bank = v.PatchBank(model, np.concatenate([images, images[1:2], images[:1]]))
+    found = _nearest_images(bank, images[0], bank.vectors[2], count=6)
+    numbers = [number // 4 for number, _ in found]
+    assert sorted(numbers) in ([1, 2, 3], [2, 3, 4])
+    cosines = [cosine for _, cosine in found]
+    assert cosines == sorted(cosines, reverse=True)
+    unit = bank.vectors / np.linalg.norm(bank.vectors, axis=-1, keepdims=True)
+    of_all = (unit @ unit[2]).reshape(-1, 4).max(axis=1)
+    np.testing.assert_allclose(cosines, of_all[numbers], rtol=1e-5)
+
+
 def test_wrong_inputs_are_refused(tmp_path):
     model, images = tiny.pretrainer(), tiny.images(1, SHAPE)
+    with pytest.raises(ValueError, match="another one follows, 0 to 4, got 5"):
+        v.plot_overview(model, images[0], tmp_path / "a.png", query=5)
+    with pytest.raises(ValueError, match="2 captions for 1 images"):
+        v.plot_prediction_error(model, images, tmp_path / "a.png", captions=["a", "b"])
     with pytest.raises(ValueError, match="a patch, 0 to 5"):
         v.attention_maps(model, images, 6)
     with pytest.raises(ValueError, match="no block 5"):

@@ -1,4 +1,4 @@
-"""Runs to be compared: their names, scripts, flags and curves, and what to know before comparing them.
+"""Runs of a comparison: their names, scripts, flags and curves, and notes on how comparable they are.
 
 Runs of one script are compared with each other; the loss of pretraining and that of a classifier are numbers
 of different formulae.
@@ -47,7 +47,7 @@ class ComparedRun(NamedTuple):
 
 
 def read_runs(run_dirs: Sequence[str | PathLike]) -> list[ComparedRun]:
-    """The runs in folders; raises as `write_comparison`."""
+    """Read the runs in folders; raises as `write_comparison`."""
     folders = [RunDir(run_dir) for run_dir in run_dirs]
     if not 2 <= len(folders) <= _MOST_RUNS:
         raise ValueError(
@@ -110,7 +110,7 @@ def _curves_of(run: RunDir) -> tuple[str, np.ndarray, list[Panel]] | None:
 
 
 def notes(kinds: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
-    """What to know before comparing."""
+    """Notes on how comparable the runs are, a sentence each."""
     notes = []
     if len(kinds) > 1:
         of = [f"{kind} ({listed([run.name for run in alike])})" for kind, alike in kinds.items()]
@@ -127,6 +127,6 @@ def notes(kinds: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as "a, b and c"."""
+    """Join names as "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

@@ -18,7 +18,7 @@ from nepa_keras.visualization.report.svg_charts import Line, chart
 
 
 def write_comparison(run_dirs: Sequence[str | PathLike], path: str | PathLike) -> Path:
-    """Writes one HTML file that compares runs; takes the place of an earlier file at once.
+    """Write one HTML file that compares runs; takes the place of an earlier file at once.
 
     Args:
         run_dirs: two to eight folders of runs, which may still be training.
@@ -31,6 +31,16 @@ def write_comparison(run_dirs: Sequence[str | PathLike], path: str | PathLike) -
         NotADirectoryError: a folder is missing.
         IsADirectoryError: `path` is a folder.
         ValueError: fewer or more runs, one given twice, or a folder that holds no run.
+
+    Example:
+        >>> for name, rate in (("first", 1e-3), ("second", 1e-2)):
+        ...     model.compile(optimizer=training.adamw(rate))
+        ...     run = training.RunDir(name)
+        ...     run.path.mkdir()
+        ...     logger = keras.callbacks.CSVLogger(run.log)
+        ...     history = model.fit(images, verbose=0, callbacks=[logger])
+        >>> visualization.write_comparison(["first", "second"], "comparison.html").name
+        'comparison.html'
     """
     page = Path(path).expanduser()
     if page.is_dir():
@@ -71,7 +81,7 @@ def write_comparison(run_dirs: Sequence[str | PathLike], path: str | PathLike) -
 
 
 def _facts(runs: Sequence[ComparedRun]) -> list[list[str]]:
-    """Rows: a fact each; columns: the runs."""
+    """Table of facts: a row for each fact, a column for each run."""
     facts = []
     for run in runs:
         known = {"Script": run.kind, **run_facts.facts_of_folder(run.folder)}
@@ -139,10 +149,12 @@ def _keys(runs: Sequence[ComparedRun]) -> str:
 def _curves(runs: list[ComparedRun], kind: str) -> str:
     drawn = [(run, *run.curves) for run in runs if run.curves]
     lines: dict[tuple[str, str, str], list[Line]] = {}
+    logarithmic = {}
     seen: dict[tuple[str, str, str], dict[str, str]] = {}  # kinds of lines in a chart, by style
     for run, unit, x, panels in drawn:
         for panel in panels:
             place = panel.title, panel.label, unit
+            logarithmic[place] = panel.log
             for column, values in panel.lines.items():
                 style = seen.setdefault(place, {}).setdefault(
                     column, "dashed" if seen[place] else "solid"
@@ -150,7 +162,12 @@ def _curves(runs: list[ComparedRun], kind: str) -> str:
                 line = Line(f"{run.name}, {column}", x, values, f"{run.style} {style}")
                 lines.setdefault(place, []).append(line)
     charts = "".join(
-        chart(*place, of_place, seen[place].items() if len(seen[place]) > 1 else ())
+        chart(
+            *place,
+            of_place,
+            seen[place].items() if len(seen[place]) > 1 else (),
+            logarithmic[place],
+        )
         for place, of_place in lines.items()
     )
     shown = f'<div class="charts">{charts}</div>{_last_numbers(runs, kind)}' if charts else ""
@@ -174,7 +191,7 @@ def _last_numbers(runs: Sequence[ComparedRun], kind: str) -> str:
 
 
 def _pictures(runs: Sequence[ComparedRun]) -> str:
-    """Those of one name beside each other."""
+    """Pictures of one name beside each other."""
     found: dict[str, list[str]] = {}
     for run in runs:
         for path in run_facts.files_of_folder(run.folder, "*.png"):

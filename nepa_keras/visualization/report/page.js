@@ -15,14 +15,11 @@
 }
 
 // ---- explorer -------------------------------------------------------------------------------------------
-// Viridis at even steps: its order can be seen without colours, too.
-const STOPS = [[68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140],
-  [40, 174, 128], [94, 201, 98], [173, 220, 48], [253, 231, 37]];
-
-function color(share) {
-  const place = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
-  const low = Math.min(Math.floor(place), STOPS.length - 2);
-  return STOPS[low].map((value, i) => Math.round(value + (place - low) * (STOPS[low + 1][i] - value)));
+// The theme's colours at even steps to that of a share in [0, 1].
+function color(stops, share) {
+  const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(place), stops.length - 2);
+  return stops[low].map((value, i) => Math.round(value + (place - low) * (stops[low + 1][i] - value)));
 }
 
 // Packed maps (see patch_maps.py) to the values of one row. Each is unpacked once, when first needed.
@@ -66,7 +63,7 @@ function predicted(cosines, temperature, topP) {
 
 function explore(maps) {
   const at = (id) => document.getElementById(id);
-  const { rows, columns, layers, heads, causal, shift } = maps;
+  const { rows, columns, layers, heads, causal, shift, ramp } = maps;
   const patches = rows * columns;
   const state = { image: 0, layer: layers - 1, head: 0, query: 0, pinned: false, temperature: 0.1, topP: 1 };
   const start = Math.floor(rows / 2) * columns + Math.floor((columns - 1) / 2);
@@ -74,7 +71,10 @@ function explore(maps) {
 
   const named = (patch) => `row ${Math.floor(patch / columns) + 1}, column ${patch % columns + 1}`;
   const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
-  const strongest = (values) => values.map((_, i) => i).sort((a, b) => values[b] - values[a] || a - b);
+  // Numbers of patches by falling value; hidden patches, and those that top-p leaves out, have no rank.
+  const strongest = (values, ranked = () => true) =>
+    values.map((_, i) => i).filter(ranked).sort((a, b) => values[b] - values[a] || a - b);
+  const seen = (patch) => !causal || patch <= state.query;
 
   // -- what is built once
   at("about").textContent = maps.pretrained
@@ -96,8 +96,8 @@ function explore(maps) {
     radio.addEventListener("change", () => { state.image = i; show(); });
   });
   for (const place of document.querySelectorAll(".map")) place.style.aspectRatio = `${columns} / ${rows}`;
-  const stops = STOPS.map((stop) => `rgb(${stop})`);
-  for (const ramp of document.querySelectorAll(".ramp")) ramp.style.background = `linear-gradient(90deg, ${stops})`;
+  const stops = ramp.map((stop) => `rgb(${stop})`);
+  for (const bar of document.querySelectorAll(".ramp")) bar.style.background = `linear-gradient(90deg, ${stops})`;
 
   const grid = at("grid");
   const cells = [];
@@ -180,13 +180,14 @@ function explore(maps) {
   document.querySelector(".controls").addEventListener("submit", (event) => event.preventDefault());
 
   // -- what is drawn
-  function paint(canvas, values, seen) {
+  // From 0 to the largest, or to 8 even shares at least: a model that treats all patches alike has a dark map.
+  function paint(canvas, values, seen, even) {
     canvas.width = columns;
     canvas.height = rows;
-    const most = Math.max(...values) || 1;
+    const most = Math.max(...values, Math.min(8 * even, 1));
     const pixels = new ImageData(columns, rows);
     values.forEach((value, i) => {
-      if (seen(i)) pixels.data.set([...color(value / most), 255], 4 * i);
+      if (seen(i)) pixels.data.set([...color(ramp, value / most), 255], 4 * i);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     return most;
@@ -210,8 +211,8 @@ function explore(maps) {
   }
 
   function tell(attention, shares, cosines, cls) {
-    const looks = strongest(attention);
-    const expects = strongest(shares);
+    const looks = strongest(attention, seen);
+    const expects = strongest(shares, (patch) => shares[patch] > 0);
     const next = state.query + shift;
     const where = state.query === looks[0] ? "itself" : named(looks[0]);
     const head = state.head ? `head ${state.head - 1}` : "mean of all heads";
@@ -232,11 +233,13 @@ function explore(maps) {
     if (at("said").textContent !== text) at("said").textContent = text;
     at("attention").setAttribute("aria-label", `Map of attention. ${said[1]}`);
     at("prediction").setAttribute("aria-label", `Map of the prediction. ${said.slice(2).join(" ")}`);
-    at("strongest").replaceChildren(...looks.slice(0, 5).map((looked, i) => {
+    const ranks = Array.from({ length: Math.min(5, Math.max(looks.length, expects.length)) }, (_, i) => i);
+    at("strongest").replaceChildren(...ranks.map((i) => {
       const line = document.createElement("tr");
-      const found = expects[i];
-      const row = [i + 1, named(looked), percent(attention[looked]), named(found), percent(shares[found]),
-        cosines[found].toFixed(3)];
+      const [looked, found] = [looks[i], expects[i]];
+      const row = [i + 1, ...(looked === undefined ? ["", ""] : [named(looked), percent(attention[looked])]),
+        ...(found === undefined ? ["", "", ""]
+          : [named(found), percent(shares[found]), cosines[found].toFixed(3)])];
       line.append(...row.map((text, column) => {
         const cell = document.createElement(column ? "td" : "th");
         if (!column) cell.scope = "row";
@@ -269,8 +272,9 @@ function explore(maps) {
     at("top-p-value").textContent = state.topP.toFixed(2);
     at("layer").setAttribute("aria-valuetext", `block ${layer} of 0 to ${layers - 1}`);
     at("temperature").setAttribute("aria-valuetext", state.temperature.toPrecision(2));
-    at("attention-most").textContent = percent(paint(at("attention"), attention, (i) => !causal || i <= query));
-    at("prediction-most").textContent = percent(paint(at("prediction"), shares, () => true));
+    const evenly = 1 / (1 + (causal ? query + 1 : patches)); // CLS is seen, too
+    at("attention-most").textContent = percent(paint(at("attention"), attention, seen, evenly));
+    at("prediction-most").textContent = percent(paint(at("prediction"), shares, () => true, 1 / patches));
     outline();
     tell(attention, shares, cosines, attended.cls[query]);
   }

@@ -1,9 +1,8 @@
 """report.html of a run: one file that shows what was run and what came out, and fetches nothing.
 
 Its frame, content, style and script are frame.html, page.html, page.css and page.js, joined when it is
-written. Everything but
-the explorer of patches is there without JavaScript. A content policy in the page lets no other script run
-than ours, and nothing be fetched, whatever flags, names of files and names of classes say.
+written. Everything but the explorer of patches is there without JavaScript. A content policy in the page lets
+no other script run than ours, and nothing be fetched, whatever flags and names of files and classes say.
 """
 
 import json
@@ -30,6 +29,7 @@ from nepa_keras.visualization.report.pieces import (
     write_page,
 )
 from nepa_keras.visualization.report.svg_charts import Line, chart
+from nepa_keras.visualization.theme import RAMP, layer_depth
 
 _MOST_ROWS = 200  # of the log in the table of numbers
 _LEAD = (
@@ -48,15 +48,15 @@ def write_report(
     tables: Mapping[str, Table] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Writes RUN_DIR/report.html from what the folder holds; takes the place of an earlier one at once.
+    """Write RUN_DIR/report.html from what the folder holds; takes the place of an earlier one at once.
 
     Without a model, or images, it is the report of any run directory, without the explorer.
 
     Args:
         run_dir: existing folder; flags.txt, log.csv, tables in results.json and *.md, and *.png are shown if
-            they are there.
+            they are there, *.jpg too.
         model: whose maps the explorer shows, see `patch_maps`.
-        images: (N, height, width, channels), normalised floats; the explorer takes four or so.
+        images: (B, height, width, channels), normalised floats; the explorer takes four or so.
         captions: of the images, such as names of classes.
         tables: results, by title; the first row is the head, the first column names the rows. They are kept
             in results.json, where a later report and `write_comparison` find them.
@@ -68,6 +68,11 @@ def write_report(
     Raises:
         NotADirectoryError: there is no such folder.
         ValueError: see `patch_maps`; or results.json is damaged.
+
+    Example:
+        >>> tables = {"Results": [("weights", "accuracy"), ("trained", "0.91")]}
+        >>> visualization.write_report("pictures", model, images[:2], ["coat", "bag"], tables).name
+        'report.html'
     """
     run = RunDir(run_dir)
     if not run.path.is_dir():
@@ -93,7 +98,7 @@ def write_report(
         flags=_flags(run_facts.flags_of_folder(run)),
         results=_results(run_facts.results_of_folder(run)),
         explorer=_explorer(maps, reason),
-        curves=_curves(run.log),
+        curves=_curves(run.log, getattr(model, "optimizer", None)),
         pictures=_pictures(run),
     )
     write_page(
@@ -132,7 +137,9 @@ def _explorer(maps: dict | None, reason: str) -> str:
     if not maps["heads"]:
         notes.append("Of the attention heads only the mean is here, to keep the page small.")
     # "<" could end the script element, so it is written as JSON can, too.
-    held = json.dumps(maps, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    held = json.dumps(maps | {"ramp": RAMP}, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     return template(
         "explorer.html",
         notes=escape(" ".join(notes)),
@@ -141,9 +148,9 @@ def _explorer(maps: dict | None, reason: str) -> str:
     )
 
 
-def _curves(log: Path) -> str:
+def _curves(log: Path, optimizer: keras.optimizers.Optimizer | None) -> str:
     try:
-        unit, x, panels = read_panels(log)
+        unit, x, panels = read_panels(log, optimizer)
     except (FileNotFoundError, ValueError):
         return "<p>The folder has no log.csv with curves.</p>"
     columns = read_log(log)
@@ -163,10 +170,17 @@ def _curves(log: Path) -> str:
 
 
 def _chart(panel: Panel, unit: str, x: np.ndarray) -> str:
-    named = enumerate(panel.lines.items(), 1)
-    lines = [Line(name, x, values, f"line-{number}") for number, (name, values) in named]
+    count = len(panel.lines)
+    styles = [
+        f"depth-{layer_depth(i, count)}" if panel.of_layers else f"line-{i + 1}"
+        for i in range(count)
+    ]
+    lines = [
+        Line(name, x, values, style)
+        for (name, values), style in zip(panel.lines.items(), styles, strict=True)
+    ]
     keys = [(line.name, line.style) for line in lines]
-    return chart(panel.title, panel.label, unit, lines, keys if len(keys) > 1 else ())
+    return chart(panel.title, panel.label, unit, lines, keys if count > 1 else (), panel.log)
 
 
 def _cell(value: float) -> str:
@@ -174,7 +188,9 @@ def _cell(value: float) -> str:
 
 
 def _pictures(run: RunDir) -> str:
-    paths = run_facts.files_of_folder(run, "*.png")
+    paths = [
+        path for pattern in ("*.png", "*.jpg") for path in run_facts.files_of_folder(run, pattern)
+    ]
     if run.log.exists():  # drawn above
         paths = [path for path in paths if path != run.curves]
     return section("pictures", "Pictures", "".join(picture(path, path.name) for path in paths))

@@ -1,6 +1,6 @@
-"""What the report's page shows for each patch of an image, small enough to lie in the page.
+"""Maps of each patch of an image for the page of a report, small enough to lie in it.
 
-N images, L blocks, H heads, T patches on a grid of rows x columns.
+B batch, L blocks, H heads, T patches on a grid of rows x columns.
 """
 
 import base64
@@ -24,7 +24,7 @@ def patch_maps(
     captions: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
 ) -> dict | None:
-    """Attention and predicted-embedding maps of every patch and block, packed as text for JSON.
+    """Compute attention and predicted-embedding maps of every patch and block, packed as text for JSON.
 
     Attention is under the model's own mask. Predictions are under the causal mask, as in
     `predicted_similarity`: cosines of what a block leaves, through the final norm, with the input
@@ -34,7 +34,7 @@ def patch_maps(
 
     Args:
         model: a `NepaPretrainer`, or a model with a `backbone`, or the `NepaBackbone`.
-        images: (N, height, width, channels), normalised floats; a few.
+        images: (B, height, width, channels), normalised floats; a few.
         captions: one for each image, or none.
         max_bytes: bound of the packed text. Single heads are left out where they pass it, and then images.
 
@@ -48,6 +48,11 @@ def patch_maps(
     Raises:
         ValueError: images that the patch does not divide, or inputs that have no rows and columns; captions
             of another number.
+
+    Example:
+        >>> maps = visualization.patch_maps(model, images[:2], ["coat", "bag"])
+        >>> maps["rows"], maps["layers"], len(maps["images"])
+        (7, 4, 2)
     """
     backbone, causal = backbone_of(model), own_mask(model)
     images = np.asarray(images, "float32")
@@ -92,7 +97,7 @@ def patch_maps(
 
 
 def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> str:
-    """Rows (T, T) as text: base + step * level ** power, with a base and a step for each row.
+    """Pack rows (T, T) as text: base + step * level ** power, with a base and a step for each row.
 
     With power 2 levels are close to each other below a row's largest value, where a softmax looks. CLS is
     kept beside the map: where it takes nearly all attention, patches would get few levels.
@@ -109,7 +114,7 @@ def pack(maps: np.ndarray, power: int = 1, of_cls: np.ndarray | float = 0.0) -> 
 
 
 def _of_image(backbone, image: np.ndarray, causal: bool, with_heads: bool) -> tuple[dict, list]:
-    """Means of attention and cosines of every block, and its single heads (none unless asked for)."""
+    """Compute means of attention and cosines of every block, and single heads if asked for."""
     own = backbone.activations(image[None], causal=causal)
     predicting = own if causal else backbone.activations(image[None], causal=True)
     attention, heads = [], []
@@ -133,7 +138,7 @@ def _numpy(tensor) -> np.ndarray:
 
 
 def _size(packed) -> int:
-    """Characters in lists of lists."""
+    """Count the characters in lists of lists."""
     return len(packed) if isinstance(packed, str) else sum(map(_size, packed))
 
 

@@ -1,4 +1,4 @@
-"""What is known of a run: from its folder, from the model, from the process that writes the report."""
+"""Facts of a run: from its folder, from the model, from the process that writes the report."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ def facts_of_folder(run: RunDir) -> dict[str, str]:
 
 
 def flags_of_folder(run: RunDir) -> list[tuple[str, str]]:
-    """(name, value) of the flags that repeat the run; none where flags.txt is missing."""
+    """Pairs (name, value) of the flags that repeat the run; none where flags.txt is missing."""
     flags = run.read_flags()
     lines = (line.removeprefix("--") for line in flags.lines) if flags else ()
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]

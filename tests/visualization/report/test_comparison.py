@@ -27,12 +27,12 @@ def run_dir(folder: Path, *flags: str, script: str = "pretrain", log: str = LOG)
 def rows(page: str, caption: str) -> list[list[str]]:
     """The cells of the table of a name."""
     (table,) = re.findall(rf"{re.escape(caption)}</caption>(.*?)</table>", page, re.DOTALL)
-    lines = re.findall(r"<tr>(.*?)</tr>", table)
+    lines = re.findall(r"<tr[^>]*>(.*?)</tr>", table)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in lines]
 
 
 def test_runs_of_one_script_beside_each_other(tmp_path, monkeypatch):
-    """By the script: flags that differ, results in columns, curves in one chart, pictures side by side."""
+    """Show, by script, flags that differ, results in columns, curves in one chart, pictures side by side."""
     first = run_dir(tmp_path / "x" / "run", "--data=digits", "--flip", "--batch_size=8")
     run_dir(tmp_path / "y" / "run", "--data=digits", "--noflip", "--batch_size=16")
     table = [("measure", "before", "after"), ("k-NN", "10", "20")]
@@ -66,7 +66,7 @@ def test_runs_of_one_script_beside_each_other(tmp_path, monkeypatch):
 
 
 def test_runs_of_two_scripts_have_curves_of_their_own(tmp_path):
-    """Also where a run has no row of its log yet."""
+    """Runs without a row of their log are named."""
     runs = [
         run_dir(tmp_path / "pre", "--data=digits"),
         run_dir(tmp_path / "new", "--data=digits", log=""),

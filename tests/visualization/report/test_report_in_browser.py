@@ -108,9 +108,9 @@ def pixels(browser, canvas: str) -> np.ndarray:
     return np.array(values).reshape(height, width, 4)
 
 
-def colors(values: np.ndarray, seen=None) -> np.ndarray:
-    """What a map of T values looks like, (rows, columns, 4)."""
-    place = values / values.max() * (len(VIRIDIS) - 1)
+def colors(values: np.ndarray, even: float, seen=None) -> np.ndarray:
+    """Colours that a map of T values has, (rows, columns, 4); its scale has 8 even shares at least."""
+    place = values / max(values.max(), min(8 * even, 1.0)) * (len(VIRIDIS) - 1)
     channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, i]) for i in range(3)]
     rgba = np.stack([*channels, np.full_like(place, 255)], axis=-1)
     if seen is not None:
@@ -119,7 +119,7 @@ def colors(values: np.ndarray, seen=None) -> np.ndarray:
 
 
 def attention(report, query: int, image: int = 0, layer: int = 1, head: int = 0) -> np.ndarray:
-    """Of the model itself: a row to the patches; head 0 is the mean."""
+    """Attention of the model itself to the patches; head 0 is the mean."""
     model, images, _ = report
     (rows,) = keras.ops.convert_to_numpy(
         model.backbone.activations(images[[image]])["attentions"][layer]
@@ -147,8 +147,10 @@ def until_maps_are(browser, report, query, temperature=0.1, top_p=1.0, head=0, *
     """Waits until both maps have the colours that the model's numbers give, but for packing."""
     seen = np.arange(ROWS * COLUMNS) <= query
     wanted = {
-        "attention": colors(attention(report, query, head=head, **which), seen),
-        "prediction": colors(shares(cosines(report, query, **which), temperature, top_p)),
+        "attention": colors(attention(report, query, head=head, **which), 1 / (2 + query), seen),
+        "prediction": colors(
+            shares(cosines(report, query, **which), temperature, top_p), 1 / (ROWS * COLUMNS)
+        ),
     }
 
     def match():
@@ -288,7 +290,7 @@ def test_screen_readers_hear_names_and_roles(page):
     for role in ("image", "slider", "button", "combobox", "radio", "gridcell", "region", "grid"):
         assert all(name for heard_role, name in heard if heard_role == role), role
     images = [name for role, name in heard if role == "image"]
-    for start in ("Loss: training from", "Test images in rows", "Map of attention. It looks most"):
+    for start in ("Loss: training from", "Images in rows", "Map of attention. It looks most"):
         assert any(name.startswith(start) for name in images), images
 
 
@@ -299,8 +301,8 @@ def screenshot(element) -> np.ndarray:
 def test_a_screenshot_shows_the_maps(page, report):
     until_maps_are(page, report, 12)
     for name, wanted in (
-        ("prediction", colors(shares(cosines(report, 12)))),
-        ("attention", colors(attention(report, 12))),
+        ("prediction", colors(shares(cosines(report, 12)), 1 / (ROWS * COLUMNS))),
+        ("attention", colors(attention(report, 12), 1 / 14)),
     ):
         shot = screenshot(at(page, name))
         height, width = np.array(shot.shape[:2]) // (ROWS, COLUMNS)
@@ -335,7 +337,7 @@ def test_light_and_dark_by_the_system_and_by_the_button(page, report):
 
 
 def contrast(browser, selector: str) -> float:
-    """Of an element's text with the first background that is not transparent (WCAG 2)."""
+    """Contrast of an element's text with the first background that is not transparent (WCAG 2)."""
     found = browser.execute_script(
         """let element = document.querySelector(arguments[0]);
         const color = getComputedStyle(element).color;
@@ -357,6 +359,48 @@ def test_the_report_fits_the_screen(page, width):
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     for name in ("picture", "attention", "prediction"):
         assert at(page, name).size["width"] > 120
+
+
+def test_results_are_read_on_a_phone_without_scrolling(browser, tmp_path):
+    """Each row is a card at 390 px, with the names of the columns; a screen reader still hears a table."""
+    heads = (
+        "k-NN accuracy on validation images in %",
+        "before",
+        "after training",
+        "change",
+        "seeds",
+    )
+    rows = [
+        ("averaged weights of the last step", "11.93 ± 0.05", "57.41 ± 0.61", "+45.48", "3")
+    ] * 2
+    emulate(browser, 390)
+    browser.get(write_report(tmp_path, tables={"Worth": [heads, *rows]}).as_uri())
+    table = browser.find_element(By.CSS_SELECTOR, "table.stacked")
+    box = table.find_element(By.XPATH, "..")
+    assert browser.execute_script(
+        "return arguments[0].scrollWidth <= arguments[0].clientWidth", box
+    )
+    cell = table.find_element(By.CSS_SELECTOR, "td")
+    assert "11.93" in cell.text and cell.size["width"] > 250
+    label = "return getComputedStyle(arguments[0], '::before').content"
+    assert browser.execute_script(label, cell) == '"before"'
+    roles = [e.aria_role for e in table.find_elements(By.CSS_SELECTOR, "tbody *")]
+    assert table.aria_role == "table" and roles[:3] == ["row", "rowheader", "cell"]
+    assert table.find_element(By.CSS_SELECTOR, "thead th").text == heads[0]
+    emulate(browser, 1200)
+    assert browser.execute_script(label, cell) == "none"
+
+
+def test_hidden_patches_have_no_rank(page, report):
+    """Patch 1 sees two patches, so two are ranked by attention, and five by the prediction."""
+    ActionChains(page).move_to_element(cell(page, 1)).perform()
+    until_maps_are(page, report, 1)
+    lines = at(page, "strongest").find_elements(By.TAG_NAME, "tr")
+    looked, found = (
+        [line.find_elements(By.CSS_SELECTOR, "th, td")[column].text for line in lines]
+        for column in (1, 3)
+    )
+    assert sorted(looked) == ["", "", "", "row 1, column 1", "row 1, column 2"] and all(found)
 
 
 def test_without_javascript_all_but_the_explorer_is_there(page, report):
@@ -382,7 +426,7 @@ def test_a_model_that_does_not_predict_and_sees_all(browser, tmp_path):
     browser.get(write_report(tmp_path, classifier, images).as_uri())
     until(browser, lambda: said(browser).startswith("Image 1, row 3, column 3"))
     assert "trained for another task" in at(browser, "about").text
-    wanted = colors(attention((classifier, images, None), 12))
+    wanted = colors(attention((classifier, images, None), 12), 1 / (1 + ROWS * COLUMNS))
     until(browser, lambda: np.abs(pixels(browser, "attention") - wanted).max() <= 6)
     assert Path(tmp_path, "report.html").exists()
 

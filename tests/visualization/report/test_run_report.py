@@ -251,7 +251,7 @@ def test_a_report_takes_the_place_of_another_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.once
 def test_pictures_are_events_once(tmp_path):
-    """Also when a run that is finished is started again."""
+    """A finished run that is started again records none twice."""
     from tensorboardX.proto.event_pb2 import Event
 
     folder = run_dir(tmp_path / "run")
