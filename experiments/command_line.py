@@ -1,6 +1,7 @@
 """What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
 
 import difflib
+import os
 import shlex
 import shutil
 import sys
@@ -139,6 +140,27 @@ def exit_with_status(batches=None):
             if isinstance(failure, kind):
                 end(status, f"{sentence(failure)}{more}")
         raise
+
+
+def check_file_to_write(flag: str, name: str | None) -> None:
+    """Make the folder of a file, and notice before the work that the file cannot be written after it.
+
+    Args:
+        flag: that names it.
+        name: of the file; None or "" where none is to be written.
+
+    Raises:
+        ValueError: it is a folder, or there is no permission to write it.
+        OSError: its folder cannot be made.
+    """
+    if not name:
+        return
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{flag}={name} is a folder; name a file, such as {flag}={path / 'NAME'}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{flag}={name} cannot be written: there is no permission to.")
 
 
 def by_command(script: str) -> list[str] | None:

@@ -16,7 +16,7 @@ import before_keras  # noqa: F401
 import class_scores
 import numpy as np
 from absl import flags
-from command_line import end, run, user_errors
+from command_line import check_file_to_write, end, run, user_errors
 from inputs import check_data, say
 from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
@@ -106,6 +106,7 @@ def main():
     if FLAGS.shorter_side and not FLAGS.convert:
         end(1, "--shorter_side is of the copy that --convert=FOLDER writes.")
     with user_errors():
+        check_file_to_write("--sheet", FLAGS.sheet)
         source, channels, notes = open_data()
         found = data.inspect_source(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)

@@ -49,8 +49,8 @@ def define_label_flags(labels: bool = True, several: bool = False) -> None:
         flags.DEFINE_boolean(
             "multi_label",
             False,
-            "An image may show several classes, or none (csv, h5, parquet, arrow): probabilities of each "
-            "class by itself, binary cross-entropy, mean average precision.",
+            "An image may show several classes, or none (every source but folder, imagenet and those in "
+            "memory): probabilities of each class by itself, binary cross-entropy, mean average precision.",
         )
         flags.DEFINE_string(
             "label_separator",

@@ -14,7 +14,7 @@ from pathlib import Path
 import before_keras  # noqa: F401
 import numpy as np
 from absl import flags
-from command_line import run, user_errors
+from command_line import check_file_to_write, run, user_errors
 from embedding import load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_weights, say
@@ -157,6 +157,7 @@ def main():
         if FLAGS.output:
             with required_for("--output", "matplotlib"):
                 import matplotlib  # noqa: F401, now and not after the work
+            check_file_to_write("--output", FLAGS.output)
         found = evaluation.read_features(FLAGS.features)
         record, row = found.record, row_of(found.names)
         query = vector = None

@@ -246,7 +246,9 @@ def define_recipe_flags(
     flags.DEFINE_integer(
         "accumulation_steps", 1, "Batches whose mean gradient makes one update.", lower_bound=1
     )
-    flags.DEFINE_integer("steps", None, f"Updates; default {default_length}.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps", None, f"Updates; default {default_length}. 0 leaves it to --epochs.", lower_bound=0
+    )
     define_number(
         "epochs", None, "Passes over the training images, in place of --steps.", NOT_NEGATIVE
     )

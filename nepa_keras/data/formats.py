@@ -5,7 +5,9 @@ import functools
 _HEIC = "pip install pillow-heif"
 _AVIF = "pip install 'pillow>=11.3'"
 # Ending -> how its pictures come to be read, where they are not yet.
-INSTALLS = {".heic": _HEIC, ".heif": _HEIC, ".avif": _AVIF}
+INSTALLS = {".heic": _HEIC, ".heif": _HEIC, ".hif": _HEIC, ".avif": _AVIF}
+# Endings of DICOM, which no package makes readable here: its pixels are saved as arrays first.
+DICOM = (".dcm", ".dicom", ".dic")
 # Brands of ISO base media files (ISO/IEC 14496-12), bytes 8 to 12, that pictures have.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), ("AVIF", _AVIF)),

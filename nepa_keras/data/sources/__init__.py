@@ -47,6 +47,7 @@ KINDS = {
     "webdataset": "webdataset:FILES",
 }
 TABLES = ("csv", "h5", "parquet", "arrow")  # whose columns can be chosen
+OF_SEVERAL = (*TABLES, "tfrecord", "tfds", "webdataset")  # that may have several labels an image
 WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
@@ -78,7 +79,7 @@ def open_source(
             default that of the file.
         with_labels: read labels even where that means to pass over all files; elsewhere they come unasked.
         image_column, label_column: of csv, parquet and arrow, and data sets of h5; default found by name.
-        multi_label: read several labels an image, of csv, h5, parquet and arrow.
+        multi_label: read several labels an image; not of folder, imagenet and what is in memory.
         label_separator: what stands between the labels in a cell of text, such as "|"; default a cell is one.
         nested_classes: of folder, each folder that holds images is a class, named by its path; default each
             folder directly below PATH.
@@ -117,7 +118,7 @@ def open_source(
     if kind == "imagenet":
         return imagenet_source(place, split)
     if kind == "tfds":
-        return tfds_source(place, split, data_dir, with_labels)
+        return tfds_source(place, split, data_dir, with_labels, columns)
     if kind == "csv":
         return csv_source(place, data_dir, columns, with_labels)
     if kind == "h5":
@@ -125,22 +126,22 @@ def open_source(
     if kind == "arrow":
         return ArrowSource(place, split, with_labels, columns)
     if kind == "tfrecord":
-        return RecordSource(files_of(place, "*tfrecord*"), with_labels=with_labels)
+        return RecordSource(files_of(place, "*tfrecord*"), None, with_labels, columns)
     if kind == "parquet":
         unnamed = ("**/*.parquet",) if split == "train" else ()
         files = files_of(place, f"**/{split}*.parquet", *unnamed)
         return ParquetSource(files, with_labels, columns)
-    return TarSource(files_of(place, "*.tar"), with_labels)
+    return TarSource(files_of(place, "*.tar"), with_labels, columns)
 
 
 def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool) -> None:
     """Refuse what is said of columns or folders to a source that has none."""
+    if columns.multi_label and kind not in OF_SEVERAL:
+        raise ValueError(
+            f"{text} has one class an image; several (multi_label, --multi_label) are read from "
+            f"{', '.join(OF_SEVERAL)}: list the images with their labels in a file, csv:FILE."
+        )
     if kind not in TABLES:
-        if columns.multi_label:
-            raise ValueError(
-                f"{text} has one class an image; several (multi_label, --multi_label) are read from csv, "
-                "h5, parquet and arrow: list the images with their labels in a file, csv:FILE."
-            )
         for name in ("image", "label"):
             if given := getattr(columns, name):
                 raise ValueError(

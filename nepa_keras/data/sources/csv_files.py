@@ -85,7 +85,7 @@ def csv_source(
             return f"{table}, line {lines[index]}, column {label}"
 
         numbers, names = _numbers(cells, columns, where, _known_classes(table, label))
-        texts = [label for cell in cells for label in cell] if columns.multi_label else ()
+        texts = [label for cell in cells for label in cell] if columns.multi_label else cells
         notes += separator_note(texts, columns, str(table))
         if columns.multi_label and (none := int((~numbers.any(axis=1)).sum())):
             notes.append(
