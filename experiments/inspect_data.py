@@ -66,7 +66,7 @@ def open_data():
     if given := set(source_options(FLAGS.data)) - {"data_dir"}:
         raise ValueError(f"--{min(given)} is not for images with masks, --data={FLAGS.data}.")
     split = FLAGS.split if segmentation.splits_of(FLAGS.data) else None
-    source = segmentation.open_pairs(FLAGS.data, split)
+    source = segmentation.open_pairs(FLAGS.data, split, value_range=FLAGS.value_range)
     return source, source.channels + 1, segmentation.mask_notes(source)
 
 

@@ -132,7 +132,12 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
     origin = found.record["origin"]
     text = FLAGS.data or origin["data"]
-    source = data.open_source(text, origin["split"], **origin["options"])
+    try:
+        source = data.open_source(text, origin["split"], **origin["options"])
+    except ValueError as error:
+        raise ValueError(
+            f"{error} --output draws the images; say by --data where they are."
+        ) from None
     pictures = [] if query is None else [query]
     channels = found.record["image_shape"][-1]
     for row in rows:

@@ -37,7 +37,8 @@ def label_matrix(
     if not flat:
         raise ValueError(f"{where(0)} and all others have no label.")
     if len(set(lengths)) == 1 and _are_rows(sets, flat):
-        return check_matrix(np.array([list(each) for each in sets]), class_names), class_names
+        names = None if class_names is None else tuple(class_names)
+        return check_matrix(np.array([list(each) for each in sets]), names), names
     numbers, names = class_numbers(flat, lambda i: where(int(owner[i])), class_names)
     held = numbers >= 0
     matrix = np.zeros((len(lengths), len(names) if names else int(numbers.max()) + 1), np.uint8)

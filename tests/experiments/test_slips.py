@@ -133,6 +133,9 @@ SLIPS = {
     "--predictions is for a classifier, and --model={place}/run/ema is a pretrained model": (
         "evaluate.py --data=digits --model={place}/run --predictions=x.csv"
     ),
+    "--predictions={place}/photos is a folder; name a file": (
+        "evaluate.py --data=digits --model={place}/classifier --predictions={place}/photos"
+    ),
     "without a head and {place}/classifier a NepaImageClassifier; evaluate them one at a time": (
         "evaluate.py --data=digits --model={place}/classifier,{place}/run"
     ),

@@ -11,10 +11,10 @@ from nepa_keras.data.sources.csv_files import csv_source
 from nepa_keras.data.sources.files import FileSource, folder_source
 from nepa_keras.data.sources.hdf5 import Hdf5Source
 from nepa_keras.data.sources.imagenet import imagenet_source
-from nepa_keras.data.sources.places import files_of
+from nepa_keras.data.sources.places import files_of, names_files
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
-from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
+from nepa_keras.data.sources.tables import STATE, ArrowSource, ParquetSource
 from nepa_keras.data.sources.tars import TarSource
 from nepa_keras.data.sources.tfds import tfds_source
 from nepa_keras.data.sources.walk import image_files
@@ -109,9 +109,10 @@ def open_source(
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind not in ("tfds", "csv"):
         raise ValueError(f"{text} says where its data is; data_dir={data_dir} is not for it.")
-    if split != "train" and kind in WITHOUT_SPLITS:
+    if split != "train" and not has_splits(text):
+        what = kind if kind in WITHOUT_SPLITS else text
         raise ValueError(
-            f"{kind} has no splits; name the place of the {split} images in its stead."
+            f"{what} has no splits; name the place of the {split} images in its stead."
         )
     if kind == "folder":
         return folder_source(place, with_labels, nested_classes)
@@ -132,6 +133,20 @@ def open_source(
         files = files_of(place, f"**/{split}*.parquet", *unnamed)
         return ParquetSource(files, with_labels, columns)
     return TarSource(files_of(place, "*.tar"), with_labels, columns)
+
+
+def has_splits(text: str) -> bool:
+    """Whether a source may have other images under another split; else its text names all images there are.
+
+    Args:
+        text: as of `open_source`.
+    """
+    kind, _, place = text.partition(":")
+    if kind == "parquet":
+        return not names_files(place)
+    if kind == "arrow":
+        return not (Path(place).expanduser() / STATE).exists()
+    return kind not in WITHOUT_SPLITS
 
 
 def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool) -> None:
