@@ -1,6 +1,5 @@
 """What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
 
-import difflib
 import os
 import shlex
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
+from recipe_names import with_recipes
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
@@ -25,7 +25,6 @@ from nepa_keras.training import (
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
-RECIPES = Path(__file__).parent / "recipes"
 _COMMAND = "nepa-keras"  # that an installation has, see nepa_keras_cli
 
 
@@ -48,28 +47,11 @@ def run(main: Callable[..., None], names: str = "") -> None:
             end(NOT_SAVED, sentence(error))
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
-    sys.argv[1:] = _with_recipes(given) if "recipe" in flags.FLAGS else given
+    try:
+        sys.argv[1:] = with_recipes(given) if "recipe" in flags.FLAGS else given
+    except ValueError as error:
+        end(1, error)
     app.run(checked, flags_parser=_parse)
-
-
-def _with_recipes(arguments: list[str]) -> list[str]:
-    """The arguments with the file of each --recipe in its place, so that flags after it override it.
-
-    Ends the program where there is no recipe of a name.
-    """
-    expanded, left = [], iter(arguments)
-    for argument in left:
-        flag, given, name = argument.partition("=")
-        if flag not in ("--recipe", "-recipe"):
-            expanded.append(argument)
-            continue
-        name = (name if given else next(left, "")).removesuffix(".flags")
-        known = sorted(path.stem for path in RECIPES.glob("*.flags"))
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest is {nearest}.")
-        expanded.append(f"--flagfile={RECIPES / name}.flags")
-    return expanded
 
 
 def _parse(argv: list[str]) -> list[str]:

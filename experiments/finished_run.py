@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
+from recipe_names import with_recipes
 
 # Flags that may change when a run goes on: its numbers do not depend on them.
 OF_A_START = (
@@ -58,15 +59,15 @@ def sentence(run_dir: str | os.PathLike) -> str:
 def command_line() -> tuple[str, list[str]] | None:
     """The run's folder and the other arguments, flag files read in; None where no folder is named.
 
-    Flags of a start are left out, and so is a command line that absl cannot read.
+    Flags of a start are left out, and so is a command line that cannot be read.
     """
     known = flags.FlagValues()
     known.set_gnu_getopt(True)
     for name in OF_A_START:
         flags.DEFINE_string(name, None, "Of a start.", flag_values=known)
     try:
-        others = known(sys.argv, known_only=True)[1:]
-    except flags.Error:
+        others = known([sys.argv[0], *with_recipes(sys.argv[1:])], known_only=True)[1:]
+    except (flags.Error, ValueError):
         return None
     return (known.run_dir, others) if known.run_dir else None
 

@@ -165,6 +165,7 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
     Raises:
         ValueError: a row without a path, a name that several files have, or none of the files is there.
     """
+    start = "" if root == Path() else root  # a name stays as the file has it
     held: dict[str, dict[str, list[str]]] = {}
     files: list[str] = []
     missing: dict[str, None] = {}
@@ -176,10 +177,10 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
                 f"{table}, line {line}: {printable(name)} is an address; pictures are read from disk, so "
                 "download them and name their paths."
             )
-        path = os.path.join(root, name if "/" in name else name.replace("\\", "/"))
+        path = os.path.join(start, name if "/" in name else name.replace("\\", "/"))
         parent, base = os.path.split(path)
         if parent not in held:
-            held[parent] = _names_in(parent)
+            held[parent] = _names_in(parent or ".")
         there = held[parent].get(base, [])
         if len(there) > 1:
             raise ValueError(
