@@ -1,6 +1,6 @@
 """Command line of the scripts: one-sentence errors, exit statuses, recipes and follow-up commands."""
 
-import difflib
+import os
 import shlex
 import shutil
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
+from recipe_names import with_recipes
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
@@ -24,7 +25,6 @@ from nepa_keras.training import (
 
 # Exit statuses; 1, as from Python itself, stands for wrong flags and inputs.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
-RECIPES = Path(__file__).parent / "recipes"
 _COMMAND = "nepa-keras"  # installed with the package, see nepa_keras_cli
 
 
@@ -48,28 +48,11 @@ def run(main: Callable[..., None], names: str = "") -> None:
             end(NOT_SAVED, sentence(error))
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
-    sys.argv[1:] = _with_recipes(given) if "recipe" in flags.FLAGS else given
+    try:
+        sys.argv[1:] = with_recipes(given) if "recipe" in flags.FLAGS else given
+    except ValueError as error:
+        end(1, error)
     app.run(checked, flags_parser=_parse)
-
-
-def _with_recipes(arguments: list[str]) -> list[str]:
-    """Replace each --recipe by the --flagfile of the recipe, so that later flags override its flags.
-
-    An unknown recipe ends the program.
-    """
-    expanded, left = [], iter(arguments)
-    for argument in left:
-        flag, given, name = argument.partition("=")
-        if flag not in ("--recipe", "-recipe"):
-            expanded.append(argument)
-            continue
-        name = (name if given else next(left, "")).removesuffix(".flags")
-        known = sorted(path.stem for path in RECIPES.glob("*.flags"))
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest is {nearest}.")
-        expanded.append(f"--flagfile={RECIPES / name}.flags")
-    return expanded
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -140,6 +123,27 @@ def exit_with_status(batches=None):
             if isinstance(failure, kind):
                 end(status, f"{sentence(failure)}{more}")
         raise
+
+
+def check_file_to_write(flag: str, name: str | None) -> None:
+    """Make the folder of a file, and notice before the work that the file cannot be written after it.
+
+    Args:
+        flag: that names it.
+        name: of the file; None or "" where none is to be written.
+
+    Raises:
+        ValueError: it is a folder, or there is no permission to write it.
+        OSError: its folder cannot be made.
+    """
+    if not name:
+        return
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{flag}={name} is a folder; name a file, such as {flag}={path / 'NAME'}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{flag}={name} cannot be written: there is no permission to.")
 
 
 def by_command(script: str) -> list[str] | None:

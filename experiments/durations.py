@@ -36,11 +36,15 @@ def updates_and_warmup(
 
 
 def _updates(batches_per_epoch: int, default_steps: int | None, default_epochs: float | None):
-    if FLAGS.steps is not None:
+    if FLAGS.steps == 0 and not FLAGS.epochs:
+        raise ValueError(
+            "--steps=0 leaves the length to --epochs, which is not given; give one of them."
+        )
+    if FLAGS.steps:
         if FLAGS.epochs:
             raise ValueError(
                 f"--steps={FLAGS.steps} and --epochs={FLAGS.epochs} both set the length of the training; "
-                "give one of them (--epochs=0 switches off that of a flag file)."
+                "give one of them (--steps=0 or --epochs=0 switches off that of a flag file or recipe)."
             )
         return FLAGS.steps
     epochs = default_epochs if FLAGS.epochs is None else FLAGS.epochs
@@ -60,10 +64,10 @@ def _warmup(batches_per_epoch: int, updates: int, default_ratio: float) -> dict[
         if ratio is None and epochs is None:
             ratio = default_ratio
         return {"warmup_ratio": ratio or 0.0}
-    if ratio is not None:
+    if ratio:
         raise ValueError(
             f"--warmup_ratio={ratio} and --warmup_epochs={epochs} both set the length of the warm-up; give "
-            "one of them (--warmup_epochs=0 switches off that of a flag file)."
+            "one of them (--warmup_ratio=0 or --warmup_epochs=0 switches off that of a flag file or recipe)."
         )
     steps = _updates_of(epochs, batches_per_epoch)
     if steps > updates:

@@ -1,4 +1,4 @@
-r"""Evaluate classifiers on labelled images, or write their predictions.
+r"""Evaluate classifiers on labelled images, write their predictions, or report a pretraining loss.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
@@ -6,10 +6,12 @@ r"""Evaluate classifiers on labelled images, or write their predictions.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=folder:new_pictures \
         --predictions=predictions.csv
+    KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/pretrained --data=folder:held_out_pictures
 
 --model is required; by default it is evaluated on the 2 000 test images that ship with the library. The
 script prints top-1 and top-5 accuracy, the calibration error (ECE) and the classes that do worst; with
-several models, separated by commas, also one table that compares them. Images are preprocessed by the model's
+several models, separated by commas, also one table that compares them. A model without a head, as pretrain.py
+writes it, gets its pretraining loss, for which no labels are needed. Images are preprocessed by the model's
 preprocessor_config.json. --predictions writes predictions to a CSV file and needs no labels.
 """
 
@@ -20,11 +22,13 @@ import before_keras  # noqa: F401
 import class_scores
 import keras
 from absl import flags
-from command_line import exit_with_status, next_command, run, user_errors
-from given_model import MODEL, WEIGHTS, given_model
+from command_line import check_file_to_write, exit_with_status, next_command, run, user_errors
+from given_model import MODEL, WEIGHTS, GivenModel, given_model
 from inputs import (
     SEES_MORE,
+    check_data,
     check_trained_as,
+    check_weights,
     define_classes_flag,
     open_labelled,
     say,
@@ -45,13 +49,16 @@ from shared_flags import (
 )
 
 import nepa_keras
-from nepa_keras import data, evaluation, visualization
+from nepa_keras import data, evaluation, interop, training, visualization
 from nepa_keras.packages import required_for
 from nepa_keras.tables import text_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
-    "model", None, f"Classifiers to evaluate, separated by commas; each {MODEL}", required=True
+    "model",
+    None,
+    f"Classifiers or pretrained models to evaluate, separated by commas; each {MODEL}",
+    required=True,
 )
 flags.DEFINE_multi_enum(
     "weights",
@@ -62,8 +69,8 @@ flags.DEFINE_multi_enum(
 flags.DEFINE_string(
     "data",
     "embedded",
-    "Labelled images, such as folder:PATH with a folder for each class; the same kinds as for --data of "
-    "pretrain.py.",
+    "Images, such as folder:PATH with a folder for each class; the same kinds as for --data of pretrain.py. "
+    "Pretrained models need no labels.",
 )
 flags.DEFINE_string(
     "split", None, "Split of --data, for sources with several splits; default their test split."
@@ -110,20 +117,19 @@ def check_outputs() -> None:
         raise ValueError(
             "--predictions takes one model; give one value for each of --model and --weights."
         )
-    if FLAGS.predictions and not Path(FLAGS.predictions).expanduser().resolve().parent.is_dir():
-        raise ValueError(f"--predictions={FLAGS.predictions} is in a folder that does not exist.")
+    check_file_to_write("--predictions", FLAGS.predictions)
+    check_file_to_write("--json", FLAGS.json)
     if FLAGS.confusion and FLAGS.multi_label:
         raise ValueError("--confusion needs one class per image; leave it out with --multi_label.")
     if FLAGS.confusion:
         with required_for("--confusion", "matplotlib"):
             import matplotlib  # noqa: F401, fails now, not after the evaluation
-        Path(FLAGS.confusion).resolve().parent.mkdir(parents=True, exist_ok=True)
-    if FLAGS.json and not Path(FLAGS.json).resolve().parent.is_dir():
-        raise ValueError(f"--json={FLAGS.json} is in a folder that does not exist.")
+        check_file_to_write("--confusion", FLAGS.confusion)
 
 
-def prepare(preset: str, ema: bool, source) -> tuple:
-    """Load a model; return it with its batches, their source with renumbered labels, and the class names."""
+def load_classifier(given: GivenModel, source) -> tuple:
+    """Load a classifier; return it with the source, its labels renumbered, and the class names."""
+    preset = given.preset
     check_trained_as(
         "--model",
         preset,
@@ -132,7 +138,7 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         f"make one by {next_command('finetune.py', model=preset, data=FLAGS.data)}",
     )
     model = nepa_keras.NepaImageClassifier.from_preset(
-        preset, ema=ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
+        preset, ema=given.ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
     )
     if FLAGS.quantize:
         model.quantize(FLAGS.quantize)
@@ -160,12 +166,17 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         )
     if not names and theirs and len(theirs) == model.num_classes:
         names = theirs
+    return model, source, names
+
+
+def batches_for(preset: str, model, source) -> ShownBatches:
+    """Images as a model takes them, by its preprocessor_config.json."""
     converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)
     value_range = FLAGS.value_range or converter.value_range
     say_range(source, value_range)
     *size, channels = model.backbone.image_shape
     say_sight("--data", FLAGS.data, source, channels, tuple(size), SEES_MORE)
-    batches = ShownBatches(
+    return ShownBatches(
         source,
         min(FLAGS.batch_size, len(source)),
         tuple(size),
@@ -174,13 +185,104 @@ def prepare(preset: str, ema: bool, source) -> tuple:
         bad_images=data.BadImages(len(source), FLAGS.bad_images_share),
         value_range=value_range,
     )
-    return model, batches, source, names
+
+
+def chosen_models() -> list[GivenModel]:
+    """The weights of --model and --weights, each with the note that says which they are."""
+    chosen = []
+    for name in FLAGS.model:
+        for weights in dict.fromkeys(FLAGS.weights or [None]):
+            chosen.append(given_model("--model", name, "trained" if weights == "raw" else weights))
+            check_weights("--model", chosen[-1].preset)
+    return chosen
+
+
+def are_pretrained(chosen: list[GivenModel]) -> bool:
+    """Whether the models have no head, so that their pretraining loss is what there is to evaluate.
+
+    Raises:
+        ValueError: some have one and others have none, or a flag is given that is for classifiers.
+    """
+    kinds = [interop.model_class(given.preset) for given in chosen]
+    headless = [kind in (nepa_keras.NepaPretrainer, nepa_keras.NepaBackbone) for kind in kinds]
+    if not any(headless):
+        return False
+    bare = chosen[headless.index(True)].preset
+    if not all(headless):
+        other = headless.index(False)
+        raise ValueError(
+            f"--model={bare} is a pretrained model without a head and {chosen[other].preset} a "
+            f"{kinds[other].__name__}; evaluate them one at a time."
+        )
+    for name in ("predictions", "confusion", "multi_label", "classes_by_number", "quantize"):
+        if FLAGS[name].value:
+            raise ValueError(
+                f"--{name} is for a classifier, and --model={bare} is a pretrained model without a head; "
+                f"make a classifier by {next_command('finetune.py', model=bare, data=FLAGS.data)}."
+            )
+    return True
+
+
+def trained_for_another_loss(preset: str) -> str:
+    """The flag of the run that weights are of by which they learned another objective than NEPA's, or ""."""
+    run = training.RunDir(Path(preset).expanduser().resolve().parent).read_flags()
+    others = ("--objective=lenepa", "--objective=nepa_patches", "--noshift")
+    return next((line for line in run.lines if line in others), "") if run else ""
+
+
+def evaluate_pretrained(chosen: list[GivenModel], where: str, split: str | None) -> None:
+    """Print the pretraining loss of each model, and write them to --json."""
+    held = {}
+    for given in chosen:
+        with user_errors():
+            say(given.notes)
+            check_data("--data", FLAGS.data)
+            source = data.open_source(FLAGS.data, split or "train", **source_options(FLAGS.data))
+            say(source.notes)
+            model = nepa_keras.NepaPretrainer.from_preset(
+                given.preset, ema=given.ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
+            )
+            model.compile()
+            batches = batches_for(given.preset, model, source)
+        with exit_with_status():
+            logs = evaluation.pretraining_loss(model, batches)
+        print_left_out(batches)
+        count = len(source) - len(batches.bad_images.reasons)
+        held[weights_name(given)] = {"images": count, **logs}
+        print(
+            f"{keras.backend.backend()}: {weights_name(given)} on {where}\n{count:,} images: pretraining "
+            f"loss {logs['loss']:.4f} (-1 is the best), prediction spread "
+            f"{logs['prediction_spread']:.3f}, target spread {logs['target_spread']:.3f}"
+        )
+        if flag := trained_for_another_loss(given.preset):
+            print(f"This is NEPA's loss, and the run trained for another one: {flag}")
+        print(flush=True)
+        if FLAGS.json:
+            Path(FLAGS.json).expanduser().write_text(json.dumps(held, indent=1))
+
+
+def weights_name(given: GivenModel) -> str:
+    """What a model is called in tables and files."""
+    return f"{given.preset} (ema)" if given.ema else given.preset
+
+
+def print_left_out(batches) -> None:
+    """Name the images that could not be read."""
+    for reason in batches.bad_images.reasons.values():
+        print(f"left out: {reason}")
 
 
 def main():
     with user_errors():
         check_outputs()
         split = FLAGS.split or test_split(FLAGS.data)
+        where = f"{FLAGS.data}{f', {split}' if split else ''}"
+        chosen = chosen_models()
+        pretrained = are_pretrained(chosen)
+    if pretrained:
+        evaluate_pretrained(chosen, where, split)
+        return
+    with user_errors():
         images = open_labelled(
             "--data",
             FLAGS.data,
@@ -192,27 +294,24 @@ def main():
             raise ValueError(
                 f"--data={FLAGS.data} has no labels, which --confusion and --json need."
             )
-    where = f"{FLAGS.data}{f', {split}' if split else ''}"
     reports = {}
-    for preset in FLAGS.model:
-        for weights in dict.fromkeys(FLAGS.weights or [None]):
-            with user_errors():
-                given = given_model("--model", preset, "trained" if weights == "raw" else weights)
-                say(given.notes)
-                model, batches, source, names = prepare(given.preset, given.ema, images)
-            with exit_with_status():
-                logits, indices = evaluation.predict_batches(model, batches)
-            for reason in batches.bad_images.reasons.values():
-                print(f"left out: {reason}")
-            name = f"{given.preset} (ema)" if given.ema else given.preset
-            labels = None if source.labels is None else source.labels[indices]
-            report = f"{len(logits):,} images without labels"
-            if labels is not None:
-                report = reports[name] = class_scores.report_of(logits, labels, names)
-            print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
-            if FLAGS.json:
-                held = {name: each.figures() for name, each in reports.items()}
-                Path(FLAGS.json).write_text(json.dumps(held, indent=1))
+    for given in chosen:
+        with user_errors():
+            say(given.notes)
+            model, source, names = load_classifier(given, images)
+            batches = batches_for(given.preset, model, source)
+        with exit_with_status():
+            logits, indices = evaluation.predict_batches(model, batches)
+        print_left_out(batches)
+        name = weights_name(given)
+        labels = None if source.labels is None else source.labels[indices]
+        report = f"{len(logits):,} images without labels"
+        if labels is not None:
+            report = reports[name] = class_scores.report_of(logits, labels, names)
+        print(f"{keras.backend.backend()}: {name} on {where}\n{report}\n", flush=True)
+        if FLAGS.json:
+            held = {name: each.figures() for name, each in reports.items()}
+            Path(FLAGS.json).expanduser().write_text(json.dumps(held, indent=1))
     if FLAGS.predictions:
         evaluation.write_predictions(
             FLAGS.predictions,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
+from recipe_names import with_recipes
 
 # Flags that may change when a run resumes, as its results do not depend on them.
 OF_A_START = (
@@ -61,15 +62,15 @@ def command_line() -> tuple[str, list[str]] | None:
     The flags in `OF_A_START` are left out.
 
     Returns:
-        None if --run_dir is missing or absl cannot parse the command line.
+        None if --run_dir is missing or absl cannot parse the command line, as with an unknown recipe.
     """
     known = flags.FlagValues()
     known.set_gnu_getopt(True)
     for name in OF_A_START:
         flags.DEFINE_string(name, None, "Flag of OF_A_START.", flag_values=known)
     try:
-        others = known(sys.argv, known_only=True)[1:]
-    except flags.Error:
+        others = known([sys.argv[0], *with_recipes(sys.argv[1:])], known_only=True)[1:]
+    except (flags.Error, ValueError):
         return None
     return (known.run_dir, others) if known.run_dir else None
 

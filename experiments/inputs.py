@@ -10,7 +10,7 @@ from absl import flags
 from command_line import next_command
 
 from nepa_keras import data, interop
-from nepa_keras.data.sources import IN_MEMORY, KINDS
+from nepa_keras.data.sources import IN_MEMORY, KINDS, has_splits
 from nepa_keras.presets.folder import CONFIG, EMA
 from nepa_keras.presets.names import PRESETS, RELEASED
 from nepa_keras.training import RunDir
@@ -74,7 +74,9 @@ def check_data(flag: str, text: str) -> None:
 def test_split(text: str) -> str | None:
     """Test split of a source; None for a source without splits."""
     kind, _, place = text.partition(":")
-    return _TEST_SPLITS.get(kind) if place else "test"
+    if not place:
+        return "test"
+    return _TEST_SPLITS.get(kind) if has_splits(text) else None
 
 
 def open_labelled(flag: str, text: str, split: str | None, needed: bool = True, **options):

@@ -18,7 +18,7 @@ import before_keras  # noqa: F401
 import class_scores
 import numpy as np
 from absl import flags
-from command_line import end, run, user_errors
+from command_line import check_file_to_write, end, run, user_errors
 from inputs import check_data, say
 from label_flags import define_label_flags, source_options
 from number_flags import SHARE, define_number
@@ -103,7 +103,7 @@ def open_data():
     if given := set(source_options(FLAGS.data)) - {"data_dir"}:
         raise ValueError(f"--{min(given)} is not for images with masks, --data={FLAGS.data}.")
     split = FLAGS.split if segmentation.splits_of(FLAGS.data) else None
-    source = segmentation.open_pairs(FLAGS.data, split)
+    source = segmentation.open_pairs(FLAGS.data, split, value_range=FLAGS.value_range)
     return source, source.channels + 1, segmentation.mask_notes(source)
 
 
@@ -144,6 +144,7 @@ def main():
     if FLAGS.shorter_side and not FLAGS.convert:
         end(1, "--shorter_side applies to the copy; give --convert=FOLDER too.")
     with user_errors():
+        check_file_to_write("--sheet", FLAGS.sheet)
         source, channels, notes = open_data()
         found = data.inspect_source(source, channels, FLAGS.limit, FLAGS.threads, FLAGS.value_range)
         print(found)

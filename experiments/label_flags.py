@@ -49,8 +49,9 @@ def define_label_flags(labels: bool = True, several: bool = False) -> None:
         flags.DEFINE_boolean(
             "multi_label",
             False,
-            "Multi-label classification: an image may have several classes or none (csv, h5, parquet and "
-            "arrow sources). Trains by binary cross-entropy and reports mean average precision (mAP).",
+            "Multi-label classification: an image may have several classes or none (all sources except "
+            "folder, imagenet and those in memory). Trains by binary cross-entropy and reports mean average "
+            "precision (mAP).",
         )
         flags.DEFINE_string(
             "label_separator",

@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 from blocks import AUTO, given_blocks
 from command_line import (
+    check_file_to_write,
     exit_with_status,
     require_experiments_extra,
     run,
@@ -208,7 +209,7 @@ class Figures:
         """Store results without printing them."""
         self.found[name] = figures
         if FLAGS.json:
-            Path(FLAGS.json).write_text(json.dumps(self.found, indent=1))
+            Path(FLAGS.json).expanduser().write_text(json.dumps(self.found, indent=1))
 
 
 def features_of(extractor, batches) -> tuple[np.ndarray, np.ndarray]:
@@ -296,8 +297,7 @@ def main():
             raise ValueError(
                 "--labels_per_class is for data sets in memory; use finetune.py --num_labels."
             )
-        if FLAGS.json:
-            Path(FLAGS.json).parent.mkdir(parents=True, exist_ok=True)
+        check_file_to_write("--json", FLAGS.json)
         given = settle_model()
         say(given.notes)
         check_weights("--model", FLAGS.model, FLAGS.from_scratch)

@@ -14,7 +14,7 @@ from pathlib import Path
 import before_keras  # noqa: F401
 import numpy as np
 from absl import flags
-from command_line import run, user_errors
+from command_line import check_file_to_write, run, user_errors
 from embedding import load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
 from inputs import check_weights, say
@@ -150,7 +150,12 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
     origin = found.record["origin"]
     text = FLAGS.data or origin["data"]
-    source = data.open_source(text, origin["split"], **origin["options"])
+    try:
+        source = data.open_source(text, origin["split"], **origin["options"])
+    except ValueError as error:
+        raise ValueError(
+            f"{error} --output draws the images; say by --data where they are."
+        ) from None
     pictures = [] if query is None else [query]
     channels = found.record["image_shape"][-1]
     for row in rows:
@@ -175,6 +180,7 @@ def main():
         if FLAGS.output:
             with required_for("--output", "matplotlib"):
                 import matplotlib  # noqa: F401, fails now, not after the search
+            check_file_to_write("--output", FLAGS.output)
         found = evaluation.read_features(FLAGS.features)
         record, row = found.record, row_of(found.names)
         query = vector = None

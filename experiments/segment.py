@@ -18,6 +18,7 @@ table of scores per class, --mode=predict writes masks and overlays.
 """
 
 import contextlib
+import copy
 from pathlib import Path
 
 import before_keras  # noqa: F401
@@ -28,7 +29,7 @@ import segmenters
 from absl import flags
 from command_line import exit_with_status, require_experiments_extra, user_errors
 from given_model import settle_model
-from inputs import define_classes_flag, say, say_sight
+from inputs import define_classes_flag, say, say_range, say_sight
 from number_flags import FACTOR, POSITIVE, RATE, define_number, list_of_numbers
 from progress import shown_source
 from shared_flags import (
@@ -36,6 +37,7 @@ from shared_flags import (
     define_image_size_flag,
     define_model_flags,
     define_training_flags,
+    define_value_range_flag,
 )
 
 from nepa_keras import data, evaluation, training, visualization
@@ -71,6 +73,7 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 define_image_flags()
+define_value_range_flag()
 define_classes_flag()
 
 segmenters.define_flags()
@@ -147,7 +150,11 @@ def train(run: training.RunDir) -> None:
         processes = runs.start_processes()
         say(given.notes)
         source, validation = segmentation.train_and_validation(
-            FLAGS.data, FLAGS.validation_share, FLAGS.seed, FLAGS.reduce_zero_label
+            FLAGS.data,
+            FLAGS.validation_share,
+            FLAGS.seed,
+            FLAGS.reduce_zero_label,
+            FLAGS.value_range,
         )
         crop = segmenters.training_size(source)
         say((*source.notes, *segmentation.mask_notes(source)))
@@ -259,7 +266,9 @@ def finish(segmenter, batches, bad, validation, validate, run: training.RunDir) 
 def evaluate() -> None:
     with user_errors():
         split = segmentation.test_split(FLAGS.data)
-        source = segmentation.open_pairs(FLAGS.data, split, FLAGS.reduce_zero_label)
+        source = segmentation.open_pairs(
+            FLAGS.data, split, FLAGS.reduce_zero_label, FLAGS.value_range
+        )
         say((*source.notes, *segmentation.mask_notes(source)))
         given = settle_model()
         say(given.notes)
@@ -276,6 +285,13 @@ def evaluate() -> None:
         print(f"left out: {line}")
 
 
+def in_eight_bits(source, channels: int):
+    """A copy of a source whose images come as uint8 arrays, --value_range being black and white."""
+    copied = copy.copy(source)
+    copied.read = lambda index: data.decode_image(source.read(index), channels, FLAGS.value_range)
+    return copied
+
+
 def predict(run: training.RunDir) -> None:
     with user_errors():
         if not FLAGS.images:
@@ -289,8 +305,9 @@ def predict(run: training.RunDir) -> None:
         segment = segmenters.image_segmenter(segmenter)
         runs.open_run_dir(run)
     channels = segmenter.backbone.image_shape[-1]
+    say_range(source, FLAGS.value_range)
     say_sight("--images", FLAGS.images, source, channels, None, "another --model keeps more detail")
-    shown = shown_source(source, len(source))
+    shown = shown_source(in_eight_bits(source, channels), len(source))
     with exit_with_status():
         left_out = visualization.write_masks(segment, shown, images, run.path)
     for line in left_out:

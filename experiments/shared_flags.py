@@ -268,8 +268,8 @@ def define_recipe_flags(
     flags.DEFINE_integer(
         "steps",
         None,
-        f"Length of the training in updates; default {default_length}.",
-        lower_bound=1,
+        f"Length of the training in updates; default {default_length}. 0 leaves it to --epochs.",
+        lower_bound=0,
     )
     define_number(
         "epochs",

@@ -74,6 +74,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: file or folder to write, in an existing folder; `~` is the home folder.
+
+    Raises:
+        IsADirectoryError: a file was written, but `path` is a folder, which is left unchanged.
     """
     path = Path(path).expanduser()
     unfinished, old = (path.with_name(f"{kind}-{path.name}") for kind in ("unfinished", "old"))
@@ -82,6 +85,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield unfinished
         _all_to_disk(unfinished)
         if path.is_dir():
+            if not unfinished.is_dir():
+                check_no_folder(path)
             _replace_folder(unfinished, path, old)
         else:
             os.replace(unfinished, path)
@@ -90,6 +95,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     to_disk(path.parent)
     _remove(old)
+
+
+def check_no_folder(path: str | Path) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Raises:
+        IsADirectoryError: it is one.
+    """
+    if (path := Path(path).expanduser()).is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "it is a folder, which is left as it is; name a file", str(path)
+        )
 
 
 def _replace_folder(new: Path, path: Path, old: Path) -> None:

@@ -45,6 +45,15 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     assert names(path) == ["second"] and names(tmp_path) == ["best"]
 
 
+def test_a_file_takes_the_place_of_no_folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").touch()
+    refusal = pytest.raises(IsADirectoryError, match=r"left as it is; name a file.*pictures")
+    with refusal, replacing(tmp_path / "pictures") as unfinished:
+        unfinished.write_text("rows")
+    assert names(tmp_path) == ["pictures"] and names(tmp_path / "pictures") == ["a.png"]
+
+
 def test_columns_are_aligned():
     rows = [("name", "count"), ("a long name", "1,234"), ("short",)]
     assert text_table(rows).splitlines() == ["name         count", "a long name  1,234", "short"]

@@ -62,10 +62,14 @@ class BadImages:
     def _message(self) -> str:
         lines = list(self.reasons.values())
         if self.budget == 0:
-            return f"{lines[0]}. Remove or replace it, or allow a share of bad images."
+            return (
+                f"{lines[0]}. Remove or replace it, or allow a share of bad images (--bad_images_share "
+                "without --bad_images=fail; BadImages(share=) in Python)."
+            )
         shown = "\n  ".join(lines[:20])
         more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
         return (
             f"{len(lines)} images are bad, more than the {self.budget} that are allowed; remove or replace "
-            f"them, or allow a larger share:\n  {shown}{more}"
+            "them, or allow a larger share (--bad_images_share; BadImages(share=) in Python):\n  "
+            f"{shown}{more}"
         )

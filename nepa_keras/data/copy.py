@@ -66,10 +66,6 @@ def copy_to_records(
     folder = Path(folder).expanduser()
     if folder.exists():
         raise ValueError(f"{folder} exists and is left unchanged; name another folder.")
-    if source.multi_label:
-        raise ValueError(
-            "A copy as TFRecord files holds one class an image; leave out multi_label (--multi_label)."
-        )
     masked_crc(b"")  # raises now, not after the work, if a package is missing
     bad_images = bad_images or BadImages(len(source))
     encoded = functools.partial(
@@ -114,7 +110,9 @@ def _examples(source, encoded, bad_images, threads) -> Iterator[bytes | None]:
         values["image/encoded"].bytes_list.value.append(image)
         values["image/filename"].bytes_list.value.append(os.fsencode(source.name(index)))
         if source.labels is not None:
-            values["image/class/label"].int64_list.value.append(int(source.labels[index]))
+            label = source.labels[index]
+            numbers = np.flatnonzero(label) if source.multi_label else [label]
+            values["image/class/label"].int64_list.value.extend(map(int, numbers))
         return features.SerializeToString()
 
     with ThreadPoolExecutor(threads) as pool:

@@ -5,7 +5,9 @@ import functools
 _HEIC = "pip install pillow-heif"
 _AVIF = "pip install 'pillow>=11.3'"
 # Ending -> command that installs a reader, for endings that the installed packages may not read.
-INSTALLS = {".heic": _HEIC, ".heif": _HEIC, ".avif": _AVIF}
+INSTALLS = {".heic": _HEIC, ".heif": _HEIC, ".hif": _HEIC, ".avif": _AVIF}
+# Endings of DICOM files, which the library does not read: their pixels must be saved as arrays first.
+DICOM = (".dcm", ".dicom", ".dic")
 # Brands of ISO base media files (ISO/IEC 14496-12, bytes 8 to 12) that hold images.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), ("AVIF", _AVIF)),

@@ -25,6 +25,9 @@ _MAGIC = {
     b"MM\0*": "TIFF",
     b"RIFF": "WebP",
     b"\x93NUMPY": ".npy",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "PPM"),
 }
 _ROWS = 20  # classes and bad images shown in the text
 

@@ -16,7 +16,8 @@ def label_matrix(
 
     Args:
         sets: the labels of each image, N of any length: class numbers or names of classes. An empty one is of
-            an image that shows none of the classes.
+            an image that shows none of the classes. Rows of zeros and ones, one for each class, are taken as
+            they are; a number that a row holds twice tells them from class numbers.
         where: function from the index of an image to a description of where its labels are, for messages.
         class_names: name of each class, if known.
 
@@ -32,11 +33,20 @@ def label_matrix(
     flat = [label for each in sets for label in each]
     if not flat:
         raise ValueError(f"{where(0)} and all others have no label.")
+    if len(set(lengths)) == 1 and _are_rows(sets, flat):
+        names = None if class_names is None else tuple(class_names)
+        return check_matrix(np.array([list(each) for each in sets]), names), names
     numbers, names = class_numbers(flat, lambda i: where(int(owner[i])), class_names)
     held = numbers >= 0
     matrix = np.zeros((len(lengths), len(names) if names else int(numbers.max()) + 1), np.uint8)
     matrix[owner[held], numbers[held]] = 1
     return matrix, names
+
+
+def _are_rows(sets: Sequence[Iterable], flat: list) -> bool:
+    """Whether labels are a zero or a one for each class, and no class numbers."""
+    numbers = all(isinstance(label, (bool, int, float, np.generic)) for label in flat)
+    return numbers and set(flat) <= {0, 1} and any(len({*row}) < len([*row]) for row in sets)
 
 
 def check_matrix(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:

@@ -93,9 +93,8 @@ def _reason(value: Any) -> str | None:
         return f"the label is null; write {UNLABELLED} for an image without one"
     if isinstance(value, (list, tuple, dict, np.ndarray)):
         return (
-            "several labels of one image (multi-label) are read from csv, h5, parquet and arrow "
-            "with multi_label=True (--multi_label of finetune.py and evaluate.py); else one class number is "
-            "needed"
+            "several labels of one image (multi-label) are read with multi_label=True (--multi_label of "
+            "finetune.py and evaluate.py); else one class number is needed"
         )
     if isinstance(value, bool):
         return f"the label {str(value).lower()} is not a class number; write 0 and 1"

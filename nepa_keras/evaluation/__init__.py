@@ -33,6 +33,7 @@ from nepa_keras.evaluation.multi_label import (
 )
 from nepa_keras.evaluation.nearest import nearest_features
 from nepa_keras.evaluation.predictions import write_predictions
+from nepa_keras.evaluation.pretraining_loss import pretraining_loss
 from nepa_keras.evaluation.report import frozen_accuracies, transfer_rows, transfer_table
 from nepa_keras.evaluation.segment_images import ImageSegmenter, segmentation_scores
 from nepa_keras.evaluation.segmentation import SegmentationReport, SegmentationScores
@@ -90,6 +91,7 @@ __all__ = [
     "nearest_features",
     "predict_batches",
     "predicted_step",
+    "pretraining_loss",
     "read_features",
     "roofline_table",
     "segmentation_scores",

@@ -63,7 +63,7 @@ class FeatureExtractor(backends.Model):
         if pool == "cls" and causal:
             raise ValueError(
                 'pool="cls" is the same for every image under a causal mask, as CLS comes first; '
-                'pass causal=False, or pool="mean" or "last".'
+                'pass causal=False (--attention=bidirectional), or pool="mean" or "last".'
             )
         check_blocks(backbone, (block,))
         self.backbone = backbone

@@ -192,6 +192,40 @@ def test_nulls_and_lists_are_refused(write, tmp_path):
         opened(write(tmp_path, ["cat", None]))
 
 
+@pytest.mark.parametrize("write", [parquet, arrow, tars, records])
+def test_every_reader_takes_several_labels_an_image(write, tmp_path):
+    several = {"with_labels": True, "multi_label": True}
+    text = write(tmp_path, [["dog"], ["cat", "dog"]])
+    source = data.open_source(text, **several)
+    assert source.labels.tolist() == [[0, 1], [1, 1]] and source.class_names == ("cat", "dog")
+    source = data.open_source(write(tmp_path, [[2, 0], [1]]), **several)
+    assert source.labels.tolist() == [[1, 0, 1], [0, 1, 0]] and source.class_names is None
+    copied = data.copy_to_records(source, tmp_path / "copy") and f"tfrecord:{tmp_path / 'copy'}"
+    assert data.open_source(copied, **several).labels.tolist() == source.labels.tolist()
+    rows = [[1, 0, 0], [1, 0, 1]]  # zeros and ones, no class numbers
+    assert data.open_source(write(tmp_path, rows), **several).labels.tolist() == rows
+
+
+def test_texts_in_tars_hold_several_labels(tmp_path):
+    several = {"with_labels": True, "multi_label": True}
+    undivided = data.open_source(cls(tmp_path, ["dog; cat", "cat"]), **several)
+    assert "--label_separator=';'" in " ".join(undivided.notes)
+    source = data.open_source(
+        cls(tmp_path, ["dog; cat", "cat", ""]), label_separator=";", **several
+    )
+    assert source.labels.tolist() == [[1, 1], [1, 0], [0, 0]]
+    source = data.open_source(cls(tmp_path, ["3;1", "0"]), label_separator=";", **several)
+    assert source.labels.tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        member = tarfile.TarInfo("lone.png")
+        member.size = len(png(0))
+        tar.addfile(member, io.BytesIO(png(0)))
+    with pytest.raises(
+        ValueError, match=r"lone\.png has no labels, \.cls or \.json; write an empty list"
+    ):
+        data.open_source(f"webdataset:{tmp_path}", **several)
+
+
 def test_booleans_are_classes_in_a_column_of_their_type_alone(tmp_path):
     assert opened(parquet(tmp_path, [True, False])).labels.tolist() == [1, 0]
     with pytest.raises(ValueError, match=r"1\.json: the label true is not a class number"):

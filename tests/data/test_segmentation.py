@@ -218,7 +218,15 @@ def test_pairs_by_text(tmp_path):
     np.testing.assert_array_equal(source.pair(0)[1], [[0, 1], [2, 255]])  # of a palette the indices
     reduced = segmentation.open_pairs(f"pairs:{tmp_path}", "test", reduce_zero_label=True)
     np.testing.assert_array_equal(reduced.pair(0)[1], [[255, 0], [1, 255]])
+    deep = np.linspace(0, 4095, 4, dtype=np.uint16).reshape(2, 2)
+    (tmp_path / "images" / "test" / "deep" / "a.jpg").unlink()
+    Image.fromarray(deep).save(tmp_path / "images" / "test" / "deep" / "a.png")
+    dark = segmentation.open_pairs(f"pairs:{tmp_path}", "test")
+    assert dark.pair(0)[0].max() < 20 and "--value_range=0,4095" in dark.notes[0]
+    mapped = segmentation.open_pairs(f"pairs:{tmp_path}", "test", value_range=(0, 4095))
+    assert mapped.pair(0)[0][..., 0].tolist() == [[0, 85], [170, 255]] and not mapped.notes
     cases = {
+        "which scenes are not": ("scenes", "train", False, (0, 4095)),
         "has the splits train, test, not val": (f"pairs:{tmp_path}", "val"),
         "classes.txt is missing": (f"pairs:{tmp_path / 'masks'}", None),
         "is for pairs:PATH": ("scenes", "train", True),

@@ -36,6 +36,17 @@ def test_it_begins_at_the_weights_and_resumes_bit_for_bit(tmp_path):
     assert float(first["loss"]) == pytest.approx(given.evaluate(batch, verbose=0)["loss"], abs=1e-5)
     assert json.loads((run / "ema" / "config.json").read_text())["image_size"] == [8, 12]
 
+    measured = tmp_path / "loss.json"
+    of_loss = [f"--model={run}", f"--data={images}", "--batch_size=8", f"--json={measured}"]
+    result = run_here("evaluate.py", *of_loss)
+    assert result.returncode == 0 and "12 images: pretraining loss" in result.stdout, result.stderr
+    (found,) = json.loads(measured.read_text()).values()
+    converter = data.NepaImageConverter.from_preset(run / "ema")
+    whole = converter([source.name(i) for i in range(len(source))])
+    averaged = nepa_keras.NepaPretrainer.from_preset(run / "ema")
+    averaged.compile()
+    assert found["loss"] == pytest.approx(averaged.evaluate(whole, verbose=0)["loss"], abs=1e-6)
+
     # As after a kill: what came behind the checkpoint of step 2 is lost.
     expected = load_file(run / "ema" / "model.safetensors")
     shutil.rmtree(run / "ema")

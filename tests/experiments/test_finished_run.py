@@ -4,6 +4,7 @@ import sys
 
 import finished_run
 import pytest
+from recipe_names import RECIPES
 
 from tests.helpers.scripts import path_of, run
 
@@ -42,6 +43,24 @@ def test_the_same_command_is_answered_without_keras(monkeypatch, folder):
         done = run("pretrain.py", *flags, KERAS_BACKEND="none of them")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"{folder} is finished: open {folder / 'report.html'} in")
+
+
+def test_a_recipe_is_its_flag_file(monkeypatch, folder):
+    given = [f"--run_dir={folder}", "--recipe", "pretrain_embedded", "--steps=3"]
+    give(
+        monkeypatch,
+        "pretrain.py",
+        f"--flagfile={RECIPES / 'pretrain_embedded.flags'}",
+        *given[:1],
+        given[3],
+    )
+    remember(folder)  # at its end a run has files in place of the names of recipes
+    for arguments in (given, [given[0], "--recipe=pretrain_embedded.flags", given[3]]):
+        give(monkeypatch, "pretrain.py", *arguments)
+        with pytest.raises(SystemExit):
+            finished_run.end_if_given_again()
+    give(monkeypatch, "pretrain.py", given[0], "--recipe=unknown")
+    finished_run.end_if_given_again()  # for the script to refuse
 
 
 def test_any_other_is_looked_at(monkeypatch, folder):

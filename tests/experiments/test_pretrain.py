@@ -92,7 +92,7 @@ def test_a_short_run_on_digits_and_its_repetition(tmp_path):
         (["--data=digits", "--objective=lenepa", "--nostop_gradient"], "has no stop-gradient"),
         (["--data=fashion_mnist", "--data_dir=/missing"], "no file /missing"),
         (["digits"], "this does not: digits"),
-        (["--steps=0"], "steps"),
+        (["--steps=0"], "--steps=0 leaves the length to --epochs, which is not given"),
         (["--stpes=5"], "stpes"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

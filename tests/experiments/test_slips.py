@@ -82,7 +82,7 @@ def test_numbers_that_cannot_be_meant_are_refused_at_the_flag(script, names):
     [
         ("pretrain.py", "--seed=-1"),
         ("pretrain.py", "--batch_size=0"),
-        ("pretrain.py", "--steps=0"),
+        ("pretrain.py", "--steps=-1"),
         ("pretrain.py", "--dtype=fp16"),
         ("visualize.py", "--seed=-1"),
         ("segment.py", "--mode=evalute"),
@@ -130,8 +130,14 @@ SLIPS = {
         "evaluate.py --data=digits --model=nepa_tiny_patch16_224"
     ),
     "or --from_scratch": "probe.py --data=digits --model=nepa_micro_patch2_8",
-    "is a NepaPretrainer and no classifier; make one by KERAS_BACKEND=": (
-        "evaluate.py --data=digits --model={place}/run/ema"
+    "--predictions is for a classifier, and --model={place}/run/ema is a pretrained model": (
+        "evaluate.py --data=digits --model={place}/run --predictions=x.csv"
+    ),
+    "--predictions={place}/photos is a folder; name a file": (
+        "evaluate.py --data=digits --model={place}/classifier --predictions={place}/photos"
+    ),
+    "without a head and {place}/classifier a NepaImageClassifier; evaluate them one at a time": (
+        "evaluate.py --data=digits --model={place}/classifier,{place}/run"
     ),
     "is a NepaImageClassifier and no segmenter": "segment.py --mode=predict --images={place}/photos "
     "--model={place}/classifier",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nepa_keras.data.pixels import ValueRange
 from nepa_keras.data.segmentation.pairs import FolderPairs
 
 ARCHIVE = "ADEChallengeData2016"
@@ -9,7 +10,9 @@ CLASSES = 150
 SPLITS = {"train": "training", "val": "validation"}
 
 
-def ade20k(root: str | Path, split: str = "train") -> FolderPairs:
+def ade20k(
+    root: str | Path, split: str = "train", value_range: ValueRange | None = None
+) -> FolderPairs:
     """ADE20K from `ADEChallengeData2016/{images,annotations}/{training,validation}`; 20 210 and 2 000 images.
 
     Value 0 of a mask means no class, value k the class k - 1 of `objectInfo150.txt`.
@@ -17,6 +20,7 @@ def ade20k(root: str | Path, split: str = "train") -> FolderPairs:
     Args:
         root: the folder ADEChallengeData2016, or its parent.
         split: "train" or "val".
+        value_range: see `FolderPairs`.
 
     Raises:
         ValueError: the split does not exist, the folder is of another release, or a part is missing.
@@ -39,7 +43,7 @@ def ade20k(root: str | Path, split: str = "train") -> FolderPairs:
                 "archive."
             )
     names = _class_names(folder / "objectInfo150.txt")
-    return FolderPairs(images, masks, names, reduce_zero_label=True)
+    return FolderPairs(images, masks, names, reduce_zero_label=True, value_range=value_range)
 
 
 def _is_full_release(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nepa_keras.data.pixels import ValueRange
 from nepa_keras.data.segmentation.ade20k import ade20k
 from nepa_keras.data.segmentation.pairs import FolderPairs, PairSource, SubsetPairs
 from nepa_keras.data.segmentation.scenes import Scenes
@@ -34,7 +35,12 @@ def splits_of(text: str) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if (images / split).is_dir())
 
 
-def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = False) -> PairSource:
+def open_pairs(
+    text: str,
+    split: str | None = None,
+    reduce_zero_label: bool = False,
+    value_range: ValueRange | None = None,
+) -> PairSource:
     """Open the source of images with masks that a text names.
 
     Args:
@@ -43,6 +49,8 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
             for each split (train, val, test).
         split: one of `splits_of(text)`; None for a source that is not split.
         reduce_zero_label: for "pairs", see `FolderPairs`.
+        value_range: (lowest, highest) values that become black and white, for images of more than 8 bits;
+            not for scenes.
 
     Raises:
         ValueError: the kind or the split does not exist, or the source is refused.
@@ -58,7 +66,11 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
     if kind in ("scenes", "ade20k"):
         assert split is not None, "one of `splits`"
         if kind == "ade20k":
-            return ade20k(place, split)
+            return ade20k(place, split, value_range)
+        if value_range is not None:
+            raise ValueError(
+                f"value_range {value_range} is for images of more than 8 bits, which scenes are not."
+            )
         return Scenes(place or "embedded", split, SCENES[split])
     folder = Path(place).expanduser()
     names = folder / CLASSES_FILE
@@ -70,11 +82,16 @@ def open_pairs(text: str, split: str | None = None, reduce_zero_label: bool = Fa
         folder / "masks" / (split or ""),
         classes,
         reduce_zero_label,
+        value_range=value_range,
     )
 
 
 def train_and_validation(
-    text: str, share: float = 0.1, seed: int = 1337, reduce_zero_label: bool = False
+    text: str,
+    share: float = 0.1,
+    seed: int = 1337,
+    reduce_zero_label: bool = False,
+    value_range: ValueRange | None = None,
 ) -> tuple[PairSource, PairSource]:
     """Images for training and for choosing the best weights: the split "val", or a held-out share.
 
@@ -83,9 +100,9 @@ def train_and_validation(
             two, or `open_pairs` refuses the source.
     """
     splits = splits_of(text)
-    source = open_pairs(text, "train" if splits else None, reduce_zero_label)
+    source = open_pairs(text, "train" if splits else None, reduce_zero_label, value_range)
     if "val" in splits:
-        return source, open_pairs(text, "val", reduce_zero_label)
+        return source, open_pairs(text, "val", reduce_zero_label, value_range)
     order = np.random.default_rng(seed).permutation(len(source))
     count = round(share * len(source))
     if not 0 < count < len(source):

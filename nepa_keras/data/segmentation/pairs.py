@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from nepa_keras.data.decode import ImageError, check_size, decode_image, read_file
+from nepa_keras.data.pixels import ValueRange, checked_range
 from nepa_keras.data.sources.base import ImageSource, size_of
+from nepa_keras.data.sources.files import FileSource
 from nepa_keras.data.sources.walk import find_images, image_files
+from nepa_keras.data.stored_ranges import source_range_note
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 IGNORED = 255  # label of pixels that are neither trained on nor evaluated
@@ -122,6 +125,8 @@ class FolderPairs(PairSource):
         class_names: names of the classes.
         reduce_zero_label: whether value 0 in a file means no class and value k the class k - 1, as in ADE20K.
         channels: channels of the images that are read, 3 or 1.
+        value_range: (lowest, highest) values that become black and white, for images of more than 8 bits;
+            see `decode_image`.
 
     Raises:
         ValueError: a folder is missing or empty, an image has no mask or a mask no image, two files have the
@@ -142,8 +147,10 @@ class FolderPairs(PairSource):
         class_names: Sequence[str],
         reduce_zero_label: bool = False,
         channels: int = 3,
+        value_range: ValueRange | None = None,
     ):
         super().__init__(class_names, channels)
+        self.value_range = checked_range(value_range)
         if len(self.class_names) > IGNORED:
             raise ValueError(
                 f"{len(self.class_names)} classes are more than a mask has values for, {IGNORED}."
@@ -163,6 +170,8 @@ class FolderPairs(PairSource):
                     f"the names of the images, here in {masks}."
                 )
         self.files = [(found[stem], theirs[stem]) for stem in sorted(found)]
+        if note := source_range_note(FileSource(pictures.files), self.value_range):
+            self.notes += (note,)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -174,7 +183,8 @@ class FolderPairs(PairSource):
         return [size_of(file) for file in self.files[index]]
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image = decode_image(read_file(self.files[index][0]), self.channels)
+        content = read_file(self.files[index][0])
+        image = decode_image(content, self.channels, self.value_range)
         return image, self.mask(index)
 
     def mask(self, index: int) -> np.ndarray:

@@ -11,10 +11,10 @@ from nepa_keras.data.sources.csv_files import csv_source
 from nepa_keras.data.sources.files import FileSource, folder_source
 from nepa_keras.data.sources.hdf5 import Hdf5Source
 from nepa_keras.data.sources.imagenet import imagenet_source
-from nepa_keras.data.sources.places import files_of
+from nepa_keras.data.sources.places import files_of, names_files
 from nepa_keras.data.sources.records import RecordSource
 from nepa_keras.data.sources.subset import SubsetSource, held_out
-from nepa_keras.data.sources.tables import ArrowSource, ParquetSource
+from nepa_keras.data.sources.tables import STATE, ArrowSource, ParquetSource
 from nepa_keras.data.sources.tars import TarSource
 from nepa_keras.data.sources.tfds import tfds_source
 from nepa_keras.data.sources.walk import image_files
@@ -47,6 +47,12 @@ KINDS = {
     "webdataset": "webdataset:FILES",
 }
 TABLES = ("csv", "h5", "parquet", "arrow")  # kinds whose columns can be chosen
+OF_SEVERAL = (
+    *TABLES,
+    "tfrecord",
+    "tfds",
+    "webdataset",
+)  # kinds that may have several labels an image
 WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
@@ -81,7 +87,7 @@ def open_source(
             read where that costs nothing.
         image_column, label_column: columns of csv, parquet and arrow, data sets of h5; by default found by
             name.
-        multi_label: read several labels an image, of csv, h5, parquet and arrow.
+        multi_label: read several labels an image; not for folder, imagenet and sources in memory.
         label_separator: text between the labels in a cell, such as "|"; by default a cell is one label.
         nested_classes: for folder: whether each folder that holds images, at any depth, is a class, named by
             its path; by default each folder directly below PATH is a class.
@@ -116,14 +122,15 @@ def open_source(
         raise ValueError(f"There is no source of images {text!r}; known are {known}.")
     if data_dir and kind not in ("tfds", "csv"):
         raise ValueError(f"{text} names the place of its data; leave out data_dir={data_dir}.")
-    if split != "train" and kind in WITHOUT_SPLITS:
-        raise ValueError(f"{kind} has no splits; name the place of the {split} images instead.")
+    if split != "train" and not has_splits(text):
+        what = kind if kind in WITHOUT_SPLITS else text
+        raise ValueError(f"{what} has no splits; name the place of the {split} images instead.")
     if kind == "folder":
         return folder_source(place, with_labels, nested_classes)
     if kind == "imagenet":
         return imagenet_source(place, split)
     if kind == "tfds":
-        return tfds_source(place, split, data_dir, with_labels)
+        return tfds_source(place, split, data_dir, with_labels, columns)
     if kind == "csv":
         return csv_source(place, data_dir, columns, with_labels)
     if kind == "h5":
@@ -131,22 +138,36 @@ def open_source(
     if kind == "arrow":
         return ArrowSource(place, split, with_labels, columns)
     if kind == "tfrecord":
-        return RecordSource(files_of(place, "*tfrecord*"), with_labels=with_labels)
+        return RecordSource(files_of(place, "*tfrecord*"), None, with_labels, columns)
     if kind == "parquet":
         unnamed = ("**/*.parquet",) if split == "train" else ()
         files = files_of(place, f"**/{split}*.parquet", *unnamed)
         return ParquetSource(files, with_labels, columns)
-    return TarSource(files_of(place, "*.tar"), with_labels)
+    return TarSource(files_of(place, "*.tar"), with_labels, columns)
+
+
+def has_splits(text: str) -> bool:
+    """Whether a source may have other images under another split; else its text names all images there are.
+
+    Args:
+        text: as of `open_source`.
+    """
+    kind, _, place = text.partition(":")
+    if kind == "parquet":
+        return not names_files(place)
+    if kind == "arrow":
+        return not (Path(place).expanduser() / STATE).exists()
+    return kind not in WITHOUT_SPLITS
 
 
 def _check_options(text: str, kind: str, columns: Columns, nested_classes: bool) -> None:
     """Refuse what is said of columns or folders to a source that has none."""
+    if columns.multi_label and kind not in OF_SEVERAL:
+        raise ValueError(
+            f"{text} has one class an image; several (multi_label, --multi_label) are read from "
+            f"{', '.join(OF_SEVERAL)}: list the images with their labels in a file, csv:FILE."
+        )
     if kind not in TABLES:
-        if columns.multi_label:
-            raise ValueError(
-                f"{text} has one class an image; several (multi_label, --multi_label) are read from csv, "
-                "h5, parquet and arrow: list the images with their labels in a file, csv:FILE."
-            )
         for name in ("image", "label"):
             if given := getattr(columns, name):
                 raise ValueError(

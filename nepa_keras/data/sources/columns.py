@@ -132,6 +132,14 @@ def labels_of(
     return label_matrix([_several(value, columns.separator) for value in values], where, names)
 
 
+def several_parts(value: Any, separator: str | None) -> list:
+    """The labels that stand beside an image, as a list: a list, or a text that a separator divides."""
+    values = value if isinstance(value, list) else [value]
+    texts = [v.split(separator) if separator and isinstance(v, str) else [v] for v in values]
+    parts = [part.strip() if isinstance(part, str) else part for some in texts for part in some]
+    return [part for part in parts if part != ""]
+
+
 def _several(value: Any, separator: str | None) -> Any:
     """Labels of a cell as a list; None for a null cell."""
     if value is None or isinstance(value, list):
@@ -145,11 +153,19 @@ def _several(value: Any, separator: str | None) -> Any:
 
 def separator_note(values: Sequence | np.ndarray, columns: Columns, path: str) -> tuple[str, ...]:
     """Sentence for cells of text that look like several labels without a separator being specified."""
-    if not columns.multi_label or columns.separator:
+    if columns.separator:
         return ()
     texts = [value for value in values if isinstance(value, str)]
-    for separator in ("|", ";", ",", " "):
-        if found := next((text for text in texts if separator in text.strip()), None):
+    # Names of classes may hold commas and spaces.
+    for separator in ("|", ";", ",", " ") if columns.multi_label else ("|", ";"):
+        found = next((text for text in texts if separator in text.strip(f"{separator} ")), None)
+        if found and not columns.multi_label:
+            return (
+                f"Each cell of labels of {path} counts as the name of one class, such as {found!r}; several "
+                f"labels are read by --multi_label --label_separator={separator!r} of finetune.py and "
+                "evaluate.py.",
+            )
+        if found:
             return (
                 f"Each cell of labels of {path} counts as one label, such as {found!r}; if it holds several, "
                 f"say what separates them: --label_separator={separator!r}.",

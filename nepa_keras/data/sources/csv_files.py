@@ -85,7 +85,7 @@ def csv_source(
             return f"{table}, line {lines[index]}, column {label}"
 
         numbers, names = _numbers(cells, columns, where, _known_classes(table, label))
-        texts = [label for cell in cells for label in cell] if columns.multi_label else ()
+        texts = [label for cell in cells for label in cell] if columns.multi_label else cells
         notes += separator_note(texts, columns, str(table))
         if columns.multi_label and (none := int((~numbers.any(axis=1)).sum())):
             notes.append(
@@ -165,6 +165,7 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
     Raises:
         ValueError: a row has no path, several files match a name, or none of the files exists.
     """
+    start = "" if root == Path() else root  # a name stays as the file has it
     held: dict[str, dict[str, list[str]]] = {}
     files: list[str] = []
     missing: dict[str, None] = {}
@@ -176,10 +177,10 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
                 f"{table}, line {line}: {printable(name)} is an address; images are read from disk, so "
                 "download them and name their paths."
             )
-        path = os.path.join(root, name if "/" in name else name.replace("\\", "/"))
+        path = os.path.join(start, name if "/" in name else name.replace("\\", "/"))
         parent, base = os.path.split(path)
         if parent not in held:
-            held[parent] = _names_in(parent)
+            held[parent] = _names_in(parent or ".")
         there = held[parent].get(base, [])
         if len(there) > 1:
             raise ValueError(

@@ -42,6 +42,13 @@ def files_of(place: str, *patterns: str) -> list[str]:
     return files
 
 
+def names_files(place: str) -> bool:
+    """Whether FILES names the files themselves, by a range, a pattern or one file, and no folder of them."""
+    if _RANGE.search(place) or "*" in place or place.endswith(".parquet"):
+        return True
+    return not scheme(place) and Path(place).expanduser().is_file()
+
+
 def _network_files(address: str, *patterns: str) -> list[str]:
     by_http = scheme(address) in ("http", "https")
     network_files().servers.begin_again()

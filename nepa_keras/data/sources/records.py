@@ -17,6 +17,13 @@ import numpy as np
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.columns import (
+    ANY,
+    Columns,
+    labels_of,
+    separator_note,
+    several_parts,
+)
 from nepa_keras.data.sources.json_text import names_of_classes, parse_json
 from nepa_keras.data.sources.places import beside, file_size, of_each_file, open_to_read
 from nepa_keras.data.sources.ranges import FileRanges
@@ -68,14 +75,20 @@ class RecordSource(ImageSource):
     Args:
         paths: the files; a manifest beside them gives the names of classes.
         class_names: name of each class.
-        with_labels: read the labels, which passes over all files; that of a damaged record is -1.
+        with_labels: read the labels, which passes over all files; that of a damaged record is -1, or with
+            several labels an image none of the classes.
+        columns: whether there are several labels an image, and their separator in a text.
 
     Raises:
         ValueError: a file is truncated, holds no images, or does not match the manifest.
     """
 
     def __init__(
-        self, paths: list[str], class_names: Sequence[str] | None = None, with_labels: bool = False
+        self,
+        paths: list[str],
+        class_names: Sequence[str] | None = None,
+        with_labels: bool = False,
+        columns: Columns = ANY,
     ):
         class_names = class_names or _class_names_of_manifest(paths)
         self.ranges = FileRanges(paths, of_each_file(record_ranges, paths, "records"))
@@ -89,10 +102,11 @@ class RecordSource(ImageSource):
                 f"{', '.join(sorted(first))}."
             )
         key = next((key for key in _LABEL_KEYS if key in first), None)
-        labels = None
+        labels, texts = None, []
         if with_labels and key is not None:
-            labels, class_names = self._labels(key, class_names)
+            labels, class_names, texts = self._labels(key, class_names, columns)
         super().__init__(labels, class_names)
+        self.notes += separator_note(texts, columns, paths[0])
         if with_labels and key is None:
             self.notes += (
                 f"{paths[0]} has none of the features of labels {', '.join(_LABEL_KEYS)}, but "
@@ -118,37 +132,46 @@ class RecordSource(ImageSource):
         except Exception as error:  # protobuf's DecodeError, which cannot be imported reliably
             raise ImageError(f"damaged record: {error}") from None
 
-    def _labels(self, key: str, class_names: Sequence[str] | None):
-        """Class numbers and names of classes; a damaged record has no label, and is found again by `read`."""
+    def _labels(self, key: str, class_names: Sequence[str] | None, columns: Columns):
+        """Class numbers, or rows of zeros and ones; names of classes; and the labels as they are stored.
+
+        A damaged record has no label, and is found again by `read`.
+        """
         numbers_of = dict(zip(self.ranges.paths, pairwise([0, *self.ranges.ends]), strict=True))
 
         def of_file(path: str) -> list:
-            return [self._label(i, key) for i in range(*numbers_of[path])]
+            return [self._label(i, key, columns.multi_label) for i in range(*numbers_of[path])]
 
-        found = of_each_file(of_file, self.ranges.paths, f"labels-{zlib.crc32(key.encode())}")
+        kind = "sets" if columns.multi_label else "labels"
+        found = of_each_file(of_file, self.ranges.paths, f"{kind}-{zlib.crc32(key.encode())}")
+        if columns.multi_label:
+            sets = [several_parts(held, columns.separator) for held in chain.from_iterable(found)]
+            matrix = labels_of(sets, columns, lambda i: f"{self.name(i)}, {key}", class_names)
+            return *matrix, list(chain.from_iterable(sets))
         labels: list[Any] = [held[0] if held else _DAMAGED for held in chain.from_iterable(found)]
         whole = [i for i, label in enumerate(labels) if label is not _DAMAGED]
         numbers = np.full(len(labels), UNLABELLED)
         numbers[whole], class_names = class_numbers(
             [labels[i] for i in whole], lambda i: f"{self.name(whole[i])}, {key}", class_names
         )
-        return numbers, class_names
+        return numbers, class_names, [labels[i] for i in whole]
 
-    def _label(self, index: int, key: str) -> list:
-        """The label of a record; nothing of a damaged one."""
+    def _label(self, index: int, key: str, several: bool = False) -> list:
+        """The label of a record, or several; nothing of a damaged one."""
         try:
             feature = self._features(index)[key]
         except ImageError:
             return []
         lists = (feature.int64_list, feature.float_list, feature.bytes_list)
         values: Sequence[Any] = next((held.value for held in lists if held.value), ())
-        if len(values) != 1:
+        if len(values) != 1 and not several:
             raise ValueError(
                 f"{self.name(index)}: {key} holds {len(values)} labels, not 1; several of one image "
-                "(multi-label) are not read."
+                "(multi-label) are read with multi_label=True (--multi_label of finetune.py and evaluate.py)."
             )
-        value = values[0]
-        return [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value]
+        return [
+            v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values
+        ]
 
     def __len__(self) -> int:
         return len(self.ranges)

@@ -29,6 +29,8 @@ from nepa_keras.data.sources.places import of_each_file, path_or_file
 from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
+STATE = "state.json"  # of a folder of `save_to_disk`
+
 
 def _pyarrow():
     with required_for("Reading parquet and Arrow files", "pyarrow"):
@@ -234,11 +236,13 @@ class ArrowSource(ImageSource):
     ):
         pyarrow = _pyarrow()
         self.folder = Path(folder).expanduser()
-        if not (self.folder / "state.json").exists() and (self.folder / split).is_dir():
+        if not (self.folder / STATE).exists() and (self.folder / split).is_dir():
             self.folder = self.folder / split
-        if not (self.folder / "state.json").exists():
-            raise ValueError(f"{self.folder} was not written by save_to_disk: no state.json is in it.")
-        files = _arrow_files(self.folder / "state.json")
+        if not (self.folder / STATE).exists():
+            raise ValueError(
+                f"{self.folder} was not written by save_to_disk: no state.json is in it."
+            )
+        files = _arrow_files(self.folder / STATE)
         tables = [
             _opened(file, lambda f: pyarrow.ipc.open_stream(pyarrow.memory_map(f)).read_all())
             for file in files

@@ -10,6 +10,13 @@ import numpy as np
 from nepa_keras.data.decode import ImageError
 from nepa_keras.data.labels import NAMES, UNLABELLED, class_numbers
 from nepa_keras.data.sources.base import ImageSource
+from nepa_keras.data.sources.columns import (
+    ANY,
+    Columns,
+    labels_of,
+    separator_note,
+    several_parts,
+)
 from nepa_keras.data.sources.json_text import json_object
 from nepa_keras.data.sources.places import of_each_file, open_to_read
 from nepa_keras.data.sources.ranges import FileRanges, read_range
@@ -22,15 +29,19 @@ _LABEL_ENDINGS = (".cls", ".json")
 class TarSource(ImageSource):
     """Images of webdataset tars; the label of `KEY.jpg` is in `KEY.cls`, or in `KEY.json` as "label".
 
+    Several labels an image are a list in JSON, or a text that a separator divides; an empty one is of an
+    image that shows none of the classes.
+
     Args:
         paths: uncompressed tar files.
         with_labels: read the labels, which passes over all files.
+        columns: whether there are several labels an image, and what separates them.
 
     Raises:
         ValueError: a file is no tar, is compressed, or holds no image; see `class_numbers`.
     """
 
-    def __init__(self, paths: list[str], with_labels: bool = False):
+    def __init__(self, paths: list[str], with_labels: bool = False, columns: Columns = ANY):
         self.names, found, places = [], [], []
         others = Others()
         name = f"tar-{with_labels}-{zlib.crc32(repr(sorted(image_endings())).encode())}"
@@ -46,8 +57,20 @@ class TarSource(ImageSource):
             raise ValueError(
                 f"{paths[0]} holds no file ending in {', '.join(sorted(image_endings()))}. {' '.join(over)}"
             )
-        super().__init__(*_labels_of_found(found, places))
-        self.notes += over
+        if columns.multi_label and with_labels:
+            self._check_labelled(found)
+            super().__init__(*_matrix_of_found(found, places, columns))
+        else:
+            super().__init__(*_labels_of_found(found, places))
+        self.notes += (*separator_note(found, columns, paths[0]), *over)
+
+    def _check_labelled(self, found: list) -> None:
+        """Refuse an image without labels, which is none that shows none of the classes."""
+        if _MISSING in found:
+            raise ValueError(
+                f"{self.names[found.index(_MISSING)]} has no labels, {' or '.join(_LABEL_ENDINGS)}; write an "
+                "empty list for an image that shows none of the classes."
+            )
 
     def __len__(self) -> int:
         return len(self.ranges)
@@ -70,6 +93,15 @@ def _labels_of_found(found: list, places: list[str]):
     numbers = np.full(len(found), UNLABELLED)
     numbers[held], names = class_numbers([found[i] for i in held], lambda i: places[held[i]])
     return numbers, names
+
+
+def _matrix_of_found(found: list, places: list[str], columns: Columns):
+    """Rows of zeros and ones and names of classes."""
+    sets = [
+        [_number_or_text(part) if isinstance(part, str) else part for part in parts]
+        for parts in (several_parts(label, columns.separator) for label in found)
+    ]
+    return labels_of(sets, columns, lambda i: places[i])
 
 
 def _tar_index(path: str, with_labels: bool) -> dict[str, Any]:
@@ -118,7 +150,10 @@ def _tar_label(path: str, texts: dict, image: str) -> list:
 
 
 def _text_label(content: bytes) -> int | float | str:
-    text = content.decode("utf-8", "backslashreplace").strip()
+    return _number_or_text(content.decode("utf-8", "backslashreplace").strip())
+
+
+def _number_or_text(text: str) -> int | float | str:
     for number in (int, float):
         try:
             return number(text)

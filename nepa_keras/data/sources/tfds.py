@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+from nepa_keras.data.sources.columns import ANY, Columns
 from nepa_keras.data.sources.records import RecordSource
 
 
 def tfds_source(
-    name: str, split: str = "train", data_dir: str | Path | None = None, with_labels: bool = False
+    name: str,
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    with_labels: bool = False,
+    columns: Columns = ANY,
 ) -> RecordSource:
     """The newest prepared version of `NAME`, `NAME/CONFIG` or `NAME/CONFIG/VERSION`, as TFRecord files.
 
@@ -14,7 +19,7 @@ def tfds_source(
         name: as in `tfds.load`.
         split: as in `tfds.load`.
         data_dir: default ~/tensorflow_datasets.
-        with_labels: see `RecordSource`.
+        with_labels, columns: see `RecordSource`.
 
     Raises:
         ValueError: it is not prepared there, or in another format than TFRecord.
@@ -37,7 +42,7 @@ def tfds_source(
     class_names = names.read_text().split("\n") if names.exists() else None
     if class_names and class_names[-1] == "":
         class_names.pop()
-    return RecordSource(files, class_names, with_labels)
+    return RecordSource(files, class_names, with_labels, columns)
 
 
 def _version(folder: Path) -> tuple:

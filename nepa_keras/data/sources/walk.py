@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nepa_keras.data.formats import INSTALLS, register_formats
+from nepa_keras.data.formats import DICOM, INSTALLS, register_formats
 from nepa_keras.files import printable
 
 _ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .npy".split()
 )
-_OF_SOME_PILLOWS = frozenset({".avif", ".heic", ".heif", ".jp2"})
+_OF_SOME_PILLOWS = frozenset({".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k"})
 # Folders that network drives, systems and tools add to a user's own, full of thumbnails and copies.
 _OF_TOOLS = frozenset(
     {
@@ -38,7 +38,7 @@ def image_endings() -> frozenset[str]:
 
     register_formats()
     optional = _OF_SOME_PILLOWS & set(Image.EXTENSION)
-    return _ENDINGS | (optional if features.check("jpg_2000") else optional - {".jp2"})
+    return _ENDINGS | (optional if features.check("jpg_2000") else optional - {".jp2", ".j2k"})
 
 
 def ending(name: str) -> str:
@@ -77,6 +77,7 @@ class Others:
 def passed_over(others: Others) -> str:
     """Sentences on files that are not read, and on how to make them readable."""
     endings = [name for name, _ in others.counts.most_common()]
+    endings.sort(key=lambda name: name not in INSTALLS and name not in DICOM)  # pictures first
     counts = listed(f"{others.counts[name]:,} {name or 'without one'}" for name in endings)
     installs: dict[str, list[str]] = {}
     for name in endings:
@@ -85,10 +86,18 @@ def passed_over(others: Others) -> str:
     commands = "".join(
         f" {command} brings what reads {', '.join(names)}." for command, names in installs.items()
     )
+    dicom = ", ".join(name for name in endings if name in DICOM)
+    if dicom:
+        commands += (
+            f" DICOM ({dicom}) is read once its pixels are saved as arrays, by numpy.save(NAME, "
+            "pydicom.dcmread(FILE).pixel_array) after pip install pydicom; --value_range then says which "
+            "values are black and white."
+        )
+    which = "Other pictures" if commands else "Pictures"
     return (
         f"Passed over by the ending of their names: {counts}; such as "
-        f"{listed(others.examples[name] for name in endings)}.{commands} Other pictures among them are read "
-        "once they are saved as JPEG or PNG, of more than 8 bits as PNG, TIFF or .npy."
+        f"{listed(others.examples[name] for name in endings)}.{commands} {which} among them are read once "
+        "they are saved as JPEG or PNG, of more than 8 bits as PNG, TIFF or .npy."
     )
 
 
