@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import finished_run
 
 STOPPED = 130  # the exit status, as of a process that Ctrl-C ended
 
-_show = sys.excepthook
+_show, _format = sys.excepthook, warnings.formatwarning
 
 
 def _end(kind, error, trace):
@@ -58,7 +59,15 @@ def _quietly(execute, module):
             os.close(stderr)
 
 
+def _one_line(message, category, *of_code, **line):
+    """A UserWarning as a sentence of the script; others, which are for programmers, as before."""
+    if category is UserWarning:
+        return f"{Path(sys.argv[0]).name}: {message}\n"
+    return _format(message, category, *of_code, **line)
+
+
 sys.excepthook = _end
+warnings.formatwarning = _one_line
 finished_run.end_if_given_again()
 sys.meta_path.insert(0, _QuietTensorFlow)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong is raised

@@ -1,6 +1,5 @@
 """What the scripts share on the command line: one sentence for a wrong input, statuses, next commands."""
 
-import difflib
 import shlex
 import shutil
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
+from recipe_names import expand_recipes
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
@@ -24,8 +24,8 @@ from nepa_keras.training import (
 
 # How a script ended, for the one that started it; wrong flags and inputs are 1, as Python's own.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
-RECIPES = Path(__file__).parent / "recipes"
 _COMMAND = "nepa-keras"  # that an installation has, see nepa_keras_cli
+_HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}  # flags of absl
 
 
 def run(main: Callable[..., None], names: str = "") -> None:
@@ -47,33 +47,21 @@ def run(main: Callable[..., None], names: str = "") -> None:
             end(NOT_SAVED, sentence(error))
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
-    sys.argv[1:] = _with_recipes(given) if "recipe" in flags.FLAGS else given
+    try:
+        sys.argv[1:] = expand_recipes(given) if "recipe" in flags.FLAGS else given
+    except ValueError as error:
+        end(1, error)
     app.run(checked, flags_parser=_parse)
-
-
-def _with_recipes(arguments: list[str]) -> list[str]:
-    """The arguments with the file of each --recipe in its place, so that flags after it override it.
-
-    Ends the program where there is no recipe of a name.
-    """
-    expanded, left = [], iter(arguments)
-    for argument in left:
-        flag, given, name = argument.partition("=")
-        if flag not in ("--recipe", "-recipe"):
-            expanded.append(argument)
-            continue
-        name = (name if given else next(left, "")).removesuffix(".flags")
-        known = sorted(path.stem for path in RECIPES.glob("*.flags"))
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            end(1, f"--recipe={name} is none of those in {RECIPES}; the nearest is {nearest}.")
-        expanded.append(f"--flagfile={RECIPES / name}.flags")
-    return expanded
 
 
 def _parse(argv: list[str]) -> list[str]:
     """Absl's own, then the folder for compiled code, as TensorFlow looks for its devices right after this."""
-    rest = app.parse_flags_with_usage(argv)
+    try:
+        rest = app.parse_flags_with_usage(argv)
+    except SystemExit:
+        if _HELP & {argument.lstrip("-") for argument in argv if argument.startswith("-")}:
+            sys.exit(0)  # absl's own is 1, as of a mistake
+        raise
     if "run_dir" in flags.FLAGS and flags.FLAGS.run_dir:
         backends.keep_compiled(RunDir(flags.FLAGS.run_dir).compiled)
     return rest

@@ -1,9 +1,9 @@
 """A finished run that is given again: noticed by its command, before Keras is imported and a flag defined.
 
 Keras and its backend take seconds to import. A run that ends leaves RUN_DIR/finished.json: its script, the
-arguments with flag files read in, and size and time of the files that the run wrote last. A command of the
-same arguments, while the files are as they were, has nothing left to do. Any other is looked at by
-`runs.end_if_finished`, which compares all flags.
+arguments with recipes and flag files read in, and size and time of the files that the run wrote last. A
+command of the same arguments, while the files are as they were, has nothing left to do. Any other is looked
+at by `runs.end_if_finished`, which compares all flags.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
+from recipe_names import expand_recipes
 
 # Flags that may change when a run goes on: its numbers do not depend on them.
 OF_A_START = (
@@ -56,17 +57,18 @@ def sentence(run_dir: str | os.PathLike) -> str:
 
 
 def command_line() -> tuple[str, list[str]] | None:
-    """The run's folder and the other arguments, flag files read in; None where no folder is named.
+    """The run's folder and the other arguments, recipes and flag files read in.
 
-    Flags of a start are left out, and so is a command line that absl cannot read.
+    Flags of a start are left out. None where no folder is named, or absl cannot read the command line.
     """
     known = flags.FlagValues()
     known.set_gnu_getopt(True)
     for name in OF_A_START:
         flags.DEFINE_string(name, None, "Of a start.", flag_values=known)
     try:
-        others = known(sys.argv, known_only=True)[1:]
-    except flags.Error:
+        arguments = [sys.argv[0], *expand_recipes(sys.argv[1:])]
+        others = known(arguments, known_only=True)[1:]
+    except (flags.Error, ValueError):
         return None
     return (known.run_dir, others) if known.run_dir else None
 

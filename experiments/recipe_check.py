@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
-from command_line import RECIPES
+from recipe_names import RECIPES
 
 # Flags that say where, not how: of data, folders, speed and what is measured.
 _NOT_OF_A_RECIPE = (

@@ -17,7 +17,8 @@ from absl import flags
 from command_line import run, user_errors
 from embedding import load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
-from inputs import check_weights, say
+from inputs import check_data, check_weights, say
+from shared_flags import define_cache_flags
 
 from nepa_keras import data, evaluation, visualization
 from nepa_keras.data.decode import read_file
@@ -41,6 +42,7 @@ flags.DEFINE_string("output", None, "Picture to draw of the query and what was f
 flags.DEFINE_string(
     "data", None, "Where the images are now, for --output; default where they were."
 )
+define_cache_flags()
 
 
 def row_of(names: np.ndarray) -> int | None:
@@ -132,6 +134,7 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
     origin = found.record["origin"]
     text = FLAGS.data or origin["data"]
+    check_data("--data", text)
     source = data.open_source(text, origin["split"], **origin["options"])
     pictures = [] if query is None else [query]
     channels = found.record["image_shape"][-1]

@@ -120,7 +120,8 @@ class RunDir(os.PathLike):
     def restore_log(self, rows: str) -> bool:
         """Make the log begin with rows that were recorded, and return whether it did not."""
         content = self.log.read_bytes() if self.log.exists() else b""
-        if content.startswith(rows.encode()):
+        # Keras' CSVLogger ends rows with \r\n, and `rows` were read as text.
+        if content.replace(b"\r\n", b"\n").startswith(rows.encode()):
             return False
         with replacing(self.log) as path:
             path.write_text(rows, encoding="utf-8", newline="")

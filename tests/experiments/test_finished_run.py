@@ -4,6 +4,7 @@ import sys
 
 import finished_run
 import pytest
+import recipe_names
 
 from tests.helpers.scripts import path_of, run
 
@@ -42,6 +43,19 @@ def test_the_same_command_is_answered_without_keras(monkeypatch, folder):
         done = run("pretrain.py", *flags, KERAS_BACKEND="none of them")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"{folder} is finished: open {folder / 'report.html'} in")
+
+
+def test_a_recipe_is_known_again(monkeypatch, folder, capsys):
+    command = [f"--run_dir={folder}", "--recipe=pretrain_embedded", "--steps=3"]
+    give(monkeypatch, "pretrain.py", *command)
+    monkeypatch.setattr(sys, "argv", [sys.argv[0], *recipe_names.expand_recipes(sys.argv[1:])])
+    remember(folder)
+    give(monkeypatch, "pretrain.py", *command)
+    with pytest.raises(SystemExit):
+        finished_run.end_if_given_again()
+    assert capsys.readouterr().out.startswith(f"{folder} is finished")
+    give(monkeypatch, "pretrain.py", *command[:1], "--recipe=none_such")
+    finished_run.end_if_given_again()  # goes on, to be refused
 
 
 def test_any_other_is_looked_at(monkeypatch, folder):
