@@ -38,7 +38,8 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
     def checked(argv: list[str]) -> None:
         if names and len(argv) < 2:
-            end(1, f"none is named; the command is {Path(argv[0]).name} {names}")
+            command = shlex.join(by_command(argv[0]) or [Path(argv[0]).name])
+            end(1, f"{names.split()[0]} is missing; the command is {command} {names}")
         if len(argv) > 1 and not names:
             end(1, f"Flags start with --; this does not: {argv[1]}")
         try:
