@@ -49,7 +49,9 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
     try:
-        sys.argv[1:] = expand_recipes(given) if "recipe" in flags.FLAGS else given
+        # That of plan.py is no flag file, and may be given several times.
+        by_file = "recipe" in flags.FLAGS and flags.FLAGS["recipe"].flag_type() == "string"
+        sys.argv[1:] = expand_recipes(given) if by_file else given
     except ValueError as error:
         end(1, error)
     app.run(checked, flags_parser=_parse)
