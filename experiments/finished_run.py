@@ -43,6 +43,7 @@ def end_if_given_again() -> None:
         and arguments in known.get("commands", [])
         and files
         and files == _states(run_dir, files)
+        and known.get("backend") in (None, os.environ.get("KERAS_BACKEND"))
     ):
         print(sentence(run_dir))
         sys.exit(0)
@@ -74,7 +75,10 @@ def command_line() -> tuple[str, list[str]] | None:
 
 
 def remember(
-    run_dir: str | os.PathLike, commands: Sequence[Sequence[str]], files: Sequence[os.PathLike]
+    run_dir: str | os.PathLike,
+    commands: Sequence[Sequence[str]],
+    files: Sequence[os.PathLike],
+    backend: str | None = None,
 ) -> None:
     """Keep that a run is finished.
 
@@ -82,6 +86,7 @@ def remember(
         run_dir: of the run.
         commands: arguments that stand for it, each as of `command_line`.
         files: in the folder, which the run wrote last.
+        backend: with which alone it is finished; default with any.
     """
     held = [list(command) for command in commands]
     before = _read(run_dir)
@@ -93,6 +98,7 @@ def remember(
         "script": _script(),
         "commands": held[:_MOST_COMMANDS],
         "files": _states(run_dir, names),
+        "backend": backend,
     }
     # Without it the same command takes a few seconds more.
     with contextlib.suppress(OSError):

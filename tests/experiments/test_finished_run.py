@@ -1,5 +1,6 @@
 """A finished run given again is answered before Keras is imported; only the same command, and whole files."""
 
+import contextlib
 import sys
 
 import finished_run
@@ -74,7 +75,15 @@ def test_any_other_is_looked_at(monkeypatch, folder):
     ):
         give(monkeypatch, script, *arguments)
         finished_run.end_if_given_again()  # goes on
+    _, given = finished_run.command_line()
+    for backend, ended in (("jax", True), ("torch", False)):
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+        give(monkeypatch, "study.py", *same)
+        finished_run.remember(folder, [given], [folder / "report.html"], "jax")
+        with pytest.raises(SystemExit) if ended else contextlib.nullcontext():
+            finished_run.end_if_given_again()
     give(monkeypatch, "pretrain.py", *same)
+    remember(folder)
     (folder / "checkpoint.keras").write_text("other")
     finished_run.end_if_given_again()
     (folder / "finished.json").write_text("no JSON")
