@@ -7,10 +7,12 @@ first. In a wheel the scripts are in `nepa_keras/_experiments`, in a clone in `e
 import ast
 import difflib
 import os
+import re
 import runpy
 import sys
 import textwrap
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -18,12 +20,13 @@ _USAGE = """\
 nepa-keras COMMAND [--backend=jax|tensorflow|torch] [--FLAG=VALUE ...]
 
 NEPA: self-supervised pretraining of Vision Transformers by next-embedding prediction. --backend selects the
-Keras backend and overrides the environment variable KERAS_BACKEND.
+Keras backend and overrides the environment variable KERAS_BACKEND. Without both the only installed backend is
+taken, or of several the one that Keras chooses.
 
 commands:
 """
 _MORE = """
-nepa-keras COMMAND --help describes a command and its flags.
+nepa-keras COMMAND --help describes a command and its flags; nepa-keras --version is the version.
 
 recipes (sets of flags) of pretrain, finetune and segment, for --recipe=NAME:
 """
@@ -58,6 +61,12 @@ def help_text(folder: Path) -> str:
     return f"{_USAGE}{lines}\n{_MORE}{textwrap.fill(recipes, 110, **dict.fromkeys(_INDENTS, '  '))}"
 
 
+def _version() -> str:
+    """`nepa_keras.__version__`, without the import; a clone need not be installed."""
+    source = (Path(__file__).resolve().parent / "nepa_keras" / "__init__.py").read_text("utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)[0]
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
 
@@ -86,6 +95,11 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given, backend = _without_backend(sys.argv[1:] if arguments is None else arguments)
     folder = scripts_folder()
+    if given[:1] == ["--version"]:
+        print(f"nepa_keras {_version()}")
+        return
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [given[1], "--help"]
     if given and given[0] in _HELP:
         print(help_text(folder))
         return
@@ -110,6 +124,10 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{_nearest(backend.lower(), BACKENDS)}."
             )
         os.environ["KERAS_BACKEND"] = backend
+    elif "KERAS_BACKEND" not in os.environ:
+        installed = [name for name in BACKENDS if find_spec(name)]
+        if len(installed) == 1:  # whatever Keras' own configuration, which it writes itself, says
+            os.environ["KERAS_BACKEND"] = installed[0]
     path = str(folder / f"{script}.py")
     sys.path.insert(0, str(folder))  # as Python does for a script
     sys.argv = [path, *flags]

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import finished_run
 
 STOPPED = 130  # exit status of a process ended by Ctrl-C (128 + SIGINT)
 
-_show = sys.excepthook
+_show, _format = sys.excepthook, warnings.formatwarning
 
 
 def _end(kind, error, trace):
@@ -62,7 +63,15 @@ def _quietly(execute, module):
             os.close(stderr)
 
 
+def _one_line(message, category, *of_code, **line):
+    """A UserWarning as a sentence of the script; others, which are for programmers, as before."""
+    if category is UserWarning:
+        return f"{Path(sys.argv[0]).name}: {message}\n"
+    return _format(message, category, *of_code, **line)
+
+
 sys.excepthook = _end
+warnings.formatwarning = _one_line
 finished_run.end_if_given_again()
 sys.meta_path.insert(0, _QuietTensorFlow)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # real errors are raised as exceptions

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
-from recipe_names import with_recipes
+from recipe_names import expand_recipes
 
 from nepa_keras import NonFiniteError, backends
 from nepa_keras.data import BadImagesError, ImageError, NetworkError
@@ -26,6 +26,7 @@ from nepa_keras.training import (
 # Exit statuses; 1, as from Python itself, stands for wrong flags and inputs.
 NOT_FINITE, BAD_DATA, NOT_SAVED, SAVED_EARLY = 3, 4, 5, 75
 _COMMAND = "nepa-keras"  # installed with the package, see nepa_keras_cli
+_HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}  # flags of absl
 
 
 def run(main: Callable[..., None], names: str = "") -> None:
@@ -39,7 +40,8 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
     def checked(argv: list[str]) -> None:
         if names and len(argv) < 2:
-            end(1, f"arguments are missing; usage: {Path(argv[0]).name} {names}")
+            command = shlex.join(by_command(argv[0]) or [Path(argv[0]).name])
+            end(1, f"{names.split()[0]} is missing; the command is {command} {names}")
         if len(argv) > 1 and not names:
             end(1, f"Flags start with --; this does not: {argv[1]}")
         try:
@@ -49,7 +51,9 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
     given = ["--help" if argument == "-h" else argument for argument in sys.argv[1:]]
     try:
-        sys.argv[1:] = with_recipes(given) if "recipe" in flags.FLAGS else given
+        # The --recipe of plan.py is no flag file, and may be given several times.
+        by_file = "recipe" in flags.FLAGS and flags.FLAGS["recipe"].flag_type() == "string"
+        sys.argv[1:] = expand_recipes(given) if by_file else given
     except ValueError as error:
         end(1, error)
     app.run(checked, flags_parser=_parse)
@@ -57,7 +61,12 @@ def run(main: Callable[..., None], names: str = "") -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parse by absl, then set the folder of compiled code, before TensorFlow initializes its devices."""
-    rest = app.parse_flags_with_usage(argv)
+    try:
+        rest = app.parse_flags_with_usage(argv)
+    except SystemExit:
+        if _HELP & {argument.lstrip("-") for argument in argv if argument.startswith("-")}:
+            sys.exit(0)  # absl exits with 1, the status of a mistake
+        raise
     if "run_dir" in flags.FLAGS and flags.FLAGS.run_dir:
         backends.keep_compiled(RunDir(flags.FLAGS.run_dir).compiled)
     return rest

@@ -1,9 +1,9 @@
 """Quick check, before Keras is imported, whether the command is that of a finished run.
 
 Keras and its backend take seconds to import. A run that ends writes RUN_DIR/finished.json: its script, its
-arguments with flag files expanded, and size and modification time of the files written last. If the arguments
-are the same and the files unchanged, nothing is left to do. Otherwise `runs.end_if_finished` compares all
-flags.
+arguments with recipes and flag files expanded, and size and modification time of the files written last. If
+the arguments are the same and the files unchanged, nothing is left to do. Otherwise `runs.end_if_finished`
+compares all flags.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from recipe_names import with_recipes
+from recipe_names import expand_recipes
 
 # Flags that may change when a run resumes, as its results do not depend on them.
 OF_A_START = (
@@ -43,6 +43,7 @@ def end_if_given_again() -> None:
         and arguments in known.get("commands", [])
         and files
         and files == _states(run_dir, files)
+        and known.get("backend") in (None, os.environ.get("KERAS_BACKEND"))
     ):
         print(sentence(run_dir))
         sys.exit(0)
@@ -57,7 +58,7 @@ def sentence(run_dir: str | os.PathLike) -> str:
 
 
 def command_line() -> tuple[str, list[str]] | None:
-    """Folder of the run and the other arguments, flag files expanded.
+    """Folder of the run and the other arguments, recipes and flag files expanded.
 
     The flags in `OF_A_START` are left out.
 
@@ -69,14 +70,18 @@ def command_line() -> tuple[str, list[str]] | None:
     for name in OF_A_START:
         flags.DEFINE_string(name, None, "Flag of OF_A_START.", flag_values=known)
     try:
-        others = known([sys.argv[0], *with_recipes(sys.argv[1:])], known_only=True)[1:]
+        arguments = [sys.argv[0], *expand_recipes(sys.argv[1:])]
+        others = known(arguments, known_only=True)[1:]
     except (flags.Error, ValueError):
         return None
     return (known.run_dir, others) if known.run_dir else None
 
 
 def remember(
-    run_dir: str | os.PathLike, commands: Sequence[Sequence[str]], files: Sequence[os.PathLike]
+    run_dir: str | os.PathLike,
+    commands: Sequence[Sequence[str]],
+    files: Sequence[os.PathLike],
+    backend: str | None = None,
 ) -> None:
     """Record that a run is finished.
 
@@ -84,6 +89,7 @@ def remember(
         run_dir: folder of the run.
         commands: argument lists that stand for the run, each as from `command_line`.
         files: files in the folder that the run wrote last.
+        backend: the only backend for which the run is finished; default all.
     """
     held = [list(command) for command in commands]
     before = _read(run_dir)
@@ -95,6 +101,7 @@ def remember(
         "script": _script(),
         "commands": held[:_MOST_COMMANDS],
         "files": _states(run_dir, names),
+        "backend": backend,
     }
     # If it cannot be written, the same command only takes a few seconds longer.
     with contextlib.suppress(OSError):

@@ -53,10 +53,12 @@ from shared_flags import (
     define_image_size_flag,
     define_value_range_flag,
 )
-from time_left import say_result, shown
+from time_left import counter, say_result, shown
 
 import nepa_keras
 from nepa_keras import data, evaluation
+from nepa_keras.evaluation.linear_probe import INVERSE_PENALTIES
+from nepa_keras.evaluation.trained_probes import EPOCHS
 from nepa_keras.tables import mean_and_std
 
 FLAGS = flags.FLAGS
@@ -182,9 +184,13 @@ def score(train_x, train_y, test_x, test_y, probes) -> dict[str, float]:
                     *rows, k=k, temperature=FLAGS.temperature
                 )
     if "linear" in probes:
-        found["linear"] = evaluation.linear_probe_accuracy(*rows)
+        penalties = shown(INVERSE_PENALTIES, len(INVERSE_PENALTIES), "linear probe, penalty")
+        found["linear"] = evaluation.linear_probe_accuracy(*rows, inverse_penalties=penalties)
     if "sgd" in probes or "attentive" in probes:
-        found["attentive" if train_x.ndim == 3 else "sgd"] = evaluation.sgd_probe_accuracy(*rows)
+        name = "attentive" if train_x.ndim == 3 else "sgd"
+        count = counter(EPOCHS, f"{name} probe, epoch")
+        epochs = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: count())
+        found[name] = evaluation.sgd_probe_accuracy(*rows, callbacks=[epochs])
     return found
 
 

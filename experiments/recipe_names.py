@@ -1,4 +1,7 @@
-"""--recipe=NAME, which stands for the flag file of that name; without Keras, as before it is imported."""
+"""Recipes by name: `--recipe=NAME` stands for `--flagfile=recipes/NAME.flags`.
+
+Imports nothing of Keras, so that a finished run is noticed before Keras is imported.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -7,7 +10,7 @@ from pathlib import Path
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def with_recipes(arguments: Sequence[str]) -> list[str]:
+def expand_recipes(arguments: Sequence[str]) -> list[str]:
     """The arguments with the file of each --recipe in its place, so that flags after it override it.
 
     Raises:

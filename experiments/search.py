@@ -17,7 +17,8 @@ from absl import flags
 from command_line import check_file_to_write, run, user_errors
 from embedding import load_embedder
 from given_model import MODEL, define_weights_flag, settle_model
-from inputs import check_weights, say
+from inputs import check_data, check_weights, say
+from shared_flags import define_cache_flags
 
 from nepa_keras import data, evaluation, visualization
 from nepa_keras.data.decode import read_file
@@ -47,6 +48,7 @@ flags.DEFINE_string(
     None,
     "Source of the images for --output, if they have moved since, such as folder:PATH; default as recorded.",
 )
+define_cache_flags()
 
 
 def row_of(names: np.ndarray) -> int | None:
@@ -150,6 +152,7 @@ def draw(found: evaluation.Features, rows: list[int], captions: list[str], query
 
     origin = found.record["origin"]
     text = FLAGS.data or origin["data"]
+    check_data("--data", text)
     try:
         source = data.open_source(text, origin["split"], **origin["options"])
     except ValueError as error:

@@ -32,6 +32,7 @@ from functools import partial
 from itertools import product
 
 import before_keras  # noqa: F401
+import finished_run
 import keras
 from absl import flags
 from command_line import require_experiments_extra, run, user_errors
@@ -514,6 +515,11 @@ def main():
         (run.path / f"{part}.md").write_text(table + "\n")
         print(f"\n{part}\n{table}\n", flush=True)
     visualization.write_report(run)
+    if given := finished_run.command_line():
+        # The figures depend on the backend, so that with another one there is more to do.
+        names = ["results.jsonl", *(f"{part}.md" for part in FLAGS.parts)]
+        files = [run.report, *(run.path / name for name in names)]
+        finished_run.remember(run, [given[1]], files, keras.backend.backend())
     print(f"saved in {run}; total computing time {results.seconds / 60:.0f} minutes")
 
 

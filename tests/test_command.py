@@ -1,5 +1,6 @@
 """The scripts as commands of an installation: `nepa-keras COMMAND`, `python -m nepa_keras COMMAND`."""
 
+import os
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+import nepa_keras
 import nepa_keras_cli
 from tests.helpers import ROOT, public_api
 from tests.helpers.scripts import refusal, run_python
@@ -28,6 +30,28 @@ def test_help_lists_each_script_and_recipe_and_imports_no_backend(tmp_path):
     ] in listed
     for recipe in (ROOT / "experiments" / "recipes").glob("*.flags"):
         assert recipe.stem in result.stdout
+
+
+def test_version_and_help_of_a_command(monkeypatch, capsys):
+    nepa_keras_cli.main(["--version"])
+    assert capsys.readouterr().out == f"nepa_keras {nepa_keras.__version__}\n"
+    ran = []
+    monkeypatch.setattr(nepa_keras_cli.runpy, "run_path", lambda path, *_, **__: ran.append(path))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    nepa_keras_cli.main(["help", "probe"])
+    assert ran[0].endswith("probe.py") and sys.argv == [ran[0], "--help"]
+
+
+def test_without_a_choice_the_only_installed_backend_is_taken(monkeypatch):
+    monkeypatch.setattr(nepa_keras_cli.runpy, "run_path", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for installed, taken in ((["torch"], "torch"), (["jax", "torch"], None), ([], None)):
+        monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        monkeypatch.setattr(nepa_keras_cli, "find_spec", lambda name, i=installed: name in i)
+        nepa_keras_cli.main(["probe"])
+        assert os.environ.get("KERAS_BACKEND") == taken
 
 
 REFUSED = {

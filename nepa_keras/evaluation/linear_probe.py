@@ -1,13 +1,14 @@
 """Linear probe: logistic regression on frozen features."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
 from nepa_keras.evaluation.knn import check_features
 from nepa_keras.packages import required_for
 
-_INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def linear_probe_accuracy(
@@ -17,6 +18,7 @@ def linear_probe_accuracy(
     test_y: np.ndarray,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    inverse_penalties: Iterable[float] = INVERSE_PENALTIES,
 ) -> float:
     """Test accuracy of a logistic regression on standardised features.
 
@@ -28,6 +30,8 @@ def linear_probe_accuracy(
         test_x, test_y: features (B, D) and class numbers (B,) of the test images.
         validation_fraction: fraction of the training images that serves to choose the penalty.
         seed: seed of that split.
+        inverse_penalties: values of scikit-learn's C to choose from, the strongest penalty first; an iterable
+            that reports its progress shows that of the fits.
 
     Raises:
         ImportError: scikit-learn is missing.
@@ -47,11 +51,11 @@ def linear_probe_accuracy(
     fit_x, validation_x = scaler.transform(fit_x), scaler.transform(validation_x)
     # From the strongest penalty to the weakest; each fit starts from the last solution.
     sweep = _regression(warm_start=True)
-    scores = []
-    for inverse_penalty in _INVERSE_PENALTIES:
+    scores = {}
+    for inverse_penalty in inverse_penalties:
         _fit(sweep.set_params(C=inverse_penalty), fit_x, fit_y)
-        scores.append(sweep.score(validation_x, validation_y))
-    best = _INVERSE_PENALTIES[int(np.argmax(scores))]  # of equal scores the strongest penalty
+        scores[inverse_penalty] = sweep.score(validation_x, validation_y)
+    best = max(scores, key=scores.__getitem__)  # of equal scores the strongest penalty
 
     scaler = StandardScaler().fit(train_x)
     probe = _fit(_regression(C=best), scaler.transform(train_x), train_y)

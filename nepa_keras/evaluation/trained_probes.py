@@ -1,5 +1,7 @@
 """Probes trained by gradient descent on features computed once: linear, and attentive over patches."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,6 +9,7 @@ from keras import ops
 from nepa_keras.training import WarmupCosine
 from nepa_keras.types import Shape, Tensor
 
+EPOCHS = 90  # of MAE's linear probe
 _WARMUP = 0.1  # fraction of the steps, similar to MAE's 10 of 90 epochs
 
 
@@ -58,10 +61,11 @@ def sgd_probe_accuracy(
     train_y: np.ndarray,
     test_x: np.ndarray,
     test_y: np.ndarray,
-    epochs: int = 90,
+    epochs: int = EPOCHS,
     batch_size: int = 256,
     base_learning_rate: float = 0.1,
     seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> float:
     """Test accuracy of MAE's linear probe (arXiv 2111.06377, table 10): BatchNorm without scale, then linear.
 
@@ -74,6 +78,7 @@ def sgd_probe_accuracy(
         test_x, test_y: the same of the test images.
         epochs, batch_size, base_learning_rate: training hyper-parameters.
         seed: seed of the weights and of the order of images.
+        callbacks: Keras callbacks of the training, such as one that reports the epochs.
 
     Returns:
         The accuracy after the last epoch, in [0, 1]; the test images influence nothing.
@@ -101,6 +106,13 @@ def sgd_probe_accuracy(
         optimizer=keras.optimizers.SGD(rate, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    model.fit(train_x, train_y, batch_size=batch_size, epochs=epochs, verbose=0)
+    model.fit(
+        train_x,
+        train_y,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=0,
+        callbacks=list(callbacks),
+    )
     logits = model.predict(test_x, batch_size=batch_size, verbose=0)
     return float((logits.argmax(axis=1) == test_y).mean())

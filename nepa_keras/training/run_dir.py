@@ -22,8 +22,9 @@ RUN_DIR/
 
 import csv
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +123,22 @@ class RunDir(os.PathLike):
         with replacing(self.results) as path:
             path.write_text(json.dumps(tables, indent=1), encoding="utf-8")
 
+    def read_log(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Step and finite numbers of each row of the log; nothing where there is no log."""
+        if not self.log.exists():
+            return
+        with open(self.log, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {name: _number(cell) for name, cell in row.items() if name != "epoch"}
+                step = values.pop("step", math.nan)
+                if math.isfinite(step):
+                    yield int(step), {k: v for k, v in values.items() if math.isfinite(v)}
+
     def restore_log(self, rows: str) -> bool:
         """Make the log begin with the recorded rows; return True if it did not."""
         content = self.log.read_bytes() if self.log.exists() else b""
-        if content.startswith(rows.encode()):
+        # Keras' CSVLogger ends rows with \r\n, and `rows` were read as text.
+        if content.replace(b"\r\n", b"\n").startswith(rows.encode()):
             return False
         with replacing(self.log) as path:
             path.write_text(rows, encoding="utf-8", newline="")
@@ -148,3 +161,10 @@ def _at_most(row: list[str], column: int, step: int) -> bool:
         return float(row[column]) <= step
     except (IndexError, ValueError):  # a line cut off when the process was killed
         return False
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan

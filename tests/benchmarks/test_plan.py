@@ -181,6 +181,10 @@ def test_the_command_prints_the_tables():
     result = scripts.run_here("plan.py", *flags)
     assert result.stdout.count("v5e-64 |") == 4 + 1
 
-    result = scripts.run_here("plan.py", "--images_per_second=900")
+    result = scripts.run_here(
+        "plan.py",
+        "--images_per_second=900",
+        *("--recipe=paper_pretrain_base", "--recipe=released_pretrain_base"),
+    )
     assert result.returncode and "--preset and a single --machine" in result.stdout + result.stderr
     assert "v5e-64; give a multiple" in scripts.refusal("plan.py", "--batch_size=96")

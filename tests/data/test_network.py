@@ -88,6 +88,24 @@ def test_stores_of_fsspec(kind, tmp_path):
         data.open_source(f"{kind}:memory://{kind}/none*")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_cache_needs_no_server(kind, tmp_path, monkeypatch):
+    """Once read, the same command works offline, and says that it does; what it lacks is one sentence."""
+    write(kind, tmp_path)
+    with serving(tmp_path) as server:
+        expected = read(f"{kind}:{server.address}/{SHARDS[kind]}")
+    cache = files.network_files().cache
+    monkeypatch.setattr(files, "_files", NetworkFiles(cache))
+    with pytest.warns(UserWarning) as said:
+        assert_equal(read(f"{kind}:{server.address}/{SHARDS[kind]}"), expected)
+    assert sum("are read from the cache alone" in str(each.message) for each in said) == 1
+    for entry in cache.folder.glob("*/[0-9]*"):
+        entry.unlink()
+    monkeypatch.setattr(files, "_files", NetworkFiles(cache))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="tries within"):
+        read(f"{kind}:{server.address}/{SHARDS[kind]}")
+
+
 def test_a_changed_file_is_noticed(tmp_path):
     source_files.webdataset(tmp_path)
     with serving(tmp_path) as server:

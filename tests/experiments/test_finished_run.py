@@ -1,10 +1,11 @@
 """A finished run given again is answered before Keras is imported; only the same command, and whole files."""
 
+import contextlib
 import sys
 
 import finished_run
 import pytest
-from recipe_names import RECIPES
+import recipe_names
 
 from tests.helpers.scripts import path_of, run
 
@@ -45,22 +46,17 @@ def test_the_same_command_is_answered_without_keras(monkeypatch, folder):
         assert done.stdout.startswith(f"{folder} is finished: open {folder / 'report.html'} in")
 
 
-def test_a_recipe_is_its_flag_file(monkeypatch, folder):
-    given = [f"--run_dir={folder}", "--recipe", "pretrain_embedded", "--steps=3"]
-    give(
-        monkeypatch,
-        "pretrain.py",
-        f"--flagfile={RECIPES / 'pretrain_embedded.flags'}",
-        *given[:1],
-        given[3],
-    )
-    remember(folder)  # at its end a run has files in place of the names of recipes
-    for arguments in (given, [given[0], "--recipe=pretrain_embedded.flags", given[3]]):
-        give(monkeypatch, "pretrain.py", *arguments)
-        with pytest.raises(SystemExit):
-            finished_run.end_if_given_again()
-    give(monkeypatch, "pretrain.py", given[0], "--recipe=unknown")
-    finished_run.end_if_given_again()  # for the script to refuse
+def test_a_recipe_is_known_again(monkeypatch, folder, capsys):
+    command = [f"--run_dir={folder}", "--recipe=pretrain_embedded", "--steps=3"]
+    give(monkeypatch, "pretrain.py", *command)
+    monkeypatch.setattr(sys, "argv", [sys.argv[0], *recipe_names.expand_recipes(sys.argv[1:])])
+    remember(folder)
+    give(monkeypatch, "pretrain.py", *command)
+    with pytest.raises(SystemExit):
+        finished_run.end_if_given_again()
+    assert capsys.readouterr().out.startswith(f"{folder} is finished")
+    give(monkeypatch, "pretrain.py", *command[:1], "--recipe=none_such")
+    finished_run.end_if_given_again()  # goes on, to be refused
 
 
 def test_any_other_is_looked_at(monkeypatch, folder):
@@ -79,7 +75,15 @@ def test_any_other_is_looked_at(monkeypatch, folder):
     ):
         give(monkeypatch, script, *arguments)
         finished_run.end_if_given_again()  # goes on
+    _, given = finished_run.command_line()
+    for backend, ended in (("jax", True), ("torch", False)):
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+        give(monkeypatch, "study.py", *same)
+        finished_run.remember(folder, [given], [folder / "report.html"], "jax")
+        with pytest.raises(SystemExit) if ended else contextlib.nullcontext():
+            finished_run.end_if_given_again()
     give(monkeypatch, "pretrain.py", *same)
+    remember(folder)
     (folder / "checkpoint.keras").write_text("other")
     finished_run.end_if_given_again()
     (folder / "finished.json").write_text("no JSON")

@@ -172,6 +172,29 @@ def test_a_run_of_weights_and_biases(wandb, tmp_path):
         open_trackers(["wandb"], tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_rows_that_a_tracker_lacks_are_sent_from_the_log(name, wandb, mlflow, tmp_path):
+    """Those of a start that was killed before wandb wrote them, or that had no tracker."""
+    killed = open_trackers([name], tmp_path)
+    killed.begin(0)
+    killed.scalars({"loss": -1.0}, 1)
+    (tmp_path / "log.csv").write_text(
+        "epoch,loss,step,val_loss\r\n0,-1.0,1.0,NA\r\n1,-2.0,2,nan\r\n2,cut"
+    )
+    with open_trackers([name], tmp_path) as tracker:
+        tracker.begin(2)
+        tracker.scalars({"loss": -3.0}, 3)
+    if name == "wandb":  # the first may be there twice, and is the same
+        assert [logged for (logged,) in wandb.calls.of("log")] == [
+            {"loss": -float(step), "step": step} for step in (1, 1, 2, 3)
+        ]
+    else:
+        _, *rows = mlflow.calls.of("log_batch")
+        assert [row[1]["metrics"] for row in rows] == [[("loss", -float(s), s)] for s in (1, 2, 3)]
+    record = json.loads((tmp_path / "trackers.json").read_text())[name]
+    assert record["step"] == 3
+
+
 def test_training_goes_on_without_a_tracker_that_fails(wandb, mlflow, tmp_path, capsys):
     with open_trackers(["wandb", "mlflow"], tmp_path) as trackers:
         trackers.begin(0)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from typing import Any
 
 from nepa_keras.data.network.cache import INDEX, DiskCache
 from nepa_keras.data.network.servers import Servers
-from nepa_keras.data.network.stores import FileState
+from nepa_keras.data.network.stores import FileState, NetworkError, RefusedError
 from nepa_keras.files import printable
 
 BLOCK = (1 << 17) - 4  # bytes; with its checksum an entry of the cache fills whole disk pages
+_NOT_THERE = b"null"  # state of a file that does not exist
 _LARGEST_PART = 64  # blocks per request
 _NEAR = 8  # blocks; a read that starts at most this far behind the last one counts as sequential
 _AT_ONCE = 4  # parallel requests for one long read
@@ -34,6 +36,7 @@ class NetworkFiles:
         self.cache = cache
         self.servers = Servers()
         self._states: dict[str, FileState] = {}
+        self._offline = False  # whether a warning has said that a server does not answer
         # Per thread: `part` is address, end and length in blocks of the last request; `block` is key and
         # content of the last block used, as headers and labels are many small reads.
         self._last = threading.local()
@@ -41,12 +44,43 @@ class NetworkFiles:
     def state(self, address: str, anew: bool = False) -> FileState:
         """Size and tag of a file, requested once, or again with `anew`.
 
+        If the server does not answer, they are those of the last start, which the cache holds.
+
         Raises:
-            NetworkError: see `Servers.state`.
+            NetworkError: see `Servers.state`; for a file that the cache does not know.
         """
         if anew or address not in self._states:
-            self._states[address] = self.servers.state(address)
+            self._states[address] = self._state(address)
         return self._states[address]
+
+    def _state(self, address: str) -> FileState:
+        key, name = hashlib.sha256(address.encode()).hexdigest()[:32], f"{INDEX}state"
+        held = self.cache.get(key, name)
+        try:
+            found = self.servers.state(address)
+        except RefusedError:
+            if held != _NOT_THERE:
+                self.cache.put(key, {name: _NOT_THERE})
+            raise
+        except NetworkError as error:
+            if held is None:
+                raise
+            if held == _NOT_THERE:
+                raise RefusedError(str(error)) from None
+            self._say_offline(address)
+            return FileState(*json.loads(held))
+        if (content := json.dumps(found).encode()) != held:
+            self.cache.put(key, {name: content})
+        return found
+
+    def _say_offline(self, address: str) -> None:
+        if not self._offline:
+            self._offline = True
+            warnings.warn(
+                f"The server of {printable(address)} does not answer, so files are taken to be as they were "
+                "at the last start, and are read from the cache alone.",
+                stacklevel=5,
+            )
 
     def read(self, address: str, offset: int, length: int) -> bytes:
         """Part of a file, shorter if the file ends before.

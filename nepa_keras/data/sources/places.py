@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +35,7 @@ def files_of(place: str, *patterns: str) -> list[str]:
             files = sorted(str(f) for f in Path(path).glob(pattern) if f.is_file())
             if files:
                 return files
-        raise ValueError(_no_file_like(place, patterns))
+        raise ValueError(f"The folder {place} holds no file like {' or '.join(patterns)}.")
     files = sorted(f for f in glob.glob(path) if Path(f).is_file())
     if not files:
         raise ValueError(f"There is no file {place}.")
@@ -60,16 +60,13 @@ def _network_files(address: str, *patterns: str) -> list[str]:
             if by_http:
                 raise
     files = network_files().servers.listing(address, patterns)
-    if not files and "*" not in address:
-        raise ValueError(_no_file_like(address, patterns))
     if not files:
-        raise ValueError(f"There is no file {address}.")
+        folder = (
+            "" if "*" in address else f", and no folder with files like {' or '.join(patterns)}"
+        )
+        raise ValueError(f"There is no file {address}{folder}.")
     _missing(files)
     return files
-
-
-def _no_file_like(place: str, patterns: Sequence[str]) -> str:
-    return f"The folder {place} holds no file like {' or '.join(patterns)}."
 
 
 def _missing(files: list[str]) -> list[str]:

@@ -9,14 +9,12 @@ import numpy as np
 
 from nepa_keras.packages import required_for
 from nepa_keras.tables import markdown_table
-from nepa_keras.training.run_dir import RunDir
-from nepa_keras.training.trackers.protocol import Tracker
-from nepa_keras.training.trackers.record import TrackerRecord
+from nepa_keras.training.trackers.record import RecordedTracker
 
 _LONGEST = 500  # characters of a parameter that all versions of MLflow accept
 
 
-class MlflowTracker(Tracker):
+class MlflowTracker(RecordedTracker):
     """A run in MLflow, at MLFLOW_TRACKING_URI or by default in the folder mlruns beside RUN_DIR.
 
     The experiment is MLFLOW_EXPERIMENT_NAME, by default nepa_keras; the run is named like the folder.
@@ -40,11 +38,10 @@ class MlflowTracker(Tracker):
             import mlflow.exceptions
         self.errors: tuple[type[Exception], ...] = (mlflow.exceptions.MlflowException, OSError)
         self._mlflow: Any = mlflow
-        self.run, self.config = RunDir(run_dir), dict(config or {})
-        self.record = TrackerRecord(self.run, "mlflow")
+        super().__init__(run_dir, config, "mlflow")
         self.store = os.environ.get("MLFLOW_TRACKING_URI")
         if not self.store:
-            self.store = (self.run.path.resolve().parent / "mlruns").as_uri()
+            self.store = (self.run_dir.path.resolve().parent / "mlruns").as_uri()
             # MLflow 3 requires it for file stores; its databases need several hundred MB of packages.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self.client: Any = None
@@ -60,6 +57,7 @@ class MlflowTracker(Tracker):
                 self.client.update_run(self.record.id, status="RUNNING")
             else:
                 self.record.keep(self._new_run(), 0)
+            self.send_missing()
         assert self.record.id is not None
         return self.record.id
 
@@ -77,7 +75,7 @@ class MlflowTracker(Tracker):
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nepa_keras"
         experiment = self.client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment else self.client.create_experiment(name)
-        run = self.client.create_run(place, run_name=self.run.path.resolve().name)
+        run = self.client.create_run(place, run_name=self.run_dir.path.resolve().name)
         parameters = [
             self._mlflow.entities.Param(key, value[:_LONGEST]) for key, value in self.config.items()
         ]

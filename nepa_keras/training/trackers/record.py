@@ -1,9 +1,12 @@
 """Memory of a run's record in a tracker, so that the run continues there after a stop."""
 
 import json
+import os
+from collections.abc import Mapping
 
 from nepa_keras.files import replacing
 from nepa_keras.training.run_dir import RunDir
+from nepa_keras.training.trackers.protocol import Tracker
 
 
 class TrackerRecord:
@@ -44,3 +47,28 @@ class TrackerRecord:
                 f"{self.run.trackers} is damaged; delete it, and the run will start new records in its "
                 "trackers."
             ) from None
+
+
+class RecordedTracker(Tracker):
+    """A tracker that remembers by its record which run it is, and which numbers it has.
+
+    Args:
+        run_dir: of the run.
+        config: what makes the run what it is, such as flags.
+        name: in RUN_DIR/trackers.json.
+
+    Raises:
+        ValueError: see `TrackerRecord`.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike, config: Mapping[str, str] | None, name: str):
+        self.run_dir, self.config = RunDir(run_dir), dict(config or {})
+        self.record = TrackerRecord(self.run_dir, name)
+
+    def send_missing(self) -> None:
+        """Send the rows of log.csv that an earlier start did not bring to the tracker.
+
+        It was killed before the tracker had written them, the server did not answer, or it had no tracker.
+        """
+        for step, values in self.run_dir.read_log():
+            self.scalars(values, step)

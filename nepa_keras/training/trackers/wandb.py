@@ -1,19 +1,22 @@
 """Weights & Biases: a run stored in RUN_DIR/wandb for `wandb sync`, or sent directly."""
 
 import os
+import time
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nepa_keras.packages import required_for
-from nepa_keras.training.run_dir import RunDir
-from nepa_keras.training.trackers.protocol import Tracker
-from nepa_keras.training.trackers.record import TrackerRecord
+from nepa_keras.training.trackers.record import RecordedTracker
+
+# Seconds until wandb has written what was logged, with room: it writes each 15 s, and a kill takes the rest.
+_WRITTEN_AFTER = 60.0
 
 
-class WandbTracker(Tracker):
+class WandbTracker(RecordedTracker):
     """A run in Weights & Biases, offline unless WANDB_MODE is set.
 
     The project is WANDB_PROJECT, by default nepa_keras; the run is named like the folder. Offline, each start
@@ -35,9 +38,10 @@ class WandbTracker(Tracker):
             import wandb
         self.errors: tuple[type[Exception], ...] = (wandb.Error, OSError)
         self._wandb: Any = wandb
-        self.run_dir, self.config = RunDir(run_dir), dict(config or {})
-        self.record = TrackerRecord(self.run_dir, "wandb")
+        super().__init__(run_dir, config, "wandb")
         self.run: Any = None
+        self.step = self.record.step  # the last that was logged
+        self._unwritten: deque[tuple[float, int]] = deque()  # when steps were logged
 
     def begin(self, step: int) -> None:
         self._open()
@@ -60,13 +64,20 @@ class WandbTracker(Tracker):
             self.run.define_metric("step")
             self.run.define_metric("*", step_metric="step")
             self.record.keep(identity, self.record.step)
+            self.send_missing()
         return self.run
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        run = self._open()
-        if step > self.record.step:
-            run.log({**values, "step": step})
-            self.record.keep(run.id, step)
+        run, now, written = self._open(), time.monotonic(), 0
+        if step <= self.step:
+            return
+        run.log({**values, "step": step})
+        self.step = step
+        self._unwritten.append((now, step))
+        while now - self._unwritten[0][0] > _WRITTEN_AFTER:
+            _, written = self._unwritten.popleft()
+        if written:
+            self.record.keep(run.id, written)
 
     def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
         self._open().log({name: self._wandb.Image(pixels), "step": step})
@@ -78,4 +89,5 @@ class WandbTracker(Tracker):
     def finish(self, complete: bool) -> None:
         if self.run is not None:
             self.run.finish(exit_code=0 if complete else 1)
+            self.record.keep(self.run.id, self.step)
             self.run = None
