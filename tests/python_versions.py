@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python tests/python_versions.py
 
-Imports every public package, pretrains a tiny model by `fit`, saves it as a preset, and classifies with it. Needs
-the library and one backend installed, nothing of the test environment.
+Imports every public package, pretrains a tiny model by `fit`, saves it as a preset, and classifies with it.
+Needs the library and one backend installed, nothing of the test environment.
 """
 
 import sys
