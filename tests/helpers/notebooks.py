@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.helpers import ROOT, scripts
 
 NOTEBOOKS = ROOT / "notebooks"
-SECONDS = 900  # longest run of one cell
+SECONDS = 1800  # longest run of one cell
 
 
 def execute(name: str, folder: Path, **variables: str):
