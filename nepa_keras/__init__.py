@@ -35,7 +35,7 @@ from nepa_keras.rollout import EmbeddingRollout
 from nepa_keras.segmenter import NepaImageSegmenter
 from nepa_keras.skipped_steps import NonFiniteError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PRESETS",

@@ -38,7 +38,7 @@ def test_attention_is_softmax_over_the_visible_keys(length, causal):
 def jax_on_gpu(monkeypatch):
     """Make JAX choose its GPU functions, with XLA's attention in place of cuDNN's.
 
-    Its attribute `fused` has the lengths that cuDNN was asked for. BUILD.md has what a GPU says.
+    Its attribute `fused` has the lengths that cuDNN was asked for. docs/performance.md has what a GPU says.
     """
     import jax
 

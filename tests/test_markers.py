@@ -178,8 +178,8 @@ def test_longest_files_exist():
 
 
 def test_each_test_of_the_second_tier_is_accounted_for():
-    """BUILD.md names it and says why nothing is lost."""
-    told = (ROOT / "BUILD.md").read_text()
+    """docs/testing.md names it and says why nothing is lost."""
+    told = (ROOT / "docs/testing.md").read_text()
     moved = {
         test
         for path in FILES

@@ -12,7 +12,7 @@ def deaths(what: str, folder: Path, kills: int) -> dict:
     result = run_python("-m", "tests.helpers.lives", what, folder, f"--kills={kills}", timeout=None)
     assert result.returncode == 0, result.stderr
     account = json.loads(result.stdout)
-    print(what, account)  # with -s these are the figures of BUILD.md
+    print(what, account)  # with -s these are the figures of docs/reliability.md
     return account
 
 
