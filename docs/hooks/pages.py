@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Public values that are neither a class nor a function, which Python gives no docstring.
 CONSTANTS = {
-    "nepa_keras.PRESETS": "The named architectures: arguments of `NepaBackbone` that differ from its defaults.",
+    "nepa_keras.PRESETS": "Named architectures: arguments of `NepaBackbone` that differ from its defaults.",
     "nepa_keras.RELEASED": "The released checkpoints by name: handle, training and kind of weights.",
     "nepa_keras.data.segmentation.IGNORED": "The value of pixels without a class in a mask, 255.",
     "nepa_keras.data.segmentation.KINDS": "The kinds of segmentation data that `--data` of segment.py names.",
