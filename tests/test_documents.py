@@ -121,11 +121,11 @@ WRAPPERS = re.compile(r"^(?:\S*/)?(?:python3?|nepa-keras|torchrun)$")
 OTHER_TOOLS = (
     "… apt-get bash export gcloud git hf mkdocs mlflow pip pre-commit srun tensorboard wandb"
 ).split()
-# Flags of absl and of other programs that the text names.
+# Flags of absl, of nepa-keras itself and of other programs that the text names.
 THEIR_FLAGS = (
-    "backend-store-uri data-dir flagfile help helpfull image_processor_name logdir no-deps "
+    "backend backend-store-uri data-dir flagfile help helpfull image_processor_name logdir no-deps "
     "nproc_per_node resume"
-).split() + ["backend"]  # of nepa-keras itself
+).split()
 
 
 def flags_of(script: str) -> set[str]:
@@ -222,7 +222,8 @@ def test_flags_in_the_text_exist():
     for path in [ROOT / "tests" / "run.py", *(ROOT / "examples").glob("*.py")]:
         known |= known_to_argparse(path)
     for page in PAGES:
-        named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", page.read_text(encoding="utf-8")))
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", text))
         unknown = {
             name for name in named if name not in known and name.removeprefix("no") not in known
         }
