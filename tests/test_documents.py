@@ -79,7 +79,7 @@ def workplace(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def short(workplace, monkeypatch):
-    """In that folder, with the released names for its models, and two steps of any training."""
+    """Work in that folder, with the released names for its models, and two steps of any training."""
     monkeypatch.chdir(workplace)
     for name in RELEASED:
         folder = Released(str(workplace / "released" / name), "in no way")
@@ -239,7 +239,7 @@ def test_readme_has_the_generated_table_of_models():
 
 
 def test_parameters_in_the_table_of_models():
-    """Of the small models those that they have, of the released ones those of the authors' checkpoints."""
+    """Counts are those of the small models as built, and of the authors' checkpoints."""
     count = runpy.run_path(str(TABLES))["parameter_count"]
     for name in ("nepa_micro_patch2_8", "nepa_micro_patch7_28"):
         backbone = nepa_keras.NepaBackbone.from_preset(name, load_weights=False)
@@ -268,7 +268,7 @@ def texts_of_the_source() -> str:
 
 @pytest.mark.once
 def test_messages_of_the_troubleshooting_page_exist():
-    """What it quotes is said by the package, but for a few messages of absl, Keras and the backends."""
+    """The package says what the page quotes, but for a few messages of absl, Keras and the backends."""
     theirs = (
         "Unknown command line flag",
         "Unknown layer",
@@ -289,7 +289,7 @@ def test_messages_of_the_troubleshooting_page_exist():
 @pytest.mark.once
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_to_files_and_headings(page):
-    """As on GitHub, where the pages are read without the site; api/ is a part of the site alone."""
+    """Links work on GitHub, where the pages are read without the site; api/ is a part of the site alone."""
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", text):
         name, _, anchor = target.partition("#")
