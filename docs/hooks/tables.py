@@ -79,4 +79,12 @@ def recipes_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"models": models_table, "released": released_table, "recipes": recipes_table}
+def commands_table() -> str:
+    """A row for each command, with the first line of its docstring."""
+    command = runpy.run_path(str(ROOT / "nepa_keras_cli.py"))
+    found = command["commands"](ROOT / "experiments")
+    rows = [f"| `{name.replace('_', '-')}` | {line} |" for name, line in found.items()]
+    return "\n".join(["| command | what it does |", "|---|---|", *rows])
+
+
+TABLES = {"commands": commands_table, "models": models_table, "released": released_table, "recipes": recipes_table}
