@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import griffe
-import tables
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
@@ -134,11 +133,6 @@ def on_files(files: Files, config) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
-
-
-def on_page_markdown(markdown: str, **_) -> str:
-    """Replace each `<!-- table: NAME -->` by its table."""
-    return re.sub(r"<!-- table: (\w+) -->", lambda mark: tables.TABLES[mark[1]](), markdown)
 
 
 def on_post_build(config) -> None:

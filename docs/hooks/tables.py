@@ -1,6 +1,9 @@
 """Tables of the documents that are generated from the package, without importing Keras.
 
-A page asks for one by `<!-- table: NAME -->`; README.md holds a copy of `released`, which a test compares.
+    python docs/hooks/tables.py      # writes them anew into README.md and the pages under docs/
+
+A page holds one between `<!-- table: NAME -->` and `<!-- end of table -->`. `tests/test_documents.py` compares
+them.
 """
 
 import re
@@ -87,4 +90,25 @@ def commands_table() -> str:
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
-TABLES = {"commands": commands_table, "models": models_table, "released": released_table, "recipes": recipes_table}
+TABLES = {
+    "commands": commands_table,
+    "models": models_table,
+    "released": released_table,
+    "recipes": recipes_table,
+}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def with_tables(text: str) -> str:
+    """The text of a page with its tables as they should be."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n\n).*?(\n\n<!-- end of table -->)",
+        lambda found: found[1] + TABLES[found[2]]() + found[3],
+        text,
+        flags=re.S,
+    )
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
