@@ -2,8 +2,8 @@
 
     python docs/hooks/tables.py      # writes them anew into README.md and the pages under docs/
 
-A page holds one between `<!-- table: NAME -->` and `<!-- end of table -->`. `tests/test_documents.py` compares
-them.
+A page holds one between `<!-- table: NAME -->` and `<!-- end of table -->`; tests/test_documents.py
+compares.
 """
 
 import re
