@@ -52,9 +52,9 @@ def test_each_example_is_listed():
     )
     assert sorted(target for _, target in listed) == [path.name for path in FILES]
     assert all(name == target for name, target in listed)
-    table = (ROOT / "README.md").read_text().split("## Examples")[1].split("##")[0]
+    page = (ROOT / "docs" / "examples.md").read_text()
     scripts = [path.name for path in FILES if path.name != "speech.py"]
-    assert sorted(re.findall(r"examples/(\w+\.py)\)", table)) == scripts
+    assert sorted(re.findall(r"^\| `examples/(\w+\.py)`", page, re.M)) == scripts
 
 
 @pytest.mark.first_on("torch")

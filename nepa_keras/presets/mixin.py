@@ -51,8 +51,7 @@ class PresetMixin:
                 divide it. Learned positions are resized. `NepaImageConverter.from_preset` takes the same
                 argument.
             **overrides: arguments of the model or its backbone that replace those of the preset; and
-            `lora_rank`,
-                to train adapters in place of the backbone, see `NepaBackbone.enable_lora`.
+                `lora_rank`, to train adapters in place of the backbone, see `NepaBackbone.enable_lora`.
 
         Raises:
             ValueError: unknown preset, folder or argument; an image size that the patch does not divide (the

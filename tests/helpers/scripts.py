@@ -100,7 +100,8 @@ def flag_values(script: str, *arguments) -> dict[str, object]:
     """
     path = path_of(script)
     try:
-        runpy.run_path(str(path), run_name=path.stem)
+        # Not under its own name, which the folder of modules beside it may have, too (study).
+        runpy.run_path(str(path), run_name=f"script_{path.stem}")
         flags.FLAGS([str(path), *map(str, arguments)])
         return flags.FLAGS.flag_values_dict()
     finally:
