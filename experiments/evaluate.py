@@ -1,4 +1,4 @@
-r"""How good a classifier is on labelled images, or the loss of a pretrained model on images held out.
+r"""Accuracy of a classifier on labelled images, or the loss of a pretrained model on images held out.
 
     KERAS_BACKEND=jax python experiments/evaluate.py --model=runs/mine/best --data=embedded
     KERAS_BACKEND=jax python experiments/evaluate.py --model=hf://SixAILab/nepa-base-patch14-224-sft \
@@ -167,7 +167,7 @@ def chosen_models() -> list[GivenModel]:
 
 
 def are_pretrained(chosen: list[GivenModel]) -> bool:
-    """Whether the models have no head, so that their pretraining loss is what there is to evaluate.
+    """Tell whether the models have no head, so that their pretraining loss is what is evaluated.
 
     Raises:
         ValueError: some have one and others have none, or a flag is given that is for classifiers.
