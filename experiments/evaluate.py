@@ -198,7 +198,7 @@ def chosen_models() -> list[GivenModel]:
 
 
 def are_pretrained(chosen: list[GivenModel]) -> bool:
-    """Whether the models have no head, so that their pretraining loss is what there is to evaluate.
+    """Tell whether the models have no head, so that their pretraining loss is what is evaluated.
 
     Raises:
         ValueError: some have one and others have none, or a flag is given that is for classifiers.

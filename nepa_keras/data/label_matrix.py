@@ -44,7 +44,7 @@ def label_matrix(
 
 
 def _are_rows(sets: Sequence[Iterable], flat: list) -> bool:
-    """Whether labels are a zero or a one for each class, and no class numbers."""
+    """Tell whether labels are a zero or a one for each class, and no class numbers."""
     numbers = all(isinstance(label, (bool, int, float, np.generic)) for label in flat)
     return numbers and set(flat) <= {0, 1} and any(len({*row}) < len([*row]) for row in sets)
 

@@ -147,7 +147,7 @@ def open_source(
 
 
 def has_splits(text: str) -> bool:
-    """Whether a source may have other images under another split; else its text names all images there are.
+    """Tell whether a source may have other images under another split; else its text names all there are.
 
     Args:
         text: as of `open_source`.
