@@ -48,7 +48,7 @@ def spread(x: Tensor) -> Tensor:
 class NepaPretrainer(Task):
     """A backbone trained to predict its next input embedding.
 
-    `shift`, `stop_gradient`, `masking_ratio` and the backbone's `use_causal_mask` are the paper's ablations.
+    Ablations (Tables 1a and 1c): `shift`, `stop_gradient`, `masking_ratio`, the backbone's `use_causal_mask`.
 
     Args:
         backbone: the `NepaBackbone` to train.
