@@ -63,8 +63,8 @@ class NepaBackbone(PresetMixin, Adaptable, HiddenStates, Deployable, keras.Model
         embeddings: token embeddings (B, N, D) that replace those of the images.
 
     Returns:
-        {"embeddings": (B, N, D), "sequence_output": (B, N, D)}: the inputs of block 0 without positions,
-        and the output of the final norm.
+        {"embeddings": (B, N, D), "sequence_output": (B, N, D)}: CLS and patch embeddings of the images
+        without positions, and the output of the final norm.
 
     Example:
         >>> backbone = NepaBackbone((28, 28, 1), patch_size=4, hidden_dim=32, num_heads=2, mlp_dim=64)

@@ -48,14 +48,14 @@ def spread(x: Tensor) -> Tensor:
 class NepaPretrainer(Task):
     """A backbone trained to predict its next input embedding.
 
-    `shift`, `stop_gradient`, `masking_ratio` and the backbone's `use_causal_mask` are the paper's ablations.
+    Ablations (Tables 1a and 1c): `shift`, `stop_gradient`, `masking_ratio`, the backbone's `use_causal_mask`.
 
     Args:
         backbone: the `NepaBackbone` to train.
-        shift: predict the next position; False predicts the same position, which fails (Table 1a).
-        stop_gradient: block the gradient through the targets; False collapses to a loss of -1 (Table 1a).
-        masking_ratio: fraction of the patch embeddings replaced by the mask token in training (Table 1c);
-            targets stay unmasked. Needs `NepaBackbone(use_mask_token=True)`.
+        shift: predict the next position; False predicts the same position, and training fails.
+        stop_gradient: block the gradient through the targets; False collapses to a loss of -1.
+        masking_ratio: fraction of the patch embeddings replaced by the mask token in training, but not in
+            the targets; needs `NepaBackbone(use_mask_token=True)`.
         seed: seed of the random masks.
 
     Call arguments:
@@ -102,9 +102,7 @@ class NepaPretrainer(Task):
         z = self.backbone.embed(images)  # z_0 ... z_T: (B, N, D)
         x = self._mask(z) if training and self.masking_ratio else z
         if self.shift and self.backbone.use_causal_mask:
-            x = x[
-                :, :-1
-            ]  # z_T has no successor, and the causal mask hides it from the other outputs
+            x = x[:, :-1]  # z_T has no successor to predict, and is hidden from the other tokens
         h = self.backbone.encode(x, images, training)
         predictions = h[:, : ops.shape(z)[1] - 1] if self.shift else h[:, 1:]
         return {"predictions": predictions, "targets": z[:, 1:]}

@@ -69,7 +69,7 @@ def test_labels_that_are_no_class_numbers_are_refused():
     model = classifier()
     with pytest.raises(ValueError, match="one-hot"):
         model.fit(tiny.images(4), np.eye(3, dtype="float32")[[0, 1, 2, 0]], verbose=0)
-    with pytest.raises(ValueError, match=r"hold 0\.5"):
+    with pytest.raises(ValueError, match=r"whole class numbers, but there is 0\.5"):
         model.fit(tiny.images(4), np.array([0.5, 1, 2, 0]), verbose=0)
     model.fit(tiny.images(4), np.array([0.0, 1, 2, 0]), verbose=0)  # whole numbers
     model.fit(tiny.images(4), np.array([[0], [1], [2], [0]]), verbose=0)

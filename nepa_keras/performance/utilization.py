@@ -51,9 +51,7 @@ def measured_peak(dtype: str = "float32", seconds: float = 0.02) -> float:
         taken = math.inf
         for _ in range(4):  # the first also compiles
             started = time.perf_counter()
-            ops.convert_to_numpy(
-                ops.cast(ops.matmul(x, x)[0, 0], "float32")
-            )  # waits for the device
+            ops.convert_to_numpy(ops.cast(ops.matmul(x, x)[0, 0], "float32"))  # waits for it
             taken = min(taken, time.perf_counter() - started)
         best = max(best, 2 * side**3 / taken)
         if taken >= seconds or side >= 16384:

@@ -106,12 +106,7 @@ def _description(run: RunDir, folder: Path) -> str:
     try:
         found = checkpoints.record(last or 0)["validation"]
         step, kind = int(found["best"]["step"]), found["best_prefix"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # removed, or from another kind of validation
+    except (OSError, ValueError, KeyError, TypeError):  # removed, or of another kind
         return "weights of the best validation"
     kind = "ema" if kind == "ema_val" else "trained"
     return f"{_WORDS[kind]} weights of the best validation, at step {step:,}"

@@ -286,7 +286,7 @@ def test_a_run_goes_on_as_what_it_was_begun_only(tmp_path):
 def test_a_callback_that_the_run_was_begun_without_is_named(tmp_path):
     fit_steps(compiled(), batches, 2, 4, tmp_path)
     validation = Validation(lambda model: {"accuracy": 0.5}, save_best=lambda best: None)
-    with pytest.raises(ValueError, match="was begun without Validation"):
+    with pytest.raises(ValueError, match="was started without Validation"):
         fit_steps(compiled(), batches, 4, 4, tmp_path, callbacks=[validation])
 
 

@@ -46,9 +46,7 @@ class Trainer(Model):
 
     def make_train_function(self, force=False):
         if force or self.train_function is None:
-            self.__dict__["in_parallel"] = (
-                None  # as an attribute, Keras would track the model twice
-            )
+            self.__dict__["in_parallel"] = None  # an attribute would make Keras track it twice
         super().make_train_function(force)
 
     def _initialize_ddp(self):
