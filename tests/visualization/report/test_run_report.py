@@ -80,9 +80,9 @@ def test_maps_are_those_of_the_model(causal):
     maps = patch_maps(model, images)
     assert (maps["rows"], maps["columns"], maps["layers"], maps["heads"]) == (2, 3, 2, 2)
     assert (maps["causal"], maps["shift"], maps["pretrained"]) == (causal, 1, True)
-    found = model.backbone.activations(images)
+    activations = model.backbone.activations(images)
     for i, of_image in enumerate(maps["images"]):
-        for layer, probabilities in enumerate(found["attentions"]):
+        for layer, probabilities in enumerate(activations["attentions"]):
             heads = keras.ops.convert_to_numpy(probabilities)[i, :, 1:]
             wanted = [heads.mean(axis=0), *heads]
             for text, expected in zip(of_image["attention"][layer], wanted, strict=True):
