@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/benchmark.py --size=tiny --reference
     KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
     KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
-    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of docs/performance.md
+    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
     python benchmarks/benchmark.py --suite=cpu --against=/path/to/another/checkout
     python benchmarks/benchmark.py --suite=sweep        # cost over batch, depth and tokens
     python benchmarks/benchmark.py --suite=accelerator --json=FILE      # for a GPU; first with --rehearse
@@ -122,7 +122,7 @@ def run_suite(options):
 
 
 def tpu_rows():
-    """The rows of --suite=tpu: those of docs/performance.md, or every combination of the values given."""
+    """The rows of --suite=tpu: those of BUILD.md, or every combination of what the flags name."""
     from tpu import suite  # the library, which other suites load in the processes of their sides
 
     names = ("preset", "batch_size", "topology", "layout", "work", "dtype", "remat", "hlo")

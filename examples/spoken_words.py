@@ -9,7 +9,7 @@ pretrained on the clips of the training speakers without labels, and then has fe
 
 What the objective rewards is what lasts from token to token. In a recording that is the loudness and the
 noise of the room before it is the word: without taking the mean of each clip away, pretraining made
-fine-tuning on few labels worse; docs/results.md has the figures.
+fine-tuning on few labels worse. BUILD.md has the figures.
 """
 
 import argparse

@@ -50,7 +50,7 @@ _SIZES = {"nepa_base_patch14_224": (64, 32, 4), "nepa_large_patch14_224": (16, 8
 
 
 def standard_cases() -> list[Case]:
-    """Rows of the table in docs/performance.md."""
+    """The rows of BUILD.md."""
     cases = []
     for preset, (batch_size, in_float32, segmented) in _SIZES.items():
         usual = Case(preset, batch_size)
