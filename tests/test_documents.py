@@ -123,8 +123,8 @@ OTHER_TOOLS = (
 ).split()
 # Flags of absl, of nepa-keras itself and of other programs that the text names.
 THEIR_FLAGS = (
-    "backend backend-store-uri data-dir flagfile help helpfull image_processor_name logdir no-deps "
-    "nproc_per_node resume"
+    "backend backend-store-uri collect-only data-dir dist flagfile help helpfull "
+    "image_processor_name logdir no-deps nproc_per_node resume"
 ).split()
 
 
