@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/benchmark.py --size=tiny --reference
     KERAS_BACKEND=torch python benchmarks/benchmark.py --size=base --dtype=bfloat16
     KERAS_BACKEND=jax python benchmarks/benchmark.py --inference --reference
-    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of BUILD.md
+    python benchmarks/benchmark.py --suite=cpu          # all backends, the table of docs/performance.md
     python benchmarks/benchmark.py --suite=cpu --against=/path/to/another/checkout
     python benchmarks/benchmark.py --suite=sweep        # cost by batch size, depth and number of tokens
     python benchmarks/benchmark.py --suite=accelerator --json=FILE      # for a GPU; first with --rehearse

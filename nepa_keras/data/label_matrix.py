@@ -16,8 +16,8 @@ def label_matrix(
 
     Args:
         sets: the labels of each image, N of any length: class numbers or names of classes. An empty one is of
-            an image that shows none of the classes. Rows of zeros and ones, one for each class, are taken as
-            they are; a number that a row holds twice tells them from class numbers.
+            an image that shows none of the classes. Rows of zeros and ones, one per class, are kept as they
+            are; they differ from class numbers in that some row holds a number twice.
         where: function from the index of an image to a description of where its labels are, for messages.
         class_names: name of each class, if known.
 
@@ -44,7 +44,7 @@ def label_matrix(
 
 
 def _are_rows(sets: Sequence[Iterable], flat: list) -> bool:
-    """Tell whether labels are a zero or a one for each class, and no class numbers."""
+    """True if labels are rows of zeros and ones, one per class, and not class numbers."""
     numbers = all(isinstance(label, (bool, int, float, np.generic)) for label in flat)
     return numbers and set(flat) <= {0, 1} and any(len({*row}) < len([*row]) for row in sets)
 

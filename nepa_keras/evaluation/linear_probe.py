@@ -30,8 +30,8 @@ def linear_probe_accuracy(
         test_x, test_y: features (B, D) and class numbers (B,) of the test images.
         validation_fraction: fraction of the training images that serves to choose the penalty.
         seed: seed of that split.
-        inverse_penalties: values of scikit-learn's C to choose from, the strongest penalty first; an iterable
-            that reports its progress shows that of the fits.
+        inverse_penalties: candidates for C of scikit-learn, the strongest penalty first. An iterable that
+            reports its progress shows the progress of the fits.
 
     Raises:
         ImportError: scikit-learn is missing.

@@ -78,7 +78,7 @@ def sgd_probe_accuracy(
         test_x, test_y: the same of the test images.
         epochs, batch_size, base_learning_rate: training hyper-parameters.
         seed: seed of the weights and of the order of images.
-        callbacks: Keras callbacks of the training, such as one that reports the epochs.
+        callbacks: Keras callbacks of the training, such as one that reports epochs.
 
     Returns:
         The accuracy after the last epoch, in [0, 1]; the test images influence nothing.

@@ -109,7 +109,7 @@ def test_wrong_sources_are_refused(tmp_path):
         data.open_source("digits", split="val")
     with pytest.raises(ValueError, match=r"no file like .*test"):
         data.open_source(source_files.parquet(tmp_path), split="test")
-    # Sources that name their files have no other split.
+    # What names its files has nothing else to test with.
     saved = source_files.arrow(tmp_path)
     for text in (f"{saved}/train", f"parquet:{tmp_path}/parquet/data/train-*.parquet"):
         with pytest.raises(ValueError, match="has no splits; name the place of the test images"):

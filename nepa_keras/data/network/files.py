@@ -17,7 +17,7 @@ from nepa_keras.data.network.stores import FileState, NetworkError, RefusedError
 from nepa_keras.files import printable
 
 BLOCK = (1 << 17) - 4  # bytes; with its checksum an entry of the cache fills whole disk pages
-_NOT_THERE = b"null"  # state of a file that does not exist
+_NOT_THERE = b"null"  # cached state of a file that does not exist
 _LARGEST_PART = 64  # blocks per request
 _NEAR = 8  # blocks; a read that starts at most this far behind the last one counts as sequential
 _AT_ONCE = 4  # parallel requests for one long read
@@ -36,15 +36,13 @@ class NetworkFiles:
         self.cache = cache
         self.servers = Servers()
         self._states: dict[str, FileState] = {}
-        self._offline = False  # whether a warning has said that a server does not answer
+        self._offline = False  # whether the user was told that the server does not answer
         # Per thread: `part` is address, end and length in blocks of the last request; `block` is key and
         # content of the last block used, as headers and labels are many small reads.
         self._last = threading.local()
 
     def state(self, address: str, anew: bool = False) -> FileState:
-        """Size and tag of a file, requested once, or again with `anew`.
-
-        If the server does not answer, they are those of the last start, which the cache holds.
+        """Size and tag of a file, requested once, or again with `anew`; the last known if there is no answer.
 
         Raises:
             NetworkError: see `Servers.state`; for a file that the cache does not know.

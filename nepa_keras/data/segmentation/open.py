@@ -49,8 +49,8 @@ def open_pairs(
             for each split (train, val, test).
         split: one of `splits_of(text)`; None for a source that is not split.
         reduce_zero_label: for "pairs", see `FolderPairs`.
-        value_range: (lowest, highest) values that become black and white, for images of more than 8 bits;
-            not for scenes.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits;
+            scenes have none.
 
     Raises:
         ValueError: the kind or the split does not exist, or the source is refused.

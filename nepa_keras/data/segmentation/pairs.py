@@ -125,8 +125,8 @@ class FolderPairs(PairSource):
         class_names: names of the classes.
         reduce_zero_label: whether value 0 in a file means no class and value k the class k - 1, as in ADE20K.
         channels: channels of the images that are read, 3 or 1.
-        value_range: (lowest, highest) values that become black and white, for images of more than 8 bits;
-            see `decode_image`.
+        value_range: (lowest, highest) value that become black and white, for images of more than 8 bits; see
+            `decode_image`.
 
     Raises:
         ValueError: a folder is missing or empty, an image has no mask or a mask no image, two files have the

@@ -52,7 +52,7 @@ OF_SEVERAL = (
     "tfrecord",
     "tfds",
     "webdataset",
-)  # kinds that may have several labels an image
+)  # kinds that may have several labels per image
 WITHOUT_SPLITS = ("folder", "csv", "h5", "tfrecord", "webdataset")
 IN_MEMORY = ("embedded", "digits", "fashion_mnist")
 OVER_NETWORK = ("tfrecord", "parquet", "webdataset")
@@ -87,7 +87,7 @@ def open_source(
             read where that costs nothing.
         image_column, label_column: columns of csv, parquet and arrow, data sets of h5; by default found by
             name.
-        multi_label: read several labels an image; not for folder, imagenet and sources in memory.
+        multi_label: whether to read several labels per image; not for folder, imagenet and sets in memory.
         label_separator: text between the labels in a cell, such as "|"; by default a cell is one label.
         nested_classes: for folder: whether each folder that holds images, at any depth, is a class, named by
             its path; by default each folder directly below PATH is a class.
@@ -147,10 +147,10 @@ def open_source(
 
 
 def has_splits(text: str) -> bool:
-    """Tell whether a source may have other images under another split; else its text names all there are.
+    """True if a source may have other images under another split, and its text does not name all of them.
 
     Args:
-        text: as of `open_source`.
+        text: see `open_source`.
     """
     kind, _, place = text.partition(":")
     if kind == "parquet":

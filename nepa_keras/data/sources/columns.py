@@ -133,7 +133,7 @@ def labels_of(
 
 
 def several_parts(value: Any, separator: str | None) -> list:
-    """The labels that stand beside an image, as a list: a list, or a text that a separator divides."""
+    """Labels of an image as a list, from a list or from a text with separators."""
     values = value if isinstance(value, list) else [value]
     texts = [v.split(separator) if separator and isinstance(v, str) else [v] for v in values]
     parts = [part.strip() if isinstance(part, str) else part for some in texts for part in some]

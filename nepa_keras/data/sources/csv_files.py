@@ -165,7 +165,7 @@ def _located(root: Path, rows: Sequence[_Row], table: Path) -> tuple[list[str], 
     Raises:
         ValueError: a row has no path, several files match a name, or none of the files exists.
     """
-    start = "" if root == Path() else root  # a name stays as the file has it
+    start = "" if root == Path() else root  # keep the names of the file unchanged
     held: dict[str, dict[str, list[str]]] = {}
     files: list[str] = []
     missing: dict[str, None] = {}

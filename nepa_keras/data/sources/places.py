@@ -43,7 +43,7 @@ def files_of(place: str, *patterns: str) -> list[str]:
 
 
 def names_files(place: str) -> bool:
-    """Tell whether FILES is a range, a pattern or one file, and no folder of files."""
+    """True if FILES names the files themselves (a range, a pattern or one file), not a folder of them."""
     if _RANGE.search(place) or "*" in place or place.endswith(".parquet"):
         return True
     return not scheme(place) and Path(place).expanduser().is_file()

@@ -75,9 +75,9 @@ class RecordSource(ImageSource):
     Args:
         paths: the files; a manifest beside them gives the names of classes.
         class_names: name of each class.
-        with_labels: read the labels, which passes over all files; that of a damaged record is -1, or with
-            several labels an image none of the classes.
-        columns: whether there are several labels an image, and their separator in a text.
+        with_labels: whether to read the labels, for which all files are scanned; the label of a damaged
+            record is -1, or with several labels per image none of the classes.
+        columns: whether an image may have several labels, and their separator in a text.
 
     Raises:
         ValueError: a file is truncated, holds no images, or does not match the manifest.
@@ -133,9 +133,9 @@ class RecordSource(ImageSource):
             raise ImageError(f"damaged record: {error}") from None
 
     def _labels(self, key: str, class_names: Sequence[str] | None, columns: Columns):
-        """Class numbers, or rows of zeros and ones; names of classes; and the labels as they are stored.
+        """Class numbers, or rows of zeros and ones; names of classes; and the labels as stored.
 
-        A damaged record has no label, and is found again by `read`.
+        A damaged record has no label; it is reported when `read` meets it.
         """
         numbers_of = dict(zip(self.ranges.paths, pairwise([0, *self.ranges.ends]), strict=True))
 
@@ -157,7 +157,7 @@ class RecordSource(ImageSource):
         return numbers, class_names, [labels[i] for i in whole]
 
     def _label(self, index: int, key: str, several: bool = False) -> list:
-        """The label of a record, or several; nothing of a damaged one."""
+        """Labels of a record, one unless `several`; empty for a damaged record."""
         try:
             feature = self._features(index)[key]
         except ImageError:

@@ -29,7 +29,7 @@ from nepa_keras.data.sources.places import of_each_file, path_or_file
 from nepa_keras.files import printable
 from nepa_keras.packages import required_for
 
-STATE = "state.json"  # of a folder of `save_to_disk`
+STATE = "state.json"  # in a folder written by `save_to_disk`
 
 
 def _pyarrow():

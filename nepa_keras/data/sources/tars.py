@@ -27,18 +27,18 @@ _LABEL_ENDINGS = (".cls", ".json")
 
 
 class TarSource(ImageSource):
-    """Images of webdataset tars; the label of `KEY.jpg` is in `KEY.cls`, or in `KEY.json` as "label".
+    """Images in webdataset tar files; the label of `KEY.jpg` is in `KEY.cls`, or in `KEY.json` as "label".
 
-    Several labels an image are a list in JSON, or a text that a separator divides; an empty one is of an
-    image that shows none of the classes.
+    Several labels per image are a list in JSON, or a text with separators; an empty list or text means that
+    the image shows none of the classes.
 
     Args:
         paths: uncompressed tar files.
-        with_labels: read the labels, which passes over all files.
-        columns: whether there are several labels an image, and what separates them.
+        with_labels: whether to read the labels, for which all files are scanned.
+        columns: whether an image may have several labels, and their separator in a text.
 
     Raises:
-        ValueError: a file is no tar, is compressed, or holds no image; see `class_numbers`.
+        ValueError: a file is not a tar file, is compressed, or holds no image; or see `class_numbers`.
     """
 
     def __init__(self, paths: list[str], with_labels: bool = False, columns: Columns = ANY):
@@ -65,7 +65,7 @@ class TarSource(ImageSource):
         self.notes += (*separator_note(found, columns, paths[0]), *over)
 
     def _check_labelled(self, found: list) -> None:
-        """Refuse an image without labels, which is none that shows none of the classes."""
+        """Check that each image has labels; one that shows none of the classes has an empty list."""
         if _MISSING in found:
             raise ValueError(
                 f"{self.names[found.index(_MISSING)]} has no labels, {' or '.join(_LABEL_ENDINGS)}; write an "
@@ -96,7 +96,7 @@ def _labels_of_found(found: list, places: list[str]):
 
 
 def _matrix_of_found(found: list, places: list[str], columns: Columns):
-    """Rows of zeros and ones and names of classes."""
+    """Rows of zeros and ones, and names of classes."""
     sets = [
         [_number_or_text(part) if isinstance(part, str) else part for part in parts]
         for parts in (several_parts(label, columns.separator) for label in found)
