@@ -120,7 +120,9 @@ def test_a_checkpoint_that_does_not_say_its_model_or_has_no_averages(unfinished,
     config = json.loads((last / CONFIG).read_text())
     (last / CONFIG).unlink()
     for read in (find_weights, nepa_keras.NepaBackbone.from_preset, interop.open_checkpoint):
-        with pytest.raises(ValueError, match=r"has no config.json: this checkpoint .* earlier version.*ema/"):
+        with pytest.raises(
+            ValueError, match=r"has no config.json: this checkpoint .* earlier version.*ema/"
+        ):
             read(last)
     config["training_state"]["weights"] = ["model/00000"]
     (last / CONFIG).write_text(json.dumps(config))
