@@ -288,7 +288,7 @@ def test_the_official_format_and_weights_of_pixels_are_refused(tmp_path):
     tiny.compile_model(model)
     images, labels = scene()
     with pytest.raises(
-        ValueError, match=r"every labelled pixel counts once .* leave out sample_weight"
+        ValueError, match=r"every labelled pixel counts once; leave out sample_weight"
     ):
         model.fit(images, labels, sample_weight=np.ones(len(images)), verbose=0)
 

@@ -96,7 +96,7 @@ def test_a_classifier_of_several_classes_an_image_trains_and_says_what_it_is(tmp
     assert history.history["loss"][0] == pytest.approx(np.log(2), rel=1e-5)  # of a head of zeros
     with pytest.raises(ValueError, match=r"shape \(4, 2\), but .* takes \(images, 3\)"):
         model.fit(images, targets[:, :2], verbose=0)
-    with pytest.raises(ValueError, match="go from 0 to 2"):
+    with pytest.raises(ValueError, match="range from 0 to 2"):
         model.fit(images, targets * 2, verbose=0)
     ((first, likely), *_), *_ = model.decode_predictions(np.array([[0.0, 100.0, -800.0]]))
     assert first == "b" and likely == 1.0

@@ -180,17 +180,17 @@ def test_a_checkpoint_of_transformers_with_all_defaults_left_out(bare, tmp_path)
 WRONG_CONFIGS = {
     "number of classes": (
         {"id2label": ..., "num_labels": 7},
-        "num_labels is 7, the head .* 10 classes",
+        "num_labels is 7, but the head .* 10 classes",
     ),
     "endless classes": (
         {"id2label": ..., "num_labels": 10**9},
-        "num_labels is 1000000000, the head",
+        "num_labels is 1000000000, but the head",
     ),
     "no number": ({"id2label": ..., "num_labels": "ten"}, "num_labels is 'ten'"),
     "other pooling": ({"add_pooling_layer": False}, "'fc_norm.* no variable"),
     "a size": (
         {"num_attention_heads": ...},
-        "divide hidden_dim=32. .*leaves out num_attention_heads",
+        "divide hidden_dim=32. .*omits num_attention_heads",
     ),
     "another size": ({"num_hidden_layers": ...}, "of more than .* parameters|lacks .*layer"),
     "other default": (
