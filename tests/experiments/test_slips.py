@@ -201,7 +201,7 @@ def test_classes_of_other_names_are_compared_only_when_asked_for(place, tmp_path
         assert words in said, said
     result = run_here("evaluate.py", *flags, "--classes_by_number")
     assert result.returncode == 0 and "6 images" in result.stdout, result.stderr
-    assert "this model sees in grey and as 8x8; another --model" in result.stdout
+    assert "this model sees in grey and at 8x8; another --model" in result.stdout
 
     model = f"--model={place / 'run' / 'ema'}"
     said = refusal("probe.py", model, "--data=digits", f"--test_data=folder:{place / 'photos'}")
