@@ -174,7 +174,7 @@ def test_a_run_of_weights_and_biases(wandb, tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_rows_that_a_tracker_lacks_are_sent_from_the_log(name, wandb, mlflow, tmp_path):
-    """Those of a start that was killed before wandb wrote them, or that had no tracker."""
+    """A start was killed before wandb wrote its rows, or it had no tracker."""
     killed = open_trackers([name], tmp_path)
     killed.begin(0)
     killed.scalars({"loss": -1.0}, 1)
