@@ -262,7 +262,7 @@ def evaluate_pretrained(chosen: list[GivenModel], where: str, split: str | None)
 
 
 def weights_name(given: GivenModel) -> str:
-    """What a model is called in tables and files."""
+    """Name of a model in tables and files."""
     return f"{given.preset} (ema)" if given.ema else given.preset
 
 

@@ -59,7 +59,7 @@ OF_OTHERS, FEWEST = (
     {"overview", "nearest", "projection", "rollout"},
     4,
 )  # need more images than the shown ones
-flags.DEFINE_string("model", None, f"Model: {MODEL}", required=True)
+flags.DEFINE_string("model", None, f"Model to visualize: {MODEL}", required=True)
 define_weights_flag()
 flags.DEFINE_string("data", "embedded", "Source of the images, as for pretrain.py.")
 flags.DEFINE_string("split", None, "Split of the source; default its test split, if it has one.")
@@ -87,9 +87,18 @@ flags.DEFINE_list(
     "middle.",
 )
 define_number("known", 0.5, "Share of the patches that rollout is given.", SHARE)
-define_number("temperature", 0.1, "Temperature of the softmax that similarity shows.", POSITIVE)
 define_number(
-    "top_p", None, "In similarity, keep only the best patches that hold this share.", FACTOR
+    "temperature",
+    0.1,
+    "Temperature of the softmax over cosine similarities in similarity.png.",
+    POSITIVE,
+)
+define_number(
+    "top_p",
+    None,
+    "Keep only the most similar patches whose probabilities sum to this fraction in similarity.png; default "
+    "all.",
+    FACTOR,
 )
 flags.DEFINE_string(
     "layer",

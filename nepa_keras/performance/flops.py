@@ -30,7 +30,7 @@ def forward_flops(backbone: NepaBackbone, image_size: tuple[int, int] | None = N
 
     Example:
         >>> forward_flops(backbone)
-        4216512
+        4606976
     """
     shape = backbone.image_shape
     if image_size is not None:

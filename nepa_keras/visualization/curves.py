@@ -2,11 +2,10 @@
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nepa_keras.training import AdamW
 from nepa_keras.visualization.theme import (
     BLUE,
     ORANGE,
@@ -17,6 +16,9 @@ from nepa_keras.visualization.theme import (
     plain_axes,
     save,
 )
+
+if TYPE_CHECKING:  # drawing a log needs no Keras
+    from nepa_keras.training import AdamW
 
 _RATE, _NORM = "Learning rate", "Gradient norm"
 # Panel: title, unit on the y axis, and the columns with their names.
@@ -83,7 +85,9 @@ class Panel(NamedTuple):
     of_layers: bool = False
 
 
-def plot_curves(csv_path: str | Path, png_path: str | Path, optimizer: AdamW | None = None) -> None:
+def plot_curves(
+    csv_path: str | Path, png_path: str | Path, optimizer: "AdamW | None" = None
+) -> None:
     """Draw training and validation loss, learning rates, gradient norm and so on, one small panel each.
 
     Columns that the log lacks are left out; the x axis is its "step" column, or else "epoch"
@@ -157,7 +161,7 @@ def _draw(axes, panel: Panel, unit: str, x: np.ndarray) -> None:
 
 
 def read_panels(
-    csv_path: str | Path, optimizer: AdamW | None = None
+    csv_path: str | Path, optimizer: "AdamW | None" = None
 ) -> tuple[str, np.ndarray, list[Panel]]:
     """Read a log as panels: the unit of x ("step" or "epoch"), x, and the panels.
 
@@ -193,7 +197,7 @@ def read_panels(
     return unit, columns.get(unit, np.arange(rows)) + (unit == "epoch"), panels
 
 
-def layer_rates(optimizer: AdamW | None, steps: np.ndarray) -> dict[str, np.ndarray]:
+def layer_rates(optimizer: "AdamW | None", steps: np.ndarray) -> dict[str, np.ndarray]:
     """Learning rates of the layers of a layer-wise schedule, each (len(steps),), from the input to the head.
 
     Args:

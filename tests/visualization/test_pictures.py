@@ -5,7 +5,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from nepa_keras import training
 from nepa_keras.visualization import charts, curves, patches, segmentation, theme
 from nepa_keras.visualization.report.svg_charts import Line, chart
 
@@ -109,25 +108,6 @@ def test_sparse_validation_and_gradient_norms_over_decades_are_drawn(tmp_path, f
         float(point.split(",")[1]) for point in html.split('points="')[1].split('"')[0].split()
     ]
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
-
-
-def test_each_layer_has_its_rate(tmp_path, figures):
-    """One line for each layer group, the embedding's the smallest, as the schedule gives them."""
-    from tests.helpers import tiny
-
-    model = tiny.pretrainer()
-    schedule = training.LayerwiseWarmupCosine(1e-3, 20, num_layers=2, layer_decay=0.5)
-    optimizer = training.adamw(schedule)
-    optimizer.build(model.trainable_variables)
-    log = write_log(tmp_path / "log.csv", "step,learning_rate,loss", "10,1e-3,1", "20,1e-4,1")
-    curves.plot_curves(log, "a.png", optimizer)
-    panel = figures[0].axes[1]
-    assert panel.get_title(loc="left") == "Learning rate of each layer"
-    lines = {line.get_label(): line.get_ydata() for line in panel.lines}
-    group = schedule.layer_group("block_0/attention")
-    assert lines["block 0"][0] == schedule.rate_at(9, group)
-    assert lines["embedding"][0] < lines["block 0"][0] < lines["block 1"][0]
-    assert curves.layer_rates(None, np.array([1])) == {}
 
 
 def test_segmentation_has_a_legend_by_size(figures):

@@ -177,7 +177,6 @@ def test_every_picture_is_written(tmp_path, channels):
         assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.once
 def test_no_image_is_shown_twice_as_nearest():
     """One patch of each image, the best one, and neither the query's own image nor a copy of a shown one."""
     from nepa_keras.visualization.patch_bank import _nearest_images
