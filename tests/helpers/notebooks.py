@@ -5,6 +5,7 @@
 renews the outputs that a notebook keeps; the words after its name are variables of the environment.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.helpers import ROOT, scripts
 
 NOTEBOOKS = ROOT / "notebooks"
 SECONDS = 1800  # longest run of one cell
+_PROGRESS = re.compile(r"^step .* left$|/tmp/", re.M)
 
 
 def execute(name: str, folder: Path, **variables: str):
@@ -39,11 +41,15 @@ def execute(name: str, folder: Path, **variables: str):
 
 
 def without_times(notebook) -> None:
-    """Drop what differs from run to run: when cells ran, progress on stderr, machine-dependent metadata."""
+    """Drop what differs from run to run: times, progress lines, stderr, paths, metadata of the machine."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        for output in cell.get("outputs", ()):
+            if "text" in output:
+                lines = output["text"].splitlines(keepends=True)
+                output["text"] = "".join(line for line in lines if not _PROGRESS.search(line))
     notebook.metadata["language_info"] = {"name": "python"}
 
 
