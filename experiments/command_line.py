@@ -92,6 +92,10 @@ def user_errors():
 
 def sentence(error: Exception) -> str:
     """Message of an error; for errors of the operating system "FILE: REASON", without the error number."""
+    if isinstance(error, FileExistsError) and error.filename is not None:
+        return f"{error.filename} is a file, where a folder is needed; name another place."
+    if isinstance(error, NotADirectoryError) and error.filename is not None:
+        return f"{error.filename} lies below a file, not a folder; name another place."
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

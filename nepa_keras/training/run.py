@@ -1,5 +1,6 @@
 """A training run of a number of steps, recorded in a folder, which resumes where it stopped."""
 
+import csv
 import hashlib
 import math
 import os
@@ -187,7 +188,13 @@ class _Record:
 
 
 class _Log(keras.callbacks.CSVLogger):
-    """`keras.callbacks.CSVLogger` whose file is closed however `fit` ends."""
+    """`keras.callbacks.CSVLogger` that keeps an existing file's columns and always closes the file."""
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if not self.append_header:  # rows of another version of a script can have more columns
+            with open(self.filename, newline="", encoding="utf-8") as file:
+                self.keys = next(csv.reader(file))[1:]
 
     def __enter__(self):
         return self

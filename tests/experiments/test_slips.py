@@ -164,10 +164,10 @@ SLIPS = {
     "--scales=0 must be numbers, each above 0": (
         "segment.py --data=scenes:digits --model={place}/run/ema --scales=0 --channels=8 --run_dir=any"
     ),
-    "{place}/file/out: Not a directory": (
+    "{place}/file/out lies below a file": (
         "convert.py --source={place}/run/ema --output={place}/file/out"
     ),
-    "{place}/file: File exists": (
+    "{place}/file is a file, where a folder is needed": (
         "evaluate.py --data=digits --model={place}/classifier --confusion={place}/file/x.png"
     ),
 }

@@ -269,6 +269,23 @@ def test_the_log_is_that_of_the_checkpoint(tmp_path, capsys):
         assert said == bool(damage)
 
 
+def test_a_resumed_log_keeps_its_columns(tmp_path):
+    """A version that logs more adds no column in the middle of a file."""
+
+    class Measure(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["an_addition"] = 99.0
+
+    with pytest.raises(Preempted):
+        fit_steps(compiled(), batches, 40, 4, tmp_path, callbacks=[AskToEnd(21)])
+    before = rows_of(tmp_path / "log.csv")
+    fit_steps(compiled(), batches, 40, 4, tmp_path, callbacks=[Measure()])
+    rows = rows_of(tmp_path / "log.csv")
+    assert [row.keys() for row in rows] == [before[0].keys()] * 20
+    assert [float(row["step"]) for row in rows] == [*range(2, 41, 2)]
+    assert "99.0" not in rows[-1].values()
+
+
 def test_a_run_goes_on_as_what_it_was_begun_only(tmp_path):
     def run(**identity):
         fit_steps(compiled(), batches, 4, 4, tmp_path, identity=identity)
