@@ -26,7 +26,7 @@ def test_help_lists_each_script_and_recipe_and_imports_no_backend(tmp_path):
     assert scripts and scripts == {name for name, _ in listed if name in experiments}
     assert [
         "evaluate",
-        "Evaluate classifiers on labelled images, or write their predictions.",
+        "Evaluate classifiers on labelled images, write their predictions, or report a pretraining loss.",
     ] in listed
     for recipe in (ROOT / "experiments" / "recipes").glob("*.flags"):
         assert recipe.stem in result.stdout

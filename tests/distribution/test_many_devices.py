@@ -272,7 +272,7 @@ def test_processes_that_were_started_as_different_runs_end_with_one_sentence(tmp
 
 REFUSED = {
     "a mesh for data": (("data", "2x2"), "--mesh=2x2 is for --distribute=fsdp"),
-    "no mesh": (("fsdp", "2by2"), "--mesh=2by2 must be like 4x2"),
+    "no mesh": (("fsdp", "2by2"), "--mesh=2by2 must be GROUPSxDEVICES, such as 4x2"),
     "no kind": (("ddp", None), "must be one of auto, none, data, fsdp"),
 }
 

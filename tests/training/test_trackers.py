@@ -145,7 +145,7 @@ def test_a_run_of_mlflow(mlflow, tmp_path, monkeypatch, capsys):
     mlflow.MlflowClient.lost = True
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
     live("mlflow", tmp_path / "my run")
-    assert "has no run run 0 any more" in capsys.readouterr().out
+    assert "no longer has the run run 0" in capsys.readouterr().out
     assert calls[-1][1] == "run 2" and calls.of("store")[-1] == ("http://somewhere",)
 
 
