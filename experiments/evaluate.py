@@ -170,7 +170,7 @@ def load_classifier(given: GivenModel, source) -> tuple:
 
 
 def batches_for(preset: str, model, source) -> ShownBatches:
-    """Images as a model takes them, by its preprocessor_config.json."""
+    """Batches of the images, preprocessed by the model's preprocessor_config.json."""
     converter = data.NepaImageConverter.from_preset(preset, FLAGS.image_size)
     value_range = FLAGS.value_range or converter.value_range
     say_range(source, value_range)
@@ -188,7 +188,7 @@ def batches_for(preset: str, model, source) -> ShownBatches:
 
 
 def chosen_models() -> list[GivenModel]:
-    """The weights of --model and --weights, each with the note that says which they are."""
+    """Find the weights that --model and --weights select."""
     chosen = []
     for name in FLAGS.model:
         for weights in dict.fromkeys(FLAGS.weights or [None]):
@@ -198,10 +198,10 @@ def chosen_models() -> list[GivenModel]:
 
 
 def are_pretrained(chosen: list[GivenModel]) -> bool:
-    """Tell whether the models have no head, so that their pretraining loss is what is evaluated.
+    """Tell whether the models have no head, in which case their pretraining loss is evaluated.
 
     Raises:
-        ValueError: some have one and others have none, or a flag is given that is for classifiers.
+        ValueError: only some of them have a head, or a flag is given that applies to classifiers.
     """
     kinds = [interop.model_class(given.preset) for given in chosen]
     headless = [kind in (nepa_keras.NepaPretrainer, nepa_keras.NepaBackbone) for kind in kinds]
@@ -211,20 +211,20 @@ def are_pretrained(chosen: list[GivenModel]) -> bool:
     if not all(headless):
         other = headless.index(False)
         raise ValueError(
-            f"--model={bare} is a pretrained model without a head and {chosen[other].preset} a "
-            f"{kinds[other].__name__}; evaluate them one at a time."
+            f"--model={bare} is a pretrained model without a head, and {chosen[other].preset} is a "
+            f"{kinds[other].__name__}; evaluate them separately."
         )
     for name in ("predictions", "confusion", "multi_label", "classes_by_number", "quantize"):
         if FLAGS[name].value:
             raise ValueError(
-                f"--{name} is for a classifier, and --model={bare} is a pretrained model without a head; "
+                f"--{name} applies to a classifier, but --model={bare} is a pretrained model without a head; "
                 f"make a classifier by {next_command('finetune.py', model=bare, data=FLAGS.data)}."
             )
     return True
 
 
 def trained_for_another_loss(preset: str) -> str:
-    """The flag of the run that weights are of by which they learned another objective than NEPA's, or ""."""
+    """Flag with which a run trained on another objective than NEPA; "" if there is none."""
     run = training.RunDir(Path(preset).expanduser().resolve().parent).read_flags()
     others = ("--objective=lenepa", "--objective=nepa_patches", "--noshift")
     return next((line for line in run.lines if line in others), "") if run else ""
@@ -255,7 +255,7 @@ def evaluate_pretrained(chosen: list[GivenModel], where: str, split: str | None)
             f"{logs['prediction_spread']:.3f}, target spread {logs['target_spread']:.3f}"
         )
         if flag := trained_for_another_loss(given.preset):
-            print(f"This is NEPA's loss, and the run trained for another one: {flag}")
+            print(f"This is the loss of NEPA, but the run was trained on another objective: {flag}")
         print(flush=True)
         if FLAGS.json:
             Path(FLAGS.json).expanduser().write_text(json.dumps(held, indent=1))

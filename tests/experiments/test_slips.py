@@ -130,13 +130,13 @@ SLIPS = {
         "evaluate.py --data=digits --model=nepa_tiny_patch16_224"
     ),
     "or --from_scratch": "probe.py --data=digits --model=nepa_micro_patch2_8",
-    "--predictions is for a classifier, and --model={place}/run/ema is a pretrained model": (
+    "--predictions applies to a classifier, but --model={place}/run/ema is a pretrained model": (
         "evaluate.py --data=digits --model={place}/run --predictions=x.csv"
     ),
     "--predictions={place}/photos is a folder; name a file": (
         "evaluate.py --data=digits --model={place}/classifier --predictions={place}/photos"
     ),
-    "without a head and {place}/classifier a NepaImageClassifier; evaluate them one at a time": (
+    "without a head, and {place}/classifier is a NepaImageClassifier; evaluate them separately": (
         "evaluate.py --data=digits --model={place}/classifier,{place}/run"
     ),
     "is a NepaImageClassifier and no segmenter": "segment.py --mode=predict --images={place}/photos "
