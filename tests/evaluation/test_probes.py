@@ -22,9 +22,9 @@ def test_features_are_those_of_each_block(backbone, causal):
     images = tiny.images(5)
     sets = FeatureSets(backbone, causal)
     found = sets.extract(images, batch_size=2)
-    found = backbone.activations(images, causal=causal)
-    states = [keras.ops.convert_to_numpy(s) for s in found["hidden_states"][1:]]
-    states.append(keras.ops.convert_to_numpy(found["sequence_output"]))
+    inside = backbone.activations(images, causal=causal)
+    states = [keras.ops.convert_to_numpy(s) for s in inside["hidden_states"][1:]]
+    states.append(keras.ops.convert_to_numpy(inside["sequence_output"]))
     pools = {
         "mean": lambda x: x[:, 1:].mean(axis=1),
         "last": lambda x: x[:, -1],
