@@ -213,7 +213,9 @@ def test_image_preparation_follows_the_size_of_the_model(tmp_path):
         for folder in ("ours", "official", "wrapped"):
             converter = nepa_keras.NepaImageConverter.from_preset(tmp_path / name / folder)
             assert (converter.image_size, converter.resize_to) == (image_size, resize_to), name
-    with pytest.raises(ValueError, match=r"images of \(56, 56, 3\), but the model takes \(28, 28, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"images of \(56, 56, 3\), but the model takes \(28, 28, 3\)"
+    ):
         interop.export_huggingface(
             model, tmp_path / "other", converter=nepa_keras.NepaImageConverter(56)
         )
