@@ -413,6 +413,7 @@ def test_logs_for_callbacks(kind, tmp_path):
     assert len(rows) == len(seen) == 3
 
 
+@pytest.mark.first_on("torch")
 def test_swap_ema_weights_takes_the_averages(kind):
     """Validation is of the averages, and training goes on with the weights."""
     model, other = compiled(kind, adamw(1e-2, ema_decay=0.5)), compiled(kind, adamw(1e-2))
@@ -435,6 +436,7 @@ def test_arguments_of_keras_optimizers_that_ours_has_not_are_refused(argument):
 @pytest.mark.parametrize(
     "optimizer", [lambda: adamw(WarmupCosine(1e-2, 8), ema_decay=0.9), lambda: "adam"]
 )
+@pytest.mark.first_on("torch")
 def test_backup_and_restore_goes_on_as_without_a_break(kind, optimizer, tmp_path):
     """A saved model with RoPE's random rescaling, whose state is in the file, too."""
 

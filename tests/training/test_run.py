@@ -232,6 +232,7 @@ def test_rows_beyond_the_checkpoint_are_cut_from_the_log(tmp_path):
     assert run.log.read_text() == "epoch,loss,step\n0,0.5,3\n1,0.4,6\n"
 
 
+@pytest.mark.first_on("torch")
 def test_a_folder_is_locked_while_a_run_is_in_it(model, tmp_path):
     """For other processes; this one may have locked it before, as the scripts do."""
     elsewhere = f"from nepa_keras.training import RunLock; RunLock({str(tmp_path)!r})"
@@ -247,6 +248,7 @@ def test_a_folder_is_locked_while_a_run_is_in_it(model, tmp_path):
     assert run_python("-c", elsewhere).returncode == 0
 
 
+@pytest.mark.first_on("torch")
 def test_the_log_is_that_of_the_checkpoint(tmp_path, capsys):
     """Emptied, cut or changed in the meantime, or removed: its rows come back, and it is said."""
     for damage in (
@@ -269,6 +271,7 @@ def test_the_log_is_that_of_the_checkpoint(tmp_path, capsys):
         assert said == bool(damage)
 
 
+@pytest.mark.first_on("torch")
 def test_a_resumed_log_keeps_its_columns(tmp_path):
     """A version that logs more adds no column in the middle of a file."""
 
@@ -307,6 +310,7 @@ def test_a_callback_that_the_run_was_begun_without_is_named(tmp_path):
         fit_steps(compiled(), batches, 4, 4, tmp_path, callbacks=[validation])
 
 
+@pytest.mark.first_on("torch")
 def test_stopped_runs_leave_no_file_open(tmp_path):
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))
