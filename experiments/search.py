@@ -65,7 +65,9 @@ def row_of(names: np.ndarray) -> int | None:
         return int(rows[0])
     if Path(query).expanduser().is_file():
         return None
-    ends = np.char.endswith(names, "/" + query.lstrip("/"))
+    # Parts of a name are separated by "/", and by ", " between a shard and its record.
+    whole = query.lstrip("/")
+    ends = np.char.endswith(names, f"/{whole}") | np.char.endswith(names, f", {whole}")
     if not ends.any():
         raise ValueError(
             f"--query={query} is no picture file, and no image of {FLAGS.features} has that name; its first "

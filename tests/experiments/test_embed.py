@@ -1,5 +1,6 @@
 """embed.py and search.py as a person starts them."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,17 @@ def test_a_folder_is_embedded_and_searched(given, tmp_path):
     }
     for words, wrong in cases.items():
         assert words in refusal(*search, *wrong)
+
+
+def test_a_record_of_a_shard_is_found_by_its_end(given, tmp_path):
+    """The name of a record is "SHARD, KEY.png"."""
+    model, folder = given
+    shard, output = tmp_path / "shard.tar", tmp_path / "features.npz"
+    with tarfile.open(shard, "w") as tar:
+        for path in sorted((folder / "light").iterdir()):
+            tar.add(path, arcname=path.name)
+    flags = [f"--model={model}", f"--data=webdataset:{shard}", f"--output={output}"]
+    result = run_here("embed.py", *flags)
+    assert result.returncode == 0, result.stderr
+    result = run_here("search.py", f"--features={output}", "--query=4.png", "--count=1")
+    assert result.stdout.startswith(f"nearest to {shard}, 4.png, by mean of "), result.stderr
