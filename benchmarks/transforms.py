@@ -35,7 +35,7 @@ def ours(images, small, labels) -> dict:
     from nepa_keras.data.order import random_numbers
 
     def each(transform, pixels):
-        rows = random_numbers(0, 0, np.arange(BATCH), transform.draws).tolist()
+        rows = random_numbers(0, 0, np.arange(BATCH), transform.num_random).tolist()
         out = np.empty((BATCH, SIZE, SIZE, 3), "float32")
 
         def run():
@@ -45,11 +45,11 @@ def ours(images, small, labels) -> dict:
         return run
 
     def policy(augment):
-        rows = random_numbers(0, 0, np.arange(BATCH), augment.draws).tolist()
+        rows = random_numbers(0, 0, np.arange(BATCH), augment.num_random).tolist()
         return lambda: [augment(image, row) for image, row in zip(small, rows, strict=True)]
 
     def erase(erasing):
-        rows = random_numbers(0, 0, np.arange(BATCH), erasing.draws).tolist()
+        rows = random_numbers(0, 0, np.arange(BATCH), erasing.num_random).tolist()
         floats = small.astype("float32")
         return lambda: [erasing(image, row) for image, row in zip(floats, rows, strict=True)]
 

@@ -85,7 +85,7 @@ def steps(options):
         "versions": side.facts["versions"],
     }
     if sheet := data_sheet(options["device"]):
-        figures["mfu"] = round(side.facts["step_flops"] / step / sheet.flops_per_second, 4)
+        figures["mfu"] = round(side.facts["step_flops"] / step / sheet.flops_per_second, 6)
         if not options["plain"]:
             predicted, _ = predicted_step(side.model.backbone, images, sheet)
             figures["predicted_ms"] = round(1e3 * predicted, 1)
