@@ -32,7 +32,10 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     assert len(whole) == 1 + 2 * (1 + 2)
     assert (tmp_path / "whole" / "labels.png").exists()
     assert "| 20 |" in (tmp_path / "whole" / "labels.md").read_text()
-    assert '<th scope="row" role="rowheader">20</th>' in (tmp_path / "whole" / "report.html").read_text()
+    assert (
+        '<th scope="row" role="rowheader">20</th>'
+        in (tmp_path / "whole" / "report.html").read_text()
+    )
 
     cut = tmp_path / "cut"
     study(cut, "--seeds=1")
