@@ -232,13 +232,14 @@ def trained_for_another_loss(preset: str) -> str:
 
 def evaluate_pretrained(chosen: list[GivenModel], where: str, split: str | None) -> None:
     """Print the pretraining loss of each model, and write them to --json."""
+    with user_errors():
+        check_data("--data", FLAGS.data)
+        source = data.open_source(FLAGS.data, split or "train", **source_options(FLAGS.data))
+        say(source.notes)
     held = {}
     for given in chosen:
         with user_errors():
             say(given.notes)
-            check_data("--data", FLAGS.data)
-            source = data.open_source(FLAGS.data, split or "train", **source_options(FLAGS.data))
-            say(source.notes)
             model = nepa_keras.NepaPretrainer.from_preset(
                 given.preset, ema=given.ema, image_size=FLAGS.image_size, dtype=FLAGS.dtype
             )

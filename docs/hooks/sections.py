@@ -1,4 +1,4 @@
-"""Docstring sections of this package, as griffe's Google style names them."""
+"""Extension of griffe, the parser of docstrings for the site; mkdocs.yml names it."""
 
 import re
 

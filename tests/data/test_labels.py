@@ -204,6 +204,8 @@ def test_every_reader_takes_several_labels_an_image(write, tmp_path):
     assert data.open_source(copied, **several).labels.tolist() == source.labels.tolist()
     rows = [[1, 0, 0], [1, 0, 1]]  # zeros and ones, no class numbers
     assert data.open_source(write(tmp_path, rows), **several).labels.tolist() == rows
+    with pytest.raises(ValueError, match="may be class numbers or a row of zeros and ones"):
+        data.open_source(write(tmp_path, [[0, 1], [1, 0]]), **several)
 
 
 def test_texts_in_tars_hold_several_labels(tmp_path):
